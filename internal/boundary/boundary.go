@@ -1,0 +1,124 @@
+// Package boundary defines what the engine asks of whatever isolates a
+// workload. The implementations live in the packages beneath and never import
+// each other; boundarytest holds the suite that each must pass.
+package boundary
+
+import (
+	"context"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Boundary makes workloads of one kind.
+type Boundary interface {
+	// Name is the value of --boundary: "container", "gvisor" or "vm".
+	Name() string
+	// Check reports whether this machine can run the boundary: nil, an error
+	// wrapping workload.ErrUnsupported that names the missing thing, or any
+	// other error when it could not tell.
+	Check(ctx context.Context) error
+	// Needs says what the engine must prepare for s.
+	Needs(s workload.Spec) Needs
+	// Create prepares the workload up to, not including, the first instruction
+	// of its first process. On error nothing is left behind.
+	Create(ctx context.Context, s workload.Spec, p Prepared) (Instance, error)
+	// Open finds an instance that an earlier process created, to clean up after
+	// it: only Signal and Delete need work on what it returns.
+	Open(ctx context.Context, id workload.ID, dir string) (Instance, error)
+}
+
+// Needs is what the engine must prepare before Create.
+type Needs struct {
+	Root RootKind
+	// IDRange asks for a range of host IDs for a user namespace.
+	IDRange bool
+}
+
+// RootKind is the form in which a boundary takes its root file system.
+type RootKind int
+
+// The forms of a root file system.
+const (
+	Layers RootKind = iota // unpacked directories, to be stacked
+	Disk                   // a disk image
+)
+
+// Prepared is what the engine made ready for one workload.
+type Prepared struct {
+	// Dir is the workload's run-time directory, mode 0700, for the boundary's own
+	// state; it is gone after a reboot.
+	Dir string
+	// Layers are the unpacked layers, lowest first; Upper and Work are the
+	// writable directories of the overlay, all absolute host paths. Image IDs
+	// are stored unshifted in Layers.
+	Layers      []string
+	Upper, Work string
+	// IDBase is the first host ID of the workload's range, IDCount its length.
+	IDBase, IDCount uint32
+	// Hosts are host files to appear inside (resolv.conf, hosts, hostname),
+	// target path to host path.
+	Files map[string]string
+	// Cgroup is the workload's place below each hierarchy, such as
+	// "/bulkhead/<id>".
+	Cgroup string
+	Stdio  Stdio
+}
+
+// Stdio holds the standard streams of a process without a terminal. A nil file
+// is /dev/null. They stay the caller's to close.
+type Stdio struct{ In, Out, Err *os.File }
+
+// Instance is one workload behind its boundary. The Process embedded in it is
+// the workload's first process.
+type Instance interface {
+	Process
+	// Start lets the first process run. The error wraps
+	// workload.ErrCommandNotFound or ErrNotExecutable when it cannot be.
+	Start(ctx context.Context) error
+	// Exec runs another process inside.
+	Exec(ctx context.Context, p workload.Process, io Stdio) (Process, error)
+	// Delete ends every process of the workload and removes all that Create
+	// made. It may be called in any state, and again.
+	Delete(ctx context.Context) error
+}
+
+// Process is a process behind a boundary.
+type Process interface {
+	// Wait returns when the process has ended; every call returns the same.
+	Wait(ctx context.Context) (workload.Exit, error)
+	Signal(ctx context.Context, sig syscall.Signal) error
+	// Terminal is the process's terminal, nil if it has none.
+	Terminal() Terminal
+	// PID is the process's ID on the host, 0 where that has no meaning.
+	PID() int
+}
+
+// Terminal is the side of a terminal that a person sits at.
+type Terminal interface {
+	io.ReadWriteCloser
+	Resize(rows, cols uint16) error
+}
+
+// Pauser, Lister, StatsReader and Updater are abilities an Instance may have.
+type (
+	// Pauser stops and continues all processes of a workload.
+	Pauser interface {
+		Pause(ctx context.Context) error
+		Resume(ctx context.Context) error
+	}
+	// Lister lists the processes of a workload by their ID on the host.
+	Lister interface {
+		Processes(ctx context.Context) ([]int, error)
+	}
+	// SignalAller signals every process of a workload.
+	SignalAller interface {
+		SignalAll(ctx context.Context, sig syscall.Signal) error
+	}
+	// Explainer prints what Create would do.
+	Explainer interface {
+		Explain(s workload.Spec, p Prepared, w io.Writer) error
+	}
+)
