@@ -10,6 +10,9 @@ var (
 	ErrNotRunning  = errors.New("workload is not running")
 	ErrRunning     = errors.New("workload is running")
 	ErrUnsupported = errors.New("not supported here")
+	// ErrSupervisorLost tells that the supervisor ended without a word, killed
+	// or by a reboot, so that nobody saw how the workload ended.
+	ErrSupervisorLost = errors.New("supervisor lost")
 	// ErrNotExecutable and ErrCommandNotFound become exit codes 126 and 127.
 	ErrNotExecutable   = errors.New("permission denied")
 	ErrCommandNotFound = errors.New("executable file not found")
