@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Record is everything the engine knows about one workload.
+type Record struct {
+	Spec   workload.Spec   `json:"spec"`
+	Status workload.Status `json:"status"`
+	// PID is the first process's ID on the host while it runs, else 0.
+	PID int `json:"pid,omitempty"`
+	// SupervisorPID is the supervisor's ID while it runs, else 0.
+	SupervisorPID int `json:"supervisorPid,omitempty"`
+	// Started and Finished belong to the last run; zero if there was none.
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+	// Exit tells how the last run ended; nil before the first end and while
+	// running.
+	Exit *workload.Exit `json:"exit,omitempty"`
+	// Weakenings names each way in which the workload is less confined than by
+	// default, with the flag that asked for it.
+	Weakenings []string `json:"weakenings"`
+	// Cgroup is the workload's path below each cgroup hierarchy.
+	Cgroup string `json:"cgroup"`
+	// IDBase is the first host ID of the workload's range, IDCount its length,
+	// 0 when it has none.
+	IDBase  uint32 `json:"idBase"`
+	IDCount uint32 `json:"idCount"`
+	// Layers are the host directories its root file system is made of, lowest
+	// first, below Upper.
+	Layers []string `json:"layers"`
+	Upper  string   `json:"upper"`
+	// Dir holds what is kept of the workload, RunDir what a reboot clears.
+	Dir    string `json:"dir"`
+	RunDir string `json:"runDir"`
+	// LogPath is the newest log file.
+	LogPath string `json:"logPath"`
+	// LogError tells why output is missing from the log; empty if none is.
+	LogError string `json:"logError,omitempty"`
+}
