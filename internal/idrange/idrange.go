@@ -1,0 +1,224 @@
+// Package idrange gives each workload a range of host user and group IDs of
+// its own, so that root in a workload is nobody on the host, and nobody in
+// another workload either.
+//
+// The IDs come from the entries for "bulkhead", or else for "containers" (the
+// name that Podman uses for root), in /etc/subuid and /etc/subgid: see
+// subuid(5). Without such entries they come from Default. IDs that are assigned
+// to anybody else in subuid, subgid, passwd or group are never handed out.
+//
+// A range in use is a symbolic link in the pool's directory, named after the
+// first ID and pointing to the owner: one system call makes it, exclusively, and a
+// full disk or a crash cannot leave half of it.
+package idrange
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// Size is the number of IDs in one workload's range: those that images use
+// (0 to 65534) fit.
+const Size = 1 << 16
+
+// Default is where ranges come from if /etc/subuid and /etc/subgid do not say.
+// It lies above what systemd-nspawn (up to 0x6fffffff) and useradd (up to
+// 600100000) hand out, below the "foreign image" range of systemd (from
+// 0x7ffe0000) and within 31 bits; see
+// https://systemd.io/UIDS-GIDS/. 4094 workloads fit.
+var Default = Range{Base: 0x70000000, Count: 4094 * Size}
+
+// ErrExhausted tells that every range is in use.
+var ErrExhausted = errors.New("no free range of host IDs")
+
+// Range is a run of host IDs, used for users and groups alike.
+type Range struct {
+	Base, Count uint32
+}
+
+func (r Range) end() uint64 { return uint64(r.Base) + uint64(r.Count) }
+
+func (r Range) overlaps(o Range) bool {
+	return uint64(r.Base) < o.end() && uint64(o.Base) < r.end()
+}
+
+// Pool hands out ranges. Several processes may use one directory at a time.
+type Pool struct {
+	dir   string
+	slots []Range // each Size long
+}
+
+// Open returns the pool whose records lie in dir, which must exist, and whose
+// IDs are those that the files in etc (normally "/etc") assign.
+func Open(dir, etc string) (*Pool, error) {
+	slots, err := assigned(etc)
+	if err != nil {
+		return nil, err
+	}
+	return &Pool{dir: dir, slots: slots}, nil
+}
+
+// Capacity is how many workloads can have a range at the same time.
+func (p *Pool) Capacity() int { return len(p.slots) }
+
+// Peek returns a range that Allocate could return, and takes nothing.
+func (p *Pool) Peek() (Range, error) {
+	used, err := p.used()
+	if err != nil {
+		return Range{}, err
+	}
+	return p.free(used, 0)
+}
+
+// Allocate records a free range for owner, which must be usable as a symbolic
+// link's target. If all are in use, those whose owner is not alive are taken
+// back first. Which range it is cannot be foreseen, so that files which somebody
+// kept from a removed workload rarely match the next.
+func (p *Pool) Allocate(owner string, alive func(owner string) bool) (Range, error) {
+	unlock, err := p.lock()
+	if err != nil {
+		return Range{}, err
+	}
+	defer unlock()
+	used, err := p.used()
+	if err != nil {
+		return Range{}, err
+	}
+	r, err := p.free(used, rand.Int())
+	if errors.Is(err, ErrExhausted) {
+		for base, o := range used {
+			if !alive(o) {
+				if err := os.Remove(p.record(base)); err != nil {
+					return Range{}, fmt.Errorf("take back the ID range of a removed workload: %w", err)
+				}
+				delete(used, base)
+			}
+		}
+		r, err = p.free(used, rand.Int())
+	}
+	if err != nil {
+		return Range{}, err
+	}
+	if err := os.Symlink(owner, p.record(r.Base)); err != nil {
+		return Range{}, fmt.Errorf("record ID range: %w", err)
+	}
+	return r, nil
+}
+
+// Release gives the range that begins at base back, if it is owner's.
+func (p *Pool) Release(base uint32, owner string) error {
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	got, err := os.Readlink(p.record(base))
+	if errors.Is(err, os.ErrNotExist) || err == nil && got != owner {
+		return nil
+	}
+	if err == nil {
+		err = os.Remove(p.record(base))
+	}
+	if err != nil {
+		return fmt.Errorf("release ID range: %w", err)
+	}
+	return nil
+}
+
+// ReleaseOwner gives back whatever owner has. It reads the whole pool: for
+// cleaning up after a command that was killed before it noted its range.
+func (p *Pool) ReleaseOwner(owner string) error {
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	used, err := p.used()
+	if err != nil {
+		return err
+	}
+	for base, o := range used {
+		if o == owner {
+			if err := os.Remove(p.record(base)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("release ID range: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Pool) record(base uint32) string {
+	return filepath.Join(p.dir, strconv.FormatUint(uint64(base), 10))
+}
+
+// used returns the owner of each range in use by its first ID. The assignment
+// may have changed since a range was recorded, so it need not be one of slots.
+func (p *Pool) used() (map[uint32]string, error) {
+	names, err := os.ReadDir(p.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read ID ranges: %w", err)
+	}
+	used := make(map[uint32]string, len(names))
+	for _, n := range names {
+		base, err := strconv.ParseUint(n.Name(), 10, 32)
+		if err != nil {
+			continue // the lock
+		}
+		owner, err := os.Readlink(filepath.Join(p.dir, n.Name()))
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			return nil, fmt.Errorf("read ID range: %w", err)
+		}
+		used[uint32(base)] = owner
+	}
+	return used, nil
+}
+
+// free returns the first slot at or after number start that touches no used
+// range.
+func (p *Pool) free(used map[uint32]string, start int) (Range, error) {
+	bases := make([]uint32, 0, len(used))
+	for b := range used {
+		bases = append(bases, b)
+	}
+	slices.Sort(bases)
+	for i := range p.slots {
+		s := p.slots[(start%len(p.slots)+i)%len(p.slots)]
+		// The only candidates are the neighbours below and above.
+		at, same := slices.BinarySearch(bases, s.Base)
+		if same ||
+			at > 0 && s.overlaps(Range{bases[at-1], Size}) ||
+			at < len(bases) && s.overlaps(Range{bases[at], Size}) {
+			continue
+		}
+		return s, nil
+	}
+	return Range{}, fmt.Errorf("%w: all %d are taken (remove workloads, or give \"bulkhead\" more in /etc/subuid and /etc/subgid)",
+		ErrExhausted, len(p.slots))
+}
+
+func (p *Pool) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock ID ranges: %w", err)
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock ID ranges: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
