@@ -50,30 +50,31 @@ func (r Range) overlaps(o Range) bool {
 
 // Pool hands out ranges. Several processes may use one directory at a time.
 type Pool struct {
-	dir   string
-	slots []Range // each Size long
+	dir, etc string
 }
 
-// Open returns the pool whose records lie in dir, which must exist, and whose
-// IDs are those that the files in etc (normally "/etc") assign.
-func Open(dir, etc string) (*Pool, error) {
-	slots, err := assigned(etc)
-	if err != nil {
-		return nil, err
-	}
-	return &Pool{dir: dir, slots: slots}, nil
-}
+// Open returns the pool whose records lie in dir, which must exist when the
+// pool is used, and whose IDs are those that the files in etc (normally "/etc")
+// assign. They are read when a range is asked for.
+func Open(dir, etc string) *Pool { return &Pool{dir: dir, etc: etc} }
 
 // Capacity is how many workloads can have a range at the same time.
-func (p *Pool) Capacity() int { return len(p.slots) }
+func (p *Pool) Capacity() (int, error) {
+	slots, err := assigned(p.etc)
+	return len(slots), err
+}
 
 // Peek returns a range that Allocate could return, and takes nothing.
 func (p *Pool) Peek() (Range, error) {
+	slots, err := assigned(p.etc)
+	if err != nil {
+		return Range{}, err
+	}
 	used, err := p.used()
 	if err != nil {
 		return Range{}, err
 	}
-	return p.free(used, 0)
+	return free(slots, used, 0)
 }
 
 // Allocate records a free range for owner, which must be usable as a symbolic
@@ -81,6 +82,10 @@ func (p *Pool) Peek() (Range, error) {
 // back first. Which range it is cannot be foreseen, so that files which somebody
 // kept from a removed workload rarely match the next.
 func (p *Pool) Allocate(owner string, alive func(owner string) bool) (Range, error) {
+	slots, err := assigned(p.etc)
+	if err != nil {
+		return Range{}, err
+	}
 	unlock, err := p.lock()
 	if err != nil {
 		return Range{}, err
@@ -90,7 +95,7 @@ func (p *Pool) Allocate(owner string, alive func(owner string) bool) (Range, err
 	if err != nil {
 		return Range{}, err
 	}
-	r, err := p.free(used, rand.Int())
+	r, err := free(slots, used, rand.Int())
 	if errors.Is(err, ErrExhausted) {
 		for base, o := range used {
 			if !alive(o) {
@@ -100,7 +105,7 @@ func (p *Pool) Allocate(owner string, alive func(owner string) bool) (Range, err
 				delete(used, base)
 			}
 		}
-		r, err = p.free(used, rand.Int())
+		r, err = free(slots, used, rand.Int())
 	}
 	if err != nil {
 		return Range{}, err
@@ -184,14 +189,14 @@ func (p *Pool) used() (map[uint32]string, error) {
 
 // free returns the first slot at or after number start that touches no used
 // range.
-func (p *Pool) free(used map[uint32]string, start int) (Range, error) {
+func free(slots []Range, used map[uint32]string, start int) (Range, error) {
 	bases := make([]uint32, 0, len(used))
 	for b := range used {
 		bases = append(bases, b)
 	}
 	slices.Sort(bases)
-	for i := range p.slots {
-		s := p.slots[(start%len(p.slots)+i)%len(p.slots)]
+	for i := range slots {
+		s := slots[(start%len(slots)+i)%len(slots)]
 		// The only candidates are the neighbours below and above.
 		at, same := slices.BinarySearch(bases, s.Base)
 		if same ||
@@ -202,7 +207,7 @@ func (p *Pool) free(used map[uint32]string, start int) (Range, error) {
 		return s, nil
 	}
 	return Range{}, fmt.Errorf("%w: all %d are taken (remove workloads, or give \"bulkhead\" more in /etc/subuid and /etc/subgid)",
-		ErrExhausted, len(p.slots))
+		ErrExhausted, len(slots))
 }
 
 func (p *Pool) lock() (unlock func(), err error) {
