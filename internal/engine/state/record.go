@@ -1,0 +1,222 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// State is what is so now of one workload: the contents of state.json.
+type State struct {
+	Status     workload.Status `json:"status"`
+	PID        int             `json:"pid,omitempty"`
+	Supervisor int             `json:"supervisor,omitempty"`
+	Started    time.Time       `json:"started,omitzero"`
+	Finished   time.Time       `json:"finished,omitzero"`
+	// Exit is set before the status becomes Exited: in between, the workload's
+	// first process has ended and the boundary is being cleaned up.
+	Exit     *workload.Exit `json:"exit,omitempty"`
+	LogError string         `json:"logError,omitempty"`
+
+	// What was prepared, and stays the same from creation to removal.
+	Layers  []string          `json:"layers"`
+	Upper   string            `json:"upper"`
+	Work    string            `json:"work"`
+	Files   map[string]string `json:"files,omitempty"`
+	IDBase  uint32            `json:"idBase"`
+	IDCount uint32            `json:"idCount"`
+	Cgroup  string            `json:"cgroup"`
+}
+
+// next lists what each status can become. See workload.Status.
+var next = map[workload.Status][]workload.Status{
+	"":               {workload.Created},
+	workload.Created: {workload.Running},
+	workload.Running: {workload.Paused, workload.Exited},
+	workload.Paused:  {workload.Running, workload.Exited},
+	workload.Exited:  {workload.Running},
+}
+
+// To changes the status, or reports that there is no such transition.
+func (s *State) To(to workload.Status) error {
+	if !slices.Contains(next[s.Status], to) {
+		return fmt.Errorf("workload cannot become %s while it is %s", to, s.Status)
+	}
+	s.Status = to
+	return nil
+}
+
+// Live reports whether the state claims that there is a supervisor.
+func (s *State) Live() bool { return s.Status == workload.Running || s.Status == workload.Paused }
+
+// maxRecord bounds what is read of a record, in bytes.
+const maxRecord = 32 << 20
+
+// reserve is the room kept for the next version of state.json, in bytes: one
+// block, which most states fit.
+const reserve = 4096
+
+// WriteSpec records what was asked of a new workload.
+func (l Layout) WriteSpec(s *workload.Spec) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("record workload: %w", err)
+	}
+	if err := replace(filepath.Join(l.Dir(s.ID), "spec.json"), "", b, false); err != nil {
+		return fmt.Errorf("record workload: %w", err)
+	}
+	return nil
+}
+
+// ReadSpec reads back what WriteSpec wrote. The error wraps os.ErrNotExist if
+// there is none.
+func (l Layout) ReadSpec(id workload.ID) (*workload.Spec, error) {
+	var s workload.Spec
+	if err := read(filepath.Join(l.Dir(id), "spec.json"), &s); err != nil {
+		return nil, fmt.Errorf("read record of workload %s: %w", id.Short(), err)
+	}
+	if s.ID != id {
+		return nil, fmt.Errorf("read record of workload %s: it says %q", id.Short(), s.ID)
+	}
+	return &s, nil
+}
+
+// WriteState replaces a workload's state. With durable set it is on disk when
+// WriteState returns.
+func (l Layout) WriteState(id workload.ID, s *State, durable bool) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("record state of workload %s: %w", id.Short(), err)
+	}
+	dir := l.Dir(id)
+	if err := replace(filepath.Join(dir, "state.json"), filepath.Join(dir, "state.next"), b, durable); err != nil {
+		return fmt.Errorf("record state of workload %s: %w", id.Short(), err)
+	}
+	return nil
+}
+
+// Reserve keeps room for one WriteState on a disk that may be full by then.
+func (l Layout) Reserve(id workload.ID) error {
+	return os.WriteFile(filepath.Join(l.Dir(id), "state.next"), bytes.Repeat([]byte{' '}, reserve), 0o600)
+}
+
+// Sync brings a workload's records and their directory entries to the disk.
+func (l Layout) Sync(id workload.ID) error {
+	dir := l.Dir(id)
+	for _, p := range []string{dir + "/spec.json", dir + "/state.json", dir, filepath.Dir(dir), filepath.Join(l.Root, "names")} {
+		f, err := os.Open(p)
+		if err == nil {
+			err = f.Sync()
+			f.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("sync workload %s to disk: %w", id.Short(), err)
+		}
+	}
+	return nil
+}
+
+// ReadState reads a workload's state. The error wraps os.ErrNotExist if its
+// creation was not finished.
+func (l Layout) ReadState(id workload.ID) (*State, error) {
+	var s State
+	if err := read(filepath.Join(l.Dir(id), "state.json"), &s); err != nil {
+		return nil, fmt.Errorf("read state of workload %s: %w", id.Short(), err)
+	}
+	if _, ok := next[s.Status]; !ok || s.Status == "" {
+		return nil, fmt.Errorf("read state of workload %s: unknown status %q", id.Short(), s.Status)
+	}
+	return &s, nil
+}
+
+// read decodes the JSON in path. A file that is empty or blank, as a power cut
+// may leave it, counts as missing.
+func read(path string, v any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	if err != nil {
+		return err
+	}
+	if len(b) > maxRecord {
+		return fmt.Errorf("%s is larger than %d bytes", path, maxRecord)
+	}
+	if len(bytes.Trim(b, " \n\x00")) == 0 {
+		return &os.PathError{Op: "read", Path: path, Err: os.ErrNotExist}
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// replace puts b in the place of path, so that a reader sees the old or the new
+// contents and never a part. It writes into next first, whose blocks it reuses;
+// "" stands for a name of its own.
+func replace(path, next string, b []byte, durable bool) error {
+	if next == "" {
+		next = path + ".next"
+	}
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = write(f, b, durable)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(next, path)
+	}
+	if err != nil {
+		os.Remove(next)
+		return err
+	}
+	if durable {
+		d, err := os.Open(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		return d.Sync()
+	}
+	return nil
+}
+
+// write fills f with b and blanks up to f's old length, if that is at most one reserve:
+// shortening it would give the blocks back.
+func write(f *os.File, b []byte, durable bool) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if pad := fi.Size() - int64(len(b)); pad > 0 {
+		if fi.Size() <= reserve {
+			b = append(b, bytes.Repeat([]byte{' '}, int(pad))...)
+		} else if err := f.Truncate(int64(len(b))); err != nil {
+			return err
+		}
+	}
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if durable {
+		return f.Sync()
+	}
+	return nil
+}
+
+// Exists reports whether err, of ReadSpec or ReadState, says anything else than
+// that there is no record.
+func Exists(err error) bool { return !errors.Is(err, os.ErrNotExist) }

@@ -1,0 +1,304 @@
+// Package wire is the protocol between the engine and a supervisor: framed
+// messages over a unix stream socket.
+//
+//	byte 0    type
+//	byte 1-3  zero
+//	byte 4-7  length of the payload, big endian
+//	…         payload
+//
+// Each connection carries one Request, which is its first frame, and what
+// belongs to it:
+//
+//	client                          supervisor
+//	  Request(start|attach|exec) ──>
+//	                             <── Reply            it runs; or why not, and the end
+//	  Stdin, CloseStdin          ──>
+//	                             <── Window           so many more bytes of Stdin may be sent
+//	  Resize, Signal             ──>
+//	                             <── Stdout, Stderr
+//	                             <── Exit             the end
+//	  Request(wait)              ──>
+//	                             <── Exit
+//	  Request(anything else)     ──>
+//	                             <── Reply
+//
+// A client that closes its connection detaches: the process goes on. Stdin is
+// limited by a window, so that a process that does not read its input holds up
+// neither Resize nor Signal. Both sides check types and lengths; a violation
+// ends the connection. The first connection of a supervisor is a socket pair
+// that it inherits, and carries start; the others arrive at its socket from
+// processes of the same user or root.
+package wire
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Version is the version of the protocol. A supervisor serves only its own: it
+// may be older than the command that talks to it, after an upgrade.
+const Version = 1
+
+// Type is the type of a frame.
+type Type byte
+
+// The types of frames.
+const (
+	TypeRequest    Type = iota + 1 // JSON of Request
+	TypeReply                      // JSON of Reply
+	TypeExit                       // JSON of workload.Exit
+	TypeStdin                      // bytes
+	TypeCloseStdin                 // nothing
+	TypeStdout                     // bytes
+	TypeStderr                     // bytes
+	TypeResize                     // rows, columns: 2 bytes each
+	TypeSignal                     // number: 4 bytes
+	TypeWindow                     // 4 bytes
+	typeEnd
+)
+
+// Limits on frames, in bytes.
+const (
+	HeaderSize = 8
+	MaxData    = 32 << 10 // Stdin, Stdout, Stderr
+	MaxMessage = 16 << 20 // Request, Reply, Exit: a Spec may hold a seccomp profile
+	// StdinWindow is how much of Stdin may be under way at first.
+	StdinWindow = 128 << 10
+)
+
+// maxPayload is the most that a frame of each type may hold.
+var maxPayload = [typeEnd]uint32{
+	TypeRequest: MaxMessage, TypeReply: MaxMessage, TypeExit: MaxMessage,
+	TypeStdin: MaxData, TypeStdout: MaxData, TypeStderr: MaxData,
+	TypeResize: 4, TypeSignal: 4, TypeWindow: 4,
+}
+
+// ErrProtocol tells that the other side does not follow the protocol.
+var ErrProtocol = errors.New("protocol error")
+
+// Op is what a Request asks for.
+type Op string
+
+// The operations.
+const (
+	OpStart     Op = "start"
+	OpAttach    Op = "attach"
+	OpExec      Op = "exec"
+	OpSignal    Op = "signal"
+	OpStop      Op = "stop" // the Reply comes when the workload has ended
+	OpWait      Op = "wait"
+	OpPause     Op = "pause"
+	OpResume    Op = "resume"
+	OpProcesses Op = "processes"
+	OpStatus    Op = "status"
+)
+
+// Request is a client's first frame.
+type Request struct {
+	Version int            `json:"version"`
+	Op      Op             `json:"op"`
+	Start   *Start         `json:"start,omitempty"`
+	Exec    *Exec          `json:"exec,omitempty"`
+	Signal  syscall.Signal `json:"signal,omitempty"`
+	// Timeout is OpStop's.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Streams asks OpStart and OpExec for the output and for Exit; without it
+	// the connection ends with the Reply. Rows and Cols, of OpAttach and with
+	// Streams, are the size of the client's terminal.
+	Streams bool   `json:"streams,omitempty"`
+	Rows    uint16 `json:"rows,omitempty"`
+	Cols    uint16 `json:"cols,omitempty"`
+}
+
+// Start is all that a supervisor must know.
+type Start struct {
+	Root  string        `json:"root"`
+	Run   string        `json:"run"`
+	Spec  workload.Spec `json:"spec"`
+	State state.State   `json:"state"` // holds what was prepared
+}
+
+// Prepared returns what the boundary gets.
+func (s *Start) Prepared() boundary.Prepared {
+	return boundary.Prepared{
+		Dir:    state.Layout{Root: s.Root, Run: s.Run}.RunDir(s.Spec.ID),
+		Layers: s.State.Layers, Upper: s.State.Upper, Work: s.State.Work,
+		IDBase: s.State.IDBase, IDCount: s.State.IDCount,
+		Files: s.State.Files, Cgroup: s.State.Cgroup,
+	}
+}
+
+// Exec asks for another process.
+type Exec struct {
+	Process workload.Process `json:"process"`
+	// Stdin asks for a standard input that takes Stdin frames; without it, it
+	// is /dev/null.
+	Stdin bool `json:"stdin,omitempty"`
+}
+
+// Reply answers a Request.
+type Reply struct {
+	Error     *Error       `json:"error,omitempty"`
+	PID       int          `json:"pid,omitempty"` // of the process that was started
+	Processes []int        `json:"processes,omitempty"`
+	State     *state.State `json:"state,omitempty"`
+	// Terminal is set when the process has one, Stdin when it has an input.
+	Terminal bool `json:"terminal,omitempty"`
+	Stdin    bool `json:"stdin,omitempty"`
+}
+
+// Error is an error that crosses the socket. Code keeps the sentinel errors
+// that callers branch on; "" is any other error.
+type Error struct {
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message"`
+}
+
+var sentinels = map[string]error{
+	"not-found":         workload.ErrNotFound,
+	"not-running":       workload.ErrNotRunning,
+	"running":           workload.ErrRunning,
+	"unsupported":       workload.ErrUnsupported,
+	"not-executable":    workload.ErrNotExecutable,
+	"command-not-found": workload.ErrCommandNotFound,
+	"supervisor-lost":   workload.ErrSupervisorLost,
+}
+
+// NewError returns err in the form that crosses the socket, nil for nil.
+func NewError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	for code, s := range sentinels {
+		if errors.Is(err, s) {
+			return &Error{Code: code, Message: err.Error()}
+		}
+	}
+	return &Error{Message: err.Error()}
+}
+
+func (e *Error) Error() string { return e.Message }
+func (e *Error) Unwrap() error { return sentinels[e.Code] }
+
+// AppendFrame appends one frame to b. The payload must not exceed the type's limit.
+func AppendFrame(b []byte, t Type, payload []byte) []byte {
+	b = append(b, byte(t), 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
+	return append(b, payload...)
+}
+
+// AppendJSON appends a frame that holds v.
+func AppendJSON(b []byte, t Type, v any) ([]byte, error) {
+	p, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	if len(p) > int(maxPayload[t]) {
+		return nil, fmt.Errorf("message of %d bytes is longer than %d", len(p), maxPayload[t])
+	}
+	return AppendFrame(b, t, p), nil
+}
+
+// AppendUint32 appends a frame that holds one number.
+func AppendUint32(b []byte, t Type, n uint32) []byte {
+	return AppendFrame(b, t, binary.BigEndian.AppendUint32(nil, n))
+}
+
+// Uint32 reads the payload of Signal and Window.
+func Uint32(payload []byte) (uint32, error) {
+	if len(payload) != 4 {
+		return 0, fmt.Errorf("%w: %d bytes where a number belongs", ErrProtocol, len(payload))
+	}
+	return binary.BigEndian.Uint32(payload), nil
+}
+
+// AppendResize appends a Resize frame.
+func AppendResize(b []byte, rows, cols uint16) []byte {
+	return AppendUint32(b, TypeResize, uint32(rows)<<16|uint32(cols))
+}
+
+// Size reads the payload of Resize.
+func Size(payload []byte) (rows, cols uint16, err error) {
+	n, err := Uint32(payload)
+	return uint16(n >> 16), uint16(n), err
+}
+
+// Reader reads frames.
+type Reader struct {
+	r      io.Reader
+	header [HeaderSize]byte
+	buf    []byte
+}
+
+// NewReader returns a Reader of r.
+func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// growth is how much memory is given to a long frame at a time, as its bytes
+// arrive, whatever length it claims.
+const growth = 64 << 10
+
+// Next returns the next frame. The payload is valid until the next call. The
+// error is io.EOF at the end between two frames.
+func (r *Reader) Next() (Type, []byte, error) {
+	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: cut off in a header", ErrProtocol)
+		}
+		return 0, nil, err
+	}
+	t, n := Type(r.header[0]), binary.BigEndian.Uint32(r.header[4:])
+	if t == 0 || t >= typeEnd || r.header[1]|r.header[2]|r.header[3] != 0 {
+		return 0, nil, fmt.Errorf("%w: frame of unknown type % x", ErrProtocol, r.header[:4])
+	}
+	if n > maxPayload[t] {
+		return 0, nil, fmt.Errorf("%w: frame of type %d with %d bytes", ErrProtocol, t, n)
+	}
+	if cap(r.buf) > growth && int(n) <= growth {
+		r.buf = nil // do not keep what one long message needed
+	}
+	r.buf = r.buf[:0]
+	for uint32(len(r.buf)) < n {
+		have := len(r.buf)
+		want := min(int(n)-have, growth)
+		if cap(r.buf) < have+want {
+			r.buf = append(make([]byte, 0, max(have+want, 2*have)), r.buf...)
+		}
+		r.buf = r.buf[:have+want]
+		if _, err := io.ReadFull(r.r, r.buf[have:]); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = fmt.Errorf("%w: cut off in a frame", ErrProtocol)
+			}
+			return 0, nil, err
+		}
+	}
+	return t, r.buf, nil
+}
+
+// Message reads the next frame, which must be of type t, into v.
+func (r *Reader) Message(t Type, v any) error {
+	got, payload, err := r.Next()
+	if err != nil {
+		return err
+	}
+	if got != t {
+		return fmt.Errorf("%w: frame of type %d where %d belongs", ErrProtocol, got, t)
+	}
+	return Decode(payload, v)
+}
+
+// Decode reads the JSON of a Request, Reply or Exit.
+func Decode(payload []byte, v any) error {
+	if err := json.Unmarshal(payload, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return nil
+}
