@@ -166,6 +166,9 @@ func (r *reader) drain(ctx context.Context) error {
 			if err := r.newer(f); err != nil {
 				return err
 			}
+			if len(r.files) == 1 {
+				return nil // f was rotated away and its successor is about to be made
+			}
 		}
 		f.Close()
 		r.files = r.files[1:]
