@@ -1,0 +1,110 @@
+package cgroup
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Populated reports whether any process, zombies apart, is in the cgroup or
+// below it.
+func (m *Manager) Populated() (bool, error) {
+	if m.v2 != "" {
+		text, err := readFile(m.v2, "cgroup.events")
+		if err == nil && strings.Contains(text, "populated 1") {
+			return true, nil
+		}
+		if err = ignoreGone(err); err != nil || len(m.v1) == 0 {
+			return false, err
+		}
+	}
+	pids, err := m.Pids(true)
+	return len(pids) > 0, err
+}
+
+// WaitEmpty returns when no process is left in the cgroup or below it, or
+// when ctx is done. With a v2 directory it sleeps until the kernel reports a
+// change; pure v1 has no such report, there it looks every few milliseconds.
+func (m *Manager) WaitEmpty(ctx context.Context) error {
+	if m.v2 != "" {
+		if err := waitEvent(ctx, m.v2, "populated 0"); err != nil {
+			return fmt.Errorf("wait until cgroup %s is empty: %w", m.path, err)
+		}
+	}
+	if len(m.v1) == 0 {
+		return nil
+	}
+	for delay := time.Millisecond; ; delay = min(2*delay, 50*time.Millisecond) {
+		pids, err := m.Pids(true)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if err := sleep(ctx, delay); err != nil {
+			return fmt.Errorf("wait until cgroup %s is empty of %d processes: %w", m.path, len(pids), err)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// waitEvent returns when cgroup.events of a v2 directory has the given line,
+// or when the directory is gone. The kernel reports changes of that file as
+// modifications (inotify(7)).
+func waitEvent(ctx context.Context, dir, line string) error {
+	holds := func() (bool, error) {
+		text, err := readFile(dir, "cgroup.events")
+		if err != nil {
+			return gone(err), ignoreGone(err)
+		}
+		return strings.Contains(text, line), nil
+	}
+	if ok, err := holds(); ok || err != nil {
+		return err
+	}
+	w, err := watch(dir + "/cgroup.events")
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer w.Close()
+	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, 4096)
+	for {
+		// The watch is in place before the look, so no change is missed.
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
+		if _, err := w.Read(buf); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
+}
+
+// watch returns a file that becomes readable when path is modified.
+func watch(path string) (*os.File, error) {
+	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	w := os.NewFile(uintptr(fd), "inotify")
+	if _, err := syscall.InotifyAddWatch(fd, path, syscall.IN_MODIFY|syscall.IN_DELETE_SELF); err != nil {
+		w.Close()
+		return nil, &os.PathError{Op: "watch", Path: path, Err: err}
+	}
+	return w, nil
+}
