@@ -15,10 +15,10 @@ import (
 type rawStep struct {
 	nr        uintptr
 	args      [6]uintptr
-	from      [6]uint8 // slot whose value is the argument, 0: args as it is
-	patch     *uint64  // where to store the value of patchSlot first
-	patchSlot uint8
-	save      uint8
+	from      [6]uint16 // slot whose value is the argument, 0: args as it is
+	patch     *uint64   // where to store the value of patchSlot first
+	patchSlot uint16
+	save      uint16
 	branch    *rawList // fork: what the child walks
 	want      int64
 	tolerate  [4]uint32
@@ -56,7 +56,7 @@ func (p *Program) compile(a Actor, m *memory) *rawList {
 }
 
 func (p *Program) raw(s *Step, m *memory, index int) rawStep {
-	r := rawStep{nr: uintptr(s.Call), save: uint8(s.Save), want: s.want, index: uint64(index)}
+	r := rawStep{nr: uintptr(s.Call), save: uint16(s.Save), want: s.want, index: uint64(index)}
 	for i, e := range s.Tolerate {
 		r.tolerate[i] = uint32(e)
 	}
@@ -65,7 +65,7 @@ func (p *Program) raw(s *Step, m *memory, index int) rawStep {
 		case argInt:
 			r.args[i] = a.n
 		case argSlot:
-			r.from[i] = uint8(a.slot)
+			r.from[i] = uint16(a.slot)
 		case argSlotAddr:
 			r.args[i] = uintptr(unsafe.Pointer(&m.values[a.slot]))
 		case argMem:
@@ -73,7 +73,7 @@ func (p *Program) raw(s *Step, m *memory, index int) rawStep {
 		case argPatched:
 			r.args[i] = uintptr(a.mem)
 			r.patch = (*uint64)(unsafe.Add(a.mem, a.off))
-			r.patchSlot = uint8(a.slot)
+			r.patchSlot = uint16(a.slot)
 		}
 	}
 	return r

@@ -117,7 +117,7 @@ func TestCancelled(t *testing.T) {
 	_ = h
 	p.Do(Stage, Wait4, "", Int(-1), Null(), Int(0), Null()).Tolerating(syscall.ECHILD)
 	p.Do(Stage, Read, "", Use(status), Buf(make([]byte, 8), "b"), Int(8))
-	p.Go("cancel", func() error { cancel(); return nil })
+	p.Go("cancel", func(func(Slot) int) error { cancel(); return nil })
 	p.Await(0, "what never comes")
 	if err := p.Build(); err != nil {
 		t.Fatal(err)

@@ -116,14 +116,22 @@ func (p *Program) Tell(a Actor, slot Slot, why string) {
 	p.Do(a, Write, why, Use(p.statusWrite), arg, Int(recordSize)).Wanting(recordSize)
 }
 
-// Await makes the host wait for a child's message and saves its value.
-func (p *Program) Await(slot Slot, why string) {
+// Await makes the host wait for a child's message. With a slot, the message is
+// the process ID of a child that the host has to reap from then on.
+func (p *Program) Await(pid Slot, why string) {
+	p.AwaitValue(pid, why)
+	p.Steps[len(p.Steps)-1].reap = pid != 0
+}
+
+// AwaitValue makes the host wait for a child's message and saves its value.
+func (p *Program) AwaitValue(slot Slot, why string) {
 	p.add(&Step{Actor: Host, Call: Read, Why: why, kind: await, Save: slot, want: recordSize,
 		Args: []Arg{Use(p.statusRead), Buf(make([]byte, recordSize), "{value, errno}"), Int(recordSize)}})
 }
 
-// Go adds ordinary Go code of the host between its system calls.
-func (p *Program) Go(why string, f func() error) {
+// Go adds ordinary Go code of the host between its system calls. It runs on the
+// host's thread; value returns what a slot holds.
+func (p *Program) Go(why string, f func(value func(Slot) int) error) {
 	p.add(&Step{Actor: Host, Why: why, kind: goFunc, run: f, want: -1})
 }
 
@@ -231,10 +239,51 @@ func (p *Program) nextHostStep(i int) int {
 	return i
 }
 
+// Described is a step in words, for a process that has the failure record but
+// not the program.
+type Described struct {
+	Step string `json:"step"`
+	Why  string `json:"why,omitempty"`
+	What string `json:"what,omitempty"` // its first argument
+	Call Call   `json:"call"`
+}
+
+// Error makes the error of the step.
+func (d Described) Error(e syscall.Errno) error {
+	return &StepError{Step: d.Step, Why: d.Why, What: d.What, Call: d.Call, Actor: Init, Errno: e}
+}
+
+// Failures describes the steps of Init from the one that first uses slot on, by
+// the index that a failure record gives.
+func (p *Program) Failures(slot Slot) map[uint64]Described {
+	out := map[uint64]Described{}
+	from := false
+	for i, s := range p.Steps {
+		if s.Actor != Init {
+			continue
+		}
+		for _, a := range s.Args {
+			from = from || a.slot == slot && slot != 0
+		}
+		if from {
+			out[uint64(i)] = Described{Step: p.text(s), Why: s.Why, What: p.what(s), Call: s.Call}
+		}
+	}
+	return out
+}
+
+func (p *Program) what(s *Step) string {
+	if len(s.Args) == 0 {
+		return ""
+	}
+	return p.arg(s.Args[0])
+}
+
 // StepError says which step of a program failed.
 type StepError struct {
 	Program string
 	Step    string // as printed
+	What    string // its first argument
 	Why     string
 	Actor   Actor
 	Call    Call

@@ -147,7 +147,7 @@ func (x *execution) run() error {
 		case given:
 			x.m.values[s.Save] = s.value
 		case goFunc:
-			if e := s.run(); e != nil {
+			if e := s.run(func(slot Slot) int { return int(x.m.values[slot]) }); e != nil {
 				err = &StepError{Program: x.p.Name, Why: s.Why, Step: x.p.text(s), Err: e}
 			}
 		default:
@@ -231,6 +231,8 @@ func (x *execution) await(s *Step) error {
 	}
 	if s.Save != 0 {
 		x.m.values[s.Save] = uintptr(value)
+	}
+	if s.reap {
 		x.mu.Lock()
 		x.children = append(x.children, int(value))
 		x.mu.Unlock()
@@ -248,7 +250,7 @@ func (p *Program) childFailed(index, errno uint64) error {
 	if errno == badResult {
 		e = 0
 	}
-	return &StepError{Program: p.Name, Step: p.text(s), Why: s.Why, Actor: s.Actor, Call: s.Call, Errno: e}
+	return &StepError{Program: p.Name, Step: p.text(s), What: p.what(s), Why: s.Why, Actor: s.Actor, Call: s.Call, Errno: e}
 }
 
 // Outcome reads the status pipe to its end after the program has run: nil when

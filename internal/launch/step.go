@@ -27,9 +27,10 @@ func (a Actor) String() string {
 }
 
 // Slot names a place that holds the result of a step. The zero Slot is none.
-type Slot uint8
+type Slot uint16
 
-const maxSlots = 255
+// maxSlots bounds the memory that a fork prepares, not what a kernel can mount.
+const maxSlots = 2047
 
 // Step is one system call.
 type Step struct {
@@ -44,12 +45,13 @@ type Step struct {
 	Tolerate []syscall.Errno
 
 	kind  kind
-	fd    bool         // Save holds a descriptor that Build closes
-	keep  []Arg        // closeOthers: descriptors to leave open
-	want  int64        // result that is required, -1 for any
-	run   func() error // goFunc
-	child Actor        // fork: who starts there
-	value uintptr      // given: the descriptor
+	fd    bool                       // Save holds a descriptor that Build closes
+	keep  []Arg                      // closeOthers: descriptors to leave open
+	want  int64                      // result that is required, -1 for any
+	run   func(func(Slot) int) error // goFunc
+	child Actor                      // fork: who starts there
+	reap  bool                       // await: the value is a child's process ID
+	value uintptr                    // given: the descriptor
 }
 
 type kind uint8
@@ -164,7 +166,28 @@ func Strs(list []string) Arg {
 	return a
 }
 
+// SockFprog is a pointer to the struct sock_fprog of seccomp(2), whose filter
+// is insns: eight bytes an instruction. It prints as text.
+func SockFprog(insns []byte, text string) Arg {
+	if len(insns) == 0 {
+		return Arg{text: text}
+	}
+	f := &struct {
+		n      uint16
+		filter unsafe.Pointer
+	}{uint16(len(insns) / 8), unsafe.Pointer(&insns[0])}
+	return Arg{kind: argMem, mem: unsafe.Pointer(f), text: text}
+}
+
 type stringVector struct{ ptrs []unsafe.Pointer }
+
+// Printed returns the argument with another text.
+func (a Arg) Printed(text string) Arg {
+	if a.text != badString {
+		a.text = text
+	}
+	return a
+}
 
 // Use is the value of a slot.
 func Use(s Slot) Arg { return Arg{kind: argSlot, slot: s} }

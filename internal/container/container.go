@@ -1,0 +1,321 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Container is a container that Create made or Open found.
+//
+//	Create ──▶ waiting at the start FIFO ──Start──▶ running ──▶ ended
+type Container struct {
+	State
+	// Terminal is the person's side of the first process's terminal, nil without
+	// one. It is the caller's to close.
+	Terminal *os.File
+
+	dir     string
+	pidfd   int
+	running *launch.Running // nil when another process created the container
+	status  *os.File        // the host's end of the status pipe
+}
+
+// The files in a container's directory.
+const (
+	startFIFO  = "start"  // exists until the container is started
+	statusFIFO = "status" // carries the failure of execve to whoever starts it
+	stateFile  = "container.json"
+)
+
+// Create makes a container up to, not including, the first instruction of its
+// program, which Start lets run. On error nothing is left behind. An error of
+// the program that performed the work is a *launch.StepError; one that wraps
+// workload.ErrCommandNotFound or workload.ErrNotExecutable is about the
+// program to run.
+func Create(ctx context.Context, cfg Config) (*Container, error) {
+	p, err := newPlanner(&cfg, readFacts())
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	c := &Container{dir: cfg.Dir, pidfd: -1}
+	if err := c.create(ctx, &cfg, p); err != nil {
+		c.forget()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
+	if cfg.Layers != nil {
+		for _, d := range []string{rootDirectory, layersDirectory} {
+			if err := os.Mkdir(filepath.Join(cfg.Dir, d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	io, err := makePipes(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if err := p.plan(io); err != nil {
+		p.prog.Close()
+		return err
+	}
+	r, err := p.prog.Run(ctx, launch.Options{Child: p.first, Detached: cfg.Detached})
+	if err != nil {
+		return err
+	}
+	c.running, c.pidfd = r, r.Value(p.pidfd)
+	c.status = os.NewFile(uintptr(r.Value(p.status)), "status")
+	if p.terminal != 0 {
+		c.Terminal = os.NewFile(uintptr(r.Value(p.terminal)), "terminal")
+	}
+	c.State = State{
+		ID: cfg.ID, Pid: r.Pid(), Bundle: cfg.Bundle, Created: time.Now().UTC(), Root: p.rootPath, AfterStart: p.prog.Failures(p.start),
+		KillAll: !p.ns.fresh(specs.PIDNamespace),
+	}
+	if cfg.Cgroup != nil {
+		c.Cgroup = cfg.Cgroup.Path()
+	}
+	for t, own := range p.ns.types {
+		if own {
+			c.Namespaces |= uint64(namespaceFlags[t].flag)
+		}
+	}
+	err = c.finish(cfg, p)
+	if err != nil {
+		c.kill()
+	}
+	return err
+}
+
+// finish hands over the seccomp listener and writes the state file.
+func (c *Container) finish(cfg *Config, p *planner) error {
+	var err error
+	if p.proc.listen != 0 {
+		fd, err := unix.PidfdGetfd(c.pidfd, c.running.Value(p.proc.listen), 0)
+		if err != nil {
+			return fmt.Errorf("take over the seccomp listener: %w", err)
+		}
+		if err := cfg.Listener(os.NewFile(uintptr(fd), "seccomp listener"), c.Pid); err != nil {
+			return err
+		}
+	}
+	if c.PidStart, err = processStart(c.Pid); err != nil {
+		return err
+	}
+	return c.save(c.dir)
+}
+
+// kill ends a container whose creation failed late.
+func (c *Container) kill() {
+	unix.Kill(c.Pid, unix.SIGKILL)
+	if c.running != nil {
+		select {
+		case <-c.running.Exited():
+		case <-time.After(10 * time.Second): // detached: reap it here
+		}
+	}
+}
+
+// forget releases descriptors and removes the FIFOs of a failed Create.
+func (c *Container) forget() {
+	c.Close()
+	for _, name := range []string{startFIFO, statusFIFO, stateFile} {
+		os.Remove(filepath.Join(c.dir, name))
+	}
+}
+
+// Close releases the descriptors of c. The container goes on.
+func (c *Container) Close() {
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
+	if c.status != nil {
+		c.status.Close()
+		c.status = nil
+	}
+}
+
+// makePipes makes the channels between host and children. The status pipe and
+// the start pipe are FIFOs, so that another process can start the container
+// and learn how that went.
+func makePipes(dir string) (p pipes, err error) {
+	p = pipes{-1, -1, -1, -1, -1}
+	defer func() {
+		if err != nil {
+			for _, fd := range []int{p.statusRead, p.statusWrite, p.goRead, p.goWrite, p.start} {
+				if fd >= 0 {
+					unix.Close(fd)
+				}
+			}
+		}
+	}()
+	status, start := filepath.Join(dir, statusFIFO), filepath.Join(dir, startFIFO)
+	for _, name := range []string{status, start} {
+		if err := unix.Mkfifo(name, 0o600); err != nil {
+			return p, &os.PathError{Op: "mkfifo", Path: name, Err: err}
+		}
+	}
+	if p.statusRead, err = openFD(status, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+		return p, err
+	}
+	if p.statusWrite, err = openFD(status, unix.O_WRONLY); err != nil {
+		return p, err
+	}
+	if err := unix.SetNonblock(p.statusRead, false); err != nil {
+		return p, os.NewSyscallError("fcntl", err)
+	}
+	// Reading and writing: the waiting process must not see an end of file.
+	if p.start, err = openFD(start, unix.O_RDWR); err != nil {
+		return p, err
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return p, os.NewSyscallError("pipe2", err)
+	}
+	p.goRead, p.goWrite = fds[0], fds[1]
+	return p, nil
+}
+
+func openFD(name string, flags int) (int, error) {
+	fd, err := unix.Open(name, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// Start lets the container's program run and returns when it does. The error
+// wraps workload.ErrRunning when it was started before, and
+// workload.ErrCommandNotFound or workload.ErrNotExecutable when the kernel
+// could not execute it.
+func (c *Container) Start() error {
+	name := filepath.Join(c.dir, startFIFO)
+	// Whoever removes the FIFO starts the container.
+	fd, err := openFD(name, unix.O_WRONLY|unix.O_NONBLOCK)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return workload.ErrRunning
+	case errors.Is(err, unix.ENXIO):
+		return workload.ErrNotRunning
+	case err != nil:
+		return err
+	}
+	defer unix.Close(fd)
+	status := c.status
+	if status == nil {
+		sfd, err := openFD(filepath.Join(c.dir, statusFIFO), unix.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		status = os.NewFile(uintptr(sfd), "status")
+	}
+	c.status = nil
+	defer status.Close()
+	if err := os.Remove(name); err != nil {
+		return workload.ErrRunning
+	}
+	if _, err := unix.Write(fd, []byte{1}); err != nil {
+		return &os.PathError{Op: "write", Path: name, Err: err}
+	}
+	err = launch.Outcome(int(status.Fd()), c.failure)
+	return execError(err)
+}
+
+// execError says in words a shell would use why a program did not run.
+func execError(err error) error {
+	var step *launch.StepError
+	if !errors.As(err, &step) || step.Call != launch.Execve {
+		return err
+	}
+	kind := workload.ErrNotExecutable
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		kind = workload.ErrCommandNotFound
+	}
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("exec %s: %w", step.What, kind)
+	}
+	return fmt.Errorf("exec %s: %w: %w", step.What, kind, step.Errno)
+}
+
+// failure makes the error of a step that failed after the container was
+// started, maybe by another process than the one that made the program.
+func (c *Container) failure(index, errno uint64) error {
+	s, ok := c.AfterStart[index]
+	if !ok {
+		return fmt.Errorf("step %d of the launch program: %w", index, syscall.Errno(errno))
+	}
+	return s.Error(syscall.Errno(errno))
+}
+
+// Wait waits for the first process. It is for the process that created the
+// container, not detached.
+func (c *Container) Wait(ctx context.Context) (workload.Exit, error) {
+	if c.running == nil {
+		return workload.Exit{}, errors.New("another process created this container")
+	}
+	select {
+	case <-c.running.Exited():
+	case <-ctx.Done():
+		return workload.Exit{}, ctx.Err()
+	}
+	ws, err := c.running.Wait()
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	return exitOf(ws), nil
+}
+
+func exitOf(ws unix.WaitStatus) workload.Exit {
+	e := workload.Exit{Code: ws.ExitStatus(), At: time.Now().UTC()}
+	if ws.Signaled() {
+		e.Signal = int(ws.Signal())
+		e.Code = 128 + e.Signal
+	}
+	return e
+}
+
+// Signal sends sig to the first process. The error wraps
+// workload.ErrNotRunning when it has ended.
+func (c *Container) Signal(sig syscall.Signal) error {
+	err := unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) || c.pidfd < 0 {
+		return workload.ErrNotRunning
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// WriteProgram prints the program that Create would run.
+func WriteProgram(w io.Writer, cfg Config) error {
+	p, err := newPlanner(&cfg, readFacts())
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	defer p.prog.Close()
+	var fds [5]int // numbers that are never used: the program does not run
+	for i := range fds {
+		fds[i] = -1
+	}
+	if err := p.plan(pipes{fds[0], fds[1], fds[2], fds[3], 0}); err != nil {
+		return err
+	}
+	_, err = p.prog.WriteTo(w)
+	return err
+}

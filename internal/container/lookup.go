@@ -1,0 +1,203 @@
+package container
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/user"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// defaultPath is where programs are looked for when the environment has no
+// PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// maxAccounts bounds what is read of an image's passwd and group files.
+const maxAccounts = 4 << 20
+
+// findProgram looks for the program to execute as execvp(3) does, inside the
+// container. The error wraps workload.ErrCommandNotFound or
+// workload.ErrNotExecutable.
+func (v *view) findProgram(spec *specs.Process, env []string) (string, error) {
+	name := spec.Args[0]
+	if strings.Contains(name, "/") {
+		at := name
+		if !path.IsAbs(at) {
+			at = path.Join(spec.Cwd, at)
+		}
+		if err := v.executable(at); err != nil {
+			return "", fmt.Errorf("exec %q: %w", name, err)
+		}
+		return name, nil
+	}
+	search := defaultPath
+	for _, e := range env {
+		if s, ok := strings.CutPrefix(e, "PATH="); ok {
+			search = s
+		}
+	}
+	refused := workload.ErrCommandNotFound
+	for _, dir := range strings.Split(search, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		at := path.Join(dir, name)
+		if !path.IsAbs(at) {
+			at = path.Join(spec.Cwd, at)
+		}
+		switch err := v.executable(at); {
+		case err == nil:
+			return at, nil
+		case errors.Is(err, workload.ErrNotExecutable):
+			refused = err
+		}
+	}
+	if errors.Is(refused, workload.ErrNotExecutable) {
+		return "", fmt.Errorf("exec %q: %w", name, refused)
+	}
+	return "", fmt.Errorf("exec %q: %w in $PATH", name, refused)
+}
+
+func (v *view) executable(at string) error {
+	loc, err := v.resolve(at)
+	switch {
+	case errors.Is(err, unix.ENOTDIR), err == nil && len(loc.missing) > 0:
+		return workload.ErrCommandNotFound
+	case err != nil:
+		return fmt.Errorf("%w: %w", workload.ErrCommandNotFound, err)
+	case loc.mode.IsDir():
+		return fmt.Errorf("%w: is a directory", workload.ErrNotExecutable)
+	case !loc.mode.IsRegular():
+		if loc.mode&fs.ModeDevice != 0 && strings.HasPrefix(loc.path, "/proc/") {
+			return workload.ErrCommandNotFound
+		}
+		return fmt.Errorf("%w: not a regular file", workload.ErrNotExecutable)
+	case loc.mode&0o111 == 0:
+		return workload.ErrNotExecutable
+	}
+	return nil
+}
+
+// account is a user as the container's own files know it.
+type account struct {
+	uid, gid uint32
+	groups   []uint32
+	home     string
+}
+
+// findUser looks up who, "user[:group]" by name or number, in the container's
+// /etc/passwd and /etc/group.
+func (v *view) findUser(who string) (account, error) {
+	passwd, err := v.accounts("/etc/passwd")
+	if err != nil {
+		return account{}, err
+	}
+	group, err := v.accounts("/etc/group")
+	if err != nil {
+		return account{}, err
+	}
+	u, err := user.GetExecUser(who, &user.ExecUser{Home: "/"}, strings.NewReader(passwd), strings.NewReader(group))
+	if err != nil {
+		name, grp, _ := strings.Cut(who, ":")
+		switch {
+		case errors.Is(err, user.ErrNoPasswdEntries):
+			return account{}, fmt.Errorf("user %q: no such user in the image's /etc/passwd", name)
+		case errors.Is(err, user.ErrNoGroupEntries):
+			return account{}, fmt.Errorf("group %q: no such group in the image's /etc/group", grp)
+		}
+		return account{}, fmt.Errorf("user %q: %w", who, err)
+	}
+	a := account{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
+	for _, g := range u.Sgids {
+		a.groups = append(a.groups, uint32(g))
+	}
+	return a, nil
+}
+
+// accounts reads one of the account files; an image may have none.
+func (v *view) accounts(name string) (string, error) {
+	f, err := v.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxAccounts+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxAccounts {
+		return "", fmt.Errorf("%s in the image is larger than %d bytes", name, maxAccounts)
+	}
+	return string(b), nil
+}
+
+// withHome adds HOME, as every runtime does, where the environment has none.
+func (v *view) withHome(env []string, uid uint32) []string {
+	for _, e := range env {
+		if strings.HasPrefix(e, "HOME=") && e != "HOME=" {
+			return env
+		}
+	}
+	home := "/"
+	if a, err := v.findUser(strconv.FormatUint(uint64(uid), 10)); err == nil && a.home != "" {
+		home = a.home
+	}
+	return append(env[:len(env):len(env)], "HOME="+home)
+}
+
+var procUserNamespace = regexp.MustCompile(`^/proc/([0-9]+|self)/ns/user$`)
+
+// readIDMap finds the mappings of a user namespace that is joined by path:
+// those that the specification repeats, or the ones of the process that the
+// path names.
+func readIDMap(nsPath string, l *specs.Linux) (idMap, error) {
+	if len(l.UIDMappings) > 0 && len(l.GIDMappings) > 0 {
+		return idMap{l.UIDMappings, l.GIDMappings}, nil
+	}
+	m := procUserNamespace.FindStringSubmatch(nsPath)
+	if m == nil {
+		return idMap{}, fmt.Errorf("the user namespace at %s is joined without saying its ID mappings", nsPath)
+	}
+	var out idMap
+	for _, f := range []struct {
+		file string
+		to   *[]specs.LinuxIDMapping
+	}{{"uid_map", &out.uids}, {"gid_map", &out.gids}} {
+		list, err := readMap("/proc/" + m[1] + "/" + f.file)
+		if err != nil {
+			return idMap{}, err
+		}
+		*f.to = list
+	}
+	return out, nil
+}
+
+func readMap(file string) (out []specs.LinuxIDMapping, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var m specs.LinuxIDMapping
+		if _, err := fmt.Sscan(s.Text(), &m.ContainerID, &m.HostID, &m.Size); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}

@@ -1,0 +1,267 @@
+package container
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+)
+
+// device is a node in the container's /dev.
+type device struct {
+	path         string
+	kind         uint32 // S_IFCHR, S_IFBLK, S_IFIFO
+	mode         uint32
+	major, minor uint32
+	uid, gid     uint32
+}
+
+// defaultDevices are those that every container gets, runtime-spec
+// config-linux.md#default-devices.
+var defaultDevices = []device{
+	{path: "/dev/null", kind: unix.S_IFCHR, mode: 0o666, major: 1, minor: 3},
+	{path: "/dev/zero", kind: unix.S_IFCHR, mode: 0o666, major: 1, minor: 5},
+	{path: "/dev/full", kind: unix.S_IFCHR, mode: 0o666, major: 1, minor: 7},
+	{path: "/dev/random", kind: unix.S_IFCHR, mode: 0o666, major: 1, minor: 8},
+	{path: "/dev/urandom", kind: unix.S_IFCHR, mode: 0o666, major: 1, minor: 9},
+	{path: "/dev/tty", kind: unix.S_IFCHR, mode: 0o666, major: 5, minor: 0},
+}
+
+var deviceLinks = []struct{ path, to string }{
+	{"/dev/fd", "/proc/self/fd"},
+	{"/dev/stdin", "/proc/self/fd/0"},
+	{"/dev/stdout", "/proc/self/fd/1"},
+	{"/dev/stderr", "/proc/self/fd/2"},
+	{"/dev/ptmx", "pts/ptmx"},
+}
+
+// planDevices fills /dev, unless the caller brings a /dev of its own.
+func (p *planner) planDevices() error {
+	for _, m := range p.mounts {
+		if m.dest == "/dev" && m.bind {
+			return p.planConsole()
+		}
+	}
+	devices, err := p.devices()
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if err := p.planDevice(d); err != nil {
+			return fmt.Errorf("device %s: %w", d.path, err)
+		}
+	}
+	for _, l := range deviceLinks {
+		if err := p.planLink(l.path, l.to); err != nil {
+			return fmt.Errorf("%s: %w", l.path, err)
+		}
+	}
+	return p.planConsole()
+}
+
+// devices are the default ones and the spec's, the latter winning.
+func (p *planner) devices() ([]device, error) {
+	out := append([]device(nil), defaultDevices...)
+	for _, d := range p.spec.Linux.Devices {
+		n := device{path: path.Clean("/" + d.Path), mode: 0o666}
+		switch d.Type {
+		case "c", "u":
+			n.kind = unix.S_IFCHR
+		case "b":
+			n.kind = unix.S_IFBLK
+		case "p":
+			n.kind = unix.S_IFIFO
+		default:
+			return nil, fmt.Errorf("device %q: unknown type %q", d.Path, d.Type)
+		}
+		if d.Major < 0 || d.Minor < 0 || d.Major > 0xfff || d.Minor > 0xfffff {
+			return nil, fmt.Errorf("device %q: numbers %d:%d out of range", d.Path, d.Major, d.Minor)
+		}
+		n.major, n.minor = uint32(d.Major), uint32(d.Minor)
+		if d.FileMode != nil {
+			n.mode = uint32(*d.FileMode & 0o7777)
+		}
+		if d.UID != nil {
+			n.uid = *d.UID
+		}
+		if d.GID != nil {
+			n.gid = *d.GID
+		}
+		replaced := false
+		for i := range out {
+			if out[i].path == n.path {
+				out[i], replaced = n, true
+			}
+		}
+		if !replaced {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func (p *planner) planDevice(d device) error {
+	loc, err := p.view.resolve(d.path)
+	if err != nil {
+		return err
+	}
+	if len(loc.missing) == 0 {
+		return p.existingDevice(d, loc)
+	}
+	if _, under := within("/proc", loc.full()); under {
+		return fmt.Errorf("a symbolic link leads to %s", loc.full())
+	}
+	dir, err := p.makeDirectories(loc, true)
+	if err != nil {
+		return err
+	}
+	name := loc.missing[len(loc.missing)-1]
+	kind := map[uint32]string{unix.S_IFCHR: "S_IFCHR", unix.S_IFBLK: "S_IFBLK", unix.S_IFIFO: "S_IFIFO"}[d.kind]
+	p.prog.Do(launch.Host, launch.Mknodat, d.path, launch.Use(dir), launch.Str(name),
+		launch.Flag(uintptr(d.kind|d.mode), fmt.Sprintf("%s|%#o", kind, d.mode)),
+		launch.Flag(uintptr(unix.Mkdev(d.major, d.minor)), fmt.Sprintf("makedev(%d, %d)", d.major, d.minor)))
+	p.added(loc.full(), fs.ModeDevice, "")
+	return p.ownInside(dir, name, d.uid, d.gid)
+}
+
+// existingDevice accepts a node that the root file system brings only when it
+// is the one that is wanted.
+func (p *planner) existingDevice(d device, loc location) error {
+	src, rel := p.view.lookup(loc.path)
+	if l, ok := src.(*layeredTree); ok {
+		src = l.below
+	}
+	if dt, ok := src.(dirTree); ok {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dt.fd, rel, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && !loc.crossed &&
+			st.Mode&unix.S_IFMT == d.kind && (d.kind == unix.S_IFIFO || st.Rdev == unix.Mkdev(d.major, d.minor)) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the root file system has something else at %s", loc.path)
+}
+
+func (p *planner) planLink(at, to string) error {
+	dirLoc, err := p.view.resolve(path.Dir(at))
+	if err != nil {
+		return err
+	}
+	full := path.Join(dirLoc.full(), path.Base(at))
+	if len(dirLoc.missing) == 0 {
+		src, rel := p.view.lookup(full)
+		if _, _, err := src.lstat(rel); err == nil {
+			return nil // the root file system brings its own
+		}
+	}
+	dir, err := p.makeDirectories(dirLoc, false)
+	if err != nil {
+		return err
+	}
+	p.prog.Do(launch.Host, launch.Symlinkat, "", launch.Str(to), launch.Use(dir), launch.Str(path.Base(at)))
+	p.added(full, fs.ModeSymlink|0o777, to)
+	return p.ownInside(dir, path.Base(at), 0, 0)
+}
+
+// planConsole binds the terminal over /dev/console.
+func (p *planner) planConsole() error {
+	if p.slave == 0 {
+		return nil
+	}
+	loc, err := p.view.resolve("/dev/console")
+	if err != nil {
+		return fmt.Errorf("/dev/console: %w", err)
+	}
+	if loc.crossed {
+		return fmt.Errorf("/dev/console: a symbolic link leads to %s", loc.full())
+	}
+	console := p.prog.Slot("console")
+	p.prog.Do(launch.Host, launch.OpenTree, "the terminal as /dev/console", launch.Use(p.slave), launch.Str(""), cloneEmpty).ToFD(console)
+	return p.attach(console, loc, true, "")
+}
+
+// planMasks covers what the container must not see and protects what it must
+// not write.
+func (p *planner) planMasks() error {
+	if err := p.planMasked(); err != nil {
+		return err
+	}
+	for _, at := range p.spec.Linux.ReadonlyPaths {
+		loc, ok, err := p.existing(at)
+		if err != nil {
+			return fmt.Errorf("read-only path %q: %w", at, err)
+		}
+		if !ok {
+			continue
+		}
+		target, ro := p.openInside(loc.path, false), p.prog.Slot("ro")
+		p.prog.Do(launch.Host, launch.OpenTree, "read-only: "+at, launch.Use(target), launch.Str(""), cloneEmptyRec).ToFD(ro)
+		p.setAttr(ro, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, true, "")
+		p.prog.Do(launch.Host, launch.MoveMount, "", launch.Use(ro), launch.Str(""), launch.Use(target), launch.Str(""), moveBetween)
+	}
+	return nil
+}
+
+func (p *planner) planMasked() error {
+	var empty launch.Slot // the first empty directory, attached: later ones are clones of it
+	for _, at := range p.spec.Linux.MaskedPaths {
+		loc, ok, err := p.existing(at)
+		if err != nil {
+			return fmt.Errorf("masked path %q: %w", at, err)
+		}
+		if !ok {
+			continue
+		}
+		target := p.openInside(loc.path, false)
+		mask := p.prog.Slot("mask")
+		switch {
+		case !loc.mode.IsDir():
+			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.AtCWD(), launch.Str("/dev/null"), cloneTree).ToFD(mask)
+		case empty == 0:
+			if err := p.newFS(mask, "tmpfs", "tmpfs", []string{"size=4096", "nr_inodes=2"}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "masked: "+at); err != nil {
+				return err
+			}
+			empty = mask
+		default:
+			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.Use(empty), launch.Str(""), cloneEmpty).ToFD(mask)
+		}
+		p.prog.Do(launch.Host, launch.MoveMount, "", launch.Use(mask), launch.Str(""), launch.Use(target), launch.Str(""), moveBetween)
+	}
+	return nil
+}
+
+// existing resolves a path that may be absent, which is fine: nothing is there
+// to be hidden.
+func (p *planner) existing(at string) (location, bool, error) {
+	loc, err := p.view.resolve(at)
+	if err != nil {
+		return loc, false, err
+	}
+	return loc, len(loc.missing) == 0, nil
+}
+
+// planWorkingDirectory makes the process's working directory where the image
+// has none, as every runtime does.
+func (p *planner) planWorkingDirectory() error {
+	cwd := p.spec.Process.Cwd
+	if !path.IsAbs(cwd) {
+		return fmt.Errorf("working directory %q is not absolute", cwd)
+	}
+	loc, err := p.view.resolve(cwd)
+	if err != nil {
+		return fmt.Errorf("working directory: %w", err)
+	}
+	if len(loc.missing) == 0 {
+		if !loc.mode.IsDir() {
+			return fmt.Errorf("working directory %q is not a directory", cwd)
+		}
+		return nil
+	}
+	if _, under := within("/proc", loc.full()); under {
+		return fmt.Errorf("working directory %q does not exist", cwd)
+	}
+	_, err = p.makeDirectories(loc, false)
+	return err
+}

@@ -1,0 +1,509 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+)
+
+// plannedMount is one mount of the runtime spec.
+type plannedMount struct {
+	spec   specs.Mount
+	dest   string // absolute, cleaned
+	bind   bool
+	file   bool // the source is no directory
+	idmap  bool
+	opts   mountOptions
+	slot   launch.Slot
+	inside tree // what the view shows there
+}
+
+// sortMounts reads the spec's mounts, in their order, and opens the sources of
+// bind mounts for looking.
+func (p *planner) sortMounts() error {
+	for _, m := range p.spec.Mounts {
+		pm, err := p.readMount(m)
+		if err != nil {
+			return fmt.Errorf("mount at %q: %w", m.Destination, err)
+		}
+		p.mounts = append(p.mounts, pm)
+	}
+	return nil
+}
+
+func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
+	opts, err := parseMountOptions(m.Options)
+	if err != nil {
+		return nil, err
+	}
+	pm := &plannedMount{spec: m, opts: opts, dest: path.Clean("/" + m.Destination)}
+	if m.Destination == "" {
+		return nil, errors.New("no destination")
+	}
+	if pm.dest == "/" {
+		return nil, errors.New("nothing can be mounted over the container's root")
+	}
+	pm.bind = opts.bind || m.Type == "bind"
+	if opts.copyUp {
+		return nil, errors.New("option tmpcopyup is not supported")
+	}
+	pm.idmap = opts.idmap
+	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+		if !slices.Equal(m.UIDMappings, p.ids.uids) || !slices.Equal(m.GIDMappings, p.ids.gids) {
+			return nil, errors.New("ID mappings of its own, other than the container's, are not supported")
+		}
+		pm.idmap = true
+	}
+	if pm.idmap && (!pm.bind || !p.ids.active()) {
+		return nil, errors.New("ID mapping is for bind mounts of a container with a user namespace")
+	}
+	if !pm.bind {
+		pm.inside = &freshTree{}
+		switch m.Type {
+		case "proc":
+			pm.inside, err = p.hostTree("/proc")
+		case "sysfs":
+			pm.inside, err = p.hostTree("/sys")
+		case "":
+			err = errors.New("no type")
+		}
+		return pm, err
+	}
+	return pm, p.lookAtSource(pm)
+}
+
+// hostTree opens a directory of the host for looking.
+func (p *planner) hostTree(dir string) (tree, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	p.held = append(p.held, fd)
+	return dirTree{fd, dir}, nil
+}
+
+func (p *planner) lookAtSource(pm *plannedMount) error {
+	if !filepath.IsAbs(pm.spec.Source) {
+		pm.spec.Source = filepath.Join(p.cfg.Bundle, pm.spec.Source)
+	}
+	if len(pm.opts.data) > 0 {
+		return fmt.Errorf("option %q is not one of a bind mount", pm.opts.data[0])
+	}
+	src, err := p.hostTree(pm.spec.Source)
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(src.(dirTree).fd, &st); err != nil {
+		return fmt.Errorf("source: %w", &os.PathError{Op: "stat", Path: pm.spec.Source, Err: err})
+	}
+	pm.inside = src
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		pm.file = true
+		pm.inside = fileTree{fileMode(st.Mode)}
+	}
+	return nil
+}
+
+// procFiles are the only places in /proc that something else may be mounted
+// on: files that LXCFS and the like provide.
+var procFiles = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+	"/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+// checkTarget refuses mounts that would cover what the masks and read-only
+// paths protect, wherever symbolic links of the image lead them.
+func checkTarget(pm *plannedMount, loc location) error {
+	at := loc.full()
+	if pm.spec.Type == "proc" || pm.spec.Type == "sysfs" {
+		if loc.crossed {
+			return fmt.Errorf("a symbolic link leads to %s: %s must be mounted on a directory", at, pm.spec.Type)
+		}
+		return nil
+	}
+	if _, under := within("/proc", at); under && !slices.Contains(procFiles, at) {
+		if at == "/proc" && pm.bind && isProc(pm.spec.Source) {
+			return nil
+		}
+		return fmt.Errorf("%s is inside /proc", at)
+	}
+	return nil
+}
+
+func isProc(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
+}
+
+// planMounts makes and attaches every mount, then what protects them, and
+// pivots.
+func (p *planner) planMounts() error {
+	for _, m := range p.mounts {
+		if err := p.planMount(m); err != nil {
+			return fmt.Errorf("mount at %q: %w", m.dest, err)
+		}
+	}
+	if err := p.planDevices(); err != nil {
+		return err
+	}
+	if err := p.planMasks(); err != nil {
+		return err
+	}
+	if err := p.planWorkingDirectory(); err != nil {
+		return err
+	}
+	for _, m := range p.mounts {
+		if !m.bind && m.opts.attrs.set&unix.MOUNT_ATTR_RDONLY != 0 {
+			p.setAttr(m.slot, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, false, m.dest+" is complete: read-only")
+		}
+	}
+	if p.spec.Root != nil && p.spec.Root.Readonly {
+		p.setAttr(p.root, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, false, "the root is complete: read-only")
+	}
+	p.planHooks()
+	p.planPivot()
+	p.letGo(launch.Init)
+	return nil
+}
+
+// planHooks runs the hooks that see the container before it is closed off.
+func (p *planner) planHooks() {
+	hooks := p.cfg.Hooks
+	if hooks == nil {
+		return
+	}
+	p.prog.Go("run the prestart and createRuntime hooks in the host's namespaces", func(value func(launch.Slot) int) error {
+		// The host's thread is in the container's namespaces by now: use another.
+		done := make(chan error)
+		go func() { done <- hooks(CreateRuntime, value(p.first)) }()
+		return <-done
+	})
+	p.prog.Go("run the createContainer hooks in the container's", func(value func(launch.Slot) int) error {
+		return hooks(CreateContainer, value(p.first))
+	})
+}
+
+func (p *planner) planMount(m *plannedMount) error {
+	loc, err := p.view.resolve(m.dest)
+	if err != nil {
+		return err
+	}
+	if err := checkTarget(m, loc); err != nil {
+		return err
+	}
+	if m.slot == 0 { // not made before the fork
+		if err := p.planDetached(m); err != nil {
+			return err
+		}
+	}
+	if err := p.attach(m.slot, loc, m.file, m.dest); err != nil {
+		return err
+	}
+	p.view.mount(loc.full(), &layeredTree{below: m.inside})
+	if m.opts.propagation != 0 {
+		p.setAttr(m.slot, attrs{}, m.opts.propagation&^unix.MS_REC, m.opts.propagation&unix.MS_REC != 0, "propagation")
+	}
+	if m.spec.Type == "cgroup" && !m.bind {
+		return p.planCgroupFiles(m, loc)
+	}
+	return nil
+}
+
+// planDetached makes the file system or the clone of a bind source.
+func (p *planner) planDetached(m *plannedMount) error {
+	m.slot = p.prog.Slot(slotName(m.dest))
+	switch {
+	case m.bind:
+		return p.planBind(m)
+	case m.spec.Type == "proc":
+		return p.planProc(m)
+	case m.spec.Type == "cgroup":
+		return p.planCgroupMount(m)
+	case m.spec.Type == "cgroup2":
+		return p.newFS(m.slot, "cgroup2", "", nil, m.opts.attrs.set, "cgroups")
+	}
+	return p.planFS(m)
+}
+
+func slotName(dest string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.TrimPrefix(dest, "/"))
+}
+
+func (p *planner) planBind(m *plannedMount) error {
+	g := p.prog
+	flags := cloneTree
+	if m.opts.recursive {
+		flags = cloneTreeRec
+	}
+	g.Do(launch.Host, launch.OpenTree, "bind "+m.dest, launch.AtCWD(), launch.Str(m.spec.Source), flags).ToFD(m.slot)
+	a := m.opts.attrs
+	if m.idmap {
+		rec := m.opts.idmapRec || m.opts.recursive
+		p.setAttr(m.slot, attrs{set: unix.MOUNT_ATTR_IDMAP}, 0, rec, "its owners shifted into the container's range")
+	}
+	if !a.empty() {
+		p.setAttr(m.slot, a, 0, false, "")
+	}
+	if !m.opts.recAttrs.empty() {
+		p.setAttr(m.slot, m.opts.recAttrs, 0, true, "for all mounts below it too")
+	}
+	if m.opts.propagation == 0 {
+		m.opts.propagation = unix.MS_PRIVATE | unix.MS_REC
+	}
+	return nil
+}
+
+// newFS makes a file system and its detached mount.
+func (p *planner) newFS(slot launch.Slot, fstype, source string, options []string, flags uint64, why string) error {
+	g := p.prog
+	fs := g.Slot("fs")
+	g.Do(launch.Host, launch.Fsopen, why, launch.Str(fstype), launch.Flag(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).ToFD(fs)
+	if source != "" {
+		p.fsOption(fs, "source", source)
+	}
+	p.fsOptions(launch.Host, fs, options)
+	g.Do(launch.Host, launch.Fsconfig, "", launch.Use(fs), fsCreate, launch.Null(), launch.Null(), launch.Int(0))
+	g.Do(launch.Host, launch.Fsmount, "", launch.Use(fs), launch.Flag(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"),
+		launch.Flag(uintptr(flags), attrNames(flags))).ToFD(slot)
+	return nil
+}
+
+func (p *planner) fsOptions(a launch.Actor, fs launch.Slot, options []string) {
+	for _, o := range options {
+		if k, v, ok := strings.Cut(o, "="); ok {
+			p.prog.Do(a, launch.Fsconfig, "", launch.Use(fs), fsString, launch.Str(k), launch.Str(v), launch.Int(0))
+		} else {
+			p.prog.Do(a, launch.Fsconfig, "", launch.Use(fs), fsFlag, launch.Str(o), launch.Null(), launch.Int(0))
+		}
+	}
+}
+
+// planFS makes any file system but the ones with a namespace of their own.
+func (p *planner) planFS(m *plannedMount) error {
+	options, err := p.mapOwners(m)
+	if err != nil {
+		return err
+	}
+	source := m.spec.Source
+	if source == m.spec.Type || source == "" {
+		source = m.spec.Type
+	}
+	// Read-only comes last: mount points may have to be made in it.
+	flags := m.opts.attrs.set &^ unix.MOUNT_ATTR_RDONLY
+	return p.newFS(m.slot, m.spec.Type, source, options, flags, m.spec.Type+" for "+m.dest)
+}
+
+// mapOwners turns uid= and gid= options, which are IDs inside, into the host's:
+// the host makes the mount. A tmpfs belongs to root inside.
+func (p *planner) mapOwners(m *plannedMount) ([]string, error) {
+	if !p.ids.active() {
+		return m.opts.data, nil
+	}
+	var out []string
+	seen := map[string]bool{}
+	add := func(key, value string) error {
+		var id uint32
+		if _, err := fmt.Sscanf(value, "%d", &id); err != nil {
+			return fmt.Errorf("option %s=%s: want a number", key, value)
+		}
+		host, err := p.ids.uid(id)
+		if key == "gid" {
+			host, err = p.ids.gid(id)
+		}
+		if err != nil {
+			return fmt.Errorf("option %s=%s: %w", key, value, err)
+		}
+		out = append(out, fmt.Sprintf("%s=%d", key, host))
+		seen[key] = true
+		return nil
+	}
+	for _, o := range m.opts.data {
+		k, v, _ := strings.Cut(o, "=")
+		if k == "uid" || k == "gid" {
+			if err := add(k, v); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		out = append(out, o)
+	}
+	if m.spec.Type == "tmpfs" {
+		for _, k := range []string{"uid", "gid"} {
+			if !seen[k] {
+				if err := add(k, "0"); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// planProc mounts proc for the container's pid namespace.
+func (p *planner) planProc(m *plannedMount) error {
+	g := p.prog
+	flags := m.opts.attrs.set
+	why := "processes of the container's pid namespace"
+	if !p.ns.types[specs.PIDNamespace] {
+		return p.newFS(m.slot, "proc", "proc", m.opts.data, flags, "all processes of the host")
+	}
+	if p.facts.procPidns {
+		ns, fs := g.Slot("pidns"), g.Slot("fs")
+		g.Do(launch.Host, launch.Openat, "", launch.AtCWD(), launch.Pathf("/proc/%d/ns/pid", p.first),
+			launch.Flag(unix.O_RDONLY|unix.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"), launch.Int(0)).ToFD(ns)
+		g.Do(launch.Host, launch.Fsopen, why, launch.Str("proc"), launch.Flag(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).ToFD(fs)
+		g.Do(launch.Host, launch.Fsconfig, "", launch.Use(fs), fsFD, launch.Str("pidns"), launch.Null(), launch.Use(ns))
+		p.fsOption(fs, "source", "proc")
+		p.fsOptions(launch.Host, fs, m.opts.data)
+		g.Do(launch.Host, launch.Fsconfig, "", launch.Use(fs), fsCreate, launch.Null(), launch.Null(), launch.Int(0))
+		g.Do(launch.Host, launch.Fsmount, "", launch.Use(fs), launch.Flag(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), launch.Flag(uintptr(flags), attrNames(flags))).ToFD(m.slot)
+		return nil
+	}
+	// An older proc takes its caller's pid namespace: a child in it makes the
+	// mount, and shares its descriptors with us.
+	pid, fs, mnt := g.Slot("mounter"), g.Slot("proc_fs"), g.Slot("proc_mount")
+	g.Do(launch.Host, launch.Openat, "a number for the child to put the mount at", launch.AtCWD(), launch.Str("/dev/null"),
+		launch.Flag(unix.O_PATH|unix.O_CLOEXEC, "O_PATH|O_CLOEXEC"), launch.Int(0)).ToFD(m.slot)
+	g.Do(launch.Host, launch.Setns, "children from here on are in the container's pid namespace", launch.Use(p.pidfd), launch.Flag(unix.CLONE_NEWPID, "CLONE_NEWPID"))
+	g.Fork(launch.Host, launch.Mounter, unix.CLONE_FILES, "CLONE_FILES", pid, 0, "a child that shares our descriptors")
+	a := launch.Mounter
+	g.Do(a, launch.Fsopen, why, launch.Str("proc"), launch.Flag(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).To(fs)
+	p.fsOptions(a, fs, []string{"source=proc"})
+	p.fsOptions(a, fs, m.opts.data)
+	g.Do(a, launch.Fsconfig, "", launch.Use(fs), fsCreate, launch.Null(), launch.Null(), launch.Int(0))
+	g.Do(a, launch.Fsmount, "", launch.Use(fs), launch.Flag(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), launch.Flag(uintptr(flags), attrNames(flags))).To(mnt)
+	g.Do(a, launch.Dup3, "", launch.Use(mnt), launch.Use(m.slot), launch.Flag(unix.O_CLOEXEC, "O_CLOEXEC"))
+	g.Do(a, launch.Close, "", launch.Use(mnt))
+	g.Do(a, launch.Close, "", launch.Use(fs))
+	g.Tell(a, 0, "proc is mounted")
+	g.Do(a, launch.ExitGroup, "", launch.Int(0))
+	g.Await(0, "proc is mounted")
+	g.Do(launch.Host, launch.Wait4, "", launch.Use(pid), launch.Null(), launch.Int(0), launch.Null())
+	return nil
+}
+
+// attach moves a detached mount to where loc leads, making what is missing.
+func (p *planner) attach(slot launch.Slot, loc location, file bool, why string) error {
+	target, err := p.makeTarget(loc, file)
+	if err != nil {
+		return err
+	}
+	p.prog.Do(launch.Host, launch.MoveMount, why, launch.Use(slot), launch.Str(""), launch.Use(target), launch.Str(""), moveBetween)
+	return nil
+}
+
+// makeTarget opens a mount point, after making its missing components: in
+// steps, each directory by its parent's descriptor.
+func (p *planner) makeTarget(loc location, file bool) (launch.Slot, error) {
+	if len(loc.missing) == 0 {
+		if loc.mode.IsDir() == file {
+			if file {
+				return 0, fmt.Errorf("%s is a directory, the source is not", loc.path)
+			}
+			return 0, fmt.Errorf("%s is no directory, the source is", loc.path)
+		}
+		return p.openInside(loc.path, false), nil
+	}
+	dir, err := p.makeDirectories(loc, file)
+	if err != nil {
+		return 0, err
+	}
+	if !file {
+		return dir, nil
+	}
+	name := loc.missing[len(loc.missing)-1]
+	p.prog.Do(launch.Host, launch.Mknodat, "a mount point", launch.Use(dir), launch.Str(name), launch.Flag(unix.S_IFREG|0o644, "S_IFREG|0644"), launch.Int(0))
+	if err := p.ownInside(dir, name, 0, 0); err != nil {
+		return 0, err
+	}
+	p.added(loc.full(), 0o644, "")
+	target := p.prog.Slot("at")
+	p.openAt(dir, name, target, false)
+	return target, nil
+}
+
+// makeDirectories makes the missing directories of loc, all but the last one
+// when that is to be a file, and returns the innermost, opened.
+func (p *planner) makeDirectories(loc location, butLast bool) (launch.Slot, error) {
+	dir := p.openInside(loc.path, true)
+	at := loc.path
+	names := loc.missing
+	if butLast {
+		names = names[:len(names)-1]
+	}
+	for _, name := range names {
+		p.prog.Do(launch.Host, launch.Mkdirat, "a mount point", launch.Use(dir), launch.Str(name), launch.Flag(0o755, "0755"))
+		if err := p.ownInside(dir, name, 0, 0); err != nil {
+			return 0, err
+		}
+		next := p.prog.Slot("at")
+		p.openAt(dir, name, next, true)
+		at, dir = path.Join(at, name), next
+		p.added(at, fs.ModeDir|0o755, "")
+	}
+	return dir, nil
+}
+
+// added tells the view of something that the program makes.
+func (p *planner) added(at string, mode fs.FileMode, link string) {
+	src, rel := p.view.lookup(at)
+	if l, ok := src.(*layeredTree); ok {
+		l.added.put(rel, mode, link)
+	}
+}
+
+// ownInside gives a new file to a user inside.
+func (p *planner) ownInside(dir launch.Slot, name string, uid, gid uint32) error {
+	if !p.ids.active() && uid == 0 && gid == 0 {
+		return nil
+	}
+	u, err := p.ids.uid(uid)
+	if err != nil {
+		return err
+	}
+	g, err := p.ids.gid(gid)
+	if err != nil {
+		return err
+	}
+	p.prog.Do(launch.Host, launch.Fchownat, "", launch.Use(dir), launch.Str(name), launch.Int(int(u)), launch.Int(int(g)),
+		launch.Flag(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW"))
+	return nil
+}
+
+// openInside opens a resolved path of the container. A symbolic link that
+// appeared since, or a way out, is an error of the kernel's.
+func (p *planner) openInside(at string, directory bool) launch.Slot {
+	slot := p.prog.Slot("at")
+	rel := strings.TrimPrefix(at, "/")
+	if rel == "" {
+		rel = "."
+	}
+	p.openAt(p.root, rel, slot, directory)
+	return slot
+}
+
+func (p *planner) openAt(dir launch.Slot, rel string, slot launch.Slot, directory bool) {
+	flags, text := uint64(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC), "O_PATH|O_NOFOLLOW|O_CLOEXEC"
+	if directory {
+		flags, text = flags|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC"
+	}
+	how := launch.U64(flags, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	p.prog.Do(launch.Host, launch.Openat2, "", launch.Use(dir), launch.Str(rel),
+		launch.Buf(how, "{"+text+", RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS}"), launch.Int(len(how))).ToFD(slot)
+}

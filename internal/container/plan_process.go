@@ -1,0 +1,428 @@
+package container
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"sort"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/nofile"
+)
+
+// process is what a process of the runtime spec comes to: numbers, not names.
+type process struct {
+	spec     *specs.Process
+	ids      idMap
+	uid, gid uint32
+	groups   []uint32
+	env      []string
+	program  string // path inside
+	filter   seccomp.Filter
+	about    string         // the filter, for people
+	stdio    [3]launch.Slot // descriptors to put at 0, 1, 2; 0 leaves what is there
+	terminal launch.Slot    // instead of stdio
+	start    launch.Slot    // FIFO to wait at, 0 for none
+	tell     launch.Slot
+	keyring  string // name of its session keyring, "" to keep the caller's
+	killed   bool   // with its parent
+	preserve int    // descriptors above 2
+	apparmor launch.Slot
+	listen   launch.Slot // receives the seccomp listener's number
+}
+
+// planLimits sets what only the host may set on a child: resource limits that
+// may be raised, the out-of-memory score, scheduling.
+func planLimits(g *launch.Program, spec *specs.Process, pid launch.Slot) error {
+	if spec.OOMScoreAdj != nil {
+		n := *spec.OOMScoreAdj
+		if n < -1000 || n > 1000 {
+			return fmt.Errorf("oomScoreAdj %d: want -1000 to 1000", n)
+		}
+		writeProc(g, pid, "oom_score_adj", itoa(n), "how soon it is killed when memory runs out")
+	}
+	limits := spec.Rlimits
+	if !hasLimit(limits, "RLIMIT_NOFILE") && nofile.Hard != 0 {
+		// The Go runtime raised our own soft limit, which execve(2) inherits.
+		limits = append(limits[:len(limits):len(limits)], specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: nofile.Soft, Hard: nofile.Hard})
+	}
+	for _, l := range limits {
+		n, ok := rlimits[l.Type]
+		if !ok {
+			return fmt.Errorf("unknown resource limit %q", l.Type)
+		}
+		if l.Soft > l.Hard {
+			return fmt.Errorf("%s: soft limit %d is above the hard limit %d", l.Type, l.Soft, l.Hard)
+		}
+		b := launch.U64(l.Soft, l.Hard)
+		g.Do(launch.Host, launch.Prlimit64, "", launch.Use(pid), launch.Flag(uintptr(n), l.Type),
+			launch.Buf(b, "{"+limitText(l.Soft)+", "+limitText(l.Hard)+"}"), launch.Null())
+	}
+	return planScheduling(g, spec, pid)
+}
+
+func limitText(n uint64) string {
+	if n == unix.RLIM_INFINITY {
+		return "RLIM_INFINITY"
+	}
+	return fmt.Sprint(n)
+}
+
+func hasLimit(list []specs.POSIXRlimit, name string) bool {
+	for _, l := range list {
+		if l.Type == name {
+			return true
+		}
+	}
+	return false
+}
+
+var rlimits = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
+	"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
+	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+}
+
+// planNames sets the names of the UTS namespace, the session keyring and the
+// loopback interface: all that the first process does while the host mounts.
+func (p *planner) planNames() {
+	g, s := p.prog, p.spec
+	if s.Hostname != "" {
+		g.Do(launch.Init, launch.Sethostname, "", launch.Str(s.Hostname), launch.Int(len(s.Hostname)))
+	}
+	if s.Domainname != "" {
+		g.Do(launch.Init, launch.Setdomainname, "", launch.Str(s.Domainname), launch.Int(len(s.Domainname)))
+	}
+	if p.ns.fresh(specs.NetworkNamespace) {
+		sock := g.Slot("socket")
+		g.Do(launch.Init, launch.Socket, "loopback up", launch.Flag(unix.AF_INET, "AF_INET"), launch.Flag(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), launch.Int(0)).To(sock)
+		req := make([]byte, 40) // struct ifreq, netdevice(7)
+		copy(req, "lo")
+		binary.NativeEndian.PutUint16(req[16:], unix.IFF_UP|unix.IFF_RUNNING)
+		g.Do(launch.Init, launch.Ioctl, "", launch.Use(sock), launch.Flag(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), launch.Buf(req, `{"lo", IFF_UP|IFF_RUNNING}`))
+		g.Do(launch.Init, launch.Close, "", launch.Use(sock))
+	}
+}
+
+// prepareProcess turns names into numbers and takes the standard streams.
+func (p *planner) prepareProcess() error {
+	c, s := &p.proc, p.spec
+	*c = process{spec: s.Process, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
+		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs}
+	if err := checkProcess(s.Process); err != nil {
+		return err
+	}
+	if !p.cfg.NoNewKeyring {
+		c.keyring = "_ses." + p.cfg.ID
+	}
+	if err := c.findUser(&p.view, p.cfg.User); err != nil {
+		return err
+	}
+	if s.Linux.Seccomp != nil {
+		var err error
+		if c.filter, err = seccomp.Compile(s.Linux.Seccomp); err != nil {
+			return fmt.Errorf("seccomp: %w", err)
+		}
+		if c.filter.Listener && p.cfg.Listener == nil {
+			return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
+		}
+	}
+	if s.Process.Terminal {
+		return nil
+	}
+	return c.takeStdio(p.prog, p.cfg.Stdio)
+}
+
+// findUser settles user, groups and HOME. who, when set, is looked up;
+// otherwise the specification's numbers hold.
+func (c *process) findUser(v *view, who string) error {
+	c.uid, c.gid, c.groups = c.spec.User.UID, c.spec.User.GID, c.spec.User.AdditionalGids
+	if who != "" {
+		a, err := v.findUser(who)
+		if err != nil {
+			return err
+		}
+		c.uid, c.gid = a.uid, a.gid
+		c.groups = append(a.groups, c.groups...)
+	}
+	if _, err := c.ids.uid(c.uid); err != nil {
+		return err
+	}
+	for _, g := range append([]uint32{c.gid}, c.groups...) {
+		if _, err := c.ids.gid(g); err != nil {
+			return err
+		}
+	}
+	c.env = v.withHome(c.env, c.uid)
+	return nil
+}
+
+// planProcess adds the steps of the first process.
+func (p *planner) planProcess() error {
+	var err error
+	if p.proc.program, err = p.view.findProgram(p.spec.Process, p.proc.env); err != nil {
+		return err
+	}
+	if err := planPersonality(p.prog, p.spec.Linux); err != nil {
+		return err
+	}
+	p.prog.Do(launch.Init, launch.Chdir, "", launch.Str("/"))
+	if p.ns.user != noUserNamespace {
+		p.prog.Do(launch.Init, launch.Unshare, "a copy of the mounts for its own user namespace: every one of them locked",
+			launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
+	}
+	return p.proc.plan(p.prog)
+}
+
+// plan adds everything between a process's arrival in its namespaces and its
+// program: terminal, limits on itself, privileges, filter, execve.
+func (c *process) plan(g *launch.Program) error {
+	caps, err := c.capabilities()
+	if err != nil {
+		return err
+	}
+	c.planStdio(g)
+	mask := 0o022
+	if c.spec.User.Umask != nil {
+		mask = int(*c.spec.User.Umask & 0o777)
+	}
+	g.Do(launch.Init, launch.Umask, "", launch.Flag(uintptr(mask), fmt.Sprintf("%#o", mask)))
+	// A working directory that only root inside may enter is entered first, one
+	// that only the user may enter afterwards.
+	g.Do(launch.Init, launch.Chdir, "", launch.Str(c.spec.Cwd)).Tolerating(unix.EACCES)
+	if len(c.filter.Insns) > 0 && !c.spec.NoNewPrivileges {
+		c.planFilter(g, "installed while privileged, for want of no_new_privs")
+	}
+	c.planPrivileges(g, caps)
+	g.Do(launch.Init, launch.CloseRange, "nothing but its own descriptors", launch.Int(3+c.preserve), launch.Flag(1<<32-1, "~0"),
+		launch.Flag(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"))
+	g.Do(launch.Init, launch.Chdir, "its working directory, with its own rights", launch.Str(c.spec.Cwd))
+	if c.filter.Listener && c.spec.NoNewPrivileges {
+		c.planFilter(g, "")
+	}
+	if c.start != 0 {
+		g.Tell(launch.Init, 0, "ready")
+		g.Await(0, "the first process is ready")
+		g.Do(launch.Init, launch.Read, "until started", launch.Use(c.start), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
+	}
+	if c.apparmor != 0 {
+		text := "exec " + c.spec.ApparmorProfile
+		g.Do(launch.Init, launch.Write, "the AppArmor profile of the program", launch.Use(c.apparmor), launch.Str(text), launch.Int(len(text))).Wanting(len(text))
+	}
+	if len(c.filter.Insns) > 0 && c.spec.NoNewPrivileges && !c.filter.Listener {
+		c.planFilter(g, "as late as possible")
+	}
+	g.Do(launch.Init, launch.Execve, "the program", launch.Str(c.program), launch.Strs(c.spec.Args), envArg(c.env))
+	return nil
+}
+
+func envArg(env []string) launch.Arg {
+	a := launch.Strs(env)
+	return a.Printed(fmt.Sprintf("[%d variables]", len(env)))
+}
+
+// planSession starts a session, a keyring and the parent-death signal.
+func (c *process) planSession(g *launch.Program) {
+	g.Do(launch.Init, launch.Setsid, "")
+	if c.keyring != "" {
+		g.Do(launch.Init, launch.Keyctl, "no keys of the host's session", launch.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"),
+			launch.Str(c.keyring)).Tolerating(unix.ENOSYS)
+	}
+	if c.spec.ApparmorProfile != "" {
+		c.apparmor = g.Slot("apparmor")
+		g.Do(launch.Init, launch.Openat, "while /proc is the host's (CVE-2025-52881)", launch.AtCWD(), launch.Str("/proc/thread-self/attr/apparmor/exec"),
+			launch.Flag(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"), launch.Int(0)).To(c.apparmor)
+	}
+}
+
+func (c *process) planStdio(g *launch.Program) {
+	if c.terminal != 0 {
+		g.Do(launch.Init, launch.Ioctl, "its controlling terminal", launch.Use(c.terminal), launch.Flag(unix.TIOCSCTTY, "TIOCSCTTY"), launch.Int(0))
+		for n := range 3 {
+			g.Do(launch.Init, launch.Dup3, "", launch.Use(c.terminal), launch.Int(n), launch.Int(0))
+		}
+		return
+	}
+	for n, s := range c.stdio {
+		if s != 0 {
+			g.Do(launch.Init, launch.Dup3, "", launch.Use(s), launch.Int(n), launch.Int(0))
+		}
+	}
+}
+
+// wantedCaps are the five sets of capabilities(7).
+type wantedCaps struct{ bounding, effective, permitted, inheritable, ambient capSet }
+
+func (c *process) capabilities() (w wantedCaps, err error) {
+	if c.spec.Capabilities == nil {
+		return w, nil
+	}
+	s := c.spec.Capabilities
+	for _, f := range []struct {
+		to   *capSet
+		from []string
+	}{{&w.bounding, s.Bounding}, {&w.effective, s.Effective}, {&w.permitted, s.Permitted}, {&w.inheritable, s.Inheritable}, {&w.ambient, s.Ambient}} {
+		set, _ := parseCaps(f.from) // unknown ones cannot be granted by any kernel: the spec has them ignored
+		*f.to = set
+	}
+	if w.effective&^w.permitted != 0 {
+		return w, fmt.Errorf("capabilities %s are effective but not permitted", w.effective&^w.permitted)
+	}
+	// An ambient capability must be permitted and inheritable; runtimes drop
+	// the others (runtime-spec config.md#linux-process).
+	w.ambient &= w.permitted & w.inheritable
+	return w, nil
+}
+
+// planPrivileges drops the bounding set, takes the user's IDs, and then the
+// capabilities that are left.
+func (c *process) planPrivileges(g *launch.Program, w wantedCaps) {
+	prctl := func(why string, op int, opText string, arg launch.Arg) *launch.Step {
+		return g.Do(launch.Init, launch.Prctl, why, launch.Flag(uintptr(op), opText), arg, launch.Int(0), launch.Int(0), launch.Int(0))
+	}
+	last := lastCapability()
+	why := "capabilities that no program inside can regain"
+	for n := 0; n <= last; n++ {
+		if w.bounding&(1<<n) == 0 {
+			prctl(why, unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP", launch.Flag(uintptr(n), capSet(1<<n).String()))
+			why = ""
+		}
+	}
+	if c.uid != 0 {
+		prctl("keep capabilities over the change of user", unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", launch.Int(1))
+	}
+	groups := make([]byte, 4*len(c.groups))
+	texts := make([]string, len(c.groups))
+	for i, id := range c.groups {
+		binary.NativeEndian.PutUint32(groups[4*i:], id)
+		texts[i] = fmt.Sprint(id)
+	}
+	g.Do(launch.Init, launch.Setgroups, "", launch.Int(len(c.groups)), launch.Buf(groups, "["+strings.Join(texts, ", ")+"]"))
+	g.Do(launch.Init, launch.Setresgid, "", launch.Int(int(c.gid)), launch.Int(int(c.gid)), launch.Int(int(c.gid)))
+	g.Do(launch.Init, launch.Setresuid, "the user", launch.Int(int(c.uid)), launch.Int(int(c.uid)), launch.Int(int(c.uid)))
+	if c.uid != 0 {
+		prctl("", unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", launch.Int(0))
+	}
+	header := make([]byte, 8) // struct __user_cap_header_struct: version 3, this thread
+	binary.NativeEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
+	data := make([]byte, 24)
+	for half := range 2 {
+		for i, s := range []capSet{w.effective, w.permitted, w.inheritable} {
+			binary.NativeEndian.PutUint32(data[12*half+4*i:], uint32(s>>(32*half)))
+		}
+	}
+	g.Do(launch.Init, launch.Capset, "what it may do as its user", launch.Buf(header, "{_LINUX_CAPABILITY_VERSION_3, 0}"),
+		launch.Buf(data, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", w.effective, same(w.permitted, w.effective), same(w.inheritable, w.effective))))
+	g.Do(launch.Init, launch.Prctl, "", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL"), launch.Int(0), launch.Int(0), launch.Int(0))
+	for rest := w.ambient; rest != 0; rest &= rest - 1 {
+		n := bits.TrailingZeros64(uint64(rest))
+		g.Do(launch.Init, launch.Prctl, "", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"),
+			launch.Flag(uintptr(n), capSet(1<<n).String()), launch.Int(0), launch.Int(0))
+	}
+	if c.killed {
+		prctl("ends with its supervisor", unix.PR_SET_PDEATHSIG, "PR_SET_PDEATHSIG", launch.Flag(uintptr(unix.SIGKILL), "SIGKILL"))
+	}
+	if c.spec.NoNewPrivileges {
+		prctl("no program inside gains privileges by being executed", unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", launch.Int(1))
+	}
+}
+
+// same shortens a set that equals another.
+func same(s, other capSet) string {
+	if s == other {
+		return "the same"
+	}
+	return s.String()
+}
+
+func (c *process) planFilter(g *launch.Program, why string) {
+	if c.about != "" {
+		if why != "" {
+			why = ": " + why
+		}
+		why = c.about + why
+	}
+	step := g.Do(launch.Init, launch.Seccomp, why, launch.Flag(unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"),
+		launch.Flag(uintptr(c.filter.Flags), fmt.Sprintf("%#x", c.filter.Flags)),
+		launch.SockFprog(c.filter.Bytes(), fmt.Sprintf("{%d instructions}", len(c.filter.Insns))))
+	if c.filter.Listener {
+		c.listen = g.Slot("listener")
+		step.To(c.listen)
+		told := g.Slot("listener_number")
+		g.Tell(launch.Init, c.listen, "the listener's descriptor")
+		g.AwaitValue(told, "the listener's descriptor")
+		c.listen = told
+	}
+}
+
+// lastCapability is the highest capability that this kernel knows.
+func lastCapability() int {
+	for n := len(capabilityNames) - 1; n < 64; n++ {
+		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n+1), 0, 0, 0); err != nil {
+			if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err == nil {
+				return n
+			}
+			break
+		}
+	}
+	n := sort.Search(64, func(i int) bool {
+		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(i), 0, 0, 0)
+		return err != nil
+	})
+	return n - 1
+}
+
+// takeStdio gives the program copies of the streams that are not at their
+// number already. A nil stream is /dev/null.
+func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
+	for n, f := range files {
+		var fd int
+		var err error
+		switch {
+		case f == nil:
+			fd, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		case int(f.Fd()) == n:
+			continue
+		default:
+			fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3+c.preserve)
+		}
+		if err != nil {
+			return fmt.Errorf("standard stream %d: %w", n, err)
+		}
+		c.stdio[n] = g.Given([]string{"stdin", "stdout", "stderr"}[n], fd, "")
+	}
+	return nil
+}
+
+func checkProcess(s *specs.Process) error {
+	switch {
+	case s == nil:
+		return errors.New("no process")
+	case len(s.Args) == 0 || s.Args[0] == "":
+		return errors.New("no program to run: args are empty")
+	case s.SelinuxLabel != "" && !selinuxEnabled():
+		return fmt.Errorf("SELinux label %q is asked for, but SELinux is not enabled on this host", s.SelinuxLabel)
+	case s.SelinuxLabel != "":
+		return errors.New("SELinux labels are not supported yet")
+	}
+	for _, e := range s.Env {
+		if strings.IndexByte(e, 0) >= 0 {
+			return fmt.Errorf("environment variable %q holds a NUL byte", e)
+		}
+	}
+	return nil
+}
+
+func selinuxEnabled() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/selinux", &st) == nil && st.Type == unix.SELINUX_MAGIC
+}
