@@ -209,3 +209,74 @@ func TestOldKernelWays(t *testing.T) {
 }
 
 var _ = unix.Getpid
+
+func TestExec(t *testing.T) {
+	root := busybox(t)
+	cfg := Config{ID: "exec", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase)}
+	ctx := context.Background()
+	c, err := Create(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(ctx, ExecConfig{Process: testSpec("nothing").Process}); !errors.Is(err, workload.ErrCommandNotFound) {
+		t.Errorf("got %v, want ErrCommandNotFound", err)
+	}
+	again, err := Open(cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	r, w, _ := os.Pipe()
+	p, err := again.Exec(ctx, ExecConfig{Process: testSpec("sh", "-c", "id -u; hostname; grep Cap /proc/self/status; ls -l /proc/self/fd; exit 5").Process, Stdio: [3]*os.File{nil, w, w}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	out, _ := io.ReadAll(r)
+	exit, err := p.Wait(ctx)
+	p.Close()
+	if err != nil || exit.Code != 5 {
+		t.Errorf("exit %+v, %v", exit, err)
+	}
+	t.Logf("%s", out)
+	if !strings.HasPrefix(string(out), "0\ncell\n") {
+		t.Errorf("got %q", out)
+	}
+	spec := testSpec("sh", "-c", "tty; stty size").Process
+	spec.Terminal = true
+	spec.ConsoleSize = &specs.Box{Height: 33, Width: 44}
+	p, err = c.Exec(ctx, ExecConfig{Process: spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ = io.ReadAll(p.Terminal())
+	if exit, err := p.Wait(ctx); err != nil || exit.Code != 0 || !strings.Contains(string(out), "33 44") {
+		t.Errorf("exit %+v, %v: %q", exit, err, out)
+	}
+	p.Terminal().Close()
+	p.Close()
+}
+
+func TestTerminal(t *testing.T) {
+	root := busybox(t)
+	cfg := Config{ID: "tty", Dir: t.TempDir(), Spec: testSpec("sh", "-c", "tty; stty size; ls -l /dev/console; echo hi >/dev/console; exit 4"), Layers: layersOf(t, root, testBase)}
+	cfg.Spec.Process.Terminal = true
+	cfg.Spec.Process.ConsoleSize = &specs.Box{Height: 33, Width: 44}
+	c, err := Create(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(context.Background())
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := io.ReadAll(c.Terminal)
+	exit, err := c.Wait(context.Background())
+	if err != nil || exit.Code != 4 || !strings.Contains(string(out), "/dev/pts/0") || !strings.Contains(string(out), "33 44") || !strings.Contains(string(out), "hi") {
+		t.Errorf("exit %+v, %v: %q", exit, err, out)
+	}
+}

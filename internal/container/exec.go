@@ -1,0 +1,324 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// ExecConfig is what Exec needs.
+type ExecConfig struct {
+	Process *specs.Process
+	// User is looked up in the container as Config.User is.
+	User string
+	// Seccomp is the container's filter.
+	Seccomp     *specs.LinuxSeccomp
+	Personality *specs.LinuxPersonality
+	// The rest is as in Config.
+	Stdio          [3]*os.File
+	PreserveFDs    int
+	KillWithParent bool
+	NoNewKeyring   bool
+	Detached       bool
+	Listener       func(fd *os.File, pid int) error
+}
+
+// execPlanner builds the program that runs a process in a container.
+type execPlanner struct {
+	cfg  *ExecConfig
+	c    *Container
+	prog *launch.Program
+	ids  idMap
+	view view
+	proc process
+	held []int
+
+	status, tell, goRead, goAt, target, stage, first, pidfd, cgroupDir, master launch.Slot
+	tasks                                                                      []launch.Slot
+}
+
+// Exec runs another process in the container and returns once its program
+// runs. Errors are those of Create and Start.
+func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) {
+	if s := c.Status(); s != workload.Running && s != workload.Created {
+		return nil, workload.ErrNotRunning
+	}
+	p := &execPlanner{cfg: &cfg, c: c, prog: launch.New("exec")}
+	defer p.release()
+	if err := p.plan(); err != nil {
+		p.prog.Close()
+		return nil, err
+	}
+	r, err := p.prog.Run(ctx, launch.Options{Child: p.first, Detached: cfg.Detached})
+	if err != nil {
+		return nil, err
+	}
+	proc := &Process{pid: r.Pid(), pidfd: r.Value(p.pidfd), running: r}
+	status := os.NewFile(uintptr(r.Value(p.status)), "status")
+	defer status.Close()
+	if p.master != 0 {
+		proc.terminal = os.NewFile(uintptr(r.Value(p.master)), "terminal")
+	}
+	if p.proc.listen != 0 {
+		err = handListener(cfg.Listener, proc.pidfd, r.Value(p.proc.listen), proc.pid)
+	}
+	if err == nil {
+		err = execError(launch.Outcome(int(status.Fd()), p.prog.Failure))
+	}
+	if err != nil {
+		unix.PidfdSendSignal(proc.pidfd, unix.SIGKILL, nil, 0)
+		proc.reap()
+		proc.Close()
+		return nil, err
+	}
+	return proc, nil
+}
+
+// WriteExecProgram prints the program that Exec would run.
+func (c *Container) writeExecProgram(cfg ExecConfig) (*launch.Program, error) {
+	p := &execPlanner{cfg: &cfg, c: c, prog: launch.New("exec")}
+	defer p.release()
+	err := p.plan()
+	return p.prog, err
+}
+
+func (p *execPlanner) release() {
+	for _, fd := range p.held {
+		unix.Close(fd)
+	}
+}
+
+func (p *execPlanner) plan() error {
+	g := p.prog
+	io, err := makeExecPipes()
+	if err != nil {
+		return err
+	}
+	p.status = g.Given("status", io.statusRead, "children tell here how they fare")
+	p.tell = g.Given("tell", io.statusWrite, "their end of it")
+	p.goRead = g.Given("go", io.goRead, "the host lets the process go on")
+	p.goAt = g.Given("let_go", io.goWrite, "its own end of it")
+	g.Status(p.status, p.tell)
+	g.Keep(p.status)
+	if err := p.lookAt(); err != nil {
+		return err
+	}
+	if err := p.prepare(); err != nil {
+		return err
+	}
+	if err := p.planCgroup(); err != nil {
+		return err
+	}
+	if err := p.planTerminal(); err != nil {
+		return err
+	}
+	p.planJoin()
+	if err := planLimits(g, p.cfg.Process, p.first); err != nil {
+		return err
+	}
+	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(p.goAt), launch.Str("."), launch.Int(1)).Wanting(1)
+	p.proc.planSession(g)
+	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(p.goRead), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
+	g.Do(launch.Init, launch.Setns, "the container's files", launch.Use(p.target), launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
+	if p.cfg.Personality != nil {
+		if err := planPersonality(g, &specs.Linux{Personality: p.cfg.Personality}); err != nil {
+			return err
+		}
+	}
+	if err := p.proc.plan(g); err != nil {
+		return err
+	}
+	return g.Build()
+}
+
+func makeExecPipes() (p pipes, err error) {
+	var a, b [2]int
+	if err := unix.Pipe2(a[:], unix.O_CLOEXEC); err != nil {
+		return p, os.NewSyscallError("pipe2", err)
+	}
+	if err := unix.Pipe2(b[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(a[0])
+		unix.Close(a[1])
+		return p, os.NewSyscallError("pipe2", err)
+	}
+	return pipes{statusRead: a[0], statusWrite: a[1], goRead: b[0], goWrite: b[1], start: -1}, nil
+}
+
+// lookAt opens the container's process and its root directory.
+func (p *execPlanner) lookAt() error {
+	fd, err := unix.FcntlInt(uintptr(p.c.pidfd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	p.target = p.prog.Given("container", fd, "pidfd of its first process")
+	dir := "/proc/" + itoa(p.c.Pid)
+	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return gone(p.c.pidfd, &os.PathError{Op: "open", Path: dir + "/root", Err: err})
+	}
+	p.held = append(p.held, root)
+	p.view.mount("/", dirTree{root, dir + "/root"})
+	if p.c.Namespaces&unix.CLONE_NEWUSER != 0 {
+		if p.ids.uids, err = readMap(dir + "/uid_map"); err == nil {
+			p.ids.gids, err = readMap(dir + "/gid_map")
+		}
+	}
+	return gone(p.c.pidfd, err)
+}
+
+// gone replaces an error, or the lack of one, when the process has ended: what
+// was read may then be another process's.
+func gone(pidfd int, err error) error {
+	if ended(pidfd) {
+		return workload.ErrNotRunning
+	}
+	return err
+}
+
+func (p *execPlanner) prepare() error {
+	c, cfg := &p.proc, p.cfg
+	*c = process{spec: cfg.Process, ids: p.ids, env: cfg.Process.Env, tell: p.tell, killed: cfg.KillWithParent, preserve: cfg.PreserveFDs}
+	if err := checkProcess(cfg.Process); err != nil {
+		return err
+	}
+	if !cfg.NoNewKeyring {
+		c.keyring = "_ses." + p.c.ID
+	}
+	if err := c.findUser(&p.view, cfg.User); err != nil {
+		return err
+	}
+	var err error
+	if cfg.Seccomp != nil {
+		if c.filter, err = seccomp.Compile(cfg.Seccomp); err != nil {
+			return fmt.Errorf("seccomp: %w", err)
+		}
+		if c.filter.Listener && cfg.Listener == nil {
+			return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
+		}
+	}
+	if c.program, err = p.view.findProgram(cfg.Process, c.env); err != nil {
+		return err
+	}
+	if cfg.Process.Terminal {
+		return nil
+	}
+	return c.takeStdio(p.prog, cfg.Stdio)
+}
+
+func (p *execPlanner) planCgroup() error {
+	m, err := p.c.Cgroups()
+	if m == nil || err != nil {
+		return err
+	}
+	frozen, err := m.Frozen()
+	if err != nil {
+		return err
+	}
+	if frozen {
+		return errors.New("the container is paused")
+	}
+	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, m)
+	return err
+}
+
+// planTerminal opens a terminal of the container's devpts. The container may
+// have put anything at that path, so what is there is looked at before it is
+// opened for use.
+func (p *execPlanner) planTerminal() error {
+	if !p.cfg.Process.Terminal {
+		return nil
+	}
+	master, slave, err := openTerminal(p.held[0])
+	if err != nil {
+		return fmt.Errorf("open a terminal in the container: %w", err)
+	}
+	p.master = p.prog.Given("terminal", master, "/dev/pts/ptmx of the container, seen to be one")
+	p.prog.Keep(p.master)
+	p.proc.terminal = p.prog.Given("tty", slave, "its other side, TIOCGPTPEER")
+	uid, err := p.ids.uid(p.proc.uid)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchown(slave, int(uid), -1); err != nil {
+		return os.NewSyscallError("fchown", err)
+	}
+	if s := p.cfg.Process.ConsoleSize; s != nil {
+		return unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(s.Height), Col: uint16(s.Width)})
+	}
+	return nil
+}
+
+// openTerminal makes a terminal in the devpts below root.
+func openTerminal(root int) (master, slave int, err error) {
+	how := beneath
+	fd, err := unix.Openat2(root, "dev/pts/ptmx", &how)
+	if err != nil {
+		return -1, -1, &os.PathError{Op: "openat2", Path: "/dev/pts/ptmx", Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, -1, os.NewSyscallError("fstat", err)
+	}
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return -1, -1, os.NewSyscallError("fstatfs", err)
+	}
+	if fs.Type != unix.DEVPTS_SUPER_MAGIC || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(5, 2) {
+		return -1, -1, errors.New("/dev/pts/ptmx is not a terminal multiplexer")
+	}
+	if master, err = unix.Open("/proc/self/fd/"+itoa(fd), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0); err != nil {
+		return -1, -1, &os.PathError{Op: "open", Path: "/dev/pts/ptmx", Err: err}
+	}
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		unix.Close(master)
+		return -1, -1, os.NewSyscallError("ioctl TIOCSPTLCK", err)
+	}
+	n, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if e != 0 {
+		unix.Close(master)
+		return -1, -1, os.NewSyscallError("ioctl TIOCGPTPEER", e)
+	}
+	return master, int(n), nil
+}
+
+// planJoin is the first child, which joins the cgroup and all namespaces but
+// the mount namespace, and the fork of the process in them.
+func (p *execPlanner) planJoin() {
+	g := p.prog
+	p.stage, p.first, p.pidfd = g.Slot("stage"), g.Slot("init"), g.Slot("pidfd")
+	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.goRead), launch.Use(p.target)}
+	for n := range 3 + p.cfg.PreserveFDs {
+		keep = append(keep, launch.FD(n))
+	}
+	for _, s := range append(append([]launch.Slot{p.proc.terminal}, p.proc.stdio[:]...), p.tasks...) {
+		if s != 0 {
+			keep = append(keep, launch.Use(s))
+		}
+	}
+	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroupDir, "a child to join the namespaces")
+	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", keep...)
+	notDumpable(g)
+	joinTasks(g, p.tasks)
+	if flags := uintptr(p.c.Namespaces &^ unix.CLONE_NEWNS); flags != 0 {
+		g.Do(launch.Stage, launch.Setns, "the container's namespaces, all at once", launch.Use(p.target), launch.Flag(flags, flagNames(flags)))
+	}
+	if p.ids.active() {
+		becomeRoot(g, launch.Stage)
+	}
+	g.Fork(launch.Stage, launch.Init, unix.CLONE_PARENT, "CLONE_PARENT", p.first, 0, "the process, a child of the host")
+	g.Tell(launch.Stage, p.first, "its process ID")
+	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
+	g.Await(p.first, "the process exists")
+	g.Do(launch.Host, launch.Wait4, "", launch.Use(p.stage), launch.Null(), launch.Int(0), launch.Null())
+	g.Do(launch.Host, launch.PidfdOpen, "", launch.Use(p.first), launch.Int(0)).ToFD(p.pidfd)
+	g.Keep(p.pidfd)
+}

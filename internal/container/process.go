@@ -1,0 +1,105 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Process is a process that Exec made in a container.
+type Process struct {
+	pid      int
+	pidfd    int
+	running  *launch.Running
+	terminal *os.File
+}
+
+// Pid is its process ID on the host.
+func (p *Process) Pid() int { return p.pid }
+
+// Terminal is the person's side of its terminal, nil without one, and the
+// caller's to close.
+func (p *Process) Terminal() *os.File { return p.terminal }
+
+// Wait waits for the end of the process. It is not for detached ones.
+func (p *Process) Wait(ctx context.Context) (workload.Exit, error) { return wait(ctx, p.running) }
+
+// Signal sends sig. The error wraps workload.ErrNotRunning when the process
+// has ended.
+func (p *Process) Signal(sig syscall.Signal) error { return signal(p.pidfd, sig) }
+
+// Close releases the descriptors of p. The process goes on.
+func (p *Process) Close() {
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+		p.pidfd = -1
+	}
+}
+
+// reap waits for a process that is dying, whether somebody else of this
+// program waits for it or nobody does.
+func (p *Process) reap() {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, int(reapTimeout/time.Millisecond)); err != unix.EINTR {
+			break
+		}
+	}
+	unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
+}
+
+const reapTimeout = 10 * time.Second
+
+func wait(ctx context.Context, r *launch.Running) (workload.Exit, error) {
+	if r == nil {
+		return workload.Exit{}, errors.New("another process created this container")
+	}
+	select {
+	case <-r.Exited():
+	case <-ctx.Done():
+		return workload.Exit{}, ctx.Err()
+	}
+	ws, err := r.Wait()
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	return exitOf(ws), nil
+}
+
+func exitOf(ws unix.WaitStatus) workload.Exit {
+	e := workload.Exit{Code: ws.ExitStatus(), At: time.Now().UTC()}
+	if ws.Signaled() {
+		e.Signal = int(ws.Signal())
+		e.Code = 128 + e.Signal
+	}
+	return e
+}
+
+func signal(pidfd int, sig syscall.Signal) error {
+	if pidfd < 0 {
+		return workload.ErrNotRunning
+	}
+	err := unix.PidfdSendSignal(pidfd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return workload.ErrNotRunning
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// handListener takes the seccomp listener out of a process that is being set
+// up, and gives it away.
+func handListener(give func(*os.File, int) error, pidfd, number, pid int) error {
+	fd, err := unix.PidfdGetfd(pidfd, number, 0)
+	if err != nil {
+		return fmt.Errorf("take over the seccomp listener: %w", os.NewSyscallError("pidfd_getfd", err))
+	}
+	return give(os.NewFile(uintptr(fd), "seccomp listener"), pid)
+}
