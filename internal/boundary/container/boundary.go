@@ -1,0 +1,303 @@
+// Package container is the boundary "container": a hardened container on the
+// host's kernel, made by package internal/container. It says what a workload's
+// flags mean there: which capabilities, masks, filter, mounts.
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Boundary makes containers. Its zero value is ready.
+type Boundary struct{}
+
+var _ boundary.Explainer = Boundary{}
+
+// Name returns "container".
+func (Boundary) Name() string { return "container" }
+
+// minimumKernel is the baseline: mount_setattr with ID maps under overlay,
+// openat2, clone3, pidfds.
+var minimumKernel = seccomp.KernelVersion{Major: 6, Minor: 1}
+
+// Check wants root, Linux 6.1 and a cgroup file system.
+func (Boundary) Check(context.Context) error {
+	v, err := kernel()
+	if err != nil {
+		return err
+	}
+	if v.Major < minimumKernel.Major || v.Major == minimumKernel.Major && v.Minor < minimumKernel.Minor {
+		return fmt.Errorf("%w: Linux %d.%d is older than 6.1, whose mount and ID-mapping calls containers are made with", workload.ErrUnsupported, v.Major, v.Minor)
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: containers need root in this version", workload.ErrUnsupported)
+	}
+	lay, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	if lay.Mode == cgroup.ModeNone {
+		return fmt.Errorf("%w: no cgroup file system is mounted", workload.ErrUnsupported)
+	}
+	return nil
+}
+
+func kernel() (seccomp.KernelVersion, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return seccomp.KernelVersion{}, os.NewSyscallError("uname", err)
+	}
+	return seccomp.ParseKernelVersion(unix.ByteSliceToString(u.Release[:]))
+}
+
+// Needs asks for layers and, unless the host's user namespace is to be used,
+// a range of IDs.
+func (Boundary) Needs(s workload.Spec) boundary.Needs {
+	return boundary.Needs{Root: boundary.Layers, IDRange: !s.Namespaces.HostUser}
+}
+
+// The files of this package in a workload's run-time directory.
+const (
+	ownDirectory = "container"
+	cgroupFile   = "cgroup" // written before the cgroup is made
+)
+
+// Create makes the container of s.
+func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
+	cfg, err := b.config(s, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeSources(s); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(p.Dir, ownDirectory)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	i := &instance{id: s.ID, dir: dir, spec: s, runtime: cfg.Spec}
+	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true}); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err = writeCgroupFile(dir, p.Cgroup); err == nil {
+		err = i.cgroup.Create()
+	}
+	if err == nil {
+		cfg.Cgroup = i.cgroup
+		cfg.Stdio = [3]*os.File{p.Stdio.In, p.Stdio.Out, p.Stdio.Err}
+		i.report(&cfg)
+		i.Container, err = container.Create(ctx, cfg)
+	}
+	if err != nil {
+		return nil, errors.Join(err, i.Delete(context.WithoutCancel(ctx)))
+	}
+	return i, nil
+}
+
+// config is what Create and Explain have in common.
+func (Boundary) config(s workload.Spec, p boundary.Prepared) (container.Config, error) {
+	v, err := kernel()
+	if err != nil {
+		return container.Config{}, err
+	}
+	spec, err := runtimeSpec(s, p, v)
+	if err != nil {
+		return container.Config{}, err
+	}
+	if err := chooseAppArmor(s.Security, spec.Process); err != nil {
+		return container.Config{}, err
+	}
+	return container.Config{
+		ID: string(s.ID), Dir: filepath.Join(p.Dir, ownDirectory), Spec: spec, User: s.Process.User,
+		Layers:         &container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
+		KillWithParent: true,
+	}, nil
+}
+
+// makeSources makes missing directories that -v names, as Docker does.
+func makeSources(s workload.Spec) error {
+	for _, m := range s.Mounts {
+		if m.Type == "bind" && m.CreateSource {
+			if err := os.MkdirAll(m.Source, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("mount source: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func writeCgroupFile(dir, path string) error {
+	b, err := json.Marshal(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, cgroupFile), b, 0o600)
+}
+
+// Open finds what is left of a workload whose supervisor is gone.
+func (Boundary) Open(_ context.Context, id workload.ID, dir string) (boundary.Instance, error) {
+	i := &instance{id: id, dir: filepath.Join(dir, ownDirectory)}
+	b, err := os.ReadFile(filepath.Join(i.dir, cgroupFile))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return i, nil // it never came to have a process
+		}
+		return nil, err
+	}
+	var path string
+	if json.Unmarshal(b, &path) == nil && path != "" { // else the write was cut short, before the cgroup was made
+		if i.cgroup, err = cgroup.Load(path, cgroup.Options{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if i.Container, err = container.Open(i.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return i, nil
+}
+
+// Explain prints the launch program of s.
+func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) error {
+	cfg, err := b.config(s, p)
+	if err != nil {
+		return err
+	}
+	m, err := cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true})
+	if err != nil {
+		return err
+	}
+	cfg.Cgroup = m
+	return container.WriteProgram(w, cfg)
+}
+
+// instance is one container.
+type instance struct {
+	*container.Container
+	id      workload.ID
+	dir     string
+	spec    workload.Spec
+	runtime *specs.Spec
+	cgroup  *cgroup.Manager
+	killed  uint64 // processes that the kernel killed for want of memory before a process was executed
+}
+
+func (i *instance) Start(context.Context) error { return i.Container.Start() }
+
+func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
+	e, err := i.Container.Wait(ctx)
+	if err == nil && i.cgroup != nil {
+		e.OOMKilled, _ = i.cgroup.OOMKilled() // the cgroup may be gone already
+	}
+	return e, err
+}
+
+func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
+	if i.Container == nil {
+		return workload.ErrNotRunning
+	}
+	return i.Container.Signal(sig)
+}
+
+// SignalAll signals every process of the container.
+func (i *instance) SignalAll(_ context.Context, sig syscall.Signal) error { return i.cgroup.Signal(sig) }
+
+// Pause and Resume freeze and thaw the cgroup.
+func (i *instance) Pause(ctx context.Context) error { return i.cgroup.Freeze(ctx) }
+
+// Resume continues what Pause stopped.
+func (i *instance) Resume(context.Context) error { return i.cgroup.Thaw() }
+
+// Processes lists the container's processes by their host IDs.
+func (i *instance) Processes(context.Context) ([]int, error) { return i.cgroup.Pids(true) }
+
+func (i *instance) PID() int {
+	if i.Container == nil {
+		return 0
+	}
+	return i.Container.Pid
+}
+
+func (i *instance) Terminal() boundary.Terminal { return terminalOf(i.Container.Terminal) }
+
+// Exec runs another process in the container, with the container's own
+// capabilities and filter.
+func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
+	caps, err := capabilities(i.spec.Security)
+	if err != nil {
+		return nil, err
+	}
+	spec := process(i.spec, p, caps)
+	spec.ApparmorProfile = i.runtime.Process.ApparmorProfile
+	cfg := container.ExecConfig{
+		Process: spec, User: p.User, Seccomp: i.runtime.Linux.Seccomp, KillWithParent: true,
+		Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err},
+	}
+	i.reportExec(&cfg)
+	proc, err := i.Container.Exec(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &executed{proc}, nil
+}
+
+// Delete ends every process and removes cgroups and files.
+func (i *instance) Delete(ctx context.Context) error {
+	var err error
+	switch {
+	case i.Container != nil:
+		if i.Container.Terminal != nil {
+			i.Container.Terminal.Close()
+		}
+		err = i.Container.Delete(ctx)
+	case i.cgroup != nil:
+		err = i.cgroup.Kill(ctx)
+	}
+	if err == nil && i.cgroup != nil {
+		err = i.cgroup.Destroy(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(i.dir)
+}
+
+// executed is a process made by Exec.
+type executed struct{ p *container.Process }
+
+func (e *executed) Wait(ctx context.Context) (workload.Exit, error) { return e.p.Wait(ctx) }
+func (e *executed) Signal(_ context.Context, sig syscall.Signal) error {
+	return e.p.Signal(sig)
+}
+func (e *executed) Terminal() boundary.Terminal { return terminalOf(e.p.Terminal()) }
+func (e *executed) PID() int                    { return e.p.Pid() }
+
+// terminal is the master side of a pseudoterminal.
+type terminal struct{ *os.File }
+
+func terminalOf(f *os.File) boundary.Terminal {
+	if f == nil {
+		return nil
+	}
+	return terminal{f}
+}
+
+// Resize sets the size that programs inside see, and signals them.
+func (t terminal) Resize(rows, cols uint16) error {
+	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(int(t.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
+}
