@@ -3,6 +3,7 @@ module github.com/seed-f5e3b97b/bulkhead
 go 1.26.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/moby/profiles/seccomp v0.2.3
 	github.com/moby/sys/user v0.5.0
 	github.com/opencontainers/cgroups v0.1.0

@@ -179,10 +179,7 @@ func (p *profile) spans(a *assembler, spans []span, r *arch, first uint32) ([]sp
 	if err != nil {
 		return nil, err
 	}
-	def, unknown := target{verdict: p.def}, target{verdict: p.def}
-	if p.def.Action() == Errno && newest != 0 {
-		unknown.verdict = Errno | enosys
-	}
+	def, unknown := target{verdict: p.def}, target{verdict: p.unknown(newest)}
 	next := uint64(first)
 	fill := func(until uint64) { // numbers without rules
 		limit := max(next, uint64(newest)+1)
@@ -211,6 +208,15 @@ func (p *profile) spans(a *assembler, spans []span, r *arch, first uint32) ([]sp
 }
 
 const enosys = 38
+
+// unknown is the verdict for numbers above the newest one that the profile
+// names, see Compile.
+func (p *profile) unknown(newest uint32) Verdict {
+	if p.def.Action() == Errno && newest != 0 {
+		return Errno | enosys
+	}
+	return p.def
+}
 
 func flags(names []specs.LinuxSeccompFlag, listener bool) (uint, error) {
 	var bits uint

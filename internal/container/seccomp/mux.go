@@ -19,65 +19,53 @@ var socketFunctions = [...]string{
 	"sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg",
 }
 
-// ipcFunction returns the number of a function of ipc(2) (linux/ipc.h).
-func ipcFunction(name string) (uint64, bool) {
-	switch name {
-	case "semop":
-		return 1, true
-	case "semget":
-		return 2, true
-	case "semctl":
-		return 3, true
-	case "semtimedop":
-		return 4, true
-	case "msgsnd":
-		return 11, true
-	case "msgrcv":
-		return 12, true
-	case "msgget":
-		return 13, true
-	case "msgctl":
-		return 14, true
-	case "shmat":
-		return 21, true
-	case "shmdt":
-		return 22, true
-	case "shmget":
-		return 23, true
-	case "shmctl":
-		return 24, true
-	}
-	return 0, false
+// ipcFunctions are the functions of ipc(2) (linux/ipc.h).
+var ipcFunctions = [...]struct {
+	name   string
+	number uint8
+}{
+	{"semop", 1}, {"semget", 2}, {"semctl", 3}, {"semtimedop", 4}, {"msgsnd", 11}, {"msgrcv", 12}, {"msgget", 13},
+	{"msgctl", 14}, {"shmat", 21}, {"shmdt", 22}, {"shmget", 23}, {"shmctl", 24},
 }
 
-// muxTarget returns the multiplexing call and the function's number in it.
-func (a *arch) muxTarget(index int) (nr uint32, function uint64, ok bool) {
+// A muxTable holds, for each index of the tables, the number of the function of
+// a multiplexing call, plus ipcMark for those of ipc(2); 0 is none.
+type muxTable [len(syscallEnds)]uint8
+
+const ipcMark = 0x80
+
+// muxes returns the table for an architecture, nil if it does not multiplex.
+func (a *arch) muxes() *muxTable {
 	if a.socketcall == 0 {
-		return 0, 0, false
+		return nil
 	}
-	name := syscallName(index)
-	for i, f := range socketFunctions {
-		if f == name {
-			return a.socketcall, uint64(i + 1), true
+	var t muxTable
+	for i, name := range socketFunctions {
+		if index, ok := syscallIndex(name); ok {
+			t[index] = uint8(i + 1)
 		}
 	}
-	function, ok = ipcFunction(name)
-	return a.ipc, function, ok
+	for _, f := range ipcFunctions {
+		if index, ok := syscallIndex(f.name); ok {
+			t[index] = f.number | ipcMark
+		}
+	}
+	return &t
 }
 
-// muxes tells whether the call can be reached through a multiplexing call.
-func (a *arch) muxes(index int) bool {
-	_, _, ok := a.muxTarget(index)
-	return ok
-}
+// has tells whether the call with this index can be reached in another way.
+func (t *muxTable) has(index int) bool { return t != nil && t[index] != 0 }
 
 // mux returns the rule that covers the multiplexed form of a call.
-func (a *arch) mux(index int, r rule, def Verdict) (uint32, rule, bool) {
-	nr, function, ok := a.muxTarget(index)
-	if !ok || (len(r.conds) > 0 && r.verdict.permits()) {
+func (a *arch) mux(t *muxTable, index int, r rule) (uint32, rule, bool) {
+	if !t.has(index) || (len(r.conds) > 0 && r.verdict.permits()) {
 		return 0, rule{}, false
 	}
-	conds := []cond{{arg: 0, op: opEQ, value: function, mask: ^uint64(0)}}
+	nr, function := a.socketcall, t[index]
+	if function&ipcMark != 0 {
+		nr, function = a.ipc, function&^ipcMark
+	}
+	conds := []cond{{arg: 0, op: opEQ, value: uint64(function), mask: ^uint64(0)}}
 	for _, c := range r.conds {
 		if c.arg != 0 {
 			conds = append(conds, c)

@@ -209,16 +209,24 @@ func (c cond) always() bool { return c.masked && c.mask == 0 }
 // calls returns the calls that have rules on one architecture, in ascending
 // order, and the highest number that the profile names there.
 func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
-	type entry struct {
-		nr   uint32
-		rule rule
+	// Entries are sorted by number, then by their place in the profile.
+	var entries []rule
+	var keys []uint64 // number, index in entries
+	add := func(nr uint32, r rule) {
+		keys = append(keys, uint64(nr)<<32|uint64(len(entries)))
+		entries = append(entries, r)
 	}
-	entries := make([]entry, 0, 512)
+	muxes := a.muxes()
+	size := 0
+	for i := range p.rules {
+		size += len(p.rules[i].calls) * len(p.rules[i].rules)
+	}
+	entries, keys = make([]rule, 0, size+64), make([]uint64, 0, size+64)
 	for i := range p.rules {
 		n := &p.rules[i]
 		for _, index := range n.calls {
 			nr, ok := a.number(index)
-			if !ok && !a.muxes(index) {
+			if !ok && !muxes.has(index) {
 				continue
 			}
 			if ok && !a.private(nr) {
@@ -229,22 +237,25 @@ func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
 			}
 			for _, r := range n.rules {
 				if ok {
-					entries = append(entries, entry{nr, r})
+					add(nr, r)
 				}
-				if muxNr, muxed, ok := a.mux(index, r, p.def); ok {
-					entries = append(entries, entry{muxNr, muxed})
+				if muxNr, muxed, ok := a.mux(muxes, index, r); ok {
+					add(muxNr, muxed)
 				}
 			}
 		}
 	}
-	slices.SortStableFunc(entries, func(x, y entry) int {
-		return int(int64(x.nr) - int64(y.nr))
-	})
-	for i := 0; i < len(entries); {
-		c := call{nr: entries[i].nr}
-		for ; i < len(entries) && entries[i].nr == c.nr; i++ {
-			c.rules = append(c.rules, a.fit(entries[i].rule))
+	slices.Sort(keys)
+	rules := make([]rule, len(keys))
+	calls = make([]call, 0, len(keys))
+	for start := 0; start < len(keys); {
+		c := call{nr: uint32(keys[start] >> 32)}
+		end := start
+		for ; end < len(keys) && uint32(keys[end]>>32) == c.nr; end++ {
+			rules[end] = a.fit(entries[uint32(keys[end])])
 		}
+		c.rules = rules[start:end]
+		start = end
 		if c.rules, err = settle(c.rules, a.wide); err != nil {
 			return nil, 0, fmt.Errorf("system call %s on %s: %w", SyscallName(a.audit, c.nr), a.name, err)
 		}
