@@ -329,6 +329,13 @@ func TestDetachAndAttach(t *testing.T) {
 		t.Errorf("got %v, want ErrDetached", err)
 	}
 	w.want("d", workload.Running)
+	var log bytes.Buffer
+	for log.String() != "a\x10b" { // it has been read and written by then
+		log.Reset()
+		if err := w.Logs(ctx(t), "d", LogOptions{Tail: -1}, &log, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// Two clients: both see the output, and the end of one's input is the end.
 	var a, b bytes.Buffer
 	in, typed = io.Pipe()
@@ -350,7 +357,7 @@ func TestDetachAndAttach(t *testing.T) {
 	if a.String() != "both" || b.String() != "both" {
 		t.Errorf("got %q and %q", a.String(), b.String())
 	}
-	var log bytes.Buffer
+	log.Reset()
 	if err := w.Logs(ctx(t), "d", LogOptions{Tail: -1}, &log, nil); err != nil || log.String() != "a\x10bboth" {
 		t.Errorf("log: got %q, %v", log.String(), err)
 	}

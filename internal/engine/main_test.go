@@ -118,7 +118,7 @@ func (i images) Layers(context.Context, workload.Image) ([]string, func(), error
 func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
-	env := []string{envRole + "=supervisor", envWorld + "=" + world}
+	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
 	for _, name := range []string{envCrash, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
