@@ -41,14 +41,7 @@ func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 			e.warn(e.recover(ctx, id))
 			k.Unlock()
 		case errors.Is(err, workload.ErrNotFound):
-			// Killed between the first two steps of creation; under the lock it
-			// cannot be between them now.
-			e.warn(e.layout.Exclusive(func() error {
-				if _, err := os.Lstat(e.layout.Dir(id)); !errors.Is(err, os.ErrNotExist) {
-					return err
-				}
-				return os.RemoveAll(e.layout.RunDir(id))
-			}))
+			e.warn(e.layout.Unborn(id))
 		case !errors.Is(err, state.ErrLocked):
 			e.warn(err)
 		}

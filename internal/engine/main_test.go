@@ -28,6 +28,7 @@ const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
 	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
+	envCrashed = "ENGINE_TEST_CRASHED" // a file to make then
 	envSteps   = "ENGINE_TEST_STEPS"   // a file to list the steps in
 	envCommand = "ENGINE_TEST_COMMAND" // JSON of command
 )
@@ -47,6 +48,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 		if name == os.Getenv(envCrash) {
+			os.WriteFile(os.Getenv(envCrashed), nil, 0o600)
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -85,6 +87,8 @@ func runCommand() int {
 		if s, err = e.Run(ctx, c.Spec, &Streams{Out: os.Stdout, Err: os.Stderr}); err == nil {
 			_, err = s.Wait(ctx)
 		}
+	case "run-detached":
+		_, err = e.Run(ctx, c.Spec, nil)
 	case "start":
 		_, err = e.Start(ctx, c.Ref, nil)
 	case "exec":
@@ -119,7 +123,7 @@ func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
 	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
-	for _, name := range []string{envCrash, envSteps} {
+	for _, name := range []string{envCrash, envCrashed, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
 	return Config{

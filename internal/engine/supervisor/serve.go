@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -172,6 +173,7 @@ func (s *supervisor) exec(e *wire.Exec) (*stdio, boundary.Process, error) {
 		io.close()
 		return nil, nil, err
 	}
+	state.Did("exec: process started")
 	io.begun(proc.Terminal())
 	return io, proc, nil
 }
