@@ -92,8 +92,8 @@ func Take(o Options) (Snapshot, error) {
 
 // descriptors records this process's own, by what they refer to and how many
 // there are, as numbers are reused. Those of the Go runtime's poller are left
-// out: they appear at first use and stay. A namespace can be kept by a
-// descriptor, a mount or a process, so it is found by one of the three.
+// out: they appear at first use and stay. A namespace is kept by a descriptor, a
+// mount or a process, so it is found by one of the three.
 func (s Snapshot) descriptors(Options) error {
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -122,9 +122,6 @@ func (s Snapshot) mounts(o Options) error {
 			if strings.Contains(line, p) {
 				s["mount "+strings.TrimSpace(line)] = true
 			}
-		}
-		if strings.Contains(line, " - nsfs ") {
-			s["namespace mount "+strings.TrimSpace(line)] = true
 		}
 	}
 	return nil

@@ -56,3 +56,14 @@ func (l Layout) Empty(id workload.ID) error {
 	Did("remove: run-time directory deleted")
 	return err
 }
+
+// Unborn removes a workload whose creation was interrupted before it had a
+// lock. While nobody else is in Exclusive none can be on its way to that.
+func (l Layout) Unborn(id workload.ID) error {
+	return l.Exclusive(func() error {
+		if _, err := os.Lstat(filepath.Join(l.Dir(id), "lock")); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return errors.Join(os.RemoveAll(l.Dir(id)), os.RemoveAll(l.RunDir(id)))
+	})
+}
