@@ -6,9 +6,10 @@ package main
 import (
 	"os"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
 )
 
 func main() {
-	os.Exit(supervisor.Main())
+	os.Exit(supervisor.Main(container.Boundary{}))
 }

@@ -65,6 +65,9 @@ type Prepared struct {
 	// "/bulkhead/<id>".
 	Cgroup string
 	Stdio  Stdio
+	// Notice takes a line about the workload for its log, such as a system call
+	// that was denied; nil drops it. It may be called from any goroutine.
+	Notice func(line string)
 }
 
 // Stdio holds the standard streams of a process without a terminal. A nil file

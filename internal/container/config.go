@@ -6,6 +6,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 )
 
 // Config is what Create needs.
@@ -42,6 +43,9 @@ type Config struct {
 	Detached bool
 	// Hooks runs the spec's hooks of one stage; nil when there are none.
 	Hooks func(stage HookStage, pid int) error
+	// ReportDenied, when set, is told of system calls that the filter denied. It
+	// runs in a goroutine of its own until the last process of the filter ends.
+	ReportDenied func(seccomp.Denied)
 	// Listener takes over the listener of a seccomp filter with SCMP_ACT_NOTIFY
 	// (seccomp_unotify(2)) before the container's program starts.
 	Listener func(fd *os.File, pid int) error

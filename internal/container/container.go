@@ -107,7 +107,7 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
 func (c *Container) finish(cfg *Config, p *planner) error {
 	var err error
 	if p.proc.listen != 0 {
-		if err := handListener(cfg.Listener, c.pidfd, c.running.Value(p.proc.listen), c.Pid); err != nil {
+		if err := p.proc.handListener(cfg.Listener, cfg.ReportDenied, c.pidfd, c.running.Value(p.proc.listen), c.Pid); err != nil {
 			return err
 		}
 	}

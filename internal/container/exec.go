@@ -28,6 +28,7 @@ type ExecConfig struct {
 	KillWithParent bool
 	NoNewKeyring   bool
 	Detached       bool
+	ReportDenied   func(seccomp.Denied)
 	Listener       func(fd *os.File, pid int) error
 }
 
@@ -68,7 +69,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 		proc.terminal = os.NewFile(uintptr(r.Value(p.master)), "terminal")
 	}
 	if p.proc.listen != 0 {
-		err = handListener(cfg.Listener, proc.pidfd, r.Value(p.proc.listen), proc.pid)
+		err = p.proc.handListener(cfg.Listener, cfg.ReportDenied, proc.pidfd, r.Value(p.proc.listen), proc.pid)
 	}
 	if err == nil {
 		err = execError(launch.Outcome(int(status.Fd()), p.prog.Failure))
@@ -195,14 +196,9 @@ func (p *execPlanner) prepare() error {
 	if err := c.findUser(&p.view, cfg.User); err != nil {
 		return err
 	}
-	var err error
-	if cfg.Seccomp != nil {
-		if c.filter, err = seccomp.Compile(cfg.Seccomp); err != nil {
-			return fmt.Errorf("seccomp: %w", err)
-		}
-		if c.filter.Listener && cfg.Listener == nil {
-			return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
-		}
+	err := c.setFilter(cfg.Seccomp, cfg.ReportDenied != nil, cfg.Listener != nil)
+	if err != nil {
+		return err
 	}
 	if c.program, err = p.view.findProgram(cfg.Process, c.env); err != nil {
 		return err

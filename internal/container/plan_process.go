@@ -26,6 +26,7 @@ type process struct {
 	env      []string
 	program  string // path inside
 	filter   seccomp.Filter
+	original seccomp.Filter // before its refusals were turned into reports
 	about    string         // the filter, for people
 	stdio    [3]launch.Slot // descriptors to put at 0, 1, 2; 0 leaves what is there
 	terminal launch.Slot    // instead of stdio
@@ -127,19 +128,33 @@ func (p *planner) prepareProcess() error {
 	if err := c.findUser(&p.view, p.cfg.User); err != nil {
 		return err
 	}
-	if s.Linux.Seccomp != nil {
-		var err error
-		if c.filter, err = seccomp.Compile(s.Linux.Seccomp); err != nil {
-			return fmt.Errorf("seccomp: %w", err)
-		}
-		if c.filter.Listener && p.cfg.Listener == nil {
-			return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
-		}
+	if err := c.setFilter(s.Linux.Seccomp, p.cfg.ReportDenied != nil, p.cfg.Listener != nil); err != nil {
+		return err
 	}
 	if s.Process.Terminal {
 		return nil
 	}
 	return c.takeStdio(p.prog, p.cfg.Stdio)
+}
+
+// setFilter compiles the process's seccomp filter. With report, denied calls
+// go to a listener of ours.
+func (c *process) setFilter(s *specs.LinuxSeccomp, report, listener bool) (err error) {
+	if s == nil {
+		return nil
+	}
+	if c.filter, err = seccomp.Compile(s); err != nil {
+		return err
+	}
+	c.original = c.filter
+	if report {
+		c.filter, err = c.filter.Notifying()
+		return err
+	}
+	if c.filter.Listener && !listener {
+		return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
+	}
+	return nil
 }
 
 // findUser settles user, groups and HOME. who, when set, is looked up;

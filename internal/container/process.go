@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -94,12 +95,24 @@ func signal(pidfd int, sig syscall.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
+// deniedPerSecond bounds how many denied calls are reported; the others are
+// counted.
+const deniedPerSecond = 10
+
 // handListener takes the seccomp listener out of a process that is being set
-// up, and gives it away.
-func handListener(give func(*os.File, int) error, pidfd, number, pid int) error {
+// up, and serves it or gives it away.
+func (c *process) handListener(give func(*os.File, int) error, report func(seccomp.Denied), pidfd, number, pid int) error {
 	fd, err := unix.PidfdGetfd(pidfd, number, 0)
 	if err != nil {
 		return fmt.Errorf("take over the seccomp listener: %w", os.NewSyscallError("pidfd_getfd", err))
 	}
-	return give(os.NewFile(uintptr(fd), "seccomp listener"), pid)
+	listener := os.NewFile(uintptr(fd), "seccomp listener")
+	if report == nil {
+		return give(listener, pid)
+	}
+	go func() { // ends with the last process that has the filter
+		defer listener.Close()
+		seccomp.NewReporter(listener, c.original, deniedPerSecond, report).Run(context.Background())
+	}()
+	return nil
 }

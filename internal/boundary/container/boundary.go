@@ -92,6 +92,10 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		return nil, err
 	}
 	i := &instance{id: s.ID, dir: dir, spec: s, runtime: cfg.Spec}
+	if s.Security.SeccompReport {
+		i.denied = func(d seccomp.Denied) { notice(p.Notice, d) }
+		cfg.ReportDenied = i.denied
+	}
 	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -101,7 +105,6 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err == nil {
 		cfg.Cgroup = i.cgroup
 		cfg.Stdio = [3]*os.File{p.Stdio.In, p.Stdio.Out, p.Stdio.Err}
-		i.report(&cfg)
 		i.Container, err = container.Create(ctx, cfg)
 	}
 	if err != nil {
@@ -128,6 +131,28 @@ func (Boundary) config(s workload.Spec, p boundary.Prepared) (container.Config, 
 		Layers:         &container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
 		KillWithParent: true,
 	}, nil
+}
+
+// notice reports a denied system call.
+func notice(to func(string), d seccomp.Denied) {
+	if to == nil {
+		return
+	}
+	line := fmt.Sprintf("seccomp denied %s to process %d", d, d.PID)
+	if d.Suppressed > 0 {
+		line += fmt.Sprintf(", and %d calls before it", d.Suppressed)
+	}
+	to(line)
+}
+
+// chooseAppArmor sets the profile of the container's processes: the default
+// one wherever the host enforces AppArmor.
+func chooseAppArmor(s workload.Security, p *specs.Process) error {
+	_, err := os.Stat("/sys/kernel/security/apparmor")
+	if err != nil && s.AppArmor != "" && s.AppArmor != "unconfined" {
+		return fmt.Errorf("%w: AppArmor profile %q: this host has no AppArmor", workload.ErrUnsupported, s.AppArmor)
+	}
+	return nil
 }
 
 // makeSources makes missing directories that -v names, as Docker does.
@@ -194,7 +219,7 @@ type instance struct {
 	spec    workload.Spec
 	runtime *specs.Spec
 	cgroup  *cgroup.Manager
-	killed  uint64 // processes that the kernel killed for want of memory before a process was executed
+	denied  func(seccomp.Denied)
 }
 
 func (i *instance) Start(context.Context) error { return i.Container.Start() }
@@ -215,7 +240,9 @@ func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
 }
 
 // SignalAll signals every process of the container.
-func (i *instance) SignalAll(_ context.Context, sig syscall.Signal) error { return i.cgroup.Signal(sig) }
+func (i *instance) SignalAll(_ context.Context, sig syscall.Signal) error {
+	return i.cgroup.Signal(sig)
+}
 
 // Pause and Resume freeze and thaw the cgroup.
 func (i *instance) Pause(ctx context.Context) error { return i.cgroup.Freeze(ctx) }
@@ -245,10 +272,9 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 	spec := process(i.spec, p, caps)
 	spec.ApparmorProfile = i.runtime.Process.ApparmorProfile
 	cfg := container.ExecConfig{
-		Process: spec, User: p.User, Seccomp: i.runtime.Linux.Seccomp, KillWithParent: true,
+		Process: spec, User: p.User, Seccomp: i.runtime.Linux.Seccomp, KillWithParent: true, ReportDenied: i.denied,
 		Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err},
 	}
-	i.reportExec(&cfg)
 	proc, err := i.Container.Exec(ctx, cfg)
 	if err != nil {
 		return nil, err
