@@ -52,6 +52,10 @@ func (d *detacher) filter(b []byte) (out []byte, detach bool) {
 		return b, false
 	}
 	for _, c := range b {
+		if d.n == 0 && c != d.keys[0] {
+			out = append(out, c)
+			continue
+		}
 		// The longest beginning of keys that the stream, with c, ends with.
 		tail := append(bytes.Clone(d.keys[:d.n]), c)
 		n := len(tail)

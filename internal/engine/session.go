@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -180,16 +181,18 @@ func (s *Session) Wait(ctx context.Context) (workload.Exit, error) {
 	return s.exit, s.err
 }
 
-// lost cleans up after the supervisor at once.
+// lost cleans up after the supervisor at once, and finds the exit if it was
+// recorded.
 func (s *Session) lost(ctx context.Context) (workload.Exit, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	id := s.Record.Spec.ID
 	said := s.e.lastWords(id)
-	if r, err := s.e.record(ctx, id); err != nil && !errors.Is(err, workload.ErrNotFound) {
+	exit, err := s.e.Wait(ctx, string(id))
+	if err != nil && !ended(err) {
 		s.e.warn(err)
-	} else if err == nil && r.Exit != nil {
-		return *r.Exit, fmt.Errorf("workload %s: %w%s", s.Record.Spec.Name, s.err, said)
 	}
-	return workload.Exit{}, fmt.Errorf("workload %s: %w%s", s.Record.Spec.Name, s.err, said)
+	return exit, fmt.Errorf("workload %s: %w%s", s.Record.Spec.Name, s.err, said)
 }
 
 // Resize tells the process's terminal its new size; without a terminal it does

@@ -122,9 +122,10 @@ func (e *Engine) lockIdle(ctx context.Context, id workload.ID) (*state.Lock, err
 
 // starting is a supervisor that waits to be told what to start.
 type starting struct {
-	e    *Engine
-	cmd  *exec.Cmd
-	conn *os.File
+	e      *Engine
+	cmd    *exec.Cmd
+	conn   *os.File
+	exited chan struct{}
 }
 
 // spawn starts a supervisor for a workload whose lock the caller holds and
@@ -169,8 +170,12 @@ func (e *Engine) spawn(id workload.ID, k *state.Lock) (*starting, error) {
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
 	state.Did("start: supervisor started")
-	go cmd.Wait() // for callers that live longer than their workloads
-	return &starting{e: e, cmd: cmd, conn: ours}, nil
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait() // for callers that live longer than their workloads
+		close(exited)
+	}()
+	return &starting{e: e, cmd: cmd, conn: ours, exited: exited}, nil
 }
 
 // supervisorEnv keeps a supervisor small: it allocates little and mostly waits.
@@ -222,9 +227,13 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	return newSession(s.e, c, s.e.newRecord(spec, reply.State), reply, io), nil
 }
 
-// abandon ends a supervisor that has not started anything, or could not.
+// abandon ends a supervisor that could not start anything, or whose caller does
+// not want to wait for it any longer. Then it is dead, and what it may have made
+// is to be removed.
 func (s *starting) abandon() {
 	if s != nil {
 		s.conn.Close()
+		s.cmd.Process.Kill()
+		<-s.exited
 	}
 }
