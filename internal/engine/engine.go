@@ -18,11 +18,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -40,6 +42,9 @@ type Config struct {
 	Boundaries []boundary.Boundary
 	// Images gives the layers of images.
 	Images ImageSource
+	// CgroupParent is the cgroup below which workloads and supervisors get
+	// theirs; "" stands for "/bulkhead".
+	CgroupParent string
 	// Warn receives one-sentence messages about things that are not the
 	// caller's fault and do not stop it, such as a workload whose remains could
 	// not be removed. Nil drops them.
@@ -85,4 +90,108 @@ func RootsBelow(dir string) (root, runRoot string, err error) {
 		return "", "", err
 	}
 	return dir, filepath.Join(dir, "run"), nil
+}
+
+// Engine is one state root, opened. Its methods may be called at the same time
+// from several goroutines, and several processes may hold engines on one root.
+type Engine struct {
+	cfg    Config
+	layout state.Layout
+}
+
+// Open makes the state directories if they are missing, and cleans up after
+// supervisors that are gone and commands that were killed.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.CgroupParent == "" {
+		cfg.CgroupParent = "/bulkhead"
+	}
+	if cfg.Warn == nil {
+		cfg.Warn = func(string) {}
+	}
+	for _, dir := range []string{cfg.Root, cfg.RunRoot} {
+		if !filepath.IsAbs(dir) {
+			return nil, fmt.Errorf("open engine: state directory %q is not an absolute path", dir)
+		}
+	}
+	e := &Engine{cfg: cfg, layout: state.Layout{Root: cfg.Root, Run: cfg.RunRoot}}
+	rebooted, err := e.layout.Make()
+	if err == nil {
+		err = e.heal(ctx, rebooted)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open engine: %w", err)
+	}
+	return e, nil
+}
+
+// Close releases what the engine holds; workloads keep running.
+func (e *Engine) Close() error { return nil }
+
+// boundary returns the boundary of a name.
+func (e *Engine) boundary(name string) (boundary.Boundary, error) {
+	for _, b := range e.cfg.Boundaries {
+		if b.Name() == name {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: boundary %q", workload.ErrUnsupported, name)
+}
+
+// List returns all workloads, oldest first.
+func (e *Engine) List(ctx context.Context) ([]*Record, error) {
+	all, err := e.layout.All()
+	if err != nil {
+		return nil, err
+	}
+	records := make([]*Record, 0, len(all))
+	for _, id := range all {
+		r, err := e.record(ctx, id)
+		switch {
+		case errors.Is(err, workload.ErrNotFound):
+		case err != nil:
+			e.cfg.Warn(err.Error())
+		default:
+			records = append(records, r)
+		}
+	}
+	sortRecords(records)
+	return records, nil
+}
+
+// Inspect returns one workload. ref, here and elsewhere, is a whole ID, a name,
+// or the beginning of an ID, tried in this order. The error wraps
+// workload.ErrNotFound or ErrAmbiguous.
+func (e *Engine) Inspect(ctx context.Context, ref string) (*Record, error) {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return nil, err
+	}
+	return e.record(ctx, id)
+}
+
+// record reads one workload's record, and cleans up first if its supervisor is
+// gone. A workload whose creation is not finished does not exist.
+func (e *Engine) record(ctx context.Context, id workload.ID) (*Record, error) {
+	st, err := e.layout.ReadState(id)
+	if err == nil && st.Live() {
+		var k *state.Lock
+		if k, err = e.layout.TryLock(id); err == nil {
+			err = e.recover(ctx, id)
+			k.Unlock()
+		}
+		if err == nil || errors.Is(err, state.ErrLocked) {
+			st, err = e.layout.ReadState(id)
+		}
+	}
+	var spec *workload.Spec
+	if err == nil {
+		spec, err = e.layout.ReadSpec(id)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w: %s", workload.ErrNotFound, id.Short())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.newRecord(spec, st), nil
 }

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -40,4 +42,20 @@ type Record struct {
 	LogPath string `json:"logPath"`
 	// LogError tells why output is missing from the log; empty if none is.
 	LogError string `json:"logError,omitempty"`
+}
+
+func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
+	return &Record{
+		Spec: *s, Status: st.Status, PID: st.PID, SupervisorPID: st.Supervisor,
+		Started: st.Started, Finished: st.Finished, Exit: st.Exit,
+		Weakenings: Weakenings(s),
+		Cgroup:     st.Cgroup, IDBase: st.IDBase, IDCount: st.IDCount,
+		Layers: st.Layers, Upper: st.Upper,
+		Dir: e.layout.Dir(s.ID), RunDir: e.layout.RunDir(s.ID),
+		LogPath: e.layout.Log(s.ID), LogError: st.LogError,
+	}
+}
+
+func sortRecords(r []*Record) {
+	slices.SortFunc(r, func(a, b *Record) int { return a.Spec.Created.Compare(b.Spec.Created) })
 }

@@ -3,14 +3,20 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync"
 	"syscall"
+	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // ErrDetached is what Session.Wait returns after the detach keys were typed.
 var ErrDetached = errors.New("detached")
+
+var errClosed = errors.New("session is closed")
 
 // Streams are the caller's ends of a process's standard streams.
 type Streams struct {
@@ -35,30 +41,213 @@ type Streams struct {
 type Session struct {
 	// Record is the workload as it was when the session began.
 	Record *Record
+
+	e      *Engine
+	c      *conn
+	stdin  bool // the process has an input
+	io     *Streams
+	credit credit
+
+	once sync.Once
+	done chan struct{}
+	exit workload.Exit
+	err  error
+}
+
+func newSession(e *Engine, c *conn, r *Record, reply *wire.Reply, io *Streams) *Session {
+	s := &Session{Record: r, e: e, c: c, stdin: reply.Stdin, io: io, done: make(chan struct{})}
+	s.credit.init(wire.StdinWindow)
+	if io == nil {
+		s.end(workload.Exit{}, errClosed)
+		return s
+	}
+	go s.output()
+	if io.In != nil && (s.stdin || len(io.DetachKeys) > 0) {
+		go s.input()
+	}
+	return s
+}
+
+// end ends the session; the first call counts.
+func (s *Session) end(exit workload.Exit, err error) {
+	s.once.Do(func() {
+		s.exit, s.err = exit, err
+		s.credit.close()
+		s.c.f.Close()
+		close(s.done)
+	})
+}
+
+// output writes what arrives to the streams.
+func (s *Session) output() {
+	exit, err := s.receive()
+	if errors.Is(err, errGone) {
+		err = workload.ErrSupervisorLost
+	}
+	s.end(exit, err)
+}
+
+func (s *Session) receive() (exit workload.Exit, err error) {
+	for {
+		t, payload, err := s.c.r.Next()
+		if err != nil {
+			return exit, gone(err)
+		}
+		switch t {
+		case wire.TypeStdout:
+			err = write(s.io.Out, payload)
+		case wire.TypeStderr:
+			err = write(s.io.Err, payload)
+		case wire.TypeWindow:
+			var n uint32
+			if n, err = wire.Uint32(payload); err == nil {
+				s.credit.add(int(n))
+			}
+		case wire.TypeExit:
+			err = wire.Decode(payload, &exit)
+			return exit, err
+		default:
+			err = fmt.Errorf("%w: unexpected frame of type %d", wire.ErrProtocol, t)
+		}
+		if err != nil {
+			return exit, err
+		}
+	}
+}
+
+func write(w io.Writer, b []byte) error {
+	if w == nil {
+		return nil
+	}
+	if _, err := w.Write(b); err != nil {
+		return fmt.Errorf("write the workload's output: %w", err)
+	}
+	return nil
+}
+
+// input sends what is read from In.
+func (s *Session) input() {
+	keys := detacher{keys: s.io.DetachKeys}
+	buf := make([]byte, wire.MaxData/2) // the detacher may add what it held back
+	for {
+		n, err := s.io.In.Read(buf)
+		b, detach := keys.filter(buf[:n])
+		if s.sendInput(b) != nil {
+			return
+		}
+		if detach {
+			s.end(workload.Exit{}, ErrDetached)
+			return
+		}
+		if err != nil {
+			if s.sendInput(keys.held()) == nil && s.stdin {
+				s.c.send(func(q []byte) []byte { return wire.AppendFrame(q, wire.TypeCloseStdin, nil) })
+			}
+			return
+		}
+	}
+}
+
+// sendInput sends b, as fast as the process reads.
+func (s *Session) sendInput(b []byte) error {
+	if !s.stdin {
+		return nil
+	}
+	for len(b) > 0 {
+		n, err := s.credit.take(min(len(b), wire.MaxData))
+		if err == nil {
+			err = s.c.send(func(q []byte) []byte { return wire.AppendFrame(q, wire.TypeStdin, b[:n]) })
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // Wait returns when the process has ended and all its output has been written
 // to the streams. It returns ErrDetached when the caller detached, and an error
 // wrapping workload.ErrSupervisorLost when the supervisor is gone.
 func (s *Session) Wait(ctx context.Context) (workload.Exit, error) {
-	return workload.Exit{}, errors.ErrUnsupported
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		return workload.Exit{}, ctx.Err()
+	}
+	if errors.Is(s.err, workload.ErrSupervisorLost) {
+		return s.lost(ctx)
+	}
+	return s.exit, s.err
+}
+
+// lost cleans up after the supervisor at once, and finds the exit if it was
+// recorded.
+func (s *Session) lost(ctx context.Context) (workload.Exit, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	id := s.Record.Spec.ID
+	said := s.e.lastWords(id)
+	exit, err := s.e.Wait(ctx, string(id))
+	if err != nil && !ended(err) {
+		s.e.warn(err)
+	}
+	return exit, fmt.Errorf("workload %s: %w%s", s.Record.Spec.Name, s.err, said)
 }
 
 // Resize tells the process's terminal its new size; without a terminal it does
 // nothing.
-func (s *Session) Resize(rows, cols uint16) error { return errors.ErrUnsupported }
+func (s *Session) Resize(rows, cols uint16) error {
+	return s.c.send(func(q []byte) []byte { return wire.AppendResize(q, rows, cols) })
+}
 
 // Signal sends sig to the process of this session.
-func (s *Session) Signal(sig syscall.Signal) error { return errors.ErrUnsupported }
+func (s *Session) Signal(sig syscall.Signal) error {
+	return s.c.send(func(q []byte) []byte { return wire.AppendUint32(q, wire.TypeSignal, uint32(sig)) })
+}
 
 // Close ends the session and leaves the process running. It may be called
 // again.
-func (s *Session) Close() error { return errors.ErrUnsupported }
+func (s *Session) Close() error {
+	s.end(workload.Exit{}, errClosed)
+	return nil
+}
 
-// ParseDetachKeys reads the syntax of Docker's --detach-keys: a comma-separated
-// list of single characters and ctrl-X, where X is a letter or one of @[\]^_ .
-// "" is no sequence at all. DefaultDetachKeys is the usual choice.
-func ParseDetachKeys(s string) ([]byte, error) { return nil, errors.ErrUnsupported }
+// credit counts how much input may be sent.
+type credit struct {
+	mu     sync.Mutex
+	change sync.Cond
+	n      int
+	closed bool
+}
 
-// DefaultDetachKeys is what the command line uses when nothing else was said.
-const DefaultDetachKeys = "ctrl-p,ctrl-q"
+func (c *credit) init(n int) { c.n, c.change.L = n, &c.mu }
+
+// take waits for credit and takes up to n of it.
+func (c *credit) take(n int) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.n == 0 && !c.closed {
+		c.change.Wait()
+	}
+	if c.closed {
+		return 0, errClosed
+	}
+	n = min(n, c.n)
+	c.n -= n
+	return n, nil
+}
+
+func (c *credit) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n += n
+	c.change.Broadcast()
+}
+
+func (c *credit) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.change.Broadcast()
+}

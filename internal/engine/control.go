@@ -1,0 +1,267 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/logfile"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Attach connects io to the first process of a running workload. Output from
+// before is in the log, not here. The error wraps workload.ErrNotRunning.
+func (e *Engine) Attach(ctx context.Context, ref string, io *Streams) (*Session, error) {
+	if io == nil {
+		io = &Streams{}
+	}
+	s, err := e.connect(ctx, ref, &wire.Request{Op: wire.OpAttach, Rows: io.Rows, Cols: io.Cols}, io)
+	if err != nil {
+		return nil, fmt.Errorf("attach to workload %s: %w", ref, err)
+	}
+	return s, nil
+}
+
+// Exec runs another process in a running workload. p is complete, as in a Spec:
+// nothing of the workload's own environment, directory or user is added
+// (start from Record.Spec.Process). With a nil io the process runs unattended
+// and its output is dropped. The error wraps workload.ErrNotRunning,
+// ErrCommandNotFound or ErrNotExecutable, among others.
+func (e *Engine) Exec(ctx context.Context, ref string, p workload.Process, io *Streams) (*Session, error) {
+	req := &wire.Request{Op: wire.OpExec, Exec: &wire.Exec{Process: p}, Streams: io != nil}
+	if io != nil {
+		req.Exec.Stdin = io.In != nil
+		if p.Terminal && io.Rows > 0 {
+			req.Exec.Process.Rows, req.Exec.Process.Cols = io.Rows, io.Cols
+		}
+	}
+	s, err := e.connect(ctx, ref, req, io)
+	if err != nil {
+		return nil, fmt.Errorf("execute in workload %s: %w", ref, err)
+	}
+	return s, nil
+}
+
+// connect opens a session with a running workload.
+func (e *Engine) connect(ctx context.Context, ref string, req *wire.Request, io *Streams) (*Session, error) {
+	r, err := e.Inspect(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	c, reply, err := e.call(ctx, r.Spec.ID, req, true)
+	if err != nil {
+		return nil, err
+	}
+	return newSession(e, c, r, reply, io), nil
+}
+
+// ask finds a workload and asks its supervisor.
+func (e *Engine) ask(ctx context.Context, ref string, req *wire.Request) (*wire.Reply, error) {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return nil, err
+	}
+	_, reply, err := e.call(ctx, id, req, false)
+	return reply, err
+}
+
+// Kill sends sig to the first process of a running or paused workload.
+func (e *Engine) Kill(ctx context.Context, ref string, sig syscall.Signal) error {
+	if _, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpSignal, Signal: sig}); err != nil {
+		return fmt.Errorf("kill workload %s: %w", ref, err)
+	}
+	return nil
+}
+
+// Stop sends the workload's stop signal, and SIGKILL to all of it when it has
+// not ended after timeout; nil stands for the workload's own StopTimeout. It
+// returns when the workload has ended; one that is not running is no error.
+func (e *Engine) Stop(ctx context.Context, ref string, timeout *time.Duration) error {
+	r, err := e.Inspect(ctx, ref)
+	if err != nil {
+		return fmt.Errorf("stop workload: %w", err)
+	}
+	req := &wire.Request{Op: wire.OpStop, Timeout: r.Spec.StopTimeout}
+	if timeout != nil {
+		req.Timeout = *timeout
+	}
+	_, _, err = e.call(ctx, r.Spec.ID, req, false)
+	if ended(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stop workload %s: %w", ref, err)
+	}
+	return nil
+}
+
+// ended reports whether err says that the workload has ended, or was removed
+// at its end.
+func ended(err error) bool {
+	return errors.Is(err, workload.ErrNotRunning) || errors.Is(err, workload.ErrNotFound)
+}
+
+// Wait returns how the workload ended, at once if it is not running. One that
+// never ran gives workload.ErrNotRunning.
+func (e *Engine) Wait(ctx context.Context, ref string) (workload.Exit, error) {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	var exit workload.Exit
+	err = e.reach(ctx, id, func(f *os.File) error {
+		defer f.Close()
+		var err error
+		exit, err = waitOn(ctx, newConn(f))
+		return err
+	})
+	if errors.Is(err, workload.ErrNotRunning) {
+		st, rerr := e.layout.ReadState(id)
+		if rerr == nil && st.Exit != nil {
+			return *st.Exit, nil
+		}
+	}
+	if err != nil {
+		return workload.Exit{}, fmt.Errorf("wait for workload %s: %w", ref, err)
+	}
+	return exit, nil
+}
+
+// waitOn asks a supervisor to be told of the end.
+func waitOn(ctx context.Context, c *conn) (exit workload.Exit, err error) {
+	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	b, err := wire.AppendJSON(nil, wire.TypeRequest, &wire.Request{Version: wire.Version, Op: wire.OpWait})
+	if err == nil {
+		_, err = c.f.Write(b)
+	}
+	if err == nil || errors.Is(err, syscall.EPIPE) {
+		var t wire.Type
+		var payload []byte
+		if t, payload, err = c.r.Next(); err == nil {
+			switch t {
+			case wire.TypeExit:
+				err = wire.Decode(payload, &exit)
+			case wire.TypeReply:
+				var reply wire.Reply
+				if err = wire.Decode(payload, &reply); err == nil && reply.Error != nil {
+					err = reply.Error
+				}
+			default:
+				err = fmt.Errorf("%w: unexpected frame of type %d", wire.ErrProtocol, t)
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return exit, ctx.Err()
+	}
+	return exit, gone(err)
+}
+
+// Remove removes a workload and everything that belongs to it. One that is
+// running or paused gives workload.ErrRunning, unless force is set, which kills
+// it first.
+func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return fmt.Errorf("remove workload: %w", err)
+	}
+	err = state.Retry(ctx, func() error {
+		k, err := e.lockIdle(ctx, id)
+		if force && errors.Is(err, workload.ErrRunning) {
+			if _, _, err := e.call(ctx, id, &wire.Request{Op: wire.OpStop}, false); err != nil && !ended(err) {
+				return err
+			}
+			return state.ErrLocked // its supervisor is about to end
+		}
+		if err != nil {
+			return err
+		}
+		defer k.Unlock()
+		return e.removeIdle(id)
+	})
+	if force && errors.Is(err, workload.ErrNotFound) {
+		return nil // it was to be removed at its end
+	}
+	if err != nil {
+		return fmt.Errorf("remove workload %s: %w", ref, err)
+	}
+	return nil
+}
+
+// removeIdle removes a workload that has no supervisor and whose lock is held.
+func (e *Engine) removeIdle(id workload.ID) error {
+	spec, err := e.layout.ReadSpec(id)
+	if err != nil {
+		e.warn(err) // a damaged record is no reason to keep the workload
+		return e.rollback(id)
+	}
+	st, err := e.layout.ReadState(id)
+	if err != nil {
+		e.warn(err)
+		return e.rollback(id)
+	}
+	return e.layout.Remove(id, spec.Name, st.IDBase)
+}
+
+// Pause stops all processes of a running workload. The error wraps
+// workload.ErrUnsupported where the boundary cannot.
+func (e *Engine) Pause(ctx context.Context, ref string) error {
+	if _, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpPause}); err != nil {
+		return fmt.Errorf("pause workload %s: %w", ref, err)
+	}
+	return nil
+}
+
+// Unpause lets a paused workload continue.
+func (e *Engine) Unpause(ctx context.Context, ref string) error {
+	if _, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpResume}); err != nil {
+		return fmt.Errorf("unpause workload %s: %w", ref, err)
+	}
+	return nil
+}
+
+// Processes returns the host IDs of all processes of a running workload.
+func (e *Engine) Processes(ctx context.Context, ref string) ([]int, error) {
+	reply, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpProcesses})
+	if err != nil {
+		return nil, fmt.Errorf("list processes of workload %s: %w", ref, err)
+	}
+	return reply.Processes, nil
+}
+
+// LogOptions selects a part of a log.
+type LogOptions struct {
+	Follow       bool      // continue until the workload ends
+	Tail         int       // only the last lines; negative for all
+	Since, Until time.Time // zero for no bound
+	Timestamps   bool      // RFC 3339 with nanoseconds before each line
+}
+
+// Logs writes the output of a workload that is still kept, each stream to its
+// own writer; nil drops one. Without Timestamps the bytes are those that the
+// workload wrote.
+func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, stderr io.Writer) error {
+	r, err := e.Inspect(ctx, ref)
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	lo := logfile.Options{Tail: o.Tail, Since: o.Since, Until: o.Until, Timestamps: o.Timestamps}
+	if o.Follow {
+		ended := make(chan struct{})
+		wctx, cancel := context.WithCancel(ctx)
+		defer func() { cancel(); <-ended }()
+		go func() {
+			defer close(ended)
+			e.Wait(wctx, string(r.Spec.ID)) // any error ends the following, too
+		}()
+		lo.Follow = ended
+	}
+	return logfile.Read(ctx, r.LogPath, lo, stdout, stderr)
+}

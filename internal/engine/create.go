@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Create records a new workload and prepares what it needs, without starting
+// anything. An empty s.ID, s.Name and a zero s.Created are filled in. The error
+// wraps workload.ErrNameTaken, idrange.ErrExhausted, or what the image source
+// and the boundary's Check returned. On error nothing is left behind.
+func (e *Engine) Create(ctx context.Context, s workload.Spec) (*Record, error) {
+	p, err := e.prepare(ctx, &s, nil)
+	if err != nil {
+		return nil, fmt.Errorf("create workload: %w", err)
+	}
+	defer p.lock.Unlock()
+	defer p.release()
+	if err = e.layout.WriteState(s.ID, &p.state, false); err == nil {
+		state.Did("create: state written")
+		err = e.layout.Sync(s.ID)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create workload: %w", err), e.rollback(s.ID))
+	}
+	if err := os.RemoveAll(e.layout.RunDir(s.ID)); err != nil {
+		return nil, fmt.Errorf("create workload: %w", err)
+	}
+	state.Did("create: run-time directory removed")
+	return e.newRecord(&s, &p.state), nil
+}
+
+// prepared is a workload whose creation waits for its first state.json.
+type prepared struct {
+	lock    *state.Lock
+	state   state.State
+	release func() // lets the image store remove the layers
+}
+
+// prepare takes all steps of creation but the last, which is to write the
+// state: until then a workload does not exist for others, and whoever finds it with a
+// free lock removes it. reserved, if not nil, is called when the name is the
+// workload's and its run-time directory exists.
+func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*state.Lock) error) (*prepared, error) {
+	b, err := e.boundary(s.Boundary)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Check(ctx); err != nil {
+		return nil, err
+	}
+	needs := b.Needs(*s)
+	if needs.Root != boundary.Layers {
+		return nil, fmt.Errorf("%w: boundary %q wants a disk image", workload.ErrUnsupported, s.Boundary)
+	}
+	if s.ID == "" {
+		s.ID = workload.NewID()
+	}
+	if s.Created.IsZero() {
+		s.Created = time.Now()
+	}
+	if s.Hostname == "" && !s.Namespaces.HostUTS {
+		s.Hostname = s.ID.Short()
+	}
+	p := &prepared{release: func() {}}
+	if p.lock, err = e.reserve(s); err != nil {
+		return nil, err
+	}
+	err = func() error {
+		if reserved != nil {
+			if err := reserved(p.lock); err != nil {
+				return err
+			}
+		}
+		return e.fill(ctx, s, needs, p)
+	}()
+	if err != nil {
+		p.release()
+		err = errors.Join(err, e.rollback(s.ID))
+		p.lock.Unlock()
+		return nil, err
+	}
+	return p, nil
+}
+
+// reserve makes the directories of a new workload, takes its lock and its name,
+// and writes its spec.
+func (e *Engine) reserve(s *workload.Spec) (*state.Lock, error) {
+	if _, err := workload.ParseID(string(s.ID)); err != nil {
+		return nil, err
+	}
+	generated := s.Name == ""
+	if !generated {
+		if err := state.CheckName(s.Name); err != nil {
+			return nil, err
+		}
+	}
+	var k *state.Lock
+	err := e.layout.Exclusive(func() error {
+		name := s.Name
+		for n := 0; ; n++ {
+			if generated {
+				name = randomName(n)
+			}
+			if err := e.nameFree(name); err == nil {
+				break
+			} else if !generated || !errors.Is(err, workload.ErrNameTaken) {
+				return err
+			}
+		}
+		s.Name = name
+		if err := os.Mkdir(e.layout.RunDir(s.ID), 0o700); err != nil {
+			return err
+		}
+		state.Did("create: run-time directory made")
+		err := os.Mkdir(e.layout.Dir(s.ID), 0o700)
+		if err != nil {
+			return errors.Join(err, os.Remove(e.layout.RunDir(s.ID)))
+		}
+		state.Did("create: directory made")
+		if err = os.WriteFile(filepath.Join(e.layout.Dir(s.ID), "lock"), nil, 0o600); err == nil {
+			k, err = e.layout.TryLock(s.ID)
+		}
+		if err == nil {
+			state.Did("create: locked")
+			err = os.Symlink(string(s.ID), e.layout.Name(name))
+		}
+		if err == nil {
+			state.Did("create: name taken")
+		}
+		return err
+	})
+	if err == nil {
+		if err = e.layout.WriteSpec(s); err == nil {
+			state.Did("create: spec written")
+			return k, nil
+		}
+	}
+	if _, lerr := os.Lstat(e.layout.Dir(s.ID)); lerr == nil {
+		err = errors.Join(err, e.rollback(s.ID))
+	}
+	if k != nil {
+		k.Unlock()
+	}
+	return nil, err
+}
+
+// nameFree makes sure that name is not taken, and removes it if its workload is
+// gone. The caller is in Exclusive.
+func (e *Engine) nameFree(name string) error {
+	to, err := os.Readlink(e.layout.Name(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if id, err := workload.ParseID(to); err == nil {
+		if _, err := os.Lstat(e.layout.Dir(id)); err == nil {
+			return fmt.Errorf("%w: %q belongs to workload %s", workload.ErrNameTaken, name, id.Short())
+		}
+	}
+	return os.Remove(e.layout.Name(name))
+}
+
+// fill gives a reserved workload its ID range, layers and directories.
+func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Needs, p *prepared) error {
+	dir := e.layout.Dir(s.ID)
+	p.state = state.State{
+		Status: workload.Created,
+		Upper:  filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
+		Cgroup: e.cfg.CgroupParent + "/" + string(s.ID),
+	}
+	if needs.IDRange {
+		r, err := e.layout.IDs().Allocate(string(s.ID), func(owner string) bool {
+			id, err := workload.ParseID(owner)
+			if err != nil {
+				return false
+			}
+			_, err = os.Lstat(e.layout.Dir(id))
+			return err == nil
+		})
+		if err != nil {
+			return err
+		}
+		p.state.IDBase, p.state.IDCount = r.Base, r.Count
+		state.Did("create: IDs allocated")
+	}
+	var err error
+	if p.state.Layers, p.release, err = e.cfg.Images.Layers(ctx, s.Image); err != nil {
+		p.release = func() {}
+		return err
+	}
+	if err := makeUpper(&p.state); err != nil {
+		return fmt.Errorf("make the writable layer: %w", err)
+	}
+	state.Did("create: upper made")
+	if p.state.Files, err = makeFiles(filepath.Join(dir, "files"), s, &p.state); err != nil {
+		return fmt.Errorf("make the workload's network files: %w", err)
+	}
+	state.Did("create: files made")
+	return nil
+}
+
+// makeUpper makes the overlay's writable directories. The root of an overlay
+// shows the attributes of its upper directory, so this gets those of the
+// highest layer's, with the owner moved into the workload's range.
+func makeUpper(st *state.State) error {
+	mode, uid, gid := os.FileMode(0o755), uint32(0), uint32(0)
+	if n := len(st.Layers); n > 0 {
+		fi, err := os.Stat(st.Layers[n-1])
+		if err != nil {
+			return err
+		}
+		sys := fi.Sys().(*syscall.Stat_t)
+		mode, uid, gid = fi.Mode()&(os.ModePerm|os.ModeSticky|os.ModeSetgid), sys.Uid, sys.Gid
+		if st.IDCount > 0 && (uid >= st.IDCount || gid >= st.IDCount) {
+			return fmt.Errorf("the image's root directory belongs to user %d, group %d: want less than %d", uid, gid, st.IDCount)
+		}
+	}
+	if err := os.Mkdir(st.Upper, 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(st.Work, 0o700); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Lchown(st.Upper, int(st.IDBase+uid), int(st.IDBase+gid)); err != nil {
+			return err
+		}
+		if err := os.Lchown(st.Work, int(st.IDBase), int(st.IDBase)); err != nil {
+			return err
+		}
+	}
+	// After the owner: chown clears the setgid bit.
+	return os.Chmod(st.Upper, mode)
+}
+
+// Explain writes what starting the workload s would do, and makes nothing. The
+// ID range it shows is the first one that could be used.
+func (e *Engine) Explain(ctx context.Context, s workload.Spec, w io.Writer) error {
+	b, err := e.boundary(s.Boundary)
+	if err != nil {
+		return err
+	}
+	x, ok := b.(boundary.Explainer)
+	if !ok {
+		return fmt.Errorf("%w: boundary %q cannot explain what it does", workload.ErrUnsupported, s.Boundary)
+	}
+	if s.ID == "" {
+		s.ID = workload.NewID()
+	}
+	if s.Hostname == "" && !s.Namespaces.HostUTS {
+		s.Hostname = s.ID.Short()
+	}
+	dir := e.layout.Dir(s.ID)
+	p := boundary.Prepared{
+		Dir:   e.layout.RunDir(s.ID),
+		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
+		Files:  filePaths(filepath.Join(dir, "files"), &s),
+		Cgroup: e.cfg.CgroupParent + "/" + string(s.ID),
+	}
+	if b.Needs(s).IDRange {
+		r, err := e.layout.IDs().Peek()
+		if err != nil {
+			return err
+		}
+		p.IDBase, p.IDCount = r.Base, r.Count
+	}
+	layers, release, err := e.cfg.Images.Layers(ctx, s.Image)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p.Layers = layers
+	return x.Explain(s, p, w)
+}

@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// heal cleans up after processes that died in the middle of something. What it
+// cannot clean up is a warning, and tried again by the next command: one broken
+// workload must not keep all others from being used.
+func (e *Engine) heal(ctx context.Context, rebooted bool) error {
+	if rebooted {
+		if err := e.healBoot(ctx); err != nil {
+			return err
+		}
+	}
+	trash, err := e.layout.Trash()
+	if err != nil {
+		return err
+	}
+	for _, id := range trash {
+		e.warn(e.forget(id))
+	}
+	active, err := e.layout.Active()
+	if err != nil {
+		return err
+	}
+	for _, id := range active {
+		k, err := e.layout.TryLock(id)
+		switch {
+		case err == nil:
+			e.warn(e.recover(ctx, id))
+			k.Unlock()
+		case errors.Is(err, workload.ErrNotFound):
+			// Killed between the first two steps of creation; under the lock it
+			// cannot be between them now.
+			e.warn(e.layout.Exclusive(func() error {
+				if _, err := os.Lstat(e.layout.Dir(id)); !errors.Is(err, os.ErrNotExist) {
+					return err
+				}
+				return os.RemoveAll(e.layout.RunDir(id))
+			}))
+		case !errors.Is(err, state.ErrLocked):
+			e.warn(err)
+		}
+	}
+	return nil
+}
+
+// healBoot cleans up after a reboot: no process, mount or cgroup of before is
+// left, but numbers of processes in a run root that was not cleared would now
+// mean others, so its contents go before any boundary reads them.
+func (e *Engine) healBoot(ctx context.Context) error {
+	return e.layout.Exclusive(func() error {
+		// Another command may have been first.
+		if rebooted, err := e.layout.Make(); err != nil || !rebooted {
+			return err
+		}
+		active, err := e.layout.Active()
+		if err != nil {
+			return err
+		}
+		for _, id := range active {
+			if err := os.RemoveAll(e.layout.RunDir(id)); err != nil {
+				return err
+			}
+		}
+		all, err := e.layout.All()
+		if err != nil {
+			return err
+		}
+		for _, id := range all {
+			// A workload that was being created then has no state; making its
+			// run-time directory lets heal remove it.
+			st, err := e.layout.ReadState(id)
+			if err == nil && !st.Live() {
+				continue
+			}
+			if err := os.Mkdir(e.layout.RunDir(id), 0o700); err != nil {
+				return err
+			}
+		}
+		return e.layout.SetBooted()
+	})
+}
+
+func (e *Engine) warn(err error) {
+	if err != nil {
+		e.cfg.Warn(err.Error())
+	}
+}
+
+// forget finishes the removal of a workload in the trash.
+func (e *Engine) forget(id workload.ID) error {
+	err := e.freeNames(id)
+	err = errors.Join(err, e.layout.IDs().ReleaseOwner(string(id)))
+	return errors.Join(err, e.layout.Empty(id))
+}
+
+// freeNames removes every name that points to a workload. It reads all names.
+func (e *Engine) freeNames(id workload.ID) error {
+	return e.layout.Exclusive(func() error {
+		names, err := os.ReadDir(filepath.Join(e.layout.Root, "names"))
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			link := e.layout.Name(n.Name())
+			if to, err := os.Readlink(link); err == nil && to == string(id) {
+				if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// recover brings a workload whose lock the caller holds, and which may have been
+// left half way, to a state without supervisor, or removes it. Afterwards the
+// workload may not exist any more.
+func (e *Engine) recover(ctx context.Context, id workload.ID) error {
+	st, err := e.layout.ReadState(id)
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		// Its creation was not finished, so nobody was told of it; but its
+		// supervisor may have gone as far as the boundary.
+		if err := e.deleteBoundary(ctx, id); err != nil {
+			return fmt.Errorf("clean up after workload %s, which was never started: %w", id.Short(), err)
+		}
+		return e.rollback(id)
+	}
+	if _, err := os.Lstat(e.layout.RunDir(id)); errors.Is(err, os.ErrNotExist) && !st.Live() {
+		return nil
+	}
+	spec, err := e.layout.ReadSpec(id)
+	if err != nil {
+		return err
+	}
+	said := e.lastWords(id)
+	if err := e.deleteBoundary(ctx, id); err != nil {
+		return fmt.Errorf("clean up after workload %s, whose supervisor is gone: %w", spec.Name, err)
+	}
+	if spec.AutoRemove && (st.Live() || st.Status == workload.Created) {
+		if st.Exit == nil && st.Live() {
+			e.cfg.Warn(fmt.Sprintf("workload %s is removed: its supervisor was lost%s", spec.Name, said))
+		}
+		return e.layout.Remove(id, spec.Name, st.IDBase)
+	}
+	if st.Live() {
+		if st.Exit == nil {
+			st.Exit = &workload.Exit{Code: 255, At: time.Now(), Error: workload.ErrSupervisorLost.Error() + said}
+		}
+		st.PID, st.Supervisor, st.Finished = 0, 0, st.Exit.At
+		if err := st.To(workload.Exited); err != nil {
+			return err
+		}
+		if err := e.layout.WriteState(id, st, false); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(e.layout.RunDir(id))
+}
+
+// rollback removes a workload whose creation was not finished; the caller holds
+// its lock.
+func (e *Engine) rollback(id workload.ID) error {
+	// What was done first is undone last: see reserve.
+	err := e.freeNames(id)
+	err = errors.Join(err, e.layout.IDs().ReleaseOwner(string(id)))
+	return errors.Join(err, e.layout.Remove(id, "", 0))
+}
+
+// deleteBoundary lets the boundary remove what a dead supervisor left.
+func (e *Engine) deleteBoundary(ctx context.Context, id workload.ID) error {
+	dir := e.layout.RunDir(id)
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil // a reboot did it
+	}
+	spec, err := e.layout.ReadSpec(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the supervisor is only told after the spec is written
+	}
+	if err != nil {
+		return err
+	}
+	b, err := e.boundary(spec.Boundary)
+	if err != nil {
+		return err
+	}
+	inst, err := b.Open(ctx, id, dir)
+	if errors.Is(err, workload.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return nil // Create was never called
+	}
+	if err != nil {
+		return err
+	}
+	return inst.Delete(ctx)
+}
+
+// lastWords returns the beginning of what a supervisor that died wrote to its
+// standard error.
+func (e *Engine) lastWords(id workload.ID) string {
+	f, err := os.Open(filepath.Join(e.layout.RunDir(id), "stderr"))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, 4096))
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	if line == "" {
+		return ""
+	}
+	return ": " + line
+}

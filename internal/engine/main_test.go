@@ -1,0 +1,271 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// The test binary is also the supervisor, and a command that can be killed.
+const (
+	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
+	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
+	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
+	envSteps   = "ENGINE_TEST_STEPS"   // a file to list the steps in
+	envCommand = "ENGINE_TEST_COMMAND" // JSON of command
+)
+
+func TestMain(m *testing.M) {
+	role := os.Getenv(envRole)
+	if role == "" {
+		os.Exit(m.Run())
+	}
+	state.Step = func(name string) {
+		name = role + ": " + name
+		if path := os.Getenv(envSteps); path != "" {
+			f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			if err == nil {
+				fmt.Fprintln(f, name)
+				f.Close()
+			}
+		}
+		if name == os.Getenv(envCrash) {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	if role == "supervisor" {
+		os.Exit(supervisor.Main(&fake.Boundary{World: os.Getenv(envWorld)}))
+	}
+	os.Exit(runCommand())
+}
+
+// command is what a killable command does.
+type command struct {
+	Dir  string
+	Op   string
+	Ref  string
+	Spec workload.Spec
+}
+
+func runCommand() int {
+	var c command
+	if err := json.Unmarshal([]byte(os.Getenv(envCommand)), &c); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	ctx := context.Background()
+	e, err := Open(ctx, config(c.Dir))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	switch c.Op {
+	case "create":
+		_, err = e.Create(ctx, c.Spec)
+	case "run":
+		var s *Session
+		if s, err = e.Run(ctx, c.Spec, &Streams{Out: os.Stdout, Err: os.Stderr}); err == nil {
+			_, err = s.Wait(ctx)
+		}
+	case "start":
+		_, err = e.Start(ctx, c.Ref, nil)
+	case "exec":
+		var s *Session
+		if s, err = e.Exec(ctx, c.Ref, process("echo", "executed"), &Streams{Out: os.Stdout}); err == nil {
+			_, err = s.Wait(ctx)
+		}
+	case "stop":
+		now := time.Duration(0)
+		err = e.Stop(ctx, c.Ref, &now)
+	case "remove":
+		err = e.Remove(ctx, c.Ref, true)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// images is an ImageSource with one layer.
+type images struct {
+	dir string
+	err error
+}
+
+func (i images) Layers(context.Context, workload.Image) ([]string, func(), error) {
+	return []string{i.dir}, func() {}, i.err
+}
+
+func config(dir string) Config {
+	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
+	world := filepath.Join(dir, "world")
+	env := []string{envRole + "=supervisor", envWorld + "=" + world}
+	for _, name := range []string{envCrash, envSteps} {
+		env = append(env, name+"="+os.Getenv(name))
+	}
+	return Config{
+		Root: root, RunRoot: run,
+		Supervisor: os.Args[0], SupervisorEnv: env,
+		Boundaries:   []boundary.Boundary{&fake.Boundary{World: world}},
+		Images:       images{dir: filepath.Join(dir, "layer")},
+		CgroupParent: "/bulkhead-engine-test",
+	}
+}
+
+// world is one state root with an engine.
+type world struct {
+	*Engine
+	t    *testing.T
+	dir  string
+	mu   sync.Mutex
+	said []string
+}
+
+func newWorld(t *testing.T) *world { return newWorldIn(t, t.TempDir()) }
+
+func newWorldIn(t *testing.T, dir string) *world {
+	t.Helper()
+	leakcheck.Check(t, leakcheck.Options{Paths: []string{dir}, Wait: 5 * time.Second})
+	for _, d := range []string{"world", "layer"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &world{t: t, dir: dir}
+	w.reopen()
+	t.Cleanup(func() {
+		for _, r := range w.list() {
+			if err := w.Remove(context.Background(), string(r.Spec.ID), true); err != nil {
+				t.Errorf("remove: %v", err)
+			}
+		}
+		w.wantEmpty()
+	})
+	return w
+}
+
+// reopen does what the next command does.
+func (w *world) reopen() {
+	w.t.Helper()
+	cfg := config(w.dir)
+	cfg.Warn = func(m string) {
+		w.mu.Lock()
+		w.said = append(w.said, m)
+		w.mu.Unlock()
+	}
+	var err error
+	if w.Engine, err = Open(context.Background(), cfg); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) list() []*Record {
+	w.t.Helper()
+	rs, err := w.List(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return rs
+}
+
+// wantEmpty fails if anything of any workload is left.
+func (w *world) wantEmpty() {
+	w.t.Helper()
+	if left := w.left(); len(left) > 0 {
+		w.t.Errorf("left behind: %v", left)
+	}
+}
+
+// left names what belongs to workloads on disk and in the fake's world.
+func (w *world) left() []string {
+	var left []string
+	for _, d := range []string{"root/workloads", "root/names", "root/idrange", "root/trash", "root/run", "world"} {
+		names, err := os.ReadDir(filepath.Join(w.dir, d))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, n := range names {
+			if n.Name() != "lock" && n.Name() != "boot" {
+				left = append(left, filepath.Join(d, n.Name()))
+			}
+		}
+	}
+	return left
+}
+
+func process(args ...string) workload.Process {
+	return workload.Process{Args: append([]string{fake.Program}, args...), Cwd: "/", Env: []string{"A=1"}}
+}
+
+func spec(args ...string) workload.Spec {
+	return workload.Spec{Boundary: "fake", Process: process(args...), StopTimeout: time.Second}
+}
+
+// run runs a workload to its end and returns its output.
+func (w *world) run(s workload.Spec, in string) (exit workload.Exit, stdout, stderr string) {
+	w.t.Helper()
+	var out, errs bytes.Buffer
+	io := &Streams{Out: &out, Err: &errs}
+	if in != "" {
+		s.KeepStdin = true
+		io.In = strings.NewReader(in)
+	}
+	session, err := w.Run(ctx(w.t), s, io)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	exit, err = session.Wait(ctx(w.t))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return exit, out.String(), errs.String()
+}
+
+// ctx ends a test that hangs.
+func ctx(t *testing.T) context.Context {
+	c, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return c
+}
+
+// child runs a command in a process of its own and returns how it ended and
+// what it wrote.
+func (w *world) child(c command, env ...string) (killed bool, output string) {
+	w.t.Helper()
+	c.Dir = w.dir
+	b, err := json.Marshal(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), envRole+"=command", envCommand+"="+string(b)), env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		w.t.Fatal(err)
+	}
+	ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ws.Signaled() && ws.Signal() == syscall.SIGKILL, out.String()
+}

@@ -1,0 +1,239 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Run is Create, Start and, if io is not nil, Attach, in one go. With a nil io
+// the session is only good for its Record, and is closed. If the workload
+// cannot be started, it is removed; the error is that of Start.
+func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Session, error) {
+	var sup *starting
+	p, err := e.prepare(ctx, &s, func(k *state.Lock) (err error) {
+		// The supervisor's own start takes place while the rest is prepared.
+		sup, err = e.spawn(s.ID, k)
+		return err
+	})
+	if err != nil {
+		sup.abandon()
+		return nil, fmt.Errorf("run workload: %w", err)
+	}
+	defer p.release()
+	session, err := sup.start(ctx, &s, &p.state, io)
+	if err != nil {
+		sup.abandon()
+		rerr := e.deleteBoundary(ctx, s.ID)
+		if rerr == nil {
+			rerr = e.rollback(s.ID)
+		}
+		p.lock.Unlock()
+		return nil, errors.Join(fmt.Errorf("run workload: %w", err), rerr)
+	}
+	// From here on only the supervisor has the lock.
+	p.lock.Unlock()
+	if io == nil && !s.AutoRemove {
+		if err := e.layout.Sync(s.ID); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, errors.Join(err, session.Close())
+		}
+	}
+	return session, nil
+}
+
+// Start starts a workload that is created or exited. The error wraps
+// workload.ErrRunning, ErrCommandNotFound or ErrNotExecutable, among others;
+// the workload then stays as it was. With a nil io the session is closed.
+func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, error) {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return nil, fmt.Errorf("start workload: %w", err)
+	}
+	k, err := e.lockIdle(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("start workload %s: %w", ref, err)
+	}
+	defer k.Unlock()
+	spec, err := e.layout.ReadSpec(id)
+	if err != nil {
+		return nil, err
+	}
+	st, err := e.layout.ReadState(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(e.layout.RunDir(id), 0o700); err != nil {
+		return nil, fmt.Errorf("start workload %s: %w", ref, err)
+	}
+	state.Did("start: run-time directory made")
+	sup, err := e.spawn(id, k)
+	var session *Session
+	if err == nil {
+		session, err = sup.start(ctx, spec, st, io)
+	}
+	if err != nil {
+		sup.abandon()
+		rerr := e.deleteBoundary(ctx, id)
+		if rerr == nil {
+			rerr = os.RemoveAll(e.layout.RunDir(id))
+		}
+		return nil, errors.Join(fmt.Errorf("start workload %s: %w", ref, err), rerr)
+	}
+	return session, nil
+}
+
+// lockIdle returns the lock of a workload that has no supervisor, after cleaning
+// up if need be. It waits for other commands, and returns workload.ErrRunning if
+// there is a supervisor.
+func (e *Engine) lockIdle(ctx context.Context, id workload.ID) (*state.Lock, error) {
+	var k *state.Lock
+	err := state.Retry(ctx, func() error {
+		var err error
+		if k, err = e.layout.TryLock(id); errors.Is(err, state.ErrLocked) {
+			if st, rerr := e.layout.ReadState(id); rerr == nil && st.Live() && st.Exit == nil {
+				return workload.ErrRunning
+			}
+			return err
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = e.recover(ctx, id); err == nil {
+		if _, serr := os.Lstat(e.layout.Dir(id)); serr != nil {
+			err = workload.ErrNotFound // it was to be removed at its end
+		}
+	}
+	if err != nil {
+		k.Unlock()
+		return nil, err
+	}
+	return k, nil
+}
+
+// starting is a supervisor that waits to be told what to start.
+type starting struct {
+	e      *Engine
+	cmd    *exec.Cmd
+	conn   *os.File
+	exited chan struct{}
+}
+
+// spawn starts a supervisor for a workload whose lock the caller holds and
+// shares with it. It leads a session of its own and sits in a cgroup of its
+// own, so that neither a terminal nor a service manager that ends the command ends it too.
+func (e *Engine) spawn(id workload.ID, k *state.Lock) (*starting, error) {
+	ours, theirs, err := wire.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	stderr, err := os.OpenFile(filepath.Join(e.layout.RunDir(id), "stderr"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	defer stderr.Close()
+	cgroup := e.supervisorCgroup()
+	if cgroup != nil {
+		defer cgroup.Close()
+	}
+	start := func(cgroup *os.File) (*exec.Cmd, error) {
+		cmd := exec.Command(e.cfg.Supervisor)
+		cmd.Args = []string{filepath.Base(e.cfg.Supervisor), id.Short()} // the argument is for the eyes of ps
+		cmd.Dir = "/"
+		cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, supervisorEnv...)
+		cmd.Env = append(cmd.Env, e.cfg.SupervisorEnv...)
+		cmd.Stderr = stderr
+		cmd.ExtraFiles = []*os.File{k.File, theirs}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if cgroup != nil {
+			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(cgroup.Fd())
+		}
+		return cmd, cmd.Start()
+	}
+	cmd, err := start(cgroup)
+	if err != nil && cgroup != nil {
+		cmd, err = start(nil) // the cgroup is of a kind that takes no processes
+	}
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start supervisor: %w", err)
+	}
+	state.Did("start: supervisor started")
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait() // for callers that live longer than their workloads
+		close(exited)
+	}()
+	return &starting{e: e, cmd: cmd, conn: ours, exited: exited}, nil
+}
+
+// supervisorEnv keeps a supervisor small: it allocates little and mostly waits.
+var supervisorEnv = []string{"GOGC=20", "GOMAXPROCS=2"}
+
+// supervisorCgroup returns the cgroup v2 directory for supervisors, or nil
+// where there is none or it cannot be made. On cgroup v1 alone they stay in
+// that of the command: moving them takes longer than all the rest.
+func (e *Engine) supervisorCgroup() *os.File {
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Lstat(filepath.Join(root, "cgroup.procs")); err != nil {
+			continue
+		}
+		dir := filepath.Join(root, e.cfg.CgroupParent, "supervisors")
+		f, err := os.Open(dir)
+		if err != nil {
+			if os.MkdirAll(dir, 0o755) != nil {
+				return nil
+			}
+			if f, err = os.Open(dir); err != nil {
+				return nil
+			}
+		}
+		return f
+	}
+	return nil
+}
+
+// start tells the supervisor what to start and returns the connection to it.
+func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.State, io *Streams) (*Session, error) {
+	if io != nil && spec.Process.Terminal && io.Rows > 0 {
+		spec.Process.Rows, spec.Process.Cols = io.Rows, io.Cols
+	}
+	req := wire.Request{
+		Version: wire.Version, Op: wire.OpStart, Streams: io != nil,
+		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: *spec, State: *st},
+	}
+	c := newConn(s.conn)
+	reply, err := c.ask(ctx, &req)
+	if err != nil {
+		if errors.Is(err, errGone) {
+			err = fmt.Errorf("%w%s", workload.ErrSupervisorLost, s.e.lastWords(spec.ID))
+		}
+		return nil, err
+	}
+	if reply.State == nil {
+		return nil, fmt.Errorf("%w: a reply without a state", wire.ErrProtocol)
+	}
+	return newSession(s.e, c, s.e.newRecord(spec, reply.State), reply, io), nil
+}
+
+// abandon ends a supervisor that could not start anything, or whose caller does
+// not want to wait for it any longer. Then it is dead, and what it may have made
+// is to be removed.
+func (s *starting) abandon() {
+	if s != nil {
+		s.conn.Close()
+		s.cmd.Process.Kill()
+		<-s.exited
+	}
+}

@@ -1,0 +1,228 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// requestTimeout is how long a new connection may take to say what it wants.
+const requestTimeout = 10 * time.Second
+
+// accept serves connections until the listener is closed.
+func (s *supervisor) accept(l *wire.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		s.sessions.Go(func() { s.serve(conn) })
+	}
+}
+
+// serve answers one connection's request.
+func (s *supervisor) serve(conn *os.File) {
+	r := wire.NewReader(conn)
+	c := newClient(conn)
+	defer c.finish(linger)
+	conn.SetReadDeadline(time.Now().Add(requestTimeout))
+	var req wire.Request
+	if err := r.Message(wire.TypeRequest, &req); err != nil {
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	if req.Version != wire.Version {
+		err := fmt.Errorf("%w: the supervisor speaks protocol version %d, the command %d; restart the workload",
+			workload.ErrUnsupported, wire.Version, req.Version)
+		c.reply(wire.Reply{Error: wire.NewError(err)})
+		return
+	}
+	switch req.Op {
+	case wire.OpAttach:
+		s.serveAttach(r, c, &req)
+	case wire.OpExec:
+		s.serveExec(r, c, &req)
+	case wire.OpWait:
+		s.serveWait(r, c)
+	default:
+		reply, err := s.answer(&req)
+		reply.Error = wire.NewError(err)
+		c.reply(reply)
+	}
+}
+
+// answer performs the operations that end with their reply.
+func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
+	if req.Op != wire.OpStop && req.Op != wire.OpStatus && s.snapshot().Exit != nil {
+		return reply, workload.ErrNotRunning
+	}
+	switch req.Op {
+	case wire.OpSignal:
+		err = s.signal(req.Signal)
+	case wire.OpStop:
+		err = s.stop(req.Timeout)
+	case wire.OpPause:
+		err = s.pause(workload.Paused)
+	case wire.OpResume:
+		err = s.pause(workload.Running)
+	case wire.OpStatus:
+		reply.State = s.snapshot()
+	case wire.OpProcesses:
+		l, ok := s.inst.(boundary.Lister)
+		if !ok {
+			return reply, fmt.Errorf("%w: boundary %q cannot list processes", workload.ErrUnsupported, s.spec.Boundary)
+		}
+		reply.Processes, err = l.Processes(context.Background())
+	default:
+		err = fmt.Errorf("%w: operation %q", workload.ErrUnsupported, req.Op)
+	}
+	return reply, err
+}
+
+func (s *supervisor) serveStart(r *wire.Reader, c *client, req *wire.Request) {
+	defer c.finish(linger)
+	if !req.Streams {
+		return
+	}
+	s.session(r, c, s.io, s.signal, s.ended)
+}
+
+func (s *supervisor) serveAttach(r *wire.Reader, c *client, req *wire.Request) {
+	if s.snapshot().Exit != nil {
+		c.reply(wire.Reply{Error: wire.NewError(workload.ErrNotRunning)})
+		return
+	}
+	c.reply(wire.Reply{
+		PID: s.inst.PID(), State: s.snapshot(),
+		Terminal: s.io.terminal != nil, Stdin: s.io.hasInput(),
+	})
+	s.io.add(c)
+	s.io.resize(req.Rows, req.Cols)
+	s.session(r, c, s.io, s.signal, s.ended)
+}
+
+func (s *supervisor) serveWait(r *wire.Reader, c *client) {
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		r.Next() // a client that waits says nothing more: this is its end
+	}()
+	select {
+	case <-s.ended:
+		s.mu.Lock()
+		exit := s.exit
+		s.mu.Unlock()
+		c.exit(exit)
+	case <-gone:
+	}
+}
+
+func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
+	if req.Exec == nil {
+		c.reply(wire.Reply{Error: &wire.Error{Message: "exec without a process"}})
+		return
+	}
+	io, proc, err := s.exec(req.Exec)
+	if err != nil {
+		c.reply(wire.Reply{Error: wire.NewError(err)})
+		return
+	}
+	c.foreground = true // before anything else writes to it
+	c.reply(wire.Reply{PID: proc.PID(), Terminal: io.terminal != nil, Stdin: io.hasInput()})
+	ended := make(chan struct{})
+	if req.Streams {
+		io.add(c)
+	}
+	io.pump(nil)
+	s.sessions.Go(func() {
+		defer close(ended)
+		exit, err := proc.Wait(context.Background())
+		if err != nil {
+			exit = workload.Exit{Code: 255, Error: err.Error(), At: time.Now()}
+		}
+		io.drain()
+		io.end(exit)
+	})
+	if req.Streams {
+		signal := func(sig syscall.Signal) error { return proc.Signal(context.Background(), sig) }
+		s.session(r, c, io, signal, ended)
+	}
+}
+
+// exec runs another process.
+func (s *supervisor) exec(e *wire.Exec) (*stdio, boundary.Process, error) {
+	switch st := s.snapshot(); {
+	case st.Exit != nil:
+		return nil, nil, workload.ErrNotRunning
+	case st.Status == workload.Paused:
+		return nil, nil, fmt.Errorf("%w: it is paused", workload.ErrNotRunning)
+	}
+	io, err := newStdio(e.Process.Terminal, e.Stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	proc, err := s.inst.Exec(context.Background(), e.Process, io.theirs)
+	if err != nil {
+		io.close()
+		return nil, nil, err
+	}
+	io.begun(proc.Terminal())
+	return io, proc, nil
+}
+
+// session serves a client that is attached to a process until the process has
+// ended or the client is gone.
+func (s *supervisor) session(r *wire.Reader, c *client, io *stdio, signal func(syscall.Signal) error, ended <-chan struct{}) {
+	in := newInbox(io, c)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			t, payload, err := r.Next()
+			if err == nil {
+				err = s.input(t, payload, io, in, signal)
+			}
+			if err != nil {
+				c.fail(err)
+				return
+			}
+		}
+	}()
+	select {
+	case <-ended:
+	case <-gone:
+		io.remove(c)
+	}
+	in.finish()
+}
+
+// input handles one frame of an attached client.
+func (s *supervisor) input(t wire.Type, payload []byte, io *stdio, in *inbox, signal func(syscall.Signal) error) error {
+	switch t {
+	case wire.TypeStdin:
+		return in.put(payload)
+	case wire.TypeCloseStdin:
+		in.closeInput()
+		return nil
+	case wire.TypeResize:
+		rows, cols, err := wire.Size(payload)
+		if err == nil {
+			io.resize(rows, cols)
+		}
+		return err
+	case wire.TypeSignal:
+		n, err := wire.Uint32(payload)
+		if err == nil && n > 0 && n <= 64 {
+			signal(syscall.Signal(n)) // one that comes too late is no error
+		}
+		return err
+	default:
+		return fmt.Errorf("%w: unexpected frame of type %d", wire.ErrProtocol, t)
+	}
+}
