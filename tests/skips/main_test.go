@@ -95,10 +95,10 @@ func TestMatch(t *testing.T) {
 func TestParseRules(t *testing.T) {
 	for in, want := range map[string]string{
 		"a TestX no-apparmor the kernel has none": "",
-		"# comment\n\n":                           "",
-		"a TestX no-apparmor":                     "line 1: want package",
-		"\na TestX weather it rains":              `line 2: unknown condition "weather"`,
-		"a Test[ always broken pattern":           "line 1: test pattern",
+		"# comment\n\n":                 "",
+		"a TestX no-apparmor":           "line 1: want package",
+		"\na TestX weather it rains":    `line 2: unknown condition "weather"`,
+		"a Test[ always broken pattern": "line 1: test pattern",
 	} {
 		_, err := parseRules(strings.NewReader(in))
 		switch {
