@@ -48,8 +48,8 @@ var layers = map[string]int{
 	"internal/launch": 30,
 	"internal/sys":    20,
 
-	"internal/leakcheck":      10,
-	"internal/boundary":       10,
+	"internal/leakcheck":      25,
+	"internal/boundary":       35,
 	"internal/workload":       0,
 	"internal/guest/protocol": 0,
 }
