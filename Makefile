@@ -1,0 +1,76 @@
+# The few verbs of the project. Each installs what it needs on a fresh Debian 12
+# (as root, through tools/need); only Go itself must be there before.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+# The version that the binaries report: the tag, or the commit, "+dirty" if edited.
+VERSION := $(shell git describe --tags --always --dirty=+dirty 2>/dev/null || echo unknown)
+
+# -trimpath: no path of the building machine in the binaries.
+# -buildvcs=false: VERSION says it already, also where git refuses to answer.
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+
+# What the tests run as programs of their own, by Debian package.
+TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci
+RACE_PACKAGES := gcc libc6-dev
+
+.PHONY: help build install demo demo-full test test-full test-guest bench lint generate clean go
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+# Debian 12 has Go 1.19, which cannot even fetch a newer toolchain.
+go:
+	@command -v $(GO) >/dev/null || { echo 'Go 1.26 or later is needed; the golang package of Debian 12 is too old. See https://go.dev/doc/install' >&2; exit 1; }
+	@$(GO) version | awk '{ split(substr($$3, 3), v, "."); if (v[1] < 1 || (v[1] == 1 && v[2] + 0 < 26)) { print "Go 1.26 or later is needed, this is " $$3 ". See https://go.dev/doc/install" > "/dev/stderr"; exit 1 } }'
+
+build: go ## static binaries in bin/
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ ./cmd/...
+
+install: build ## copy the binaries to $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 bin/bulkhead* $(DESTDIR)$(PREFIX)/bin
+
+demo: build ## three versions of one dependency, a look from inside, Redis: under a minute
+	demo/run
+
+demo-full: build ## the demo, PostgreSQL under pgbench, and larger images
+	demo/run --full
+
+test: build ## the quick tier: vet and all tests but the slow ones
+	@tools/need $(TEST_PACKAGES)
+	$(GO) vet ./...
+	tests/run -short
+
+test-full: build ## every tier: slow tests, race detector, Debian's 6.1 kernel in a guest
+	@tools/need $(TEST_PACKAGES) $(RACE_PACKAGES)
+	$(GO) vet ./...
+	tests/run
+	CGO_ENABLED=1 tests/run -short -race
+	$(MAKE) test-guest
+
+test-guest: build ## the tests under Debian's own kernel, cgroup v2 and AppArmor, in QEMU
+	tests/guest/run
+
+bench: build ## measure against the peers on this machine; PEERS=install fetches Debian's
+	@tools/need busybox-static
+	@if [ '$(PEERS)' = install ]; then tools/need runc crun bubblewrap docker.io podman; fi
+	$(GO) run ./bench $(BENCHFLAGS)
+
+lint: go ## vet for amd64 and arm64, staticcheck, unparam, unconvert, misspell, shell scripts
+	@tools/need git shellcheck
+	tools/lint/run
+
+generate: go ## remake generated files and fail if the commit lacks them
+	$(GO) generate ./...
+	$(GO) mod tidy
+	git diff --exit-code
+
+clean: ## remove bin/ and the cache of images and tools
+	rm -rf bin .cache

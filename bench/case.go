@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// warmups is how many rounds run before those that count.
+const warmups = 2
+
+// contender does what a case measures, its own way. Only run is timed. before
+// and after prepare and clean up around every run, setup and teardown around
+// the case; each may be nil.
+type contender struct {
+	label           string
+	note            string // what it does less, or otherwise, than the others
+	setup, teardown func(context.Context) error
+	before, after   func(context.Context) error
+	run             func(context.Context) error
+}
+
+// testcase is one thing that is measured.
+type testcase struct {
+	name  string // for -only
+	title string
+	about string
+	// share divides the number of rounds: slow cases run fewer.
+	share      int
+	contenders []contender
+}
+
+// result is what one contender achieved in a case.
+type result struct {
+	label, note string
+	times       []time.Duration
+	err         error // why it was left out, nil if it was not
+}
+
+// measured is a case with its results, in the contenders' order.
+type measured struct {
+	testcase
+	results []result
+}
+
+// measure lets all contenders take turns.
+func (c testcase) measure(ctx context.Context, rounds int) measured {
+	rounds = max(3, rounds/max(1, c.share))
+	m := measured{testcase: c, results: make([]result, len(c.contenders))}
+	for i, k := range c.contenders {
+		m.results[i] = result{label: k.label, note: k.note}
+		if k.setup != nil {
+			m.results[i].err = k.setup(ctx)
+		}
+	}
+	for round := -warmups; round < rounds && ctx.Err() == nil; round++ {
+		for _, i := range order(len(c.contenders), round+warmups) {
+			r := &m.results[i]
+			if r.err != nil {
+				continue
+			}
+			d, err := c.contenders[i].once(ctx)
+			if err != nil {
+				r.err = err
+				continue
+			}
+			if round >= 0 {
+				r.times = append(r.times, d)
+			}
+		}
+	}
+	// The caller's context may be over; what was set up must go all the same.
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+	defer cancel()
+	for i, k := range c.contenders {
+		if k.teardown == nil {
+			continue
+		}
+		if err := k.teardown(clean); err != nil && m.results[i].err == nil {
+			fmt.Fprintf(os.Stderr, "  %s: clean up: %v\n", k.label, err)
+		}
+	}
+	return m
+}
+
+// once runs the contender one time.
+func (k contender) once(ctx context.Context) (time.Duration, error) {
+	if k.before != nil {
+		if err := k.before(ctx); err != nil {
+			return 0, err
+		}
+	}
+	start := time.Now()
+	err := k.run(ctx)
+	d := time.Since(start)
+	if k.after != nil {
+		if e := k.after(ctx); err == nil {
+			err = e
+		}
+	}
+	return d, err
+}
+
+// order is the sequence in which n contenders run in a round: rotated by one
+// every two rounds, so that each comes first as often as last, and reversed in
+// the second of the two, so that none always follows the same neighbour.
+func order(n, round int) []int {
+	o := make([]int, n)
+	for i := range o {
+		o[i] = (i + round/2) % n
+	}
+	if round%2 == 1 {
+		slices.Reverse(o)
+	}
+	return o
+}
+
+// quantile is the smallest time that at least the fraction q of the times do
+// not exceed. It panics if there are none.
+func quantile(times []time.Duration, q float64) time.Duration {
+	s := slices.Sorted(slices.Values(times))
+	i := int(q*float64(len(s))+0.999999) - 1
+	return s[min(max(i, 0), len(s)-1)]
+}
+
+// median is the middle time, or the mean of the two in the middle.
+func median(times []time.Duration) time.Duration {
+	s := slices.Sorted(slices.Values(times))
+	n := len(s)
+	return (s[(n-1)/2] + s[n/2]) / 2
+}

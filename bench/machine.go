@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// machine is what the figures hold for.
+type machine struct{ lines []string }
+
+func describe(dir string) machine {
+	var m machine
+	add := func(what, value string) { m.lines = append(m.lines, what+": "+value) }
+	add("Date", time.Now().UTC().Format("2006-01-02"))
+	add("Bulkhead", output("git", "describe", "--always", "--dirty=+dirty", "--tags"))
+	add("Processors", fmt.Sprintf("%d × %s", runtime.NumCPU(), field0("/proc/cpuinfo", "model name")))
+	add("Memory", field0("/proc/meminfo", "MemTotal"))
+	add("Kernel", output("uname", "-sr"))
+	add("Control groups", cgroupLayout())
+	add("File system of images and workloads", fileSystem(dir))
+	add("Load before", load())
+	return m
+}
+
+func output(args ...string) string {
+	b, err := exec.Command(args[0], args[1:]...).Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// field0 is the value of the first line that begins with the key.
+func field0(file, key string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "unknown"
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == key {
+			return strings.Join(strings.Fields(v), " ")
+		}
+	}
+	return "unknown"
+}
+
+func cgroupLayout() string {
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		return "v2"
+	}
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	if strings.Contains(string(mounts), " cgroup2 ") {
+		return "v1 and v2 mixed"
+	}
+	return "v1"
+}
+
+func fileSystem(dir string) string {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return err.Error()
+	}
+	names := map[int64]string{0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x01021994: "tmpfs", 0x794c7630: "overlay"}
+	if n := names[int64(s.Type)]; n != "" {
+		return n
+	}
+	return fmt.Sprintf("type %#x", s.Type)
+}
+
+// load is the machine's load average over one, five and fifteen minutes.
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(b))[:3], " ")
+}

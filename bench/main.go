@@ -1,0 +1,116 @@
+// Command bench measures what isolation costs on this machine: Bulkhead and
+// those of its peers that are installed (runc, crun, gVisor's runsc,
+// bubblewrap, Docker, Podman), in one run, taking turns, on the same root file
+// system. It prints a Markdown report; "make bench" runs it.
+//
+// How it measures, so that the figures can be trusted:
+//
+//   - Every contender of a case runs once in every round, and the order changes
+//     from round to round, so that drift and neighbours hit all alike.
+//   - The time is that of the whole command, from its start to its end.
+//   - The report gives the minimum, the median and the 90th percentile, and the
+//     machine's load before and after. Nothing is thrown away but the first
+//     rounds, which warm the caches.
+//   - A contender that is absent or fails is named with the reason.
+//
+// The absolute figures hold for one machine; the ratios travel better.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	rounds int
+	only   *regexp.Regexp
+	out    string
+	keep   bool
+}
+
+func main() {
+	var (
+		rounds = flag.Int("rounds", 30, "measured rounds of each case")
+		only   = flag.String("only", "", "run the cases whose `name` matches this expression")
+		out    = flag.String("o", "", "put the report between the markers of this Markdown `file` too")
+		keep   = flag.Bool("keep", false, "keep the working directory")
+		limit  = flag.Duration("timeout", 15*time.Minute, "give up after this time")
+	)
+	flag.Parse()
+	if flag.NArg() > 0 || *rounds < 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	re, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: -only:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *limit)
+	defer cancel()
+	if err := run(ctx, options{*rounds, re, *out, *keep}); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("run as root: most peers need it, and all must run alike")
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "bulkhead-bench.")
+	if err != nil {
+		return err
+	}
+	if !o.keep {
+		defer func() {
+			if e := os.RemoveAll(dir); e != nil && err == nil {
+				err = e
+			}
+		}()
+	}
+	// Root of a user namespace must reach the root file system below it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := makeRootfs(rootfs); err != nil {
+		return err
+	}
+
+	f := newField(dir, rootfs)
+	defer f.close()
+	f.find(ctx)
+
+	r := report{dir: dir, machine: describe(dir), contenders: f.versions(ctx), absent: f.absent}
+	for _, c := range f.cases() {
+		if !o.only.MatchString(c.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s\n", c.title)
+		r.cases = append(r.cases, c.measure(ctx, o.rounds))
+		if ctx.Err() != nil {
+			return fmt.Errorf("stopped during %q: %w", c.name, context.Cause(ctx))
+		}
+	}
+	if o.only.MatchString("memory") {
+		fmt.Fprintln(os.Stderr, memoryTitle)
+		r.memory = f.memory(ctx)
+	}
+	r.loadAfter = load()
+	text := r.markdown()
+	fmt.Print(text)
+	if o.out != "" {
+		return insert(o.out, text)
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+// Package bulkhead_test holds what is true of the module as a whole.
+package bulkhead_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/seed-f5e3b97b/bulkhead"
+
+// layers orders the packages of the module: a package imports only packages of
+// a lower layer, and those beneath its own entry. The longest entry that is a
+// prefix of a package's path decides. ARCHITECTURE.md draws the same picture.
+var layers = map[string]int{
+	"cmd":   100,
+	"tests": 100,
+	"bench": 100,
+
+	// Adapters translate a command line or a protocol into calls of the engine
+	// or the container. Nobody but a command knows them.
+	"internal/cli":  90,
+	"internal/oci":  90,
+	"internal/shim": 90,
+
+	"internal/engine": 80,
+
+	"internal/boundary/container": 70,
+	"internal/boundary/gvisor":    70,
+	"internal/boundary/vm":        70,
+	// The suite and the in-memory boundary stand where a boundary stands.
+	"internal/boundary/boundarytest": 70,
+	"internal/boundary/fake":         70,
+
+	// The guest's agent runs workloads with the host's container code.
+	"internal/guest":     60,
+	"internal/container": 50,
+	"internal/qemu":      50,
+	"internal/image":     50,
+	"internal/network":   50,
+	"internal/idrange":   40,
+
+	"internal/launch": 30,
+	"internal/sys":    20,
+
+	"internal/leakcheck":      25,
+	"internal/boundary":       35,
+	"internal/workload":       0,
+	"internal/guest/protocol": 0,
+}
+
+// adapters are imported by commands only.
+var adapters = []string{"internal/cli", "internal/oci", "internal/shim"}
+
+// standardOnly are the packages that the guest agent and a later public API
+// share; they must not drag anything along.
+var standardOnly = []string{"internal/workload", "internal/guest/protocol"}
+
+// systemCallers may import golang.org/x/sys/unix: everybody else asks them, so
+// that what the project does to a machine is found in two places.
+var systemCallers = []string{"internal/sys", "internal/launch"}
+
+// systemCallersToo are the exceptions, each with its reason.
+var systemCallersToo = map[string]string{
+	"internal/container": "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
+}
+
+// lean are the commands that start once per workload and stay with it. The
+// packages below cost several times the memory and the start time of all that
+// these commands do.
+var (
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor"}
+	tooHeavy  = []string{"net/http", "html/template"}
+	heavyTree = []string{
+		"github.com/google/go-containerregistry",
+		"github.com/spf13/cobra",
+		"github.com/vishvananda/netlink",
+		"github.com/google/nftables",
+	}
+)
+
+// listed is what go list tells of one package.
+type listed struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Deps       []string
+}
+
+// name is the path below the module's, "" for packages of others.
+func (p listed) name() string {
+	after, ok := strings.CutPrefix(p.ImportPath, module+"/")
+	if !ok {
+		return ""
+	}
+	return after
+}
+
+// list returns the module's packages and everything that they need.
+func list(t *testing.T) map[string]listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	packages := map[string]listed{}
+	for d := json.NewDecoder(out); ; {
+		var p listed
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal("read go list:", err)
+		}
+		packages[p.ImportPath] = p
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal("go list:", err)
+	}
+	return packages
+}
+
+// entry is the longest of the layers' names that covers a package.
+func entry(name string) (string, bool) {
+	for n := name; n != ""; {
+		if _, ok := layers[n]; ok {
+			return n, true
+		}
+		i := strings.LastIndexByte(n, '/')
+		if i < 0 {
+			break
+		}
+		n = n[:i]
+	}
+	return "", false
+}
+
+// within reports whether a package is one of the trees or lies beneath one.
+func within(name string, trees []string) bool {
+	return slices.ContainsFunc(trees, func(tree string) bool {
+		return name == tree || strings.HasPrefix(name, tree+"/")
+	})
+}
+
+func TestImportDirections(t *testing.T) {
+	packages := list(t)
+	seen := 0
+	for _, p := range packages {
+		name := p.name()
+		if name == "" {
+			continue
+		}
+		seen++
+		from, ok := entry(name)
+		if !ok {
+			t.Errorf("%s is in no layer: add it to the table and to ARCHITECTURE.md", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			to := packages[path].name()
+			if to == "" {
+				continue
+			}
+			target, ok := entry(to)
+			if !ok || target == from {
+				continue // reported above, or of the same entry
+			}
+			if layers[target] >= layers[from] {
+				t.Errorf("%s imports %s: layer %d must not know layer %d", name, to, layers[from], layers[target])
+			}
+			if within(to, adapters) && !within(name, []string{"cmd", "tests"}) {
+				t.Errorf("%s imports %s: an adapter is known to commands only", name, to)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Fatal("go list named no package of the module")
+	}
+}
+
+func TestSharedWordsNeedOnlyTheStandardLibrary(t *testing.T) {
+	packages := list(t)
+	for _, p := range packages {
+		if !within(p.name(), standardOnly) {
+			continue
+		}
+		for _, path := range p.Deps {
+			if d := packages[path]; !d.Standard && !within(d.name(), standardOnly) {
+				t.Errorf("%s needs %s", p.name(), path)
+			}
+		}
+	}
+}
+
+func TestSystemCallsInFewPackages(t *testing.T) {
+	used := map[string]bool{}
+	for _, p := range list(t) {
+		name := p.name()
+		if name == "" || !slices.Contains(p.Imports, "golang.org/x/sys/unix") || within(name, systemCallers) {
+			continue
+		}
+		used[name] = true
+		if systemCallersToo[name] == "" {
+			t.Errorf("%s imports golang.org/x/sys/unix: add what it needs to internal/sys", name)
+		}
+	}
+	for name := range systemCallersToo {
+		if !used[name] {
+			t.Errorf("%s no longer imports golang.org/x/sys/unix: drop the exception", name)
+		}
+	}
+}
+
+func TestLeanCommands(t *testing.T) {
+	packages := list(t)
+	for _, command := range lean {
+		p, ok := packages[module+"/"+command]
+		if !ok {
+			t.Errorf("no command %s", command)
+			continue
+		}
+		for _, path := range p.Deps {
+			if slices.Contains(tooHeavy, path) || within(path, heavyTree) {
+				t.Errorf("%s needs %s, which it must not carry", command, path)
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"strings"
+)
+
+// rule excuses the skip of some tests on some machines. In the file:
+//
+//	PACKAGE TEST CONDITION REASON…
+//
+// PACKAGE is the end of an import path, TEST a pattern as in path.Match whose
+// parts are matched against the test's name and its subtests', CONDITION one of
+// those that machine knows, or "always".
+type rule struct {
+	pkg, test, condition, reason string
+}
+
+func parseRules(r io.Reader) ([]rule, error) {
+	known := machine()
+	var rules []rule
+	s := bufio.NewScanner(r)
+	for n := 1; s.Scan(); n++ {
+		line := strings.TrimSpace(s.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			return nil, fmt.Errorf("line %d: want package, test, condition and reason", n)
+		}
+		if _, ok := known[f[2]]; !ok {
+			return nil, fmt.Errorf("line %d: unknown condition %q", n, f[2])
+		}
+		if _, err := path.Match(f[1], ""); err != nil {
+			return nil, fmt.Errorf("line %d: test pattern %q: %w", n, f[1], err)
+		}
+		rules = append(rules, rule{f[0], f[1], f[2], strings.Join(f[3:], " ")})
+	}
+	return rules, s.Err()
+}
+
+// match finds a rule that excuses the skip of a test of a package.
+func match(rules []rule, conditions map[string]bool, pkg, test string) (rule, bool) {
+	for _, r := range rules {
+		if !conditions[r.condition] {
+			continue
+		}
+		if pkg != r.pkg && !strings.HasSuffix(pkg, "/"+r.pkg) {
+			continue
+		}
+		// A pattern for a test covers its subtests too.
+		for name := test; ; name = path.Dir(name) {
+			if ok, _ := path.Match(r.test, name); ok {
+				return r, true
+			}
+			if !strings.Contains(name, "/") {
+				break
+			}
+		}
+	}
+	return rule{}, false
+}
+
+// machine tells which conditions hold here. Each is something that the tests
+// cannot install for themselves.
+func machine() map[string]bool {
+	return map[string]bool{
+		"always":                true,
+		"short":                 os.Getenv("BULKHEAD_TIER") == "short",
+		"no-apparmor":           !yes("/sys/module/apparmor/parameters/enabled"),
+		"no-selinux":            !exists("/sys/fs/selinux/enforce"),
+		"no-pure-cgroup2":       !exists("/sys/fs/cgroup/cgroup.controllers"),
+		"pure-cgroup2":          exists("/sys/fs/cgroup/cgroup.controllers"),
+		"not-root":              os.Geteuid() != 0,
+		"no-cap-sys-resource":   !hasCapability(24),
+		"no-swap":               swapIsEmpty(),
+		"no-kvm":                !exists("/dev/kvm"),
+		"no-kernel-6.1":         !strings.HasPrefix(release(), "6.1."),
+		"no-docker":             !onPath("dockerd"),
+		"no-podman":             !onPath("podman"),
+		"no-runc":               !onPath("runc"),
+		"no-crun":               !onPath("crun"),
+		"no-libseccomp-headers": !exists("/usr/include/seccomp.h"),
+	}
+}
+
+func exists(file string) bool { _, err := os.Stat(file); return err == nil }
+
+func yes(file string) bool {
+	b, err := os.ReadFile(file)
+	return err == nil && bytes.HasPrefix(b, []byte("Y"))
+}
+
+func onPath(program string) bool { _, err := exec.LookPath(program); return err == nil }
+
+func release() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return string(b)
+}
+
+func swapIsEmpty() bool {
+	b, err := os.ReadFile("/proc/swaps")
+	return err == nil && bytes.Count(b, []byte("\n")) < 2
+}
+
+// hasCapability looks in the bounding set, which is what a test run as root
+// could have.
+func hasCapability(bit uint) bool {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		var set uint64
+		if _, err := fmt.Sscanf(line, "CapBnd: %x", &set); err == nil {
+			return set&(1<<bit) != 0
+		}
+	}
+	return false
+}
