@@ -30,6 +30,7 @@ type packageRun struct {
 	status  int // of the test binary; -1 while it runs
 	left    []string
 	leaks   bool // what was left is a failure
+	excuses excuses
 	verbose bool
 
 	started time.Time
@@ -42,6 +43,7 @@ type packageRun struct {
 type result struct {
 	count
 	report strings.Builder // failures and skips with their output
+	skips  []string        // names of the skipped tests
 	err    error
 }
 
@@ -105,6 +107,7 @@ func judge(r io.Reader, live io.Writer) (res result) {
 				res.passed++
 			case "skip":
 				res.skipped++
+				res.skips = append(res.skips, e.Test)
 				res.report.WriteString(text.String())
 			case "fail":
 				res.failed++
@@ -143,6 +146,11 @@ func (p *packageRun) finish(out io.Writer, total *count) {
 		reasons = append(reasons, "did not end")
 	case p.status != 0 && res.failed == 0:
 		reasons = append(reasons, fmt.Sprintf("exit status %d", p.status))
+	}
+	for _, test := range res.skips {
+		if !p.excuses.cover(p.name, test) {
+			reasons = append(reasons, "skip that tests/guest/skips does not allow: "+test)
+		}
 	}
 	if p.leaks {
 		for _, text := range p.left {

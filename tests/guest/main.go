@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -50,8 +51,8 @@ func (c *copies) Set(s string) error { *c = append(*c, s); return nil }
 
 const usage = `usage: tests/guest/run [flags] [package ...]
 
-Runs test packages (default ./internal/... ./cmd/...) inside a QEMU guest with
-Debian's kernel, pure cgroup v2 and AppArmor.
+Runs test packages (default ./tests/guest/probe ./internal/... ./cmd/...) inside
+a QEMU guest with Debian's kernel, pure cgroup v2 and AppArmor.
 
   tests/guest/run ./internal/container/...        only some packages
   tests/guest/run -test '^TestLimits$' ./internal/container
@@ -65,10 +66,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	var test string
 	var short bool
+	var repeat int
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	flags.StringVar(&test, "test", "", "run only the tests that match this `regexp`")
+	flags.IntVar(&repeat, "count", 1, "run each test this many times")
 	flags.BoolVar(&short, "short", false, "tell long tests to shorten")
 	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "limit for each package, or for the script")
 	flags.DurationVar(&o.boot, "boot", 3*time.Minute, "limit for booting")
@@ -89,12 +92,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	o.packages = flags.Args()
 	if len(o.packages) == 0 {
-		o.packages = []string{"./internal/...", "./cmd/..."}
+		o.packages = []string{"./tests/guest/probe", "./internal/...", "./cmd/..."}
 	}
 	// In this form the test binary marks its own lines for test2json.
 	o.testArgs = []string{"-test.v=test2json", "-test.timeout=" + o.timeout.String()}
 	if test != "" {
 		o.testArgs = append(o.testArgs, "-test.run="+test)
+	}
+	if repeat != 1 {
+		o.testArgs = append(o.testArgs, fmt.Sprintf("-test.count=%d", repeat))
 	}
 	if short {
 		o.testArgs = append(o.testArgs, "-test.short")
@@ -103,6 +109,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 }
 
 func main() {
+	// QEMU is told to die with the thread that started it.
+	runtime.LockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o, err := parse(os.Args[1:], os.Stderr)
@@ -153,12 +161,16 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 	}
 	phases.done(fmt.Sprintf("%d packages compiled", len(jobs)))
 
+	excuses, err := readExcuses("tests/guest/skips")
+	if err != nil {
+		return false, err
+	}
 	m := machine{options: o, image: image, dir: dir, disk: disk}
 	if o.shell {
 		return true, m.interact(ctx)
 	}
 	total := count{failed: failed}
-	s := stream{out: out, options: o, total: &total, jobs: jobs, phases: phases}
+	s := stream{out: out, options: o, total: &total, jobs: jobs, phases: phases, excuses: excuses}
 	if err := m.follow(ctx, &s); err != nil {
 		total.failed++
 		tail(out, filepath.Join(dir, "console.log"), 40)

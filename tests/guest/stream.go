@@ -26,10 +26,11 @@ const grace = 2 * time.Minute
 // Each state has a time limit; the guest's silence beyond it is a hang.
 type stream struct {
 	options
-	out    io.Writer
-	total  *count
-	jobs   []job
-	phases *phases
+	out     io.Writer
+	total   *count
+	jobs    []job
+	phases  *phases
+	excuses excuses
 
 	status  int         // of the last job
 	ended   int         // jobs that have ended
@@ -134,6 +135,7 @@ func (s *stream) exit(status int) {
 	s.current.status = status
 	s.current.left = s.left
 	s.current.leaks = s.leaks
+	s.current.excuses = s.excuses
 	s.current.finish(s.out, s.total)
 	s.current = nil
 }
