@@ -43,7 +43,8 @@ func prepareImage(ctx context.Context, o options) (string, error) {
 }
 
 // layOut fills tree with what the guest finds under /guest. A package that does
-// not compile is printed and counted; the others still run.
+// not compile, or commands that do not build, are printed and counted as
+// failures; the other packages still run.
 func layOut(ctx context.Context, o options, tree string, out io.Writer) (jobs []job, failed int, err error) {
 	for _, dir := range []string{"bin", "src", "results"} {
 		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
@@ -57,8 +58,10 @@ func layOut(ctx context.Context, o options, tree string, out io.Writer) (jobs []
 	if err := copySource(ctx, filepath.Join(tree, "src")); err != nil {
 		return nil, 0, err
 	}
+	unbuilt := 0
 	if err := buildCommands(ctx, filepath.Join(tree, "src", "bin")); err != nil {
-		return nil, 0, err
+		fmt.Fprintf(out, "FAIL  %v", err)
+		unbuilt = 1
 	}
 	mode := "jobs"
 	switch {
@@ -73,6 +76,7 @@ func layOut(ctx context.Context, o options, tree string, out io.Writer) (jobs []
 		if err != nil {
 			return nil, 0, err
 		}
+		failed += unbuilt
 		if mode == "jobs" && len(jobs)+failed == 0 {
 			return nil, 0, fmt.Errorf("no package with tests matches %s", strings.Join(o.packages, " "))
 		}
@@ -105,7 +109,7 @@ func layOut(ctx context.Context, o options, tree string, out io.Writer) (jobs []
 	if err != nil {
 		return nil, 0, err
 	}
-	return nil, 0, os.WriteFile(filepath.Join(tree, "script"), text, 0o755)
+	return nil, unbuilt, os.WriteFile(filepath.Join(tree, "script"), text, 0o755)
 }
 
 // copySource copies the files that git knows or would add.
@@ -196,11 +200,17 @@ func makeDisk(ctx context.Context, tree, disk string) error {
 	return os.RemoveAll(tree)
 }
 
-// copyResults copies what the guest left in /guest/results out of the disk.
+// copyResults copies the guest's directory /guest/results into dst.
 func copyResults(ctx context.Context, disk, dst string) error {
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
-	_, err := output(ctx, "debugfs", "-R", fmt.Sprintf("rdump /results %q", dst), disk)
-	return err
+	if _, err := output(ctx, "debugfs", "-R", fmt.Sprintf("rdump /results %q", dst), disk); err != nil {
+		return err
+	}
+	// debugfs ends with 0 whatever happened.
+	if _, err := os.Stat(filepath.Join(dst, "results")); err != nil {
+		return fmt.Errorf("copy the results from %s: %w", disk, err)
+	}
+	return nil
 }

@@ -79,7 +79,8 @@ func (m *machine) command(ctx context.Context, args []string) *exec.Cmd {
 
 // interact runs the guest with its console on the terminal.
 func (m *machine) interact(ctx context.Context) error {
-	args, err := m.args("stdio", false)
+	// With "mon:" Ctrl-C reaches the guest; Ctrl-A X ends QEMU.
+	args, err := m.args("mon:stdio", false)
 	if err != nil {
 		return err
 	}

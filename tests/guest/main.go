@@ -83,7 +83,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.script, "script", "", "run this `file` in the guest instead of tests")
 	flags.BoolVar(&o.shell, "shell", false, "an interactive shell in the guest instead of tests")
 	flags.Var(&o.copies, "copy", "put `source[:name]` in the guest as /guest/NAME; may be repeated")
-	flags.StringVar(&o.results, "results", "", "copy the guest's /guest/results to this `directory`")
+	flags.StringVar(&o.results, "results", "", "copy the guest's /guest/results into this `directory`")
 	flags.BoolVar(&o.leaks, "leaks", true, "fail a package that leaves processes, cgroups, mounts or links behind")
 	flags.BoolVar(&o.verbose, "v", false, "show the output of every test")
 	flags.BoolVar(&o.keep, "keep", false, "keep the console log and the job disk")
@@ -159,7 +159,7 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 	if err := makeDisk(ctx, filepath.Join(dir, "tree"), disk); err != nil {
 		return false, err
 	}
-	phases.done(fmt.Sprintf("%d packages compiled", len(jobs)))
+	phases.done(fmt.Sprintf("job disk, %d packages compiled", len(jobs)))
 
 	excuses, err := readExcuses("tests/guest/skips")
 	if err != nil {
@@ -184,7 +184,7 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 		}
 	}
 	if o.script != "" {
-		return s.status == 0, nil
+		return s.status == 0 && failed == 0, nil
 	}
 	fmt.Fprintln(out, total)
 	return total.failed == 0, nil
