@@ -97,7 +97,11 @@ func layOut(ctx context.Context, o options, tree string, out io.Writer) (jobs []
 		if !found {
 			name = filepath.Base(source)
 		}
-		if _, err := output(ctx, "cp", "-a", "--", source, filepath.Join(tree, name)); err != nil {
+		target := filepath.Join(tree, name)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return nil, 0, err
+		}
+		if _, err := output(ctx, "cp", "-a", "--", source, target); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,22 +130,5 @@ func TestExcuses(t *testing.T) {
 		if _, err := readExcuses(file); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
-	}
-}
-
-func TestMachineArguments(t *testing.T) {
-	for name, device := range map[string]string{"q35": "virtio-blk-pci,", "microvm": "virtio-blk-device,"} {
-		m := machine{options: options{machine: name, memory: "1G", cpus: 1}, image: "/i", dir: "/d", disk: "/d/j"}
-		args, err := m.args("file:/d/console.log", true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, device) }) {
-			t.Errorf("%s has no device %s: %q", name, device, args)
-		}
-	}
-	m := machine{options: options{machine: "abacus"}}
-	if _, err := m.args("stdio", false); err == nil {
-		t.Error("machine abacus was taken")
 	}
 }

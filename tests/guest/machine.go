@@ -23,20 +23,7 @@ type machine struct {
 
 // args returns QEMU's arguments. Software emulation is meant: the point is the
 // guest's kernel, and not every machine that has /dev/kvm can run it there.
-func (m *machine) args(console string, output bool) ([]string, error) {
-	// Each transport's devices have their own suffix, -pci or -device.
-	var board, suffix string
-	switch m.machine {
-	case "q35":
-		board, suffix = "q35", "-pci"
-	case "microvm":
-		// ACPI tells the guest where the devices are: Debian's kernel does not take
-		// that from its command line. Without the legacy timer and interrupt
-		// controller it hangs under emulation.
-		board, suffix = "microvm,pit=on,pic=on,rtc=on,acpi=on", "-device"
-	default:
-		return nil, fmt.Errorf("machine %q: want q35 or microvm", m.machine)
-	}
+func (m *machine) args(console string, output bool) []string {
 	kernelArgs := []string{
 		"console=ttyS0", "loglevel=5",
 		// Any kernel bug ends the run: QEMU exits instead of restarting.
@@ -45,7 +32,7 @@ func (m *machine) args(console string, output bool) ([]string, error) {
 		"cgroup_no_v1=all", "mitigations=off",
 	}
 	args := []string{
-		"-M", board, "-accel", "tcg,thread=multi", "-cpu", "max",
+		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
 		"-smp", strconv.Itoa(m.cpus), "-m", m.memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(m.image, "vmlinux"),
@@ -53,18 +40,18 @@ func (m *machine) args(console string, output bool) ([]string, error) {
 		"-append", strings.Join(kernelArgs, " "),
 		// What is written to the root disk lands in a temporary file.
 		"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + filepath.Join(m.image, "root.ext4"),
-		"-device", "virtio-blk" + suffix + ",drive=root,serial=root",
+		"-device", "virtio-blk-pci,drive=root,serial=root",
 		"-drive", "if=none,id=jobs,format=raw,cache=unsafe,file=" + m.disk,
-		"-device", "virtio-blk" + suffix + ",drive=jobs,serial=jobs",
-		"-device", "virtio-rng" + suffix,
+		"-device", "virtio-blk-pci,drive=jobs,serial=jobs",
+		"-device", "virtio-rng-pci",
 		"-serial", console,
 	}
 	if output {
-		args = append(args, "-device", "virtio-serial"+suffix,
+		args = append(args, "-device", "virtio-serial-pci",
 			"-chardev", "file,id=output,path=/dev/fd/3",
 			"-device", "virtserialport,chardev=output,name=guest.output")
 	}
-	return args, nil
+	return args
 }
 
 // command returns QEMU as a command whose temporary files lie in the run's
@@ -80,11 +67,7 @@ func (m *machine) command(ctx context.Context, args []string) *exec.Cmd {
 // interact runs the guest with its console on the terminal.
 func (m *machine) interact(ctx context.Context) error {
 	// With "mon:" Ctrl-C reaches the guest; Ctrl-A X ends QEMU.
-	args, err := m.args("mon:stdio", false)
-	if err != nil {
-		return err
-	}
-	cmd := m.command(ctx, args)
+	cmd := m.command(ctx, m.args("mon:stdio", false))
 	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
 	return cmd.Run()
 }
@@ -92,10 +75,6 @@ func (m *machine) interact(ctx context.Context) error {
 // follow runs the guest and feeds its output to s. It returns an error when the
 // guest ended or fell silent before it had done everything.
 func (m *machine) follow(ctx context.Context, s *stream) error {
-	args, err := m.args("file:"+filepath.Join(m.dir, "console.log"), true)
-	if err != nil {
-		return err
-	}
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return err
@@ -103,7 +82,7 @@ func (m *machine) follow(ctx context.Context, s *stream) error {
 	defer reader.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	cmd := m.command(ctx, args)
+	cmd := m.command(ctx, m.args("file:"+filepath.Join(m.dir, "console.log"), true))
 	cmd.ExtraFiles = []*os.File{writer}
 	err = cmd.Start()
 	writer.Close()

@@ -31,7 +31,6 @@ type options struct {
 	boot     time.Duration // until the guest reports that it is up
 	memory   string        // QEMU's -m
 	cpus     int
-	machine  string // QEMU's -M: q35 or microvm
 	kernel   string // flavour of Debian's kernel: amd64 or cloud-amd64
 	with     string // Debian packages in the guest beside the usual ones
 	script   string // run this file instead of tests
@@ -77,7 +76,6 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.boot, "boot", 3*time.Minute, "limit for booting")
 	flags.StringVar(&o.memory, "memory", "3G", "the guest's memory")
 	flags.IntVar(&o.cpus, "cpus", 2, "the guest's processors")
-	flags.StringVar(&o.machine, "machine", "q35", "QEMU machine: q35 or microvm")
 	flags.StringVar(&o.kernel, "kernel", "amd64", "flavour of Debian's kernel: amd64 or cloud-amd64")
 	flags.StringVar(&o.with, "with", "", "more Debian `packages` for the guest")
 	flags.StringVar(&o.script, "script", "", "run this `file` in the guest instead of tests")
