@@ -107,7 +107,11 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
 func (c *Container) finish(cfg *Config, p *planner) error {
 	var err error
 	if p.proc.listen != 0 {
-		if err := handListener(cfg.Listener, c.pidfd, c.running.Value(p.proc.listen), c.Pid); err != nil {
+		fd, err := unix.PidfdGetfd(c.pidfd, c.running.Value(p.proc.listen), 0)
+		if err != nil {
+			return fmt.Errorf("take over the seccomp listener: %w", err)
+		}
+		if err := cfg.Listener(os.NewFile(uintptr(fd), "seccomp listener"), c.Pid); err != nil {
 			return err
 		}
 	}
@@ -119,8 +123,13 @@ func (c *Container) finish(cfg *Config, p *planner) error {
 
 // kill ends a container whose creation failed late.
 func (c *Container) kill() {
-	unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
-	(&Process{pid: c.Pid, pidfd: c.pidfd}).reap()
+	unix.Kill(c.Pid, unix.SIGKILL)
+	if c.running != nil {
+		select {
+		case <-c.running.Exited():
+		case <-time.After(10 * time.Second): // detached: reap it here
+		}
+	}
 }
 
 // forget releases descriptors and removes the FIFOs of a failed Create.
@@ -257,11 +266,40 @@ func (c *Container) failure(index, errno uint64) error {
 
 // Wait waits for the first process. It is for the process that created the
 // container, not detached.
-func (c *Container) Wait(ctx context.Context) (workload.Exit, error) { return wait(ctx, c.running) }
+func (c *Container) Wait(ctx context.Context) (workload.Exit, error) {
+	if c.running == nil {
+		return workload.Exit{}, errors.New("another process created this container")
+	}
+	select {
+	case <-c.running.Exited():
+	case <-ctx.Done():
+		return workload.Exit{}, ctx.Err()
+	}
+	ws, err := c.running.Wait()
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	return exitOf(ws), nil
+}
+
+func exitOf(ws unix.WaitStatus) workload.Exit {
+	e := workload.Exit{Code: ws.ExitStatus(), At: time.Now().UTC()}
+	if ws.Signaled() {
+		e.Signal = int(ws.Signal())
+		e.Code = 128 + e.Signal
+	}
+	return e
+}
 
 // Signal sends sig to the first process. The error wraps
 // workload.ErrNotRunning when it has ended.
-func (c *Container) Signal(sig syscall.Signal) error { return signal(c.pidfd, sig) }
+func (c *Container) Signal(sig syscall.Signal) error {
+	err := unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) || c.pidfd < 0 {
+		return workload.ErrNotRunning
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
 
 // WriteProgram prints the program that Create would run.
 func WriteProgram(w io.Writer, cfg Config) error {

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 )
 
@@ -268,50 +268,27 @@ func (p *planner) planCgroup() error {
 	if p.cfg.Cgroup == nil {
 		return nil
 	}
-	var err error
-	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, p.cfg.Cgroup)
-	return err
-}
-
-// giveCgroup gives a program the descriptors by which a child joins a cgroup.
-func giveCgroup(g *launch.Program, m *cgroup.Manager) (tasks []launch.Slot, dir launch.Slot, err error) {
-	files, dirFile, err := m.Join()
+	tasks, dir, err := p.cfg.Cgroup.Join()
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
-	for i, f := range files {
+	for i, f := range tasks {
 		name := f.Name()
 		fd, err := takeFD(f)
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
-		tasks = append(tasks, g.Given("tasks"+itoa(i), fd, name))
+		p.tasks = append(p.tasks, p.prog.Given("tasks"+strconv.Itoa(i), fd, name))
 	}
-	if dirFile != nil {
-		name := dirFile.Name()
-		fd, err := takeFD(dirFile)
+	if dir != nil {
+		name := dir.Name()
+		fd, err := takeFD(dir)
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
-		dir = g.Given("cgroup", fd, name)
+		p.cgroupDir = p.prog.Given("cgroup", fd, name)
 	}
-	return tasks, dir, nil
-}
-
-// joinTasks joins the cgroup v1 hierarchies, each by one write.
-func joinTasks(g *launch.Program, tasks []launch.Slot) {
-	for i, t := range tasks {
-		why := ""
-		if i == 0 {
-			why = "join the cgroups, one hierarchy after the other"
-		}
-		g.Do(launch.Stage, launch.Write, why, launch.Use(t), launch.Str("0"), launch.Int(1))
-	}
-}
-
-func notDumpable(g *launch.Program) {
-	g.Do(launch.Stage, launch.Prctl, "our memory is not for the workload to read",
-		launch.Flag(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), launch.Int(0), launch.Int(0), launch.Int(0), launch.Int(0))
+	return nil
 }
 
 // takeFD duplicates the descriptor of f, close-on-exec, and closes f.
@@ -364,8 +341,15 @@ func (p *planner) planStage() {
 	g := p.prog
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroupDir, "a child to make the namespaces")
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", p.inherited()...)
-	notDumpable(g)
-	joinTasks(g, p.tasks)
+	g.Do(launch.Stage, launch.Prctl, "our memory is not for the workload to read",
+		launch.Flag(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), launch.Int(0), launch.Int(0), launch.Int(0), launch.Int(0))
+	for i, t := range p.tasks {
+		why := ""
+		if i == 0 {
+			why = "join the cgroups, one hierarchy after the other"
+		}
+		g.Do(launch.Stage, launch.Write, why, launch.Use(t), launch.Str("0"), launch.Int(1))
+	}
 	p.planUserNamespace()
 	for _, j := range p.ns.join {
 		if j.kind != specs.UserNamespace {
