@@ -1,0 +1,282 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/ocispec"
+)
+
+// store is the directory that holds what commands know of each other's
+// containers (--root):
+//
+//	ROOT/ID/              mode 0711; making it reserves the ID, its flock(2) is the lock
+//	ROOT/ID/config.json   the configuration as it was at create
+//	ROOT/ID/state.json    a record, replaced atomically
+//	ROOT/ID/…             what package container keeps
+//
+// It lies on a tmpfs by default, so a reboot forgets everything at once.
+type store struct{ root string }
+
+const defaultRoot = "/run/bulkhead-oci"
+
+const (
+	recordName = "state.json"
+	maxRecord  = 1 << 20 // bytes
+)
+
+// record is what is kept of one container, beside its configuration and what
+// package container keeps. It is written before anything is made, so that a
+// create that was killed can be cleaned up after.
+type record struct {
+	Version string    `json:"ociVersion"`
+	ID      string    `json:"id"`
+	Bundle  string    `json:"bundle"`
+	Rootfs  string    `json:"rootfs"`
+	Created time.Time `json:"created"`
+	Owner   int       `json:"owner"`            // user ID of whoever created it
+	Cgroup  string    `json:"cgroup,omitempty"` // path below each hierarchy
+}
+
+var (
+	errNotExist = errors.New("container does not exist")
+	errExist    = errors.New("container with given ID already exists")
+)
+
+// checkID accepts what is safe as a file name and in listings: letters,
+// digits, "_", "+", "-" and ".", but neither "." nor "..".
+func checkID(id string) error {
+	bad := id == "" || id == "." || id == ".." || len(id) > 255 ||
+		strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.") != ""
+	if bad {
+		return fmt.Errorf("invalid container ID %q: want letters, digits, \"_\", \"+\", \"-\", \".\"", id)
+	}
+	return nil
+}
+
+// entry is one locked container of the store.
+type entry struct {
+	dir  string
+	lock *os.File
+}
+
+// Close frees the lock.
+func (e *entry) Close() { e.lock.Close() }
+
+// unlock lets other commands work on the container.
+func (e *entry) unlock() { _ = syscall.Flock(int(e.lock.Fd()), syscall.LOCK_UN) }
+
+// relock waits for them. It fails with errNotExist if one has deleted the
+// container.
+func (e *entry) relock() error {
+	if err := flock(e.lock); err != nil {
+		return fmt.Errorf("lock %s: %w", e.dir, err)
+	}
+	return e.check()
+}
+
+// check finds out whether the container was deleted, and maybe created anew,
+// while this command waited for the lock.
+func (e *entry) check() error {
+	held, err := e.lock.Stat()
+	now, err2 := os.Lstat(e.dir)
+	if err != nil || err2 != nil || !os.SameFile(held, now) {
+		return errNotExist
+	}
+	return nil
+}
+
+// create reserves id. The directory lets others through (0711) but not look:
+// the container's root may be put together below it.
+func (s store) create(id string) (*entry, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	dir := filepath.Join(s.root, id)
+	switch err := os.Mkdir(dir, 0o711); {
+	case errors.Is(err, fs.ErrExist):
+		return nil, errExist
+	case err != nil:
+		return nil, fmt.Errorf("make the container's state: %w", err)
+	}
+	e, err := s.open(id)
+	if err != nil {
+		os.Remove(dir)
+		return nil, err
+	}
+	return e, nil
+}
+
+// open locks the container id and waits for commands that work on it.
+func (s store) open(id string) (*entry, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.root, id)
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock container %s: %w", id, err)
+	}
+	e := &entry{dir, f}
+	if err := e.check(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func flock(f *os.File) error {
+	for {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != syscall.EINTR {
+			return err
+		}
+	}
+}
+
+// box is a container as commands find it.
+type box struct {
+	record
+	spec *specs.Spec
+	// made is nil while the container is being created, and when that was cut
+	// short.
+	made *container.Container
+}
+
+// Close releases descriptors. The container goes on.
+func (b *box) Close() {
+	if b.made != nil {
+		b.made.Close()
+	}
+}
+
+// load finds a container without locking it: what is read is replaced
+// atomically.
+func (s store) load(id string) (*box, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	return loadDir(filepath.Join(s.root, id))
+}
+
+// loadDir returns errNotExist for a container whose creation has only begun.
+func loadDir(dir string) (*box, error) {
+	text, err := readBounded(filepath.Join(dir, recordName), maxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := new(box)
+	if err := json.Unmarshal(text, &b.record); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordName), err)
+	}
+	if b.spec, _, err = ocispec.Load(dir); err != nil {
+		return nil, err
+	}
+	if b.made, err = container.Open(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return b, nil
+}
+
+func readBounded(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("%s: larger than %d bytes", name, most)
+	}
+	return b, err
+}
+
+// save replaces the record.
+func (e *entry) save(r *record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return writeAtomically(filepath.Join(e.dir, recordName), b, 0o600)
+}
+
+// keepConfig stores the configuration's text.
+func (e *entry) keepConfig(text []byte) error {
+	return writeAtomically(filepath.Join(e.dir, ocispec.ConfigName), text, 0o600)
+}
+
+// remove deletes the container's state; its ID is free from then on.
+func (e *entry) remove() error {
+	// Renamed first, so that a removal cut short does not leave half a
+	// container under its ID. The name is none that checkID accepts.
+	gone := e.dir + "~deleted"
+	os.RemoveAll(gone)
+	if err := os.Rename(e.dir, gone); err != nil {
+		return fmt.Errorf("remove the container's state: %w", err)
+	}
+	return os.RemoveAll(gone)
+}
+
+// list returns the IDs in the store, in order. A default store that was never
+// used is empty; one that was named must exist.
+func (s store) list() ([]string, error) {
+	dir, err := os.ReadDir(s.root)
+	if errors.Is(err, fs.ErrNotExist) && s.root == defaultRoot {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, d := range dir {
+		if d.IsDir() && checkID(d.Name()) == nil {
+			ids = append(ids, d.Name())
+		}
+	}
+	return ids, nil
+}
+
+// writeAtomically gives name its new content whole or not at all.
+func writeAtomically(name string, content []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const config = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"cwd":"/","args":["sh"]},"linux":{}}`
+
+func TestCheckID(t *testing.T) {
+	for id, ok := range map[string]bool{
+		"a": true, "A_b+c-d.9": true, strings.Repeat("a", 255): true,
+		"": false, ".": false, "..": false, "a/b": false, "a b": false, "a~deleted": false, "é": false,
+		"\n": false, strings.Repeat("a", 256): false,
+	} {
+		if err := checkID(id); (err == nil) != ok {
+			t.Errorf("%q: got %v, want accepted: %v", id, err, ok)
+		}
+	}
+}
+
+func TestStoreLifecycle(t *testing.T) {
+	s := store{filepath.Join(t.TempDir(), "root")}
+	if _, err := s.open("one"); !errors.Is(err, errNotExist) {
+		t.Errorf("open before create: %v", err)
+	}
+	e, err := s.create("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.create("one"); !errors.Is(err, errExist) {
+		t.Errorf("second create: %v", err)
+	}
+	want := record{Version: "1.3.0", ID: "one", Created: time.Unix(1, 0).UTC(), Cgroup: "/c"}
+	if err := errors.Join(e.keepConfig([]byte(config)), e.save(&want)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.load("one")
+	if err != nil || got.record != want || got.spec.Process.Args[0] != "sh" {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if st, err := got.status(); err != nil || st != specs.StateCreating || got.pid(st) != 0 {
+		t.Errorf("a container that was never made is %s, %v", st, err)
+	}
+	if ids, err := s.list(); err != nil || len(ids) != 1 || ids[0] != "one" {
+		t.Errorf("list: %v, %v", ids, err)
+	}
+	if err := e.remove(); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	if left, _ := os.ReadDir(s.root); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := s.load("one"); !errors.Is(err, errNotExist) {
+		t.Errorf("load after remove: %v", err)
+	}
+}
+
+// A command that waited for the lock of a container that is deleted meanwhile
+// must not go on with what is no longer there.
+func TestOpenAfterRemoval(t *testing.T) {
+	s := store{t.TempDir()}
+	e, err := s.create("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		wg.Go(func() { _, errs[i] = s.open("one") })
+	}
+	if err := e.remove(); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	wg.Wait()
+	for _, err := range errs {
+		if !errors.Is(err, errNotExist) {
+			t.Errorf("got %v, want that it does not exist", err)
+		}
+	}
+}
+
+func TestCreateIsExclusive(t *testing.T) {
+	s := store{t.TempDir()}
+	var wg sync.WaitGroup
+	made := make([]bool, 16)
+	for i := range made {
+		wg.Go(func() {
+			e, err := s.create("one")
+			if err == nil {
+				made[i] = true
+				e.Close()
+			}
+		})
+	}
+	wg.Wait()
+	n := 0
+	for _, m := range made {
+		if m {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d commands created the same container", n)
+	}
+}
+
+func TestListOfMissingRoot(t *testing.T) {
+	if _, err := (store{filepath.Join(t.TempDir(), "none")}).list(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDamagedRecordIsAnError(t *testing.T) {
+	s := store{t.TempDir()}
+	e, err := s.create("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for _, text := range []string{"", "{", "[]", `{"id":1}`} {
+		if err := os.WriteFile(filepath.Join(e.dir, recordName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.load("one"); err == nil {
+			t.Errorf("%q was accepted", text)
+		}
+	}
+}
+
+func TestRecordKeepsItsForm(t *testing.T) {
+	b, err := json.Marshal(record{Version: "1.3.0", ID: "a", Bundle: "/b", Rootfs: "/b/r",
+		Created: time.Unix(0, 0).UTC(), Cgroup: "/c"})
+	want := `{"ociVersion":"1.3.0","id":"a","bundle":"/b","rootfs":"/b/r","created":"1970-01-01T00:00:00Z",` +
+		`"owner":0,"cgroup":"/c"}`
+	if err != nil || string(b) != want {
+		t.Errorf("got  %s, %v\nwant %s", b, err, want)
+	}
+}
+
+func TestWriteAtomicallyLeavesNothingOnFailure(t *testing.T) {
+	dir := t.TempDir()
+	target := filepath.Join(dir, "target")
+	if err := os.MkdirAll(filepath.Join(target, "in-the-way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeAtomically(target, []byte("x"), 0o600); err == nil {
+		t.Fatal("a directory was replaced")
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -1,0 +1,3 @@
+package main
+
+func runExec(c *command) (int, error) { return 0, nil }
