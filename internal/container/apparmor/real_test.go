@@ -38,7 +38,10 @@ func confine() error {
 	if _, err := f.Write(ExecLabel(DefaultName)); err != nil {
 		return err
 	}
-	return syscall.Exec("/proc/self/exe", []string{"inside"}, append(os.Environ(), stageEnv+"=inside"))
+	if err := os.Setenv(stageEnv, "inside"); err != nil {
+		return err
+	}
+	return syscall.Exec("/proc/self/exe", []string{"inside"}, os.Environ())
 }
 
 // inside prints what the profile permits, a line each.
@@ -62,7 +65,7 @@ func inside() {
 	report("write below /proc/sys", openToWrite("/proc/sys/kernel/core_pattern"))
 	report("write shm limits", openToWrite("/proc/sys/kernel/shmmax"))
 	report("write own proc directory", openToWrite("/proc/self/oom_score_adj"))
-	report("write below /sys", openToWrite("/sys/kernel/uevent_helper"))
+	report("write below /sys", openToWrite("/sys/module/apparmor/parameters/audit"))
 	_, err = os.ReadDir("/sys/kernel/security/apparmor")
 	report("read securityfs", err)
 	report("write a file of its own", os.WriteFile("/tmp/bulkhead-apparmor-test", []byte("x"), 0o600))
