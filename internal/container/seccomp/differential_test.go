@@ -45,11 +45,17 @@ func TestDefaultEqualsLibseccomp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// libseccomp adds its native architecture to the two of arm64, as we do.
+	arm, err := defaultFor(Conditions{Kernel: kernel61}, mustArch(t, specs.ArchAARCH64))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name    string
 		profile *specs.LinuxSeccomp
 		ours    bool
 	}{
+		{"arm64", arm, false},
 		{"moby", mobyProfile(t, nil), false},
 		{"moby all capabilities", mobyProfile(t, allCaps), false},
 		{"bulkhead", ours, true},

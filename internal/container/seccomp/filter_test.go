@@ -98,6 +98,96 @@ func TestDefaultSockets(t *testing.T) {
 	}
 }
 
+// TestAllowedWithoutArguments checks that no unconditional verdict depends on a
+// load of an argument, so that the kernel can work it out beforehand and skip
+// the program (kernel/seccomp.c:seccomp_is_const_allow).
+func TestAllowedWithoutArguments(t *testing.T) {
+	native := mustArch(t, specs.ArchX86_64)
+	s, err := defaultFor(Conditions{Kernel: kernel61}, native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := compile(s, native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := Filter{Insns: slices.Clone(f.Insns)}
+	for i := range bare.Insns {
+		if bare.Insns[i].Code == ldAbs && bare.Insns[i].K > offArch {
+			bare.Insns[i].Code = 0xffff // an error when it is reached
+		}
+	}
+	p, err := prepare(s, native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range p.arches {
+		calls, _, err := p.calls(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conditional := 0
+		for _, c := range calls {
+			got, err := bare.Run(Data{NR: c.nr, Arch: a.audit})
+			switch {
+			case len(c.rules[0].conds) > 0:
+				conditional++
+				if err == nil {
+					t.Errorf("%s on %s: got %s without a look at the arguments", SyscallName(a.audit, c.nr), a.name, got)
+				}
+			case err != nil || got != c.rules[0].verdict:
+				t.Errorf("%s on %s: got %s, %v, want %s", SyscallName(a.audit, c.nr), a.name, got, err, c.rules[0].verdict)
+			}
+		}
+		if conditional < 3 || len(calls) < 300 {
+			t.Errorf("%s: %d calls, %d conditional: the test checks too little", a.name, len(calls), conditional)
+		}
+	}
+}
+
+// TestLongJumps compiles a profile whose parts lie further apart than a
+// conditional jump reaches.
+func TestLongJumps(t *testing.T) {
+	native := mustArch(t, specs.ArchX86_64)
+	s := &specs.LinuxSeccomp{DefaultAction: specs.ActTrap, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}
+	actions := []specs.LinuxSeccompAction{specs.ActAllow, specs.ActLog, specs.ActErrno, specs.ActKillProcess, specs.ActTrace}
+	for i := range 300 {
+		s.Syscalls = append(s.Syscalls, specs.LinuxSyscall{
+			Names: []string{syscallName(i)}, Action: actions[i%len(actions)],
+			Args: []specs.LinuxSeccompArg{{Index: uint(i % 6), Op: specs.OpEqualTo, Value: uint64(i)}},
+		})
+	}
+	f, err := compile(s, native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Insns) < 1000 {
+		t.Errorf("%d instructions: too short for the test", len(f.Insns))
+	}
+	checked := 0
+	for _, name := range []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32} {
+		a := mustArch(t, name)
+		for i := range 300 {
+			nr, ok := a.number(i)
+			if !ok {
+				continue
+			}
+			checked++
+			d := Data{NR: nr, Arch: a.audit, Args: [6]uint64{1000, 1000, 1000, 1000, 1000, 1000}}
+			if got := run(t, f, d); got != Trap {
+				t.Errorf("%s %s: got %s for another argument, want trap", name, syscallName(i), got)
+			}
+			d.Args[i%6] = uint64(i)
+			if got, want := run(t, f, d), mustVerdict(t, actions[i%len(actions)], nil); got != want {
+				t.Errorf("%s %s: got %s, want %s", name, syscallName(i), got, want)
+			}
+		}
+	}
+	if checked < 500 {
+		t.Errorf("only %d calls checked", checked)
+	}
+}
+
 func TestDefaultFollowsConditions(t *testing.T) {
 	native := mustArch(t, specs.ArchX86_64)
 	for _, test := range []struct {
