@@ -7,11 +7,13 @@ import (
 	"math/bits"
 	"os"
 	"sort"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/apparmor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/nofile"
@@ -230,7 +232,7 @@ func (c *process) plan(g *launch.Program) error {
 		g.Do(launch.Init, launch.Read, "until started", launch.Use(c.start), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
 	}
 	if c.apparmor != 0 {
-		text := "exec " + c.spec.ApparmorProfile
+		text := string(apparmor.ExecLabel(c.spec.ApparmorProfile))
 		g.Do(launch.Init, launch.Write, "the AppArmor profile of the program", launch.Use(c.apparmor), launch.Str(text), launch.Int(len(text))).Wanting(len(text))
 	}
 	if len(c.filter.Insns) > 0 && c.spec.NoNewPrivileges && !c.filter.Listener {
@@ -245,16 +247,45 @@ func envArg(env []string) launch.Arg {
 	return a.Printed(fmt.Sprintf("[%d variables]", len(env)))
 }
 
+// ignoredSignals are those that this process ignores: its caller's doing (nohup)
+// or its own. proc_pid_status(5), SigIgn.
+func ignoredSignals() []unix.Signal {
+	b, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return nil
+	}
+	var mask uint64
+	for line := range strings.Lines(string(b)) {
+		if hex, ok := strings.CutPrefix(line, "SigIgn:"); ok {
+			mask, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		}
+	}
+	var out []unix.Signal
+	for n := range 31 { // the named ones
+		if mask&(1<<n) != 0 {
+			out = append(out, unix.Signal(n+1))
+		}
+	}
+	return out
+}
+
 // planSession starts a session, a keyring and the parent-death signal.
 func (c *process) planSession(g *launch.Program) {
 	g.Do(launch.Init, launch.Setsid, "")
+	for i, sig := range ignoredSignals() {
+		why := ""
+		if i == 0 {
+			why = "execve keeps what is ignored: the container begins with the defaults"
+		}
+		g.Do(launch.Init, launch.RtSigaction, why, launch.Flag(uintptr(sig), unix.SignalName(sig)), launch.Buf(make([]byte, 32), "{SIG_DFL}"), launch.Null(), launch.Int(8))
+	}
 	if c.keyring != "" {
 		g.Do(launch.Init, launch.Keyctl, "no keys of the host's session", launch.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"),
 			launch.Str(c.keyring)).Tolerating(unix.ENOSYS)
 	}
 	if c.spec.ApparmorProfile != "" {
 		c.apparmor = g.Slot("apparmor")
-		g.Do(launch.Init, launch.Openat, "while /proc is the host's (CVE-2025-52881)", launch.AtCWD(), launch.Str("/proc/thread-self/attr/apparmor/exec"),
+		g.Do(launch.Init, launch.Openat, "while /proc is the host's (CVE-2025-52881)", launch.AtCWD(), launch.Str(apparmor.ExecFile),
 			launch.Flag(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"), launch.Int(0)).To(c.apparmor)
 	}
 }
@@ -428,6 +459,11 @@ func checkProcess(s *specs.Process) error {
 		return fmt.Errorf("SELinux label %q is asked for, but SELinux is not enabled on this host", s.SelinuxLabel)
 	case s.SelinuxLabel != "":
 		return errors.New("SELinux labels are not supported yet")
+	}
+	if s.ApparmorProfile != "" {
+		if _, err := (apparmor.Host{}).Loaded(s.ApparmorProfile); err != nil {
+			return err
+		}
 	}
 	for _, e := range s.Env {
 		if strings.IndexByte(e, 0) >= 0 {

@@ -53,6 +53,7 @@ const (
 	SetMempolicy     Call = unix.SYS_SET_MEMPOLICY
 	Setdomainname    Call = unix.SYS_SETDOMAINNAME
 	Setgroups        Call = unix.SYS_SETGROUPS
+	RtSigaction      Call = unix.SYS_RT_SIGACTION
 	Sethostname      Call = unix.SYS_SETHOSTNAME
 	Setns            Call = unix.SYS_SETNS
 	Setresgid        Call = unix.SYS_SETRESGID
@@ -162,6 +163,8 @@ func (c Call) String() string {
 		return "setdomainname"
 	case Setgroups:
 		return "setgroups"
+	case RtSigaction:
+		return "rt_sigaction"
 	case Sethostname:
 		return "sethostname"
 	case Setns:

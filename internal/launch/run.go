@@ -227,17 +227,29 @@ func (x *execution) await(s *Step) error {
 	case err != nil:
 		return &StepError{Program: x.p.Name, Step: x.p.text(s), Why: s.Why, Err: err}
 	case errno != 0:
+		if s.reap {
+			// The child failed faster than its parent told of it. The parent's
+			// message is still to come, or it is the one that failed.
+			if pid, e, err := readRecord(int(x.m.values[x.p.statusRead])); err == nil && e == 0 {
+				x.adopt(int(pid))
+			}
+		}
 		return x.p.childFailed(value, errno)
 	}
 	if s.Save != 0 {
 		x.m.values[s.Save] = uintptr(value)
 	}
 	if s.reap {
-		x.mu.Lock()
-		x.children = append(x.children, int(value))
-		x.mu.Unlock()
+		x.adopt(int(value))
 	}
 	return nil
+}
+
+// adopt counts pid among the children to kill and reap when the program fails.
+func (x *execution) adopt(pid int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.children = append(x.children, pid)
 }
 
 // childFailed makes the error of the step that a failure record names.

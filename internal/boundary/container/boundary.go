@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/apparmor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -80,7 +81,7 @@ const (
 
 // Create makes the container of s.
 func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
-	cfg, err := b.config(s, p)
+	cfg, err := b.config(ctx, s, p)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 }
 
 // config is what Create and Explain have in common.
-func (Boundary) config(s workload.Spec, p boundary.Prepared) (container.Config, error) {
+func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared) (container.Config, error) {
 	v, err := kernel()
 	if err != nil {
 		return container.Config{}, err
@@ -123,9 +124,11 @@ func (Boundary) config(s workload.Spec, p boundary.Prepared) (container.Config, 
 	if err != nil {
 		return container.Config{}, err
 	}
-	if err := chooseAppArmor(s.Security, spec.Process); err != nil {
+	profile, err := apparmor.Host{}.Resolve(ctx, s.Security.AppArmor)
+	if err != nil {
 		return container.Config{}, err
 	}
+	spec.Process.ApparmorProfile = profile.Name
 	return container.Config{
 		ID: string(s.ID), Dir: filepath.Join(p.Dir, ownDirectory), Spec: spec, User: s.Process.User,
 		Layers:         &container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
@@ -143,16 +146,6 @@ func notice(to func(string), d seccomp.Denied) {
 		line += fmt.Sprintf(", and %d calls before it", d.Suppressed)
 	}
 	to(line)
-}
-
-// chooseAppArmor sets the profile of the container's processes: the default
-// one wherever the host enforces AppArmor.
-func chooseAppArmor(s workload.Security, p *specs.Process) error {
-	_, err := os.Stat("/sys/kernel/security/apparmor")
-	if err != nil && s.AppArmor != "" && s.AppArmor != "unconfined" {
-		return fmt.Errorf("%w: AppArmor profile %q: this host has no AppArmor", workload.ErrUnsupported, s.AppArmor)
-	}
-	return nil
 }
 
 // makeSources makes missing directories that -v names, as Docker does.
@@ -199,7 +192,7 @@ func (Boundary) Open(_ context.Context, id workload.ID, dir string) (boundary.In
 
 // Explain prints the launch program of s.
 func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) error {
-	cfg, err := b.config(s, p)
+	cfg, err := b.config(context.Background(), s, p)
 	if err != nil {
 		return err
 	}
