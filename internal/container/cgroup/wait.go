@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -78,22 +79,32 @@ func waitEvent(ctx context.Context, dir, line string) error {
 		return ignoreGone(err)
 	}
 	defer w.Close()
-	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(past) })
 	defer stop()
 	buf := make([]byte, 4096)
-	for {
+	for delay := 500 * time.Microsecond; ; delay *= 2 {
 		// The watch is in place before the look, so no change is missed.
 		if ok, err := holds(); ok || err != nil {
 			return err
 		}
-		if _, err := w.Read(buf); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		// The kernel reports a change at most every 10 ms (kernel/cgroup/cgroup.c,
+		// CGROUP_FILE_NOTIFY_MIN_INTV). For what happens sooner after the last
+		// one, there are a few looks before it relies on the report.
+		var until time.Time
+		if delay < 16*time.Millisecond {
+			until = time.Now().Add(delay)
+		}
+		w.SetReadDeadline(until)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if _, err := w.Read(buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
 }
+
+var past = time.Unix(1, 0)
 
 // watch returns a file that becomes readable when path is modified.
 func watch(path string) (*os.File, error) {
