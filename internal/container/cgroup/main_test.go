@@ -179,6 +179,28 @@ func (h *helper) line(t *testing.T) string {
 	return h.out.Text()
 }
 
+// startAs runs a helper outside of any cgroup of ours, as another user.
+func startAs(t *testing.T, uid uint32, name string, args ...string) *helper {
+	t.Helper()
+	h := &helper{cmd: exec.Command("/proc/self/exe", args...)}
+	h.cmd.Env = []string{helperEnv + "=" + name}
+	h.cmd.Dir = "/"
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := h.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.out, h.pipe = bufio.NewScanner(out), out
+	if err := h.cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	t.Cleanup(func() {
+		_ = h.cmd.Process.Kill()
+		_ = h.cmd.Wait()
+	})
+	return h
+}
+
 func (h *helper) wait(t *testing.T) syscall.WaitStatus {
 	t.Helper()
 	err := h.cmd.Wait()
