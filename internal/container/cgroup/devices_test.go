@@ -106,7 +106,7 @@ func TestDeviceProgramIsThePolicy(t *testing.T) {
 		return []*int64{nil, ptr(int64(0)), ptr(int64(1)), ptr(int64(5)), ptr(int64(1<<31 + 3))}[random.IntN(5)]
 	}
 	var good int
-	for range 3000 {
+	for range 1000 {
 		var rules []specs.LinuxDeviceCgroup
 		for range random.IntN(6) {
 			rules = append(rules, specs.LinuxDeviceCgroup{
@@ -121,7 +121,7 @@ func TestDeviceProgramIsThePolicy(t *testing.T) {
 		good++
 		checkProgram(t, p)
 	}
-	if good < 500 {
+	if good < 200 {
 		t.Errorf("only %d of the random policies were valid", good)
 	}
 }

@@ -216,7 +216,7 @@ func runHelper(name string) {
 	switch name {
 	case "sleep":
 		fmt.Println("ready")
-		select {}
+		sleepForever()
 	case "wait":
 		fmt.Println("ready")
 		bufio.NewReader(os.Stdin).ReadString('\n')
