@@ -386,3 +386,32 @@ func TestIOThrottleOfNoDevice(t *testing.T) {
 		}
 	})
 }
+
+// TestBufferedWritesAreCharged writes through the page cache, and has somebody
+// outside push the pages to the disk.
+func TestBufferedWritesAreCharged(t *testing.T) {
+	lay := native(t)
+	if !lay.onV2("io") || !lay.onV2("memory") {
+		t.Skipf("in mode %s nothing tells who dirtied a page (docs/limits.md)", lay.Mode)
+	}
+	major, _, file := disk(t)
+	if file == "" || major == 0 {
+		t.Skip("the temporary directory is not on a block device")
+	}
+	m := create(t, lay, "buffered", nil)
+	h := start(t, m, "write", file+".buffered")
+	if got := h.line(t); got != "written" {
+		t.Fatal(got)
+	}
+	f, err := os.Open(file + ".buffered")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := m.Stats(); err != nil || s.IO.WriteBytes < 4<<20 {
+		t.Errorf("after writing 4 MB: %+v, %v", s.IO, err)
+	}
+}
