@@ -463,3 +463,22 @@ func TestReadEvents(t *testing.T) {
 		t.Errorf("waitEvent: %v", err)
 	}
 }
+
+// TestWaitEndsWithTheCgroup removes a cgroup under somebody who relies on the
+// kernel's report by then.
+func TestWaitEndsWithTheCgroup(t *testing.T) {
+	lay := native(t)
+	if lay.V2 == "" {
+		t.Skip("no v2 hierarchy is mounted")
+	}
+	m := create(t, lay, "vanish", nil)
+	done := make(chan error)
+	go func() { done <- waitEvent(within(t), m.v2, "populated 1") }()
+	time.Sleep(200 * time.Millisecond)
+	if err := m.Destroy(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("waitEvent: %v", err)
+	}
+}

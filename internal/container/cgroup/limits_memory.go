@@ -18,8 +18,8 @@ const (
 // A swap limit counts memory and swap together, as in the runtime spec and in
 // Docker; v2 has it as swap alone, so it needs to know the memory limit. A
 // machine that does not account swap cannot enforce one: Docker drops the
-// limit with a warning, here it is an error unless it is -1. Limits.Swap of
-// Features tells beforehand.
+// limit with a warning, here it is an error unless it is -1. Probe tells
+// beforehand.
 func (d *demand) memory(m *specs.LinuxMemory) {
 	if m == nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -74,7 +75,7 @@ func waitEvent(ctx context.Context, dir, line string) error {
 	if ok, err := holds(); ok || err != nil {
 		return err
 	}
-	w, err := watch(dir + "/cgroup.events")
+	w, err := watch(dir, "cgroup.events")
 	if err != nil {
 		return ignoreGone(err)
 	}
@@ -82,7 +83,7 @@ func waitEvent(ctx context.Context, dir, line string) error {
 	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(past) })
 	defer stop()
 	buf := make([]byte, 4096)
-	for delay := 500 * time.Microsecond; ; delay *= 2 {
+	for delay := firstLook; ; delay *= 2 {
 		// The watch is in place before the look, so no change is missed.
 		if ok, err := holds(); ok || err != nil {
 			return err
@@ -104,18 +105,28 @@ func waitEvent(ctx context.Context, dir, line string) error {
 	}
 }
 
+// firstLook is the time to the first look that does not wait for a report.
+const firstLook = 500 * time.Microsecond
+
 var past = time.Unix(1, 0)
 
-// watch returns a file that becomes readable when path is modified.
-func watch(path string) (*os.File, error) {
+// watch returns a file that becomes readable when a file of a cgroup is
+// modified. It also becomes readable when a directory beside the cgroup, or
+// the cgroup, is removed: the files inside are then gone without a word.
+func watch(dir, file string) (*os.File, error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
 	w := os.NewFile(uintptr(fd), "inotify")
-	if _, err := syscall.InotifyAddWatch(fd, path, syscall.IN_MODIFY|syscall.IN_DELETE_SELF); err != nil {
-		w.Close()
-		return nil, &os.PathError{Op: "watch", Path: path, Err: err}
+	for _, x := range []struct {
+		path string
+		mask uint32
+	}{{path.Dir(dir), syscall.IN_DELETE | syscall.IN_ONLYDIR}, {dir + "/" + file, syscall.IN_MODIFY}} {
+		if _, err := syscall.InotifyAddWatch(fd, x.path, x.mask); err != nil {
+			w.Close()
+			return nil, &os.PathError{Op: "watch", Path: x.path, Err: err}
+		}
 	}
 	return w, nil
 }
