@@ -88,7 +88,7 @@ func (d *demand) bytes(name string, v *int64) int64 {
 // counts towards the memory limit, so a limit on it that is no smaller is in
 // force already.
 func (d *demand) kernelMemory(m *specs.LinuxMemory, total int64) {
-	kernel := d.bytes("kernel memory limit", m.Kernel)
+	kernel := d.bytes("kernel memory limit", m.Kernel) //nolint:staticcheck // deprecated, yet still asked for
 	if kernel > 0 && (total <= 0 || kernel < total) {
 		d.fail(&MissingError{"kernel memory limit", "kernel memory",
 			"Linux has none since 5.16; kernel memory counts towards the memory limit"})

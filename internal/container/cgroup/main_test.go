@@ -265,7 +265,7 @@ func runHelper(name string) {
 }
 
 func spin() {
-	for {
+	for { //nolint:staticcheck // that is what it is for
 	}
 }
 

@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -97,5 +96,5 @@ func expectMissing(t *testing.T, lay *Layout, err error, v1, v2 string) {
 		t.Errorf("%s exists in %s, yet: %v", name, dir, err)
 		return
 	}
-	t.Skip(fmt.Sprintf("this kernel lacks it, and says so: %v", err))
+	t.Skipf("this kernel lacks it, and says so: %v", err)
 }
