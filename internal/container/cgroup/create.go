@@ -142,10 +142,12 @@ func fillCpusetFile(mount, dir, file string) (string, error) {
 // directory, by enabling them in every ancestor that does not have them yet.
 // Those that only statistics want are enabled where that is possible.
 func (m *Manager) enable() error {
-	if kind, err := readFile(m.v2, "cgroup.type"); err != nil {
+	kind, err := readFile(m.v2, "cgroup.type")
+	if err != nil {
 		return err
-	} else if kind = strings.TrimSpace(kind); kind != "domain" {
-		return fmt.Errorf("%s is %q, not a domain: an ancestor is threaded or holds processes", m.v2, kind)
+	}
+	if kind = strings.TrimSpace(kind); kind != "domain" {
+		return fmt.Errorf("%s is %q, not a domain: an ancestor is threaded", m.v2, kind)
 	}
 	need := v2Needs(m.limits)
 	all := wanted(m.lay)
@@ -164,7 +166,7 @@ func (m *Manager) enable() error {
 	}
 	for i := 0; i < len(m.path); i++ {
 		if m.path[i] == '/' {
-			if err := enableIn(m.lay.V2+m.path[:i], all, need); err != nil {
+			if err := enableIn(m.lay.V2+m.path[:i], i == 0, all, need); err != nil {
 				return err
 			}
 		}
@@ -185,29 +187,58 @@ func missingFrom(controllers []string, have string) []string {
 
 // enableIn enables controllers for the children of one directory. need maps
 // those that must be enabled to the limit that asks for them.
-func enableIn(dir string, controllers []string, need map[string]string) error {
+//
+// Nothing is enabled in a cgroup with processes. For most controllers the
+// kernel refuses it anyway; for cpu and pids it would silently turn the cgroup
+// into the root of a threaded subtree, in which no process can be put into
+// ours.
+func enableIn(dir string, top bool, controllers []string, need map[string]string) error {
 	enabled, err := readFile(dir, "cgroup.subtree_control")
 	if err != nil {
 		return err
 	}
 	add := missingFrom(controllers, enabled)
-	if len(add) == 0 || writeFile(dir, "cgroup.subtree_control", "+"+strings.Join(add, " +")) == nil {
+	if len(add) == 0 {
+		return nil
+	}
+	offered, err := readFile(dir, "cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	for _, c := range missingFrom(add, offered) {
+		if limit, ok := need[c]; ok {
+			return &MissingError{limit, c, "it was not handed down to " + dir}
+		}
+		add = slices.DeleteFunc(add, func(x string) bool { return x == c })
+	}
+	if len(add) == 0 {
+		return nil
+	}
+	members := ""
+	if !top {
+		if members, err = readFile(dir, "cgroup.procs"); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+			return err
+		}
+	}
+	if members == "" {
+		err = writeFile(dir, "cgroup.subtree_control", "+"+strings.Join(add, " +"))
+	} else {
+		err = &os.PathError{Op: "enable controllers in", Path: dir, Err: syscall.EBUSY}
+	}
+	if err == nil {
 		return nil
 	}
 	for _, c := range add {
-		err := writeFile(dir, "cgroup.subtree_control", "+"+c)
-		limit, needed := need[c]
+		limit, ok := need[c]
 		switch {
-		case err == nil || !needed:
-		case errors.Is(err, syscall.EBUSY):
+		case !ok:
+		case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EOPNOTSUPP):
 			return &MissingError{limit, c, "processes live in " + dir + ", which v2 forbids above limited cgroups"}
-		case errors.Is(err, os.ErrNotExist):
-			return &MissingError{limit, c, "it was not handed down to " + dir}
 		default:
 			return &MissingError{limit, c, noAccess(err).Error()}
 		}
 	}
-	return nil
+	return nil // only statistics are the poorer for it
 }
 
 // checkEmpty refuses a directory that was there before and is in use.

@@ -92,8 +92,7 @@ func (p devicePolicy) sorted() []deviceException {
 
 const (
 	deviceLimit = "device rules"
-	// maxDeviceRules bounds the eBPF program, which the verifier limits to a
-	// million instructions for root and 4096 for others.
+	// maxDeviceRules bounds the eBPF program and the time to verify it.
 	maxDeviceRules = 512
 )
 

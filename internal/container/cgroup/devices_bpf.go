@@ -31,12 +31,12 @@ const (
 // Opcodes, linux/bpf_common.h and linux/bpf.h.
 const (
 	opLoadWord = 0x61 // BPF_LDX | BPF_MEM | BPF_W
-	opMovReg   = 0xbf // BPF_ALU64 | BPF_MOV | BPF_X
-	opMovImm   = 0xb7 // BPF_ALU64 | BPF_MOV | BPF_K
-	opAndImm   = 0x57 // BPF_ALU64 | BPF_AND | BPF_K
-	opRshImm   = 0x77 // BPF_ALU64 | BPF_RSH | BPF_K
+	opMovReg   = 0xbc // BPF_ALU | BPF_MOV | BPF_X, 32 bits
+	opMovImm   = 0xb4 // BPF_ALU | BPF_MOV | BPF_K
+	opAndImm   = 0x54 // BPF_ALU | BPF_AND | BPF_K
+	opXorImm   = 0xa4 // BPF_ALU | BPF_XOR | BPF_K
+	opRshImm   = 0x74 // BPF_ALU | BPF_RSH | BPF_K
 	opJneImm   = 0x55 // BPF_JMP | BPF_JNE | BPF_K
-	opJne32Imm = 0x56 // BPF_JMP32 | BPF_JNE | BPF_K
 	opJeqImm   = 0x15 // BPF_JMP | BPF_JEQ | BPF_K
 	opExit     = 0x95 // BPF_JMP | BPF_EXIT
 )
@@ -70,31 +70,31 @@ func (p devicePolicy) program() []sys.BPFInstruction {
 
 // block returns the instructions that end the program with the opposite of
 // the default when the exception applies, and fall through when it does not.
+//
+// Numbers are compared in a copy, by exclusive or. Comparing the register
+// itself would let the verifier learn its value and walk the rest of the
+// program once for each value: quadratic, and 500 exceptions exceed its limit.
 func (e deviceException) block(allow bool) []sys.BPFInstruction {
-	kind := int32(2) // BPF_DEVCG_DEV_CHAR
+	kind := uint32(2) // BPF_DEVCG_DEV_CHAR
 	if e.kind == 'b' {
 		kind = 1 // BPF_DEVCG_DEV_BLOCK
 	}
-	b := []sys.BPFInstruction{{Code: opJneImm, Dst: r2, Imm: kind}}
+	b := unlessEqual(r2, kind)
 	if e.access != accessAll {
-		b = append(b, sys.BPFInstruction{Code: opMovReg, Dst: r6, Src: r3})
+		mask, skip := accessAll&^e.access, uint8(opJneImm)
 		if allow {
-			b = append(b,
-				sys.BPFInstruction{Code: opAndImm, Dst: r6, Imm: int32(e.access)},
-				sys.BPFInstruction{Code: opJeqImm, Dst: r6, Imm: 0})
-		} else {
-			b = append(b,
-				sys.BPFInstruction{Code: opAndImm, Dst: r6, Imm: int32(accessAll &^ e.access)},
-				sys.BPFInstruction{Code: opJneImm, Dst: r6, Imm: 0})
+			mask, skip = e.access, opJeqImm
 		}
+		b = append(b,
+			sys.BPFInstruction{Code: opMovReg, Dst: r6, Src: r3},
+			sys.BPFInstruction{Code: opAndImm, Dst: r6, Imm: int32(mask)},
+			sys.BPFInstruction{Code: skip, Dst: r6})
 	}
-	// 32-bit comparisons: a major or minor above 2^31 would otherwise be
-	// sign-extended and never match.
 	if e.major != wildcard {
-		b = append(b, sys.BPFInstruction{Code: opJne32Imm, Dst: r4, Imm: int32(uint32(e.major))})
+		b = append(b, unlessEqual(r4, uint32(e.major))...)
 	}
 	if e.minor != wildcard {
-		b = append(b, sys.BPFInstruction{Code: opJne32Imm, Dst: r5, Imm: int32(uint32(e.minor))})
+		b = append(b, unlessEqual(r5, uint32(e.minor))...)
 	}
 	verdict := int32(1)
 	if allow {
@@ -104,12 +104,20 @@ func (e deviceException) block(allow bool) []sys.BPFInstruction {
 		sys.BPFInstruction{Code: opMovImm, Dst: r0, Imm: verdict},
 		sys.BPFInstruction{Code: opExit})
 	for i := range b {
-		switch b[i].Code {
-		case opJneImm, opJne32Imm, opJeqImm:
+		if b[i].Code == opJneImm || b[i].Code == opJeqImm {
 			b[i].Offset = int16(len(b) - i - 1)
 		}
 	}
 	return b
+}
+
+// unlessEqual jumps, to where block says, unless a register has a value.
+func unlessEqual(register uint8, value uint32) []sys.BPFInstruction {
+	return []sys.BPFInstruction{
+		{Code: opMovReg, Dst: r6, Src: register},
+		{Code: opXorImm, Dst: r6, Imm: int32(value)},
+		{Code: opJneImm, Dst: r6},
+	}
 }
 
 // attach puts the policy in force on a v2 cgroup and replaces the one that

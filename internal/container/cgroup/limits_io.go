@@ -167,7 +167,7 @@ func (d *demand) hugepages(list []specs.LinuxHugepageLimit) {
 	if len(list) == 0 {
 		return
 	}
-	sizes := cgroups.HugePageSizes()
+	sizes := hugePageSizes()
 	d.add("huge page limit", "hugetlb", "hugetlb", func(l *limit) {
 		for _, h := range list {
 			if !slices.Contains(sizes, h.Pagesize) {
@@ -178,3 +178,6 @@ func (d *demand) hugepages(list []specs.LinuxHugepageLimit) {
 		}
 	})
 }
+
+// hugePageSizes returns this machine's, such as "2MB".
+func hugePageSizes() []string { return cgroups.HugePageSizes() }

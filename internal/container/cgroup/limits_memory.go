@@ -18,8 +18,8 @@ const (
 // A swap limit counts memory and swap together, as in the runtime spec and in
 // Docker; v2 has it as swap alone, so it needs to know the memory limit. A
 // machine that does not account swap cannot enforce one: Docker drops the
-// limit with a warning, here it is an error unless it is -1. Limits.Swap of
-// Features tells beforehand.
+// limit with a warning, here it is an error unless it is -1. Probe tells
+// beforehand.
 func (d *demand) memory(m *specs.LinuxMemory) {
 	if m == nil {
 		return
@@ -88,7 +88,7 @@ func (d *demand) bytes(name string, v *int64) int64 {
 // counts towards the memory limit, so a limit on it that is no smaller is in
 // force already.
 func (d *demand) kernelMemory(m *specs.LinuxMemory, total int64) {
-	kernel := d.bytes("kernel memory limit", m.Kernel)
+	kernel := d.bytes("kernel memory limit", m.Kernel) //nolint:staticcheck // deprecated, yet still asked for
 	if kernel > 0 && (total <= 0 || kernel < total) {
 		d.fail(&MissingError{"kernel memory limit", "kernel memory",
 			"Linux has none since 5.16; kernel memory counts towards the memory limit"})

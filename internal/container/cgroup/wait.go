@@ -2,8 +2,10 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -73,38 +75,58 @@ func waitEvent(ctx context.Context, dir, line string) error {
 	if ok, err := holds(); ok || err != nil {
 		return err
 	}
-	w, err := watch(dir + "/cgroup.events")
+	w, err := watch(dir, "cgroup.events")
 	if err != nil {
 		return ignoreGone(err)
 	}
 	defer w.Close()
-	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(past) })
 	defer stop()
 	buf := make([]byte, 4096)
-	for {
+	for delay := firstLook; ; delay *= 2 {
 		// The watch is in place before the look, so no change is missed.
 		if ok, err := holds(); ok || err != nil {
 			return err
 		}
-		if _, err := w.Read(buf); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		// The kernel reports a change at most every 10 ms (kernel/cgroup/cgroup.c,
+		// CGROUP_FILE_NOTIFY_MIN_INTV). For what happens sooner after the last
+		// one, there are a few looks before it relies on the report.
+		var until time.Time
+		if delay < 16*time.Millisecond {
+			until = time.Now().Add(delay)
+		}
+		w.SetReadDeadline(until)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if _, err := w.Read(buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
 }
 
-// watch returns a file that becomes readable when path is modified.
-func watch(path string) (*os.File, error) {
+// firstLook is the time to the first look that does not wait for a report.
+const firstLook = 500 * time.Microsecond
+
+var past = time.Unix(1, 0)
+
+// watch returns a file that becomes readable when a file of a cgroup is
+// modified. It also becomes readable when a directory beside the cgroup, or
+// the cgroup, is removed: the files inside are then gone without a word.
+func watch(dir, file string) (*os.File, error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
 	w := os.NewFile(uintptr(fd), "inotify")
-	if _, err := syscall.InotifyAddWatch(fd, path, syscall.IN_MODIFY|syscall.IN_DELETE_SELF); err != nil {
-		w.Close()
-		return nil, &os.PathError{Op: "watch", Path: path, Err: err}
+	for _, x := range []struct {
+		path string
+		mask uint32
+	}{{path.Dir(dir), syscall.IN_DELETE | syscall.IN_ONLYDIR}, {dir + "/" + file, syscall.IN_MODIFY}} {
+		if _, err := syscall.InotifyAddWatch(fd, x.path, x.mask); err != nil {
+			w.Close()
+			return nil, &os.PathError{Op: "watch", Path: x.path, Err: err}
+		}
 	}
 	return w, nil
 }

@@ -1,0 +1,72 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Features says what limits this machine can enforce, for callers that choose
+// a default instead of asking for a certain limit.
+type Features struct {
+	Mode        Mode
+	Controllers []string // v2 names: "io" stands for v1's blkio too
+	// Swap says that swap is accounted, so that memory and swap together can
+	// be limited.
+	Swap bool
+}
+
+// Probe finds out. It changes nothing.
+func Probe(o Options) (Features, error) {
+	lay := o.Layout
+	if lay == nil {
+		var err error
+		if lay, err = Detect(); err != nil {
+			return Features{}, err
+		}
+	}
+	f := Features{Mode: lay.Mode}
+	for _, c := range []string{"cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma", "devices", "freezer"} {
+		v1 := c
+		if c == "io" {
+			v1 = "blkio"
+		}
+		_, onV1 := lay.onV1(v1)
+		core := lay.V2 != "" && (c == "devices" || c == "freezer")
+		if onV1 || lay.onV2(c) || core {
+			f.Controllers = append(f.Controllers, c)
+		}
+	}
+	if h, ok := lay.onV1("memory"); ok {
+		f.Swap = exists(h.Mount, "memory.memsw.limit_in_bytes")
+		return f, nil
+	}
+	if !slices.Contains(f.Controllers, "memory") {
+		return f, nil
+	}
+	var err error
+	f.Swap, err = swapAccounted(lay.V2)
+	return f, err
+}
+
+// swapAccounted finds out for v2, whose root cgroup has no memory.swap.max.
+// Any other cgroup with the memory controller tells; without one the kernel's
+// command line does, and that it supports swap at all.
+func swapAccounted(mount string) (bool, error) {
+	entries, err := os.ReadDir(mount)
+	if err != nil {
+		return false, fmt.Errorf("find out about swap accounting: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && exists(mount+"/"+e.Name(), "memory.max") {
+			return exists(mount+"/"+e.Name(), "memory.swap.max"), nil
+		}
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return false, fmt.Errorf("find out about swap accounting: %w", err)
+	}
+	off := slices.Contains(strings.Fields(string(line)), "swapaccount=0")
+	return !off && exists("/proc", "swaps"), nil
+}
