@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -138,6 +139,9 @@ func copySource(ctx context.Context, dst string) error {
 
 // buildCommands builds the commands, which the guest has on its PATH.
 func buildCommands(ctx context.Context, dst string) error {
+	if _, err := os.Stat("cmd"); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	list, err := output(ctx, "go", "list", "-e", "-f", "{{.ImportPath}}", "./cmd/...")
 	if err != nil || list == "" {
 		return err
