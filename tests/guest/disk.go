@@ -142,6 +142,10 @@ func buildCommands(ctx context.Context, dst string) error {
 	if _, err := os.Stat("cmd"); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	list, err := output(ctx, "go", "list", "-e", "-f", "{{.ImportPath}}", "./cmd/...")
+	if err != nil || list == "" {
+		return err
+	}
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
