@@ -46,7 +46,11 @@ const (
 // workload.ErrCommandNotFound or workload.ErrNotExecutable is about the
 // program to run.
 func Create(ctx context.Context, cfg Config) (*Container, error) {
-	p, err := newPlanner(&cfg, readFacts())
+	f, err := readFacts()
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPlanner(&cfg, f)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +269,11 @@ func (c *Container) Signal(sig syscall.Signal) error { return signal(c.pidfd, si
 
 // WriteProgram prints the program that Create would run.
 func WriteProgram(w io.Writer, cfg Config) error {
-	p, err := newPlanner(&cfg, readFacts())
+	f, err := readFacts()
+	if err != nil {
+		return err
+	}
+	p, err := newPlanner(&cfg, f)
 	if err != nil {
 		return err
 	}

@@ -187,7 +187,12 @@ func TestOldKernelWays(t *testing.T) {
 	r, w, _ := os.Pipe()
 	cfg := Config{ID: "old", Dir: t.TempDir(), Spec: testSpec("sh", "-c", "cat /proc/self/status | grep ^Pid; mount | grep ' / '; touch /x && stat -c %u /x"), Layers: layersOf(t, root, testBase)}
 	cfg.Stdio = [3]*os.File{nil, w, w}
-	p, err := newPlanner(&cfg, facts{})
+	f, err := readFacts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.overlayFDs, f.procPidns = false, false
+	p, err := newPlanner(&cfg, f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,13 +34,14 @@ type ExecConfig struct {
 
 // execPlanner builds the program that runs a process in a container.
 type execPlanner struct {
-	cfg  *ExecConfig
-	c    *Container
-	prog *launch.Program
-	ids  idMap
-	view view
-	proc process
-	held []int
+	cfg   *ExecConfig
+	facts facts
+	c     *Container
+	prog  *launch.Program
+	ids   idMap
+	view  view
+	proc  process
+	held  []int
 
 	status, tell, goRead, goAt, target, stage, first, pidfd, cgroupDir, master launch.Slot
 	tasks                                                                      []launch.Slot
@@ -52,7 +53,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 	if s := c.Status(); s != workload.Running && s != workload.Created {
 		return nil, workload.ErrNotRunning
 	}
-	p := &execPlanner{cfg: &cfg, c: c, prog: launch.New("exec")}
+	p := &execPlanner{cfg: &cfg, facts: execFacts(), c: c, prog: launch.New("exec")}
 	defer p.release()
 	if err := p.plan(); err != nil {
 		p.prog.Close()
@@ -85,7 +86,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 
 // WriteExecProgram prints the program that Exec would run.
 func (c *Container) writeExecProgram(cfg ExecConfig) (*launch.Program, error) {
-	p := &execPlanner{cfg: &cfg, c: c, prog: launch.New("exec")}
+	p := &execPlanner{cfg: &cfg, facts: execFacts(), c: c, prog: launch.New("exec")}
 	defer p.release()
 	err := p.plan()
 	return p.prog, err
@@ -122,7 +123,7 @@ func (p *execPlanner) plan() error {
 		return err
 	}
 	p.planJoin()
-	if err := planLimits(g, p.cfg.Process, p.first); err != nil {
+	if err := planLimits(g, p.proc.facts, p.cfg.Process, p.first); err != nil {
 		return err
 	}
 	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(p.goAt), launch.Str("."), launch.Int(1)).Wanting(1)
@@ -186,7 +187,7 @@ func gone(pidfd int, err error) error {
 
 func (p *execPlanner) prepare() error {
 	c, cfg := &p.proc, p.cfg
-	*c = process{spec: cfg.Process, ids: p.ids, env: cfg.Process.Env, tell: p.tell, killed: cfg.KillWithParent, preserve: cfg.PreserveFDs}
+	*c = process{spec: cfg.Process, facts: p.facts, ids: p.ids, env: cfg.Process.Env, tell: p.tell, killed: cfg.KillWithParent, preserve: cfg.PreserveFDs}
 	if err := checkProcess(cfg.Process); err != nil {
 		return err
 	}

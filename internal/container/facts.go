@@ -1,7 +1,15 @@
 package container
 
 import (
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/nofile"
 )
 
 // facts are the abilities of the running kernel that are younger than the
@@ -14,14 +22,73 @@ type facts struct {
 	// procPidns: proc takes its pid namespace by descriptor (Linux 6.17).
 	// Otherwise a child inside the namespace makes the mount.
 	procPidns bool
+	// lastCapability is the highest one that the kernel knows.
+	lastCapability int
+	// ignored are the signals that this process ignores: its caller's doing
+	// (nohup) or its own.
+	ignored []unix.Signal
+	// softFiles and hardFiles are RLIMIT_NOFILE as this program was started
+	// with; 0 if unknown.
+	softFiles, hardFiles uint64
+	// cgroups are the hierarchies that are mounted.
+	cgroups *cgroup.Layout
+	// host opens a directory of the host for looking.
+	host func(dir string) (dirTree, error)
 }
 
 // readFacts asks the kernel.
-func readFacts() facts {
+func readFacts() (facts, error) {
+	f := execFacts()
+	f.overlayFDs = takesFD("overlay", "lowerdir+", "/")
+	f.procPidns = takesFD("proc", "pidns", "/proc/self/ns/pid")
+	var err error
+	f.cgroups, err = cgroup.Detect()
+	return f, err
+}
+
+// execFacts are those that exec needs.
+func execFacts() facts {
 	return facts{
-		overlayFDs: takesFD("overlay", "lowerdir+", "/"),
-		procPidns:  takesFD("proc", "pidns", "/proc/self/ns/pid"),
+		lastCapability: lastCapability(), ignored: ignoredSignals(), softFiles: nofile.Soft, hardFiles: nofile.Hard, host: openTree,
 	}
+}
+
+// openTree opens a directory, or a file, for looking.
+func openTree(dir string) (dirTree, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return dirTree{}, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return dirTree{fd, dir}, nil
+}
+
+// ignoredSignals reads the field SigIgn of proc_pid_status(5).
+func ignoredSignals() []unix.Signal {
+	b, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return nil
+	}
+	var mask uint64
+	for line := range strings.Lines(string(b)) {
+		if hex, ok := strings.CutPrefix(line, "SigIgn:"); ok {
+			mask, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		}
+	}
+	var out []unix.Signal
+	for n := range 31 { // the named ones
+		if mask&(1<<n) != 0 {
+			out = append(out, unix.Signal(n+1))
+		}
+	}
+	return out
+}
+
+// lastCapability asks for the bounding set until there is no such capability.
+func lastCapability() int {
+	return sort.Search(64, func(n int) bool {
+		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)
+		return err != nil
+	}) - 1
 }
 
 // takesFD reports whether a file system knows an option and takes it by

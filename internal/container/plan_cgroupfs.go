@@ -7,17 +7,13 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 )
 
 // planCgroupMount makes what a mount of type cgroup shows: on pure v2 the
 // hierarchy, otherwise a tmpfs that planCgroupFiles fills.
 func (p *planner) planCgroupMount(m *plannedMount) error {
-	lay, err := cgroup.Detect()
-	if err != nil {
-		return err
-	}
+	lay := p.facts.cgroups
 	if len(lay.V1) > 0 {
 		// It cannot be written to at the end like other mounts, for the
 		// hierarchies in it have to be attached first.
@@ -33,10 +29,7 @@ func (p *planner) planCgroupMount(m *plannedMount) error {
 // planCgroupFiles mounts each v1 hierarchy, and v2 beside them, in the tmpfs
 // at loc.
 func (p *planner) planCgroupFiles(m *plannedMount, loc location) error {
-	lay, err := cgroup.Detect()
-	if err != nil {
-		return err
-	}
+	lay := p.facts.cgroups
 	if len(lay.V1) == 0 {
 		return nil
 	}

@@ -84,12 +84,12 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 
 // hostTree opens a directory of the host for looking.
 func (p *planner) hostTree(dir string) (tree, error) {
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	t, err := p.facts.host(dir)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		return nil, err
 	}
-	p.held = append(p.held, fd)
-	return dirTree{fd, dir}, nil
+	p.held = append(p.held, t.fd)
+	return t, nil
 }
 
 func (p *planner) lookAtSource(pm *plannedMount) error {

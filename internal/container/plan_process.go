@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
-	"sort"
-	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -16,12 +14,12 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/apparmor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
-	"github.com/seed-f5e3b97b/bulkhead/internal/sys/nofile"
 )
 
 // process is what a process of the runtime spec comes to: numbers, not names.
 type process struct {
 	spec     *specs.Process
+	facts    facts
 	ids      idMap
 	uid, gid uint32
 	groups   []uint32
@@ -43,7 +41,7 @@ type process struct {
 
 // planLimits sets what only the host may set on a child: resource limits that
 // may be raised, the out-of-memory score, scheduling.
-func planLimits(g *launch.Program, spec *specs.Process, pid launch.Slot) error {
+func planLimits(g *launch.Program, f facts, spec *specs.Process, pid launch.Slot) error {
 	if spec.OOMScoreAdj != nil {
 		n := *spec.OOMScoreAdj
 		if n < -1000 || n > 1000 {
@@ -52,9 +50,9 @@ func planLimits(g *launch.Program, spec *specs.Process, pid launch.Slot) error {
 		writeProc(g, pid, "oom_score_adj", itoa(n), "how soon it is killed when memory runs out")
 	}
 	limits := spec.Rlimits
-	if !hasLimit(limits, "RLIMIT_NOFILE") && nofile.Hard != 0 {
+	if !hasLimit(limits, "RLIMIT_NOFILE") && f.hardFiles != 0 {
 		// The Go runtime raised our own soft limit, which execve(2) inherits.
-		limits = append(limits[:len(limits):len(limits)], specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: nofile.Soft, Hard: nofile.Hard})
+		limits = append(limits[:len(limits):len(limits)], specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: f.softFiles, Hard: f.hardFiles})
 	}
 	for _, l := range limits {
 		n, ok := rlimits[l.Type]
@@ -119,7 +117,7 @@ func (p *planner) planNames() {
 // prepareProcess turns names into numbers and takes the standard streams.
 func (p *planner) prepareProcess() error {
 	c, s := &p.proc, p.spec
-	*c = process{spec: s.Process, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
+	*c = process{spec: s.Process, facts: p.facts, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
 		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs}
 	if err := checkProcess(s.Process); err != nil {
 		return err
@@ -247,32 +245,10 @@ func envArg(env []string) launch.Arg {
 	return a.Printed(fmt.Sprintf("[%d variables]", len(env)))
 }
 
-// ignoredSignals are those that this process ignores: its caller's doing (nohup)
-// or its own. proc_pid_status(5), SigIgn.
-func ignoredSignals() []unix.Signal {
-	b, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
-		return nil
-	}
-	var mask uint64
-	for line := range strings.Lines(string(b)) {
-		if hex, ok := strings.CutPrefix(line, "SigIgn:"); ok {
-			mask, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		}
-	}
-	var out []unix.Signal
-	for n := range 31 { // the named ones
-		if mask&(1<<n) != 0 {
-			out = append(out, unix.Signal(n+1))
-		}
-	}
-	return out
-}
-
 // planSession starts a session, a keyring and the parent-death signal.
 func (c *process) planSession(g *launch.Program) {
 	g.Do(launch.Init, launch.Setsid, "")
-	for i, sig := range ignoredSignals() {
+	for i, sig := range c.facts.ignored {
 		why := ""
 		if i == 0 {
 			why = "execve keeps what is ignored: the container begins with the defaults"
@@ -335,7 +311,7 @@ func (c *process) planPrivileges(g *launch.Program, w wantedCaps) {
 	prctl := func(why string, op int, opText string, arg launch.Arg) *launch.Step {
 		return g.Do(launch.Init, launch.Prctl, why, launch.Flag(uintptr(op), opText), arg, launch.Int(0), launch.Int(0), launch.Int(0))
 	}
-	last := lastCapability()
+	last := c.facts.lastCapability
 	why := "capabilities that no program inside can regain"
 	for n := 0; n <= last; n++ {
 		if w.bounding&(1<<n) == 0 {
@@ -408,23 +384,6 @@ func (c *process) planFilter(g *launch.Program, why string) {
 		g.AwaitValue(told, "the listener's descriptor")
 		c.listen = told
 	}
-}
-
-// lastCapability is the highest capability that this kernel knows.
-func lastCapability() int {
-	for n := len(capabilityNames) - 1; n < 64; n++ {
-		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n+1), 0, 0, 0); err != nil {
-			if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err == nil {
-				return n
-			}
-			break
-		}
-	}
-	n := sort.Search(64, func(i int) bool {
-		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(i), 0, 0, 0)
-		return err != nil
-	})
-	return n - 1
 }
 
 // takeStdio gives the program copies of the streams that are not at their

@@ -62,7 +62,11 @@ func TestTraced(t *testing.T) {
 		told = append(told, tracedProgram{p.Name, stage, steps})
 	}
 	cfg := Config{ID: "traced", Dir: t.TempDir(), Spec: testSpec("sleep", "30"), Layers: layersOf(t, root, testBase), KillWithParent: true}
-	p, err := newPlanner(&cfg, readFacts())
+	f, err := readFacts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := newPlanner(&cfg, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +78,7 @@ func TestTraced(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	e := &execPlanner{cfg: &ExecConfig{Process: testSpec("true").Process}, c: c, prog: launch.New("exec")}
+	e := &execPlanner{cfg: &ExecConfig{Process: testSpec("true").Process}, facts: execFacts(), c: c, prog: launch.New("exec")}
 	defer e.release()
 	if err := e.plan(); err != nil {
 		t.Fatal(err)
