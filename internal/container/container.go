@@ -267,7 +267,8 @@ func (c *Container) Wait(ctx context.Context) (workload.Exit, error) { return wa
 // workload.ErrNotRunning when it has ended.
 func (c *Container) Signal(sig syscall.Signal) error { return signal(c.pidfd, sig) }
 
-// WriteProgram prints the program that Create would run.
+// WriteProgram prints the program that Create would run. The container's
+// cgroup, writable layer and files of the engine's need not exist.
 func WriteProgram(w io.Writer, cfg Config) error {
 	f, err := readFacts()
 	if err != nil {
@@ -278,12 +279,8 @@ func WriteProgram(w io.Writer, cfg Config) error {
 		return err
 	}
 	defer p.release()
-	defer p.prog.Close()
-	var fds [5]int // numbers that are never used: the program does not run
-	for i := range fds {
-		fds[i] = -1
-	}
-	if err := p.plan(pipes{fds[0], fds[1], fds[2], fds[3], 0}); err != nil {
+	p.dry = true
+	if err := p.plan(pipes{-1, -1, -1, -1, 0}); err != nil {
 		return err
 	}
 	_, err = p.prog.WriteTo(w)

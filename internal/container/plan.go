@@ -3,8 +3,10 @@ package container
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,6 +27,7 @@ type planner struct {
 	view  view
 	proc  process
 
+	dry  bool  // the program is only to be printed: what the engine makes first need not exist
 	held []int // descriptors that planning opened for looking
 
 	// Slots of the program.
@@ -268,9 +271,26 @@ func (p *planner) planCgroup() error {
 	if p.cfg.Cgroup == nil {
 		return nil
 	}
+	if p.dry {
+		p.tasks, p.cgroupDir = describeCgroup(p.prog, p.cfg.Cgroup)
+		return nil
+	}
 	var err error
 	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, p.cfg.Cgroup)
 	return err
+}
+
+// describeCgroup is giveCgroup for a cgroup that need not exist.
+func describeCgroup(g *launch.Program, m *cgroup.Manager) (tasks []launch.Slot, dir launch.Slot) {
+	paths := m.Paths()
+	for i, name := range slices.Sorted(maps.Keys(paths)) {
+		if name == "" {
+			dir = g.Given("cgroup", -1, paths[name])
+			continue
+		}
+		tasks = append(tasks, g.Given("tasks"+itoa(i), -1, paths[name]+"/tasks"))
+	}
+	return tasks, dir
 }
 
 // giveCgroup gives a program the descriptors by which a child joins a cgroup.

@@ -100,6 +100,10 @@ func (p *planner) lookAtSource(pm *plannedMount) error {
 		return fmt.Errorf("option %q is not one of a bind mount", pm.opts.data[0])
 	}
 	src, err := p.hostTree(pm.spec.Source)
+	if p.dry && errors.Is(err, fs.ErrNotExist) {
+		pm.file, pm.inside = true, fileTree{0o644} // one of the engine's files
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}

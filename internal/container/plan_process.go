@@ -213,7 +213,7 @@ func (c *process) plan(g *launch.Program) error {
 	g.Do(launch.Init, launch.Umask, "", launch.Flag(uintptr(mask), fmt.Sprintf("%#o", mask)))
 	// A working directory that only root inside may enter is entered first, one
 	// that only the user may enter afterwards.
-	g.Do(launch.Init, launch.Chdir, "", launch.Str(c.spec.Cwd)).Tolerating(unix.EACCES)
+	g.Do(launch.Init, launch.Chdir, "its working directory, if root may enter it", launch.Str(c.spec.Cwd)).Tolerating(unix.EACCES)
 	if len(c.filter.Insns) > 0 && !c.spec.NoNewPrivileges {
 		c.planFilter(g, "installed while privileged, for want of no_new_privs")
 	}
@@ -344,7 +344,7 @@ func (c *process) planPrivileges(g *launch.Program, w wantedCaps) {
 	}
 	g.Do(launch.Init, launch.Capset, "what it may do as its user", launch.Buf(header, "{_LINUX_CAPABILITY_VERSION_3, 0}"),
 		launch.Buf(data, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", w.effective, same(w.permitted, w.effective), same(w.inheritable, w.effective))))
-	g.Do(launch.Init, launch.Prctl, "", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL"), launch.Int(0), launch.Int(0), launch.Int(0))
+	g.Do(launch.Init, launch.Prctl, "capabilities do not pass over execve by themselves", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL"), launch.Int(0), launch.Int(0), launch.Int(0))
 	for rest := w.ambient; rest != 0; rest &= rest - 1 {
 		n := bits.TrailingZeros64(uint64(rest))
 		g.Do(launch.Init, launch.Prctl, "", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"),

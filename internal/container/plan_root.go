@@ -40,7 +40,11 @@ func (p *planner) lookAtRoot() error {
 		if len(l.Lower) == 0 {
 			return errors.New("the image has no layers")
 		}
-		u, err := newUnionTree(l, &p.held)
+		look := *l
+		if p.dry {
+			look.Upper = "" // it may not exist, and begins empty
+		}
+		u, err := newUnionTree(&look, &p.held)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,8 @@ type Program struct {
 	Name  string
 	Steps []*Step
 
-	slots []string // names, by Slot; slots[0] is unused
+	slots []string       // names, by Slot; slots[0] is unused
+	names map[string]int // how often each was taken
 	keep  map[Slot]bool
 	built bool
 	ran   bool
@@ -29,11 +31,18 @@ func New(name string) *Program {
 	return &Program{Name: name, slots: []string{""}, keep: map[Slot]bool{}}
 }
 
-// Slot makes a new slot, printed as $name.
+// Slot makes a new slot, printed as $name; a second one of the same name as
+// $name.2.
 func (p *Program) Slot(name string) Slot {
 	if len(p.slots) > maxSlots {
 		p.fail(fmt.Errorf("more than %d results to keep: too many mounts or layers", maxSlots))
 		return 1
+	}
+	if p.names == nil {
+		p.names = map[string]int{}
+	}
+	if p.names[name]++; p.names[name] > 1 {
+		name += "." + strconv.Itoa(p.names[name])
 	}
 	p.slots = append(p.slots, name)
 	return Slot(len(p.slots) - 1)
