@@ -58,7 +58,7 @@ type profile struct {
 // namedRules is one entry of the specification's list of system calls.
 type namedRules struct {
 	calls []int  // indexes into the tables
-	rules []rule // usually one; see splitRule
+	rules []rule // usually one, see splitRule; none if skip
 	skip  bool   // equal to the default action
 }
 
@@ -91,6 +91,9 @@ func prepare(s *specs.LinuxSeccomp, native *arch) (*profile, error) {
 			return nil, fmt.Errorf("rule %d (%s): %w", i, quoteShort(sc.Names[0]), err)
 		}
 		n := namedRules{rules: rules, skip: v == def, calls: make([]int, 0, len(sc.Names))}
+		if n.skip {
+			n.rules = nil
+		}
 		for _, name := range sc.Names {
 			if name == "" {
 				return nil, fmt.Errorf("seccomp: rule %d has an empty system call name", i)
@@ -231,9 +234,6 @@ func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
 			}
 			if ok && !a.private(nr) {
 				newest = max(newest, nr)
-			}
-			if n.skip {
-				continue
 			}
 			for _, r := range n.rules {
 				if ok {
