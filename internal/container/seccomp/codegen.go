@@ -123,9 +123,9 @@ func (a *assembler) load(off uint32, l label) label {
 }
 
 // argOffsets returns where the halves of an argument are in seccomp_data.
-func (r *arch) argOffsets(arg uint8) (low, high uint32) {
+func (a *arch) argOffsets(arg uint8) (low, high uint32) {
 	low = offArgs + 8*uint32(arg)
-	if r.big {
+	if a.big {
 		return low + 4, low
 	}
 	return low, low + 4

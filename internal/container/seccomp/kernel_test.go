@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -256,5 +257,25 @@ func TestNotifyingKeepsVerdicts(t *testing.T) {
 	}
 	if _, err := notifying.Notifying(); err == nil {
 		t.Error("a filter with a listener of its own was accepted")
+	}
+}
+
+func TestCheckListener(t *testing.T) {
+	call := func(name string, a specs.LinuxSeccompAction) []specs.LinuxSyscall {
+		return []specs.LinuxSyscall{{Names: []string{"read", name}, Action: a}}
+	}
+	for _, test := range []struct {
+		profile specs.LinuxSeccomp
+		want    string
+	}{
+		{specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: call("mkdir", specs.ActNotify)}, ""},
+		{specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: call("write", specs.ActAllow)}, ""},
+		{specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: call("write", specs.ActNotify)}, "cannot be used for write"},
+		{specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, "cannot be the default action"},
+	} {
+		err := CheckListener(&test.profile)
+		if (test.want != "") != (err != nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want an error with %q", describe(&test.profile), err, test.want)
+		}
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -198,4 +200,21 @@ func (b *budget) take(now time.Time) bool {
 	}
 	b.used++
 	return b.used <= b.limit
+}
+
+// CheckListener refuses a profile that would stop the container's own start:
+// between the installation of the filter and the moment when the listener has
+// been handed over, the first process must write to a pipe, and nobody could
+// answer if that notified. Such profiles have NOTIFY as the default action, or
+// for write. runc draws the same line.
+func CheckListener(s *specs.LinuxSeccomp) error {
+	if s.DefaultAction == specs.ActNotify {
+		return errors.New("seccomp: SCMP_ACT_NOTIFY cannot be the default action: nobody could answer before the listener is handed over")
+	}
+	for _, sc := range s.Syscalls {
+		if sc.Action == specs.ActNotify && slices.Contains(sc.Names, "write") {
+			return errors.New("seccomp: SCMP_ACT_NOTIFY cannot be used for write: nobody could answer before the listener is handed over")
+		}
+	}
+	return nil
 }

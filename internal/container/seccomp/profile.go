@@ -205,11 +205,11 @@ func resolve(p *moby.Seccomp, c Conditions, native *arch) (*specs.LinuxSeccomp, 
 		if sc == nil {
 			return nil, fmt.Errorf("seccomp: rule %d of the profile is null", i)
 		}
-		if sc.Name != "" {
+		if sc.Name != "" { //nolint:staticcheck // deprecated, but old profile files have it
 			if len(sc.Names) != 0 {
 				return nil, fmt.Errorf("seccomp: rule %d of the profile has both name and names", i)
 			}
-			sc.Names = []string{sc.Name}
+			sc.Names = []string{sc.Name} //nolint:staticcheck // as above
 		}
 		if len(sc.Names) == 0 {
 			return nil, fmt.Errorf("seccomp: rule %d of the profile names no system call", i)

@@ -2,6 +2,9 @@ package seccomp
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -89,6 +92,41 @@ func TestParseKernelVersion(t *testing.T) {
 		if got, err := ParseKernelVersion(release); err == nil {
 			t.Errorf("%q: got %v, want an error", release, got)
 		}
+	}
+}
+
+// TestHostileProfiles compiles files that are as bad as the limit on their size
+// allows. It only has to end, with little memory.
+func TestHostileProfiles(t *testing.T) {
+	names := strings.TrimSuffix(strings.Repeat(`"read",`, 100_000), ",")
+	args := strings.TrimSuffix(strings.Repeat(`{"index":0,"value":1,"op":"SCMP_CMP_EQ"},`, 2000), ",")
+	var different []string
+	for i := range 2000 {
+		different = append(different, fmt.Sprintf(`{"names":["read"],"action":"SCMP_ACT_TRACE","errnoRet":%d,"args":[{"index":%d,"value":%d,"op":"SCMP_CMP_GE"}]}`, i, i%6, i*i))
+	}
+	for name, rules := range map[string]string{
+		"names and conditions equal to the default": `{"names":[` + names + `],"action":"SCMP_ACT_ALLOW","args":[` + args + `]}`,
+		"names and conditions":                      `{"names":[` + names + `],"action":"SCMP_ACT_KILL","args":[` + args + `]}`,
+		"names":                                     `{"names":[` + names + `],"action":"SCMP_ACT_KILL"}`,
+		"rules of different actions":                strings.Join(different, ","),
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[` + rules + `]}`
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			s, err := ParseProfile([]byte(text), Conditions{Kernel: kernel61})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Compile(s)
+			if err != nil && !errors.Is(err, ErrTooLarge) {
+				t.Errorf("got %v, want nil or %v", err, ErrTooLarge)
+			}
+			runtime.ReadMemStats(&after)
+			if got := (after.TotalAlloc - before.TotalAlloc) >> 20; got > 100 {
+				t.Errorf("%d MiB were allocated for a file of %d bytes", got, len(text))
+			}
+		})
 	}
 }
 

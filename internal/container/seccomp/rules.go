@@ -53,12 +53,18 @@ type profile struct {
 	def    Verdict
 	arches []*arch
 	rules  []namedRules
+
+	// Buffers of the method calls, used for one architecture after the other:
+	// a fresh process pays a page fault for each page of them.
+	entries, sorted []rule
+	keys            []uint64
+	found           []call
 }
 
 // namedRules is one entry of the specification's list of system calls.
 type namedRules struct {
 	calls []int  // indexes into the tables
-	rules []rule // usually one; see splitRule
+	rules []rule // usually one, see splitRule; none if skip
 	skip  bool   // equal to the default action
 }
 
@@ -72,7 +78,10 @@ func prepare(s *specs.LinuxSeccomp, native *arch) (*profile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("default action: %w", err)
 	}
-	p := &profile{def: def, rules: make([]namedRules, 0, len(s.Syscalls))}
+	p := &profile{
+		def: def, rules: make([]namedRules, 0, len(s.Syscalls)),
+		entries: make([]rule, 0, 512), keys: make([]uint64, 0, 512), found: make([]call, 0, 512),
+	}
 	if p.arches, err = profileArches(s.Architectures, native); err != nil {
 		return nil, err
 	}
@@ -91,6 +100,9 @@ func prepare(s *specs.LinuxSeccomp, native *arch) (*profile, error) {
 			return nil, fmt.Errorf("rule %d (%s): %w", i, quoteShort(sc.Names[0]), err)
 		}
 		n := namedRules{rules: rules, skip: v == def, calls: make([]int, 0, len(sc.Names))}
+		if n.skip {
+			n.rules = nil
+		}
 		for _, name := range sc.Names {
 			if name == "" {
 				return nil, fmt.Errorf("seccomp: rule %d has an empty system call name", i)
@@ -207,21 +219,17 @@ func (c cond) narrow() cond {
 func (c cond) always() bool { return c.masked && c.mask == 0 }
 
 // calls returns the calls that have rules on one architecture, in ascending
-// order, and the highest number that the profile names there.
+// order, and the highest number that the profile names there. The result is
+// valid until the next time.
 func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
-	// Entries are sorted by number, then by their place in the profile.
-	var entries []rule
-	var keys []uint64 // number, index in entries
+	// Entries are sorted by number, then by their place in the profile: a key is
+	// the number and the index in entries.
+	entries, keys := p.entries[:0], p.keys[:0]
 	add := func(nr uint32, r rule) {
 		keys = append(keys, uint64(nr)<<32|uint64(len(entries)))
 		entries = append(entries, r)
 	}
 	muxes := a.muxes()
-	size := 0
-	for i := range p.rules {
-		size += len(p.rules[i].calls) * len(p.rules[i].rules)
-	}
-	entries, keys = make([]rule, 0, size+64), make([]uint64, 0, size+64)
 	for i := range p.rules {
 		n := &p.rules[i]
 		for _, index := range n.calls {
@@ -231,9 +239,6 @@ func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
 			}
 			if ok && !a.private(nr) {
 				newest = max(newest, nr)
-			}
-			if n.skip {
-				continue
 			}
 			for _, r := range n.rules {
 				if ok {
@@ -246,8 +251,9 @@ func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
 		}
 	}
 	slices.Sort(keys)
-	rules := make([]rule, len(keys))
-	calls = make([]call, 0, len(keys))
+	rules := slices.Grow(p.sorted[:0], len(keys))[:len(keys)]
+	calls = p.found[:0]
+	p.entries, p.keys, p.sorted = entries, keys, rules
 	for start := 0; start < len(keys); {
 		c := call{nr: uint32(keys[start] >> 32)}
 		end := start
@@ -261,6 +267,7 @@ func (p *profile) calls(a *arch) (calls []call, newest uint32, err error) {
 		}
 		calls = append(calls, c)
 	}
+	p.found = calls
 	return calls, newest, nil
 }
 
