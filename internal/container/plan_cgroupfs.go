@@ -41,7 +41,7 @@ func (p *planner) planCgroupFiles(m *plannedMount, loc location) error {
 			if len(options) == 0 {
 				options = []string{"none", h.Name}
 			}
-			if err := p.newFS(slot, "cgroup", "cgroup", options, m.opts.attrs.set, ""); err != nil {
+			if err := p.newFS(slot, "cgroup", "cgroup", options, m.opts.attrs.set, "its "+name+" cgroup"); err != nil {
 				return err
 			}
 		} else if err := p.bindCgroup(slot, p.cgroupDirOf(h.Name, h.Mount), m.opts.attrs); err != nil {
@@ -63,7 +63,7 @@ func (p *planner) planCgroupFiles(m *plannedMount, loc location) error {
 	}
 	slot := p.prog.Slot("cgroup_unified")
 	if p.ns.types[specs.CgroupNamespace] {
-		if err := p.newFS(slot, "cgroup2", "cgroup2", nil, m.opts.attrs.set, ""); err != nil {
+		if err := p.newFS(slot, "cgroup2", "cgroup2", nil, m.opts.attrs.set, "its cgroup of version 2"); err != nil {
 			return err
 		}
 	} else if err := p.bindCgroup(slot, p.cgroupDirOf("", lay.V2), m.opts.attrs); err != nil {

@@ -117,7 +117,7 @@ func (p *planner) planNames() {
 // prepareProcess turns names into numbers and takes the standard streams.
 func (p *planner) prepareProcess() error {
 	c, s := &p.proc, p.spec
-	*c = process{spec: s.Process, facts: p.facts, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
+	*c = process{spec: s.Process, facts: p.facts, dry: p.dry, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
 		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs}
 	if err := checkProcess(s.Process); err != nil {
 		return err
@@ -147,14 +147,22 @@ func (c *process) setFilter(s *specs.LinuxSeccomp, report, listener bool) (err e
 		return err
 	}
 	c.original = c.filter
+	if c.dry {
+		if c.about, err = seccomp.Summary(s); err != nil {
+			return err
+		}
+	}
 	if report {
 		c.filter, err = c.filter.Notifying()
 		return err
 	}
-	if c.filter.Listener && !listener {
+	if !c.filter.Listener {
+		return nil
+	}
+	if !listener {
 		return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
 	}
-	return nil
+	return seccomp.CheckListener(s)
 }
 
 // findUser settles user, groups and HOME. who, when set, is looked up;
@@ -403,7 +411,7 @@ func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
 		if err != nil {
 			return fmt.Errorf("standard stream %d: %w", n, err)
 		}
-		c.stdio[n] = g.Given([]string{"stdin", "stdout", "stderr"}[n], fd, "")
+		c.stdio[n] = g.Given([]string{"stdin", "stdout", "stderr"}[n], fd, "standard stream "+itoa(n))
 	}
 	return nil
 }
