@@ -27,7 +27,8 @@ type process struct {
 	program  string // path inside
 	filter   seccomp.Filter
 	original seccomp.Filter // before its refusals were turned into reports
-	about    string         // the filter, for people
+	dry      bool           // only to be printed
+	about    string         // the filter, for people, when dry
 	stdio    [3]launch.Slot // descriptors to put at 0, 1, 2; 0 leaves what is there
 	terminal launch.Slot    // instead of stdio
 	start    launch.Slot    // FIFO to wait at, 0 for none
