@@ -224,7 +224,7 @@ func quoteList(list []string) string {
 
 // quote prints a string as strace does, without its tail when it is long.
 func quote(s string) string {
-	const most = 120
+	const most = 4096
 	if len(s) > most {
 		return strconv.QuoteToASCII(s[:most]) + "…"
 	}
