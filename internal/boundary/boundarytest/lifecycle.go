@@ -77,9 +77,18 @@ func testDelete(r *run) {
 func testOpen(r *run) {
 	s := r.spec("pause")
 	p := r.Prepare(r, s)
-	if _, err := r.Boundary.Open(r.ctx(), s.ID, p.Dir); !errors.Is(err, workload.ErrNotFound) {
-		r.Errorf("before create: got %v, want ErrNotFound", err)
+	open := func(when string) {
+		r.Helper()
+		in, err := r.Boundary.Open(r.ctx(), s.ID, p.Dir)
+		if err == nil {
+			err = in.Delete(r.ctx())
+		}
+		if err != nil && !errors.Is(err, workload.ErrNotFound) {
+			r.Errorf("%s: %v", when, err)
+		}
 	}
+	// There is nothing to open, or something that can be deleted.
+	open("before create")
 	in, err := r.Boundary.Create(r.ctx(), s, p)
 	if err != nil {
 		r.Fatal(err)
@@ -90,14 +99,7 @@ func testOpen(r *run) {
 	if err := in.Delete(r.ctx()); err != nil {
 		r.Error(err)
 	}
-	// Deleting leaves nothing to open, or something to delete again.
-	again, err := r.Boundary.Open(r.ctx(), s.ID, p.Dir)
-	if err == nil {
-		err = again.Delete(r.ctx())
-	}
-	if err != nil && !errors.Is(err, workload.ErrNotFound) {
-		r.Errorf("after delete: %v", err)
-	}
+	open("after delete")
 }
 
 // testCreatorDies cleans up after a process that was killed. The leak guard

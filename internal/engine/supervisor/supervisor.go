@@ -130,6 +130,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		return nil, err
 	}
 	p.Stdio = s.io.theirs
+	p.Notice = func(line string) { s.log.Write(logfile.Stderr, time.Now(), []byte("bulkhead: "+line+"\n")) }
 	if s.inst, err = b.Create(ctx, s.spec, p); err != nil {
 		return nil, err
 	}
@@ -202,12 +203,13 @@ func (s *supervisor) end(l *wire.Listener) {
 	}
 	state.Did("end: exit recorded")
 
+	// Deleting may close a terminal, so its last output is read first.
+	s.io.drain()
 	deleteErr := s.inst.Delete(ctx)
 	if deleteErr != nil {
 		exit.Error = "cleaning up: " + deleteErr.Error()
 	}
 	state.Did("end: boundary deleted")
-	s.io.drain()
 	s.log.Close()
 	s.record(exit, deleteErr)
 	l.Close()

@@ -1,3 +1,8 @@
+// The runtime would keep its cgroup's files open, which "descriptors" counts.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command program is what boundarytest runs inside workloads. It is static and
 // needs nothing from its root file system. Each command does one thing and
 // reports it on standard output:
@@ -30,6 +35,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -71,7 +77,7 @@ func run(args []string) int {
 			err = syscall.Kill(os.Getpid(), sig)
 		}
 		if err == nil {
-			select {} // until it arrives
+			pause() // until it arrives
 		}
 		return report("", err)
 	case "pause":
@@ -110,8 +116,8 @@ func report(text string, err error) int {
 
 func pause() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
-	select {
-	case <-make(chan os.Signal, 1):
+	for {
+		time.Sleep(time.Hour) // the runtime takes an endless wait for a deadlock
 	}
 }
 
