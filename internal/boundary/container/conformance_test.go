@@ -26,6 +26,14 @@ func TestConformance(t *testing.T) {
 		t.Skip("needs root")
 	}
 	layer := layerWithProgram(t)
+	t.Cleanup(func() { // empty by now; removing fails otherwise
+		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			dirs, _ := filepath.Glob(pattern + testCgroup)
+			for _, d := range dirs {
+				os.Remove(d)
+			}
+		}
+	})
 	boundarytest.Run(t, boundarytest.Harness{
 		Boundary: Boundary{},
 		Program:  "/bin/program", NotExecutable: "/etc/passwd",
