@@ -53,6 +53,8 @@ type supervisor struct {
 
 	// ended is closed when exit is known and nothing is left of the workload.
 	ended chan struct{}
+	// idle shrinks the process when it fires, settled after the last client.
+	idle *time.Timer
 	// sessions counts connections that are being served.
 	sessions sync.WaitGroup
 }
@@ -89,6 +91,7 @@ func Main(boundaries ...boundary.Boundary) int {
 		state:  req.Start.State,
 		lock:   lock,
 		ended:  make(chan struct{}),
+		idle:   time.AfterFunc(settled, shrink),
 	}
 	c := newClient(conn)
 	l, err := s.begin(boundaries, &req, c)
@@ -105,6 +108,7 @@ func Main(boundaries ...boundary.Boundary) int {
 		s.stop(s.spec.StopTimeout)
 	}()
 	s.end(l)
+	s.idle.Stop()
 	s.sessions.Wait()
 	return 0
 }
