@@ -26,7 +26,8 @@ type Boundary interface {
 	// of its first process. On error nothing is left behind.
 	Create(ctx context.Context, s workload.Spec, p Prepared) (Instance, error)
 	// Open finds an instance that an earlier process created, to clean up after
-	// it: only Signal and Delete need work on what it returns.
+	// it: only Signal and Delete need work on what it returns. If Create was
+	// never called, the error wraps workload.ErrNotFound, or Delete does nothing.
 	Open(ctx context.Context, id workload.ID, dir string) (Instance, error)
 }
 
@@ -67,7 +68,7 @@ type Prepared struct {
 	Stdio  Stdio
 	// Notice takes a line about the workload for its log, such as a system call
 	// that was denied; nil drops it. It may be called from any goroutine.
-	Notice func(line string)
+	Notice func(line string) `json:"-"`
 }
 
 // Stdio holds the standard streams of a process without a terminal. A nil file

@@ -179,7 +179,9 @@ func (e *Engine) spawn(id workload.ID, k *state.Lock) (*starting, error) {
 }
 
 // supervisorEnv keeps a supervisor small: it allocates little and mostly waits.
-var supervisorEnv = []string{"GOGC=20", "GOMAXPROCS=2"}
+// The number of processors is fixed, so the runtime need not keep the files of
+// its cgroup open to follow it.
+var supervisorEnv = []string{"GOGC=20", "GOMAXPROCS=2", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 
 // supervisorCgroup returns the cgroup v2 directory for supervisors, or nil
 // where there is none or it cannot be made. On cgroup v1 alone they stay in

@@ -134,8 +134,9 @@ func (s Snapshot) cgroups(o Options) error {
 	}
 	for _, root := range append(roots, "/sys/fs/cgroup") {
 		for _, c := range o.Cgroups {
-			filepath.WalkDir(filepath.Join(root, c), func(path string, d fs.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
+			top := filepath.Join(root, c)
+			filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() && path != top {
 					s["cgroup "+path] = true
 				}
 				return nil // a cgroup may vanish while we look

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -213,16 +214,39 @@ type instance struct {
 	runtime *specs.Spec
 	cgroup  *cgroup.Manager
 	denied  func(seccomp.Denied)
+	ended   ending
 }
 
 func (i *instance) Start(context.Context) error { return i.Container.Start() }
 
 func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
-	e, err := i.Container.Wait(ctx)
-	if err == nil && i.cgroup != nil {
-		e.OOMKilled, _ = i.cgroup.OOMKilled() // the cgroup may be gone already
+	return i.ended.once(func() (workload.Exit, error) {
+		e, err := i.Container.Wait(ctx)
+		if err == nil && i.cgroup != nil {
+			e.OOMKilled, _ = i.cgroup.OOMKilled() // the cgroup may be gone already
+		}
+		return e, err
+	})
+}
+
+// ending remembers how a process ended: every call of Wait returns the same.
+type ending struct {
+	mu   sync.Mutex
+	exit *workload.Exit
+}
+
+// once returns what is remembered, or what wait returns without an error.
+func (e *ending) once(wait func() (workload.Exit, error)) (workload.Exit, error) {
+	exit, err := wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.exit != nil {
+		return *e.exit, nil
 	}
-	return e, err
+	if err == nil {
+		e.exit = &exit
+	}
+	return exit, err
 }
 
 func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
@@ -272,7 +296,7 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 	if err != nil {
 		return nil, err
 	}
-	return &executed{proc}, nil
+	return &executed{p: proc}, nil
 }
 
 // Delete ends every process and removes cgroups and files.
@@ -296,11 +320,34 @@ func (i *instance) Delete(ctx context.Context) error {
 	return os.RemoveAll(i.dir)
 }
 
-// executed is a process made by Exec.
-type executed struct{ p *container.Process }
+// executed is a process made by Exec. Its pidfd is closed when its end has been
+// seen, as a supervisor may see thousands.
+type executed struct {
+	p      *container.Process
+	ended  ending
+	mu     sync.RWMutex // of closed
+	closed bool
+}
 
-func (e *executed) Wait(ctx context.Context) (workload.Exit, error) { return e.p.Wait(ctx) }
+func (e *executed) Wait(ctx context.Context) (workload.Exit, error) {
+	exit, err := e.ended.once(func() (workload.Exit, error) { return e.p.Wait(ctx) })
+	if err == nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if !e.closed {
+			e.closed = true
+			e.p.Close()
+		}
+	}
+	return exit, err
+}
+
 func (e *executed) Signal(_ context.Context, sig syscall.Signal) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return workload.ErrNotRunning
+	}
 	return e.p.Signal(sig)
 }
 func (e *executed) Terminal() boundary.Terminal { return terminalOf(e.p.Terminal()) }

@@ -301,7 +301,13 @@ func (t *terminal) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (t *terminal) Write(b []byte) (int, error) { return t.toThem.Write(b) }
+// Write drops what nobody reads any more, as a terminal does.
+func (t *terminal) Write(b []byte) (int, error) {
+	if _, err := t.toThem.Write(b); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		return 0, err
+	}
+	return len(b), nil
+}
 
 func (t *terminal) Close() error {
 	t.fromThem.Close()

@@ -31,6 +31,7 @@ func (s *supervisor) accept(l *wire.Listener) {
 func (s *supervisor) serve(conn *os.File) {
 	r := wire.NewReader(conn)
 	c := newClient(conn)
+	defer s.idle.Reset(settled)
 	defer c.finish(linger)
 	conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	var req wire.Request

@@ -53,6 +53,8 @@ type supervisor struct {
 
 	// ended is closed when exit is known and nothing is left of the workload.
 	ended chan struct{}
+	// idle shrinks the process when it fires, settled after the last client.
+	idle *time.Timer
 	// sessions counts connections that are being served.
 	sessions sync.WaitGroup
 }
@@ -89,6 +91,7 @@ func Main(boundaries ...boundary.Boundary) int {
 		state:  req.Start.State,
 		lock:   lock,
 		ended:  make(chan struct{}),
+		idle:   time.AfterFunc(settled, shrink),
 	}
 	c := newClient(conn)
 	l, err := s.begin(boundaries, &req, c)
@@ -105,6 +108,7 @@ func Main(boundaries ...boundary.Boundary) int {
 		s.stop(s.spec.StopTimeout)
 	}()
 	s.end(l)
+	s.idle.Stop()
 	s.sessions.Wait()
 	return 0
 }
@@ -130,6 +134,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		return nil, err
 	}
 	p.Stdio = s.io.theirs
+	p.Notice = func(line string) { s.log.Write(logfile.Stderr, time.Now(), []byte("bulkhead: "+line+"\n")) }
 	if s.inst, err = b.Create(ctx, s.spec, p); err != nil {
 		return nil, err
 	}
@@ -202,12 +207,13 @@ func (s *supervisor) end(l *wire.Listener) {
 	}
 	state.Did("end: exit recorded")
 
+	// Deleting may close a terminal, so its last output is read first.
+	s.io.drain()
 	deleteErr := s.inst.Delete(ctx)
 	if deleteErr != nil {
 		exit.Error = "cleaning up: " + deleteErr.Error()
 	}
 	state.Did("end: boundary deleted")
-	s.io.drain()
 	s.log.Close()
 	s.record(exit, deleteErr)
 	l.Close()

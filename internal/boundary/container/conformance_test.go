@@ -1,0 +1,92 @@
+package container
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+func TestMain(m *testing.M) {
+	boundarytest.Main(m, func() boundary.Boundary { return Boundary{} })
+}
+
+// testCgroup is above the cgroups of this package's tests.
+const testCgroup = "/bulkhead-boundary-test"
+
+// TestConformance runs the suite that every boundary must pass.
+func TestConformance(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	layer := layerWithProgram(t)
+	t.Cleanup(func() { // empty by now; removing fails otherwise
+		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			dirs, _ := filepath.Glob(pattern + testCgroup)
+			for _, d := range dirs {
+				os.Remove(d)
+			}
+		}
+	})
+	boundarytest.Run(t, boundarytest.Harness{
+		Boundary: Boundary{},
+		Program:  "/bin/program", NotExecutable: "/etc/passwd",
+		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared { return prepare(t, s, layer) },
+		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
+	})
+}
+
+// layerWithProgram makes a layer that holds little but the suite's program.
+func layerWithProgram(t *testing.T) string {
+	t.Helper()
+	layer := t.TempDir()
+	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "vol", "scratch"} {
+		if err := os.Mkdir(filepath.Join(layer, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("go", "build", "-o", filepath.Join(layer, "bin", "program"),
+		"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest/program")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the suite's program: %v: %s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return layer
+}
+
+// prepare does what the engine does before Create.
+func prepare(t testing.TB, s workload.Spec, layer string) boundary.Prepared {
+	t.Helper()
+	dir := t.TempDir()
+	p := boundary.Prepared{
+		Dir:    filepath.Join(dir, "run"),
+		Layers: []string{layer}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
+		Cgroup: testCgroup + "/" + string(s.ID),
+	}
+	pool := idrange.Open(t.TempDir(), "/etc")
+	r, err := pool.Peek()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.IDBase, p.IDCount = r.Base, r.Count
+	for _, d := range []string{p.Dir, p.Upper, p.Work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if d != p.Dir {
+			if err := os.Chown(d, int(r.Base), int(r.Base)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return p
+}
