@@ -1,0 +1,135 @@
+package runspec
+
+import (
+	"fmt"
+
+	"github.com/spf13/pflag"
+)
+
+// Options are the flags of run and create as typed. AddFlags binds them.
+type Options struct {
+	Name, Entrypoint       string
+	EntrypointSet          bool // --entrypoint was given, maybe empty
+	Interactive, TTY       bool
+	Remove, ReadOnly, Init bool
+	Env, EnvFiles, Labels  []string
+	Volumes, Mounts, Tmpfs []string
+	Workdir, User          string
+	Network, Hostname      string
+	Pull, Platform         string
+	Boundary               string
+	StopSignal             string
+	StopTimeout            int
+	Devices, Ulimits       []string
+	Resources              ResourceFlags
+	Security               SecurityFlags
+}
+
+// AddFlags binds every flag of run and create to o.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.SortFlags = true
+	o.addProcessFlags(fs)
+	o.addFileFlags(fs)
+	o.addLimitFlags(fs)
+	o.addSecurityFlags(fs)
+}
+
+func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Name, "name", "", "`name` of the workload (default: a random one)")
+	fs.BoolVarP(&o.Interactive, "interactive", "i", false, "keep standard input open")
+	fs.BoolVarP(&o.TTY, "tty", "t", false, "give the workload a terminal")
+	fs.BoolVar(&o.Remove, "rm", false, "remove the workload when it has ended")
+	fs.BoolVar(&o.Init, "init", false, "run a small first process that forwards signals and reaps children")
+	fs.StringArrayVarP(&o.Env, "env", "e", nil, "set a variable: `NAME=VALUE`, or NAME for your own value")
+	fs.StringArrayVar(&o.EnvFiles, "env-file", nil, "read variables from a `file`, one NAME=VALUE a line")
+	fs.StringArrayVarP(&o.Labels, "label", "l", nil, "attach `KEY=VALUE` for your own use")
+	fs.StringVarP(&o.Workdir, "workdir", "w", "", "working `directory` inside")
+	fs.StringVarP(&o.User, "user", "u", "", "run as `USER[:GROUP]`, names or numbers inside")
+	fs.StringVar(&o.Hostname, "hostname", "", "host `name` inside (default: the short ID)")
+	fs.StringVar(&o.Network, "network", "none", "`none` for loopback only, or host")
+	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
+	fs.StringVar(&o.Pull, "pull", "missing", "pull the image: always, `missing` or never")
+	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
+	fs.StringVar(&o.Boundary, "boundary", "container", "what isolates the workload: `container`")
+	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
+	fs.IntVar(&o.StopTimeout, "stop-timeout", 10, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
+}
+
+func (o *Options) addFileFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.ReadOnly, "read-only", false, "make the root file system read-only")
+	fs.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount a host directory: `HOST:TARGET[:OPTIONS]`")
+	fs.StringArrayVar(&o.Mounts, "mount", nil, "mount by `FIELDS`: type=bind,src=…,dst=…[,ro] or type=tmpfs,dst=…")
+	fs.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `TARGET[:OPTIONS]`")
+	fs.StringArrayVar(&o.Devices, "device", nil, "make a host device usable: `DEVICE[:TARGET][:rwm]`")
+	fs.StringVar(&o.Resources.ShmSize, "shm-size", "64m", "`size` of /dev/shm")
+}
+
+func (o *Options) addLimitFlags(fs *pflag.FlagSet) {
+	r := &o.Resources
+	fs.StringVarP(&r.Memory, "memory", "m", "", "limit of memory as a `size`, such as 512m")
+	fs.StringVar(&r.MemorySwap, "memory-swap", "", "limit of memory and swap together as a `size`; -1 for any swap")
+	fs.StringVar(&r.MemoryReservation, "memory-reservation", "", "`size` of memory that is protected from being reclaimed")
+	fs.StringVar(&r.CPUs, "cpus", "", "limit of processor time as a `number` of processors, such as 1.5")
+	fs.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "relative `share` of busy processors, 2 to 262144 (default 1024)")
+	fs.StringVar(&r.CpusetCPUs, "cpuset-cpus", "", "processors that may be used, as a `list` such as 0-3,7")
+	fs.StringVar(&r.CpusetMems, "cpuset-mems", "", "memory nodes that may be used, as a `list` such as 0")
+	fs.Int64Var(&r.PidsLimit, "pids-limit", DefaultPids, "limit of the `number` of processes and threads; -1 for none")
+	fs.Int64Var(&r.BlkioWeight, "blkio-weight", 0, "relative `weight` of disk access, 10 to 1000")
+	fs.StringArrayVar(&r.ReadBPS, "device-read-bps", nil, "limit reading to `DEVICE:SIZE` a second")
+	fs.StringArrayVar(&r.WriteBPS, "device-write-bps", nil, "limit writing to `DEVICE:SIZE` a second")
+	fs.StringArrayVar(&r.ReadIOPS, "device-read-iops", nil, "limit reads to `DEVICE:NUMBER` a second")
+	fs.StringArrayVar(&r.WriteIOPS, "device-write-iops", nil, "limit writes to `DEVICE:NUMBER` a second")
+	fs.StringVar(&r.OOMScoreAdj, "oom-score-adj", "", "`number` from -1000 to 1000: who is killed when memory runs out")
+	fs.StringArrayVar(&o.Ulimits, "ulimit", nil, "resource limit of a process: `NAME=SOFT[:HARD]`")
+}
+
+func (o *Options) addSecurityFlags(fs *pflag.FlagSet) {
+	s := &o.Security
+	fs.StringSliceVar(&s.CapAdd, "cap-add", nil, "add a `capability`, such as NET_RAW, or ALL")
+	fs.StringSliceVar(&s.CapDrop, "cap-drop", nil, "drop a `capability`, or ALL")
+	fs.StringArrayVar(&s.SecurityOpt, "security-opt", nil, "`OPTION`: seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, no-new-privileges[=false], unmask=ALL|PATH[:PATH]")
+	fs.BoolVar(&s.SeccompReport, "seccomp-report", false, "name system calls that seccomp denies in the log")
+	fs.StringArrayVar(&s.Sysctls, "sysctl", nil, "set a kernel parameter of the workload's namespaces: `NAME=VALUE`")
+	fs.StringVar(&s.UserNS, "userns", "", "user namespace: `private` (default) or host")
+	fs.StringVar(&s.PID, "pid", "", "process namespace: `private` (default) or host")
+	fs.StringVar(&s.IPC, "ipc", "", "IPC namespace: `private` (default) or host")
+	fs.StringVar(&s.UTS, "uts", "", "host name namespace: `private` (default) or host")
+	fs.BoolVar(&s.Privileged, "privileged", false, "not available: says what to use instead")
+}
+
+// laterFlags are flags that people know from Docker and that this version does
+// not have, with what to do instead.
+var laterFlags = map[string]string{
+	"publish":          "published ports are not available in this version; --network host serves on the host's own ports",
+	"p":                "published ports are not available in this version; --network host serves on the host's own ports",
+	"P":                "published ports are not available in this version; --network host serves on the host's own ports",
+	"publish-all":      "published ports are not available in this version; --network host serves on the host's own ports",
+	"restart":          "restart policies are not available in this version; a systemd unit around `bulkhead run` restarts it",
+	"dns":              "networks with name service are not available in this version; mount a file over /etc/resolv.conf",
+	"add-host":         "networks with name service are not available in this version; mount a file over /etc/hosts",
+	"volumes-from":     "named volumes are not available in this version; repeat the -v flags",
+	"health-cmd":       "health checks are not available in this version; run the check with `bulkhead exec`",
+	"log-driver":       "there is one kind of log; read it with `bulkhead logs`",
+	"gpus":             "name the devices with --device",
+	"runtime":          "choose what isolates the workload with --boundary",
+	"isolation":        "choose what isolates the workload with --boundary",
+	"cgroup-parent":    "every workload has a cgroup of its own below /bulkhead",
+	"cgroupns":         "the cgroup namespace is always private",
+	"group-add":        "give the group with --user USER:GROUP",
+	"oom-kill-disable": "the kernel may always kill what exceeds --memory; --oom-score-adj changes the order",
+}
+
+// LaterFlag says what to do instead of a flag of Docker's that does not exist
+// here, "" when the name means nothing to us.
+func LaterFlag(name string) string { return laterFlags[name] }
+
+// boundaryAvailable reports whether name can be used, as an error when not.
+func boundaryAvailable(name string) error {
+	switch name {
+	case "container":
+		return nil
+	case "gvisor", "vm":
+		return bad("--boundary", name, "not available in this version", "container is")
+	}
+	return bad("--boundary", name, "unknown boundary", fmt.Sprintf("%s is available", "container"))
+}

@@ -1,0 +1,378 @@
+package runspec
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+const modeDevice = fs.ModeDevice
+
+// defaultPath is the search path where neither image nor flags set one.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// ImageConfig is what an image says about how it wants to be run (image-spec,
+// config.md). It is hostile input.
+type ImageConfig struct {
+	Entrypoint, Cmd, Env []string
+	User, WorkingDir     string
+	Volumes              []string // absolute paths inside
+	StopSignal           string
+	Labels               map[string]string
+}
+
+// Request is a checked command line: everything but the image.
+type Request struct {
+	Pull     string // "always", "missing" or "never"
+	Platform string // "" for the host's
+
+	spec          workload.Spec // without image, arguments and environment
+	env           []assignment
+	args          []string
+	entrypoint    []string
+	entrypointSet bool
+}
+
+// Check validates the flags and returns them as a Request. args are the words
+// after the image's name.
+func (o *Options) Check(host Host, args []string) (*Request, error) {
+	if err := boundaryAvailable(o.Boundary); err != nil {
+		return nil, err
+	}
+	r := &Request{Pull: o.Pull, Platform: o.Platform, args: args, entrypointSet: o.EntrypointSet}
+	if o.Entrypoint != "" {
+		r.entrypoint = []string{o.Entrypoint}
+	}
+	r.spec = workload.Spec{
+		Boundary: o.Boundary, Name: o.Name, ReadOnlyRoot: o.ReadOnly, Init: o.Init,
+		AutoRemove: o.Remove, KeepStdin: o.Interactive,
+	}
+	r.spec.Process.Terminal = o.TTY
+	for _, step := range []func(*Request, Host) error{
+		o.words, o.identity, o.process, o.mounts, o.isolation, o.limits,
+	} {
+		if err := step(r, host); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// words checks the flags that are one of a few words.
+func (o *Options) words(r *Request, _ Host) error {
+	switch o.Pull {
+	case "always", "missing", "never":
+	default:
+		return bad("--pull", o.Pull, "unknown policy", "give always, missing or never")
+	}
+	switch o.Network {
+	case "none", "host":
+	default:
+		return bad("--network", o.Network, "not available in this version", "give none, for loopback only, or host")
+	}
+	r.spec.Network = o.Network
+	if strings.ContainsFunc(o.Platform, func(c rune) bool { return c <= ' ' || c > '~' }) || strings.Count(o.Platform, "/") > 2 {
+		return bad("--platform", o.Platform, "not a platform", "write OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
+	}
+	return nil
+}
+
+// identity checks what names the workload.
+func (o *Options) identity(r *Request, host Host) (err error) {
+	r.spec.ID = host.NewID()
+	if o.Name != "" {
+		if err := CheckName(o.Name); err != nil {
+			return err
+		}
+	}
+	if r.spec.Labels, err = parseLabels(o.Labels); err != nil {
+		return err
+	}
+	r.spec.Hostname = o.Hostname
+	switch {
+	case o.Hostname == "" && o.Security.UTS != "host":
+		r.spec.Hostname = r.spec.ID.Short()
+	case o.Hostname == "":
+	case o.Security.UTS == "host":
+		return bad("--hostname", o.Hostname, "with --uts host it would rename the host", "leave out one of the two")
+	default:
+		return checkHostname(o.Hostname)
+	}
+	return nil
+}
+
+// process checks what the first process gets.
+func (o *Options) process(r *Request, host Host) (err error) {
+	if r.env, err = environment(host, o.EnvFiles, o.Env); err != nil {
+		return err
+	}
+	if o.User != "" {
+		if err := CheckUser("--user", o.User); err != nil {
+			return err
+		}
+		r.spec.Process.User = o.User
+	}
+	if o.Workdir != "" {
+		if r.spec.Process.Cwd, err = cleanWorkdir("--workdir", o.Workdir); err != nil {
+			return err
+		}
+	}
+	if o.StopSignal != "" {
+		if r.spec.StopSignal, err = parseStopSignal("--stop-signal", o.StopSignal); err != nil {
+			return err
+		}
+	}
+	if r.spec.StopTimeout, err = StopTimeout("--stop-timeout", o.StopTimeout); err != nil {
+		return err
+	}
+	r.spec.Process.Rlimits, err = parseUlimits(o.Ulimits)
+	return err
+}
+
+// StopTimeout turns whole seconds into a duration; -1 waits without end, which
+// is a negative duration.
+func StopTimeout(flag string, seconds int) (time.Duration, error) {
+	const day = 24 * 60 * 60
+	if seconds < -1 || seconds > 365*day {
+		return 0, bad(flag, fmt.Sprint(seconds), "out of range", "give seconds, at most a year, or -1 to wait without end")
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// cleanWorkdir checks a working directory.
+func cleanWorkdir(flag, dir string) (string, error) {
+	if !path.IsAbs(dir) || strings.ContainsRune(dir, 0) {
+		return "", bad(flag, dir, "not an absolute path", "write the path from the root of the workload, such as /srv")
+	}
+	return path.Clean(dir), nil
+}
+
+// mounts checks -v, --mount, --tmpfs and --device together.
+func (o *Options) mounts(r *Request, host Host) error {
+	for _, s := range o.Volumes {
+		m, err := ParseVolume(host, s)
+		if err == nil {
+			err = r.addMount("--volume", s, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range o.Mounts {
+		m, err := ParseMount(host, s)
+		if err == nil {
+			err = r.addMount("--mount", s, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range o.Tmpfs {
+		m, err := ParseTmpfs(s)
+		if err == nil {
+			err = r.addMount("--tmpfs", s, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range o.Devices {
+		d, err := parseDevice(host, s)
+		if err != nil {
+			return err
+		}
+		r.spec.Devices = append(r.spec.Devices, d)
+	}
+	return nil
+}
+
+// addMount adds m unless its target is taken.
+func (r *Request) addMount(flag, s string, m workload.Mount) error {
+	if r.mounted(m.Target) {
+		return bad(flag, s, fmt.Sprintf("something else is already mounted at %s", m.Target), "give each target once")
+	}
+	r.spec.Mounts = append(r.spec.Mounts, m)
+	return nil
+}
+
+// mounted reports whether a mount has this target.
+func (r *Request) mounted(target string) bool {
+	return slices.ContainsFunc(r.spec.Mounts, func(m workload.Mount) bool { return m.Target == target })
+}
+
+// isolation checks namespaces, capabilities and filters.
+func (o *Options) isolation(r *Request, host Host) (err error) {
+	if r.spec.Security, err = o.Security.security(host); err != nil {
+		return err
+	}
+	if r.spec.Namespaces, err = o.Security.namespaces(); err != nil {
+		return err
+	}
+	for name := range r.spec.Security.Sysctls {
+		if strings.HasPrefix(name, "net.") && o.Network == "host" {
+			return bad("--sysctl", name, "with --network host it would change the host", "leave out one of the two")
+		}
+	}
+	return nil
+}
+
+// limits checks the limits, and those against each other that span groups.
+func (o *Options) limits(r *Request, host Host) (err error) {
+	if r.spec.Resources, err = o.Resources.resources(host); err != nil {
+		return err
+	}
+	if o.Init && *r.spec.Resources.Pids == 1 {
+		return bad("--pids-limit", "1", "--init and the program are two processes", "give at least 2")
+	}
+	return nil
+}
+
+// Spec adds an image: reference as normalized, digest of its manifest, its
+// config. What the image says gives way to what the command line says.
+func (r *Request) Spec(host Host, img workload.Image, c ImageConfig) (workload.Spec, error) {
+	s := r.spec
+	s.Image = img
+	s.Labels = mergeLabels(c.Labels, s.Labels)
+	s.Mounts = slices.Clone(s.Mounts)
+	for _, fill := range []func(*workload.Spec, Host, ImageConfig) error{
+		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes,
+	} {
+		if err := fill(&s, host, c); err != nil {
+			return workload.Spec{}, err
+		}
+	}
+	return s, nil
+}
+
+// fillArgs puts entrypoint and arguments together as Docker does: an entrypoint
+// on the command line also drops the image's default arguments.
+func (r *Request) fillArgs(s *workload.Spec, _ Host, c ImageConfig) error {
+	entry, cmd := c.Entrypoint, c.Cmd
+	if r.entrypointSet {
+		entry, cmd = r.entrypoint, nil
+	}
+	if len(r.args) > 0 {
+		cmd = r.args
+	}
+	s.Process.Args = slices.Concat(entry, cmd)
+	if len(s.Process.Args) == 0 {
+		return advice.New(fmt.Sprintf("image %s names no program to run", s.Image.Reference),
+			"write one after the image's name, such as: bulkhead run IMAGE /bin/sh")
+	}
+	if s.Process.Args[0] == "" {
+		return advice.New("the program to run is an empty string", "write its name after the image's name, or with --entrypoint")
+	}
+	for _, a := range s.Process.Args {
+		if strings.ContainsRune(a, 0) {
+			return badImage(s, "an argument holds a zero byte")
+		}
+	}
+	return nil
+}
+
+// fillEnv completes the environment: defaults, then the image's, then the
+// command line's. HOME depends on the user database inside and is set where
+// that is read.
+func (r *Request) fillEnv(s *workload.Spec, host Host, c ImageConfig) error {
+	name := s.Hostname
+	if s.Namespaces.HostUTS {
+		var err error
+		if name, err = host.Hostname(); err != nil {
+			return fmt.Errorf("find the host's name: %w", err)
+		}
+	}
+	base := []string{"PATH=" + defaultPath, "HOSTNAME=" + name}
+	if s.Process.Terminal {
+		base = append(base, "TERM=xterm")
+	}
+	var changes []assignment
+	for _, e := range c.Env {
+		name, value, ok := strings.Cut(e, "=")
+		if !ok || name == "" || strings.ContainsRune(e, 0) {
+			return badImage(s, fmt.Sprintf("the variable %q is not NAME=VALUE", name))
+		}
+		changes = append(changes, assignment{name: name, value: value})
+	}
+	s.Process.Env = mergeEnv(base, append(changes, r.env...))
+	return nil
+}
+
+// fillPlace takes user, working directory and stop signal of the image where
+// the command line is silent.
+func (r *Request) fillPlace(s *workload.Spec, _ Host, c ImageConfig) (err error) {
+	if s.Process.User == "" && c.User != "" {
+		if err := CheckUser("the image's user", c.User); err != nil {
+			return badImage(s, err.Error())
+		}
+		s.Process.User = c.User
+	}
+	if s.Process.Cwd == "" {
+		if strings.ContainsRune(c.WorkingDir, 0) {
+			return badImage(s, "the working directory holds a zero byte")
+		}
+		s.Process.Cwd = path.Join("/", c.WorkingDir)
+	}
+	if s.StopSignal == "" && c.StopSignal != "" {
+		if s.StopSignal, err = parseStopSignal("the image's stop signal", c.StopSignal); err != nil {
+			return badImage(s, err.Error())
+		}
+	}
+	if s.StopSignal == "" {
+		s.StopSignal = "SIGTERM"
+	}
+	return nil
+}
+
+// fillVolumes honours directories that the image declares as data. They lie in
+// the workload's own writable layer; under --read-only, where that layer is
+// shut, each becomes a file system in memory so that the program can still
+// write where its image says that it must.
+func (r *Request) fillVolumes(s *workload.Spec, _ Host, c ImageConfig) error {
+	if !s.ReadOnlyRoot {
+		return nil
+	}
+	for _, v := range slices.Sorted(slices.Values(c.Volumes)) {
+		if !path.IsAbs(v) || strings.ContainsRune(v, 0) {
+			return badImage(s, fmt.Sprintf("the volume %q is not an absolute path", v))
+		}
+		v = path.Clean(v)
+		taken := slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return m.Target == v })
+		if !taken && v != "/" && v != "/proc" && !strings.HasPrefix(v, "/proc/") {
+			s.Mounts = append(s.Mounts, workload.Mount{Type: "tmpfs", Target: v})
+		}
+	}
+	return nil
+}
+
+// mergeLabels lays the user's labels over the image's.
+func mergeLabels(image, user map[string]string) map[string]string {
+	if len(image) == 0 {
+		return user
+	}
+	all := maps.Clone(image)
+	maps.Copy(all, user)
+	return all
+}
+
+// badImage is an error about the image's config.
+func badImage(s *workload.Spec, wrong string) error {
+	return advice.New(fmt.Sprintf("the config of image %s is malformed: %s", s.Image.Reference, wrong),
+		"build the image again, or override the value with the flag of run")
+}
+
+// reason is the last part of a file error in words: "no such file or directory".
+func reason(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,167 @@
+package runspec
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/signame"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// maxName is the longest name of a workload: it becomes part of file names and
+// of socket paths, which end at 107 bytes (unix(7)).
+const maxName = 63
+
+// maxID is the largest user or group ID: the kernel keeps 2^32-1 for "no
+// change" (setreuid(2)), and OCI runtimes end at 2^31-1.
+const maxID = 1<<31 - 1
+
+// CheckName reports whether name may name a workload: it matches
+// [a-zA-Z0-9][a-zA-Z0-9_.-]+ and has at most 63 characters. A name of 64
+// hexadecimal digits, which would look like an ID, is thereby excluded.
+func CheckName(name string) error {
+	ok := len(name) >= 2 && len(name) <= maxName
+	for i := 0; ok && i < len(name); i++ {
+		c := name[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		ok = alnum || i > 0 && (c == '_' || c == '.' || c == '-')
+	}
+	if !ok {
+		return bad("--name", name, "not a valid name",
+			fmt.Sprintf("use 2 to %d letters, digits, '_', '.' or '-', the first a letter or digit", maxName))
+	}
+	return nil
+}
+
+// RandomName makes a name that is easy to say, such as "quiet-heron".
+func RandomName(intn func(int) int) string {
+	return adjectives[intn(len(adjectives))] + "-" + nouns[intn(len(nouns))]
+}
+
+var adjectives = [...]string{
+	"amber", "ample", "brave", "brisk", "calm", "candid", "clever", "cosy", "crisp", "deft", "eager", "early",
+	"fair", "fleet", "fond", "frank", "gentle", "glad", "golden", "grand", "green", "happy", "hardy", "honest",
+	"humble", "jolly", "keen", "kind", "late", "level", "light", "lively", "loyal", "lucid", "merry", "mild",
+	"neat", "nimble", "noble", "patient", "plain", "polite", "proud", "quick", "quiet", "rapid", "ready", "rosy",
+	"sharp", "silent", "silver", "sleepy", "snug", "sober", "spry", "steady", "sunny", "swift", "tidy", "true",
+	"vivid", "warm", "wise", "witty",
+}
+
+var nouns = [...]string{
+	"anchor", "badger", "beacon", "beaver", "bittern", "bollard", "breeze", "buoy", "cedar", "cobble", "compass",
+	"cove", "crane", "current", "curlew", "cutter", "delta", "dolphin", "dory", "dunlin", "egret", "estuary",
+	"ferry", "finch", "fjord", "gannet", "harbour", "hatch", "heron", "island", "jetty", "kestrel", "kittiwake",
+	"lagoon", "lantern", "linnet", "lugger", "marlin", "mast", "moor", "narwhal", "oar", "osprey", "otter",
+	"petrel", "pier", "plover", "puffin", "quay", "reef", "rudder", "sandpiper", "schooner", "seal", "shoal",
+	"skerry", "sloop", "sparrow", "tern", "tide", "trawler", "wherry", "whimbrel", "wren",
+}
+
+// CheckUser checks the syntax of USER[:GROUP], each a name or a number; whether
+// they exist is known only with the image's root file system.
+func CheckUser(flag, s string) error {
+	user, group, hasGroup := strings.Cut(s, ":")
+	const fix = "write USER, UID, USER:GROUP or UID:GID, such as 1000:1000"
+	if user == "" || hasGroup && group == "" || strings.Contains(group, ":") {
+		return bad(flag, s, "not a user", fix)
+	}
+	for _, part := range []string{user, group} {
+		if strings.ContainsFunc(part, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '/' || r > 0x7e && r < 0xa0 }) {
+			return bad(flag, s, "a user's or group's name cannot hold blanks, slashes or control characters", fix)
+		}
+		if strings.Trim(part, "-0123456789") == "" && part != "" {
+			if n, err := strconv.ParseInt(part, 10, 64); err != nil || n < 0 || n > maxID {
+				return bad(flag, s, "the ID is out of range", fmt.Sprintf("IDs are 0 to %d", maxID))
+			}
+		}
+	}
+	return nil
+}
+
+// parseLabel reads KEY[=VALUE].
+func parseLabel(s string) (key, value string, err error) {
+	key, value, _ = strings.Cut(s, "=")
+	if strings.TrimSpace(key) != key || key == "" || strings.ContainsRune(s, 0) {
+		return "", "", bad("--label", s, "not a label", "write KEY=VALUE or KEY; the key is not empty and has no blanks around it")
+	}
+	return key, value, nil
+}
+
+// parseLabels reads every --label; a later one wins.
+func parseLabels(all []string) (map[string]string, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	labels := make(map[string]string, len(all))
+	for _, s := range all {
+		k, v, err := parseLabel(s)
+		if err != nil {
+			return nil, err
+		}
+		labels[k] = v
+	}
+	return labels, nil
+}
+
+// checkHostname checks a name for sethostname(2): at most 64 bytes, of letters,
+// digits, dots and hyphens in the right places (RFC 1123).
+func checkHostname(s string) error {
+	ok := len(s) <= 64
+	for label := range strings.SplitSeq(s, ".") {
+		ok = ok && label != "" && len(label) <= 63 && label[0] != '-' && label[len(label)-1] != '-'
+		for _, c := range label {
+			ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+		}
+	}
+	if !ok {
+		return bad("--hostname", s, "not a host name", "use at most 64 letters, digits, hyphens and dots, such as web-1.example")
+	}
+	return nil
+}
+
+// parseStopSignal returns the full name of a signal given by name or number.
+func parseStopSignal(flag, s string) (string, error) {
+	sig, err := signame.Parse(s)
+	if err != nil {
+		return "", advice.Wrap(err, fmt.Sprintf("%s %q: unknown signal", flag, s), "give a name or number as in signal(7), such as SIGTERM or 15")
+	}
+	return signame.Name(sig), nil
+}
+
+// parseDevice reads HOST-PATH[:TARGET][:PERMISSIONS] and checks that the host
+// path is a device.
+func parseDevice(host Host, s string) (workload.Device, error) {
+	const flag, fix = "--device", "write HOST-DEVICE[:TARGET][:PERMISSIONS], such as --device /dev/fuse or --device /dev/sdb:/dev/disk:r"
+	parts := strings.Split(s, ":")
+	d := workload.Device{Source: parts[0], Target: parts[0], Permissions: "rwm"}
+	switch {
+	case len(parts) == 3:
+		d.Target, d.Permissions = parts[1], parts[2]
+	case len(parts) == 2 && strings.HasPrefix(parts[1], "/"):
+		d.Target = parts[1]
+	case len(parts) == 2:
+		d.Permissions = parts[1]
+	case len(parts) > 3:
+		return d, bad(flag, s, "too many colons", fix)
+	}
+	if !strings.HasPrefix(d.Source, "/") || strings.ContainsRune(s, 0) {
+		return d, bad(flag, s, "the host device is not an absolute path", fix)
+	}
+	if d.Permissions == "" || strings.Trim(d.Permissions, "rwm") != "" || len(d.Permissions) > 3 {
+		return d, bad(flag, s, "unknown permissions", "permissions are letters of rwm: read, write, mknod")
+	}
+	target, err := mountTarget(flag, s, d.Target, fix)
+	if err != nil {
+		return d, err
+	}
+	d.Target = target
+	info, err := host.Stat(d.Source)
+	if err != nil {
+		return d, advice.Wrap(err, fmt.Sprintf("%s %q: %s cannot be used: %s", flag, s, d.Source, reason(err)), "look for the device below /dev; the module of its driver may have to be loaded")
+	}
+	if info.Mode()&modeDevice == 0 {
+		return d, bad(flag, s, d.Source+" is not a device", "name a block or character device; for a file or directory use --mount")
+	}
+	return d, nil
+}
