@@ -118,7 +118,7 @@ func TestSpec(t *testing.T) {
 		{"the image decides", "x", image, func(s *workload.Spec) {
 			s.Process = workload.Process{Args: []string{"/entry", "-a"}, Cwd: "/srv", User: "app:app",
 				Env: []string{"PATH=/bin", "HOSTNAME=0123456789ab", "BOTH=image", "GONE=1"}}
-			s.StopSignal, s.Labels = "SIGQUIT", image.Labels
+			s.StopSignal, s.Labels = "3", image.Labels
 		}},
 		{"the command line decides", "-e BOTH=me -e HAVE -e GONE --env-file /env -w /x/../y -u 5 -l l=me --stop-signal usr1 --stop-timeout 3 x -b", image, func(s *workload.Spec) {
 			s.Process = workload.Process{Args: []string{"/entry", "-b"}, Cwd: "/y", User: "5",

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
-	"github.com/seed-f5e3b97b/bulkhead/internal/cli/signame"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -120,13 +119,16 @@ func checkHostname(s string) error {
 	return nil
 }
 
-// parseStopSignal returns the full name of a signal given by name or number.
+// parseStopSignal returns a signal given by name or number as a Spec has it: the
+// full name, or the number.
 func parseStopSignal(flag, s string) (string, error) {
-	sig, err := signame.Parse(s)
-	if err != nil {
+	if _, err := workload.ParseSignal(s); err != nil {
 		return "", advice.Wrap(err, fmt.Sprintf("%s %q: unknown signal", flag, s), "give a name or number as in signal(7), such as SIGTERM or 15")
 	}
-	return signame.Name(sig), nil
+	if _, err := strconv.Atoi(s); err == nil {
+		return s, nil
+	}
+	return "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG"), nil
 }
 
 // parseDevice reads HOST-PATH[:TARGET][:PERMISSIONS] and checks that the host
