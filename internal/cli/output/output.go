@@ -77,6 +77,7 @@ func writeTable[T any](w io.Writer, l Listing, format string, rows []T) error {
 	for _, c := range append(append([]Column{}, l.Columns...), l.More...) {
 		headers[c.Field] = c.Header
 	}
+	t.t.Option("missingkey=error") // a field without a header does not exist
 	tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
 	if err := t.line(tw, headers); err != nil {
 		return err

@@ -82,7 +82,7 @@ func stringList(list any) []string {
 // "json" and "table" are not formats here; Write knows them.
 func Parse(format string) (*Template, error) {
 	format = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(format)
-	t, err := template.New("format").Option("missingkey=error").Funcs(functions).Parse(format)
+	t, err := template.New("format").Funcs(functions).Parse(format)
 	if err != nil {
 		return nil, formatError(err, format)
 	}

@@ -111,19 +111,6 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-func TestRandomNamesAreValid(t *testing.T) {
-	for _, a := range adjectives {
-		for _, n := range nouns {
-			if err := CheckName(a + "-" + n); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if got := RandomName(func(n int) int { return n - 1 }); got != "witty-wren" {
-		t.Errorf("RandomName = %q", got)
-	}
-}
-
 func TestCheckUser(t *testing.T) {
 	for _, s := range []string{"root", "1000", "1000:1000", "www-data:www", "0:0", "a.b", "müller", "2147483647"} {
 		if err := CheckUser("--user", s); err != nil {

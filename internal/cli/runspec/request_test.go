@@ -55,7 +55,6 @@ func testHost() Host {
 		Hostname: func() (string, error) { return "the-host", nil },
 		CPUs:     2,
 		NewID:    func() workload.ID { return testID },
-		Intn:     func(int) int { return 0 },
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"runtime"
 
@@ -33,7 +32,6 @@ type Host struct {
 	CPUs     int  // processors that a workload could use
 	SELinux  bool // the host enforces or logs SELinux policy
 	NewID    func() workload.ID
-	Intn     func(n int) int // a random number in [0, n)
 }
 
 // LocalHost answers for this machine.
@@ -48,7 +46,6 @@ func LocalHost() Host {
 		CPUs:      runtime.NumCPU(),
 		SELinux:   err == nil,
 		NewID:     workload.NewID,
-		Intn:      rand.IntN,
 	}
 }
 

@@ -34,29 +34,6 @@ func CheckName(name string) error {
 	return nil
 }
 
-// RandomName makes a name that is easy to say, such as "quiet-heron".
-func RandomName(intn func(int) int) string {
-	return adjectives[intn(len(adjectives))] + "-" + nouns[intn(len(nouns))]
-}
-
-var adjectives = [...]string{
-	"amber", "ample", "brave", "brisk", "calm", "candid", "clever", "cosy", "crisp", "deft", "eager", "early",
-	"fair", "fleet", "fond", "frank", "gentle", "glad", "golden", "grand", "green", "happy", "hardy", "honest",
-	"humble", "jolly", "keen", "kind", "late", "level", "light", "lively", "loyal", "lucid", "merry", "mild",
-	"neat", "nimble", "noble", "patient", "plain", "polite", "proud", "quick", "quiet", "rapid", "ready", "rosy",
-	"sharp", "silent", "silver", "sleepy", "snug", "sober", "spry", "steady", "sunny", "swift", "tidy", "true",
-	"vivid", "warm", "wise", "witty",
-}
-
-var nouns = [...]string{
-	"anchor", "badger", "beacon", "beaver", "bittern", "bollard", "breeze", "buoy", "cedar", "cobble", "compass",
-	"cove", "crane", "current", "curlew", "cutter", "delta", "dolphin", "dory", "dunlin", "egret", "estuary",
-	"ferry", "finch", "fjord", "gannet", "harbour", "hatch", "heron", "island", "jetty", "kestrel", "kittiwake",
-	"lagoon", "lantern", "linnet", "lugger", "marlin", "mast", "moor", "narwhal", "oar", "osprey", "otter",
-	"petrel", "pier", "plover", "puffin", "quay", "reef", "rudder", "sandpiper", "schooner", "seal", "shoal",
-	"skerry", "sloop", "sparrow", "tern", "tide", "trawler", "wherry", "whimbrel", "wren",
-}
-
 // CheckUser checks the syntax of USER[:GROUP], each a name or a number; whether
 // they exist is known only with the image's root file system.
 func CheckUser(flag, s string) error {

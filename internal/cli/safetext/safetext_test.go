@@ -2,6 +2,7 @@ package safetext
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"unicode/utf8"
 )
@@ -63,4 +64,20 @@ func FuzzLine(f *testing.F) {
 func ExampleLine() {
 	fmt.Println(Line("name\x1b[31m"))
 	// Output: name\x1b[31m
+}
+
+func TestWriter(t *testing.T) {
+	var b strings.Builder
+	w := NewWriter(&b)
+	for _, s := range []string{"one\ntw", "o\x1b", "[m\nthr", "\xc3", "\xa9e"} {
+		if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.String(), "one\ntwo\\x1b[m\nthrée"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

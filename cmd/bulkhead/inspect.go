@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+	"github.com/spf13/cobra"
+)
+
+// inspectState is how a workload is; the names are Docker's.
+type inspectState struct {
+	Status        workload.Status
+	Running       bool
+	Paused        bool
+	OOMKilled     bool
+	Pid           int
+	SupervisorPid int
+	ExitCode      int
+	Error         string
+	StartedAt     time.Time `json:",omitzero"`
+	FinishedAt    time.Time `json:",omitzero"`
+}
+
+// inspectHost is where a workload lies on this machine.
+type inspectHost struct {
+	IDBase   uint32
+	IDCount  uint32
+	Cgroup   string
+	Layers   []string
+	Upper    string
+	Dir      string
+	RunDir   string
+	LogPath  string
+	LogError string `json:",omitempty"`
+}
+
+// inspectView is what inspect shows of a workload. The names that scripts use
+// most are where Docker has them; the whole specification follows under Spec.
+type inspectView struct {
+	Id          workload.ID //nolint:revive // Docker's spelling
+	Name        string
+	Created     time.Time
+	Boundary    string
+	Image       string
+	ImageDigest string
+	State       inspectState
+	Weakenings  []workload.Weakening
+	Host        inspectHost
+	Spec        workload.Spec
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	var format, kind string
+	cmd := &cobra.Command{
+		Use:   "inspect [flags] WORKLOAD|IMAGE...",
+		Short: "Show all that is known of workloads or images",
+		Long: `Inspect shows workloads, or images where no workload has the name, as JSON.
+Weakenings lists each way in which a workload is less confined than by default,
+with the flag that asked for it and why it matters.`,
+		Example: `  bulkhead inspect web
+  bulkhead inspect --format '{{.State.ExitCode}}' job
+  bulkhead inspect --format '{{range .Weakenings}}{{println .flag .why}}{{end}}' web`,
+		Args:              needs(1, -1, "a workload or an image"),
+		ValidArgsFunction: a.completeWorkloads(anyStatus),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if kind != "" && kind != "workload" && kind != "image" {
+				return advice.New(fmt.Sprintf("--type %q: unknown type", kind), "give workload or image")
+			}
+			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+				return a.inspectAll(format, args, func(ref string) (any, error) { return a.inspectOne(ctx, e, kind, ref) })
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "json for one line, or a Go `template` over what is shown")
+	cmd.Flags().StringVar(&kind, "type", "", "only `workload`, or only image")
+	return cmd
+}
+
+// inspectOne finds a workload, or else an image.
+func (a *app) inspectOne(ctx context.Context, e *engine.Engine, kind, ref string) (any, error) {
+	var notFound error
+	if kind != "image" {
+		rec, err := e.Inspect(ctx, ref)
+		if err == nil {
+			return newInspectView(rec), nil
+		}
+		if kind == "workload" || !errors.Is(err, workload.ErrNotFound) {
+			return nil, err
+		}
+		notFound = err
+	}
+	store, err := a.images()
+	if err != nil {
+		return nil, err
+	}
+	im, err := store.Inspect(ref)
+	if err != nil && notFound != nil && !errors.Is(err, image.ErrAmbiguous) && !errors.Is(err, image.ErrDamaged) {
+		return nil, advice.Wrap(errors.Join(notFound, err), fmt.Sprintf("no workload or image %q", ref), "`bulkhead ps -a` and `bulkhead images` list what there is")
+	}
+	return im, err
+}
+
+// newInspectView arranges a record.
+func newInspectView(r *engine.Record) inspectView {
+	v := inspectView{
+		Id: r.Spec.ID, Name: r.Spec.Name, Created: r.Spec.Created, Boundary: r.Spec.Boundary,
+		Image: r.Spec.Image.Reference, ImageDigest: r.Spec.Image.Digest, Weakenings: r.Weakenings, Spec: r.Spec,
+		State: inspectState{
+			Status: r.Status, Running: r.Status == workload.Running || r.Status == workload.Paused, Paused: r.Status == workload.Paused,
+			Pid: r.PID, SupervisorPid: r.SupervisorPID, StartedAt: r.Started, FinishedAt: r.Finished,
+		},
+		Host: inspectHost{
+			IDBase: r.IDBase, IDCount: r.IDCount, Cgroup: r.Cgroup, Layers: r.Layers, Upper: r.Upper,
+			Dir: r.Dir, RunDir: r.RunDir, LogPath: r.LogPath, LogError: r.LogError,
+		},
+	}
+	if v.Weakenings == nil {
+		v.Weakenings = []workload.Weakening{}
+	}
+	if r.Exit != nil {
+		v.State.ExitCode, v.State.OOMKilled, v.State.Error = r.Exit.Code, r.Exit.OOMKilled, r.Exit.Error
+	}
+	return v
+}
+
+// inspectAll shows what find returns for each word: an array of JSON, or each
+// through a template. What was found is shown even when something else was not.
+func (a *app) inspectAll(format string, words []string, find func(ref string) (any, error)) error {
+	found := []any{}
+	failed := a.each(words, func(ref string) error {
+		v, err := find(ref)
+		if err == nil {
+			found = append(found, v)
+		}
+		return err
+	})
+	if len(found) == 0 && failed != nil {
+		return failed
+	}
+	if err := a.showInspected(format, found); err != nil {
+		return err
+	}
+	return failed
+}
+
+func (a *app) showInspected(format string, found []any) error {
+	switch format {
+	case "":
+		return output.IndentedJSON(a.out, found)
+	case "json":
+		return output.JSON(a.out, found)
+	}
+	views := make([]any, len(found))
+	for i, v := range found {
+		var err error
+		if views[i], err = asShown(v); err != nil {
+			return err
+		}
+	}
+	return output.Each(a.out, format, views)
+}
+
+// asShown turns v into maps and lists with the names that its JSON has, so that
+// a template uses the names that a person sees.
+func asShown(v any) (any, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("write JSON: %w", err)
+	}
+	var out any
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber() // an ID or a limit must not become a float
+	err = dec.Decode(&out)
+	return out, err
+}

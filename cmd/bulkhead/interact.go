@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// connection is how a person is connected to a process.
+type connection struct {
+	tty        bool // the process has a terminal
+	stdin      bool // pass on what is typed
+	detachKeys string
+	sigProxy   bool // pass on signals; never with tty, where keys make them
+	noOutput   bool
+}
+
+// checkTerminal refuses a terminal that nobody sits at.
+func (a *app) checkTerminal(tty, stdin bool) error {
+	if tty && stdin && !terminal.IsTerminal(a.in) {
+		return advice.New("-t with -i needs a terminal on standard input, and this is none",
+			"leave out -t; in a pipe or script -i alone is right")
+	}
+	return nil
+}
+
+// streams returns the caller's ends of a process's streams.
+func (a *app) streams(c connection) (*engine.Streams, error) {
+	keys, err := engine.ParseDetachKeys(c.detachKeys)
+	if err != nil {
+		return nil, advice.Wrap(err, fmt.Sprintf("--detach-keys %q: %s", c.detachKeys, err), "write such as ctrl-p,ctrl-q, or \"\" for none")
+	}
+	s := &engine.Streams{}
+	if !c.noOutput {
+		s.Out, s.Err = a.out, a.err
+	}
+	if c.stdin {
+		s.In = a.in
+	}
+	if c.tty {
+		s.Rows, s.Cols = terminal.Size(a.in)
+		if c.stdin {
+			s.DetachKeys = keys
+		}
+	}
+	return s, nil
+}
+
+// interact connects a person to the session that begin makes, waits for its end
+// and returns how the process ended. What the person detached from ends with
+// engine.ErrDetached.
+func (a *app) interact(ctx context.Context, c connection, begin func(context.Context, *engine.Streams) (*engine.Session, error)) (workload.Exit, error) {
+	streams, err := a.streams(c)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	var raw *terminal.Raw
+	if c.tty && c.stdin && terminal.IsTerminal(a.in) {
+		if raw, err = terminal.MakeRaw(a.in); err != nil {
+			return workload.Exit{}, err
+		}
+		defer raw.Restore()
+	}
+	session, err := begin(ctx, streams)
+	if err != nil {
+		return workload.Exit{}, err
+	}
+	defer session.Close()
+	defer a.watch(c, raw, session)()
+	// From here on signals are the process's or the guard's: they no longer
+	// cancel.
+	return session.Wait(context.WithoutCancel(ctx))
+}
+
+// watch follows window size and signals until the returned function is called.
+func (a *app) watch(c connection, raw *terminal.Raw, session *engine.Session) (stop func()) {
+	switch {
+	case c.tty:
+		resize := func() {
+			if rows, cols := terminal.Size(a.in); rows > 0 && cols > 0 {
+				_ = session.Resize(rows, cols) // the process may just have ended
+			}
+		}
+		resize() // the window may have changed since the streams were made
+		return terminal.Guard(raw, resize, exitNow)
+	case c.sigProxy:
+		return terminal.Proxy(func(sig syscall.Signal) { _ = session.Signal(sig) })
+	}
+	return func() {}
+}
+
+// finish turns the end of a session into the exit of this program. An
+// out-of-memory kill is told, as the exit code alone does not show it.
+func (a *app) finish(name string, exit workload.Exit, err error) error {
+	switch {
+	case errors.Is(err, engine.ErrDetached):
+		fmt.Fprintln(a.err, "detached")
+		return nil
+	case err != nil:
+		return err
+	}
+	if exit.OOMKilled {
+		a.warn(fmt.Sprintf("%s: the kernel killed a process for exceeding the memory limit", name))
+	}
+	if exit.Error != "" {
+		return fmt.Errorf("%s: %s", name, exit.Error)
+	}
+	if exit.Code != 0 {
+		return exitStatus(exit.Code)
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) startCommand() *cobra.Command {
+	var attach, interactive bool
+	var keys string
+	var sigProxy bool
+	cmd := &cobra.Command{
+		Use:   "start [flags] WORKLOAD...",
+		Short: "Start workloads that are created or have ended",
+		Long: `Start starts workloads and prints what was given for each. With -a it stays
+with one workload, passes on its output and exits with its exit code.`,
+		Example:           "  bulkhead start web\n  bulkhead start -ai job",
+		Args:              needs(1, -1, "a workload"),
+		ValidArgsFunction: a.completeWorkloads(notRunning),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !attach && !interactive {
+				return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAll(ctx, e, args) })
+			}
+			cmd.Annotations = map[string]string{runsProgram: "1"}
+			if len(args) > 1 {
+				return advice.New("start can attach to one workload only", "leave out -a and -i, or name one workload")
+			}
+			c := connection{stdin: interactive, detachKeys: keys, sigProxy: sigProxy, noOutput: !attach && !interactive}
+			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAttached(ctx, e, args[0], c) })
+		},
+	}
+	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "pass on output and exit code")
+	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "pass on standard input, where the workload keeps one; implies -a")
+	cmd.Flags().StringVar(&keys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
+	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "pass on signals to the workload, without a terminal")
+	return cmd
+}
+
+// startAll starts workloads and leaves them.
+func (a *app) startAll(ctx context.Context, e *engine.Engine, refs []string) error {
+	return a.each(refs, func(ref string) error {
+		if _, err := e.Start(ctx, ref, nil); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.out, ref)
+		return nil
+	})
+}
+
+// startAttached starts one workload and stays with it.
+func (a *app) startAttached(ctx context.Context, e *engine.Engine, ref string, c connection) error {
+	rec, err := e.Inspect(ctx, ref)
+	if err != nil {
+		return err
+	}
+	c.tty = rec.Spec.Process.Terminal
+	if err := a.checkTerminal(c.tty, c.stdin); err != nil {
+		return err
+	}
+	exit, err := a.interact(ctx, c, func(ctx context.Context, s *engine.Streams) (*engine.Session, error) {
+		return e.Start(ctx, ref, s)
+	})
+	return a.finish(rec.Spec.Name, exit, err)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) stopCommand() *cobra.Command {
+	var seconds int
+	cmd := &cobra.Command{
+		Use:   "stop [flags] WORKLOAD...",
+		Short: "Ask workloads to end, and kill them when they do not",
+		Long: `Stop sends the stop signal (SIGTERM, or what the image or --stop-signal says)
+to a workload's first process, and SIGKILL to all of it when it has not ended in
+time. A workload that is not running is no error.`,
+		Example:           "  bulkhead stop web\n  bulkhead stop --time 1 web db",
+		Args:              needs(1, -1, "a workload"),
+		ValidArgsFunction: a.completeWorkloads(running),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var timeout *time.Duration
+			if cmd.Flags().Changed("time") {
+				d, err := runspec.StopTimeout("--time", seconds)
+				if err != nil {
+					return err
+				}
+				timeout = &d
+			}
+			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
+				return e.Stop(ctx, ref, timeout)
+			})
+		},
+	}
+	cmd.Flags().IntVarP(&seconds, "time", "t", 10, "`seconds` until SIGKILL; -1 waits without end (default: the workload's)")
+	cmd.Flags().Lookup("time").DefValue = ""
+	return cmd
+}
+
+func (a *app) killCommand() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:               "kill [flags] WORKLOAD...",
+		Short:             "Send a signal to the first process of workloads",
+		Long:              "Kill sends a signal, SIGKILL unless another is named, to the first process of\neach workload. It does not wait for the end.",
+		Example:           "  bulkhead kill web\n  bulkhead kill --signal HUP web",
+		Args:              needs(1, -1, "a workload"),
+		ValidArgsFunction: a.completeWorkloads(running),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sig, err := workload.ParseSignal(name)
+			if err != nil {
+				return advice.Wrap(err, fmt.Sprintf("--signal %q: unknown signal", name), "give a name or number as in signal(7), such as SIGHUP or 1")
+			}
+			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
+				return e.Kill(ctx, ref, sig)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&name, "signal", "s", "KILL", "`signal` by name or number")
+	return cmd
+}
+
+// forEach does something to each workload named, and prints the word that named
+// it when that was done.
+func (a *app) forEach(cmd *cobra.Command, refs []string, f func(ctx context.Context, e *engine.Engine, ref string) error) error {
+	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		return a.each(refs, func(ref string) error {
+			if err := f(ctx, e, ref); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, ref)
+			return nil
+		})
+	})
+}
