@@ -24,7 +24,7 @@ type Record struct {
 	Exit *workload.Exit `json:"exit,omitempty"`
 	// Weakenings names each way in which the workload is less confined than by
 	// default, with the flag that asked for it.
-	Weakenings []string `json:"weakenings"`
+	Weakenings []workload.Weakening `json:"weakenings"`
 	// Cgroup is the workload's path below each cgroup hierarchy.
 	Cgroup string `json:"cgroup"`
 	// IDBase is the first host ID of the workload's range, IDCount its length,
@@ -48,7 +48,7 @@ func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
 	return &Record{
 		Spec: *s, Status: st.Status, PID: st.PID, SupervisorPID: st.Supervisor,
 		Started: st.Started, Finished: st.Finished, Exit: st.Exit,
-		Weakenings: Weakenings(s),
+		Weakenings: s.Weakenings(),
 		Cgroup:     st.Cgroup, IDBase: st.IDBase, IDCount: st.IDCount,
 		Layers: st.Layers, Upper: st.Upper,
 		Dir: e.layout.Dir(s.ID), RunDir: e.layout.RunDir(s.ID),
