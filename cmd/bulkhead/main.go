@@ -9,21 +9,31 @@ import (
 	"io"
 	"os"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 )
 
 func main() {
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, host: runspec.LocalHost()}
-	os.Exit(a.main(context.Background(), os.Args[1:]))
+	os.Exit(newApp(boundaries()...).main(context.Background(), os.Args[1:]))
 }
 
 // app is what every command needs: the standard streams, the global flags, and
 // the way to the machine.
 type app struct {
-	in       *os.File
-	out, err io.Writer
-	host     runspec.Host
+	in         *os.File
+	out, err   io.Writer
+	host       runspec.Host
+	boundaries []boundary.Boundary
 
 	root  string // --root
 	debug bool   // --debug
+}
+
+// newApp returns an app on the standard streams.
+func newApp(boundaries ...boundary.Boundary) *app {
+	var names []string
+	for _, b := range boundaries {
+		names = append(names, b.Name())
+	}
+	return &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, host: runspec.LocalHost(names...), boundaries: boundaries}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -11,6 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
+
+// rootVariable is the environment variable that stands for --root.
+const rootVariable = "BULKHEAD_ROOT"
 
 // The groups that help shows commands in.
 const (
@@ -44,18 +48,20 @@ func (a *app) command() *cobra.Command {
 and a range of host IDs of its own, few capabilities, a system call filter and
 finite limits. Whatever is relaxed is a flag with a name, and is shown by
 inspect.`,
-		Example:           "  bulkhead run --rm -it alpine sh",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		Args:              unknownCommand,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example:                    "  bulkhead run --rm -it alpine sh",
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:                       unknownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(flagError)
-	root.PersistentFlags().StringVar(&a.root, "root", "", "keep all state below this `directory` (default /var/lib/bulkhead and /run/bulkhead)")
+	root.PersistentFlags().StringVar(&a.root, "root", os.Getenv(rootVariable), "keep all state below this `directory`; also "+rootVariable+" (default /var/lib/bulkhead and /run/bulkhead)")
+	root.PersistentFlags().Lookup("root").DefValue = "" // help must not depend on the environment
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "show the nested causes of an error")
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Running workloads:"},

@@ -52,7 +52,7 @@ func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	}
 	return engine.Open(ctx, engine.Config{
 		Root: root, RunRoot: runRoot, Supervisor: supervisor,
-		Boundaries: boundaries(), Images: imageSource{images}, Warn: a.warn,
+		Boundaries: a.boundaries, Images: imageSource{images}, Warn: a.warn,
 	})
 }
 

@@ -1,7 +1,8 @@
 package runspec
 
 import (
-	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -46,11 +47,11 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "working `directory` inside")
 	fs.StringVarP(&o.User, "user", "u", "", "run as `USER[:GROUP]`, names or numbers inside")
 	fs.StringVar(&o.Hostname, "hostname", "", "host `name` inside (default: the short ID)")
-	fs.StringVar(&o.Network, "network", "none", "`none` for loopback only, or host")
+	fs.StringVar(&o.Network, "network", "none", "`mode`: none for loopback only, or host")
 	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
-	fs.StringVar(&o.Pull, "pull", "missing", "pull the image: always, `missing` or never")
+	fs.StringVar(&o.Pull, "pull", "missing", "when to pull the image: `policy` always, missing or never")
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
-	fs.StringVar(&o.Boundary, "boundary", "container", "what isolates the workload: `container`")
+	fs.StringVar(&o.Boundary, "boundary", "container", "what isolates the workload, a `boundary`")
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
 	fs.IntVar(&o.StopTimeout, "stop-timeout", 10, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
 }
@@ -90,10 +91,10 @@ func (o *Options) addSecurityFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&s.SecurityOpt, "security-opt", nil, "`OPTION`: seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, no-new-privileges[=false], unmask=ALL|PATH[:PATH]")
 	fs.BoolVar(&s.SeccompReport, "seccomp-report", false, "name system calls that seccomp denies in the log")
 	fs.StringArrayVar(&s.Sysctls, "sysctl", nil, "set a kernel parameter of the workload's namespaces: `NAME=VALUE`")
-	fs.StringVar(&s.UserNS, "userns", "", "user namespace: `private` (default) or host")
-	fs.StringVar(&s.PID, "pid", "", "process namespace: `private` (default) or host")
-	fs.StringVar(&s.IPC, "ipc", "", "IPC namespace: `private` (default) or host")
-	fs.StringVar(&s.UTS, "uts", "", "host name namespace: `private` (default) or host")
+	fs.StringVar(&s.UserNS, "userns", "", "user namespace: a `mode`, private (default) or host")
+	fs.StringVar(&s.PID, "pid", "", "process namespace: a `mode`, private (default) or host")
+	fs.StringVar(&s.IPC, "ipc", "", "IPC namespace: a `mode`, private (default) or host")
+	fs.StringVar(&s.UTS, "uts", "", "host name namespace: a `mode`, private (default) or host")
 	fs.BoolVar(&s.Privileged, "privileged", false, "not available: says what to use instead")
 }
 
@@ -124,12 +125,13 @@ var laterFlags = map[string]string{
 func LaterFlag(name string) string { return laterFlags[name] }
 
 // boundaryAvailable reports whether name can be used, as an error when not.
-func boundaryAvailable(name string) error {
-	switch name {
-	case "container":
+func boundaryAvailable(host Host, name string) error {
+	if slices.Contains(host.Boundaries, name) {
 		return nil
-	case "gvisor", "vm":
-		return bad("--boundary", name, "not available in this version", "container is")
 	}
-	return bad("--boundary", name, "unknown boundary", fmt.Sprintf("%s is available", "container"))
+	wrong := "unknown boundary"
+	if name == "gvisor" || name == "vm" {
+		wrong = "not available in this version"
+	}
+	return bad("--boundary", name, wrong, "available here: "+strings.Join(host.Boundaries, ", "))
 }

@@ -44,7 +44,7 @@ type Request struct {
 // Check validates the flags and returns them as a Request. args are the words
 // after the image's name.
 func (o *Options) Check(host Host, args []string) (*Request, error) {
-	if err := boundaryAvailable(o.Boundary); err != nil {
+	if err := boundaryAvailable(host, o.Boundary); err != nil {
 		return nil, err
 	}
 	r := &Request{Pull: o.Pull, Platform: o.Platform, args: args, entrypointSet: o.EntrypointSet}

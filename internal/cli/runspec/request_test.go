@@ -51,10 +51,11 @@ func testHost() Host {
 			}
 			return fileInfo{mode: fs.ModeDir}, nil
 		},
-		Getwd:    func() (string, error) { return "/work dir", nil },
-		Hostname: func() (string, error) { return "the-host", nil },
-		CPUs:     2,
-		NewID:    func() workload.ID { return testID },
+		Getwd:      func() (string, error) { return "/work dir", nil },
+		Hostname:   func() (string, error) { return "the-host", nil },
+		CPUs:       2,
+		NewID:      func() workload.ID { return testID },
+		Boundaries: []string{"container"},
 	}
 }
 
@@ -303,7 +304,7 @@ func ExampleOptions_Check() {
 	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	o.AddFlags(fs)
 	_ = fs.Parse([]string{"--memory", "1m"})
-	_, err := o.Check(LocalHost(), nil)
+	_, err := o.Check(LocalHost("container"), nil)
 	fmt.Println(err)
 	fmt.Println(advice.Fix(err))
 	// Output:

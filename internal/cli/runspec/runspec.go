@@ -32,20 +32,23 @@ type Host struct {
 	CPUs     int  // processors that a workload could use
 	SELinux  bool // the host enforces or logs SELinux policy
 	NewID    func() workload.ID
+	// Boundaries are the names that --boundary takes.
+	Boundaries []string
 }
 
-// LocalHost answers for this machine.
-func LocalHost() Host {
+// LocalHost answers for this machine, where workloads may name boundaries.
+func LocalHost(boundaries ...string) Host {
 	_, err := os.Stat("/sys/fs/selinux/enforce")
 	return Host{
-		LookupEnv: os.LookupEnv,
-		ReadFile:  readFile,
-		Stat:      os.Stat,
-		Getwd:     os.Getwd,
-		Hostname:  os.Hostname,
-		CPUs:      runtime.NumCPU(),
-		SELinux:   err == nil,
-		NewID:     workload.NewID,
+		LookupEnv:  os.LookupEnv,
+		ReadFile:   readFile,
+		Stat:       os.Stat,
+		Getwd:      os.Getwd,
+		Hostname:   os.Hostname,
+		CPUs:       runtime.NumCPU(),
+		SELinux:    err == nil,
+		NewID:      workload.NewID,
+		Boundaries: boundaries,
 	}
 }
 

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
+)
+
+// boundaryVariable names the boundary that scripts run behind; without it, the
+// fake one, which needs nothing of the machine.
+const boundaryVariable = "BOUNDARY"
+
+// testBoundaries are the real ones and the fake one.
+func testBoundaries() []boundary.Boundary { return append(boundaries(), &fake.Boundary{}) }
+
+// testBoundary is the one that scripts run behind.
+func testBoundary() string {
+	if name := os.Getenv(boundaryVariable); name != "" {
+		return name
+	}
+	return "fake"
+}
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"bulkhead":            func() { os.Exit(newApp(testBoundaries()...).main(context.Background(), os.Args[1:])) },
+		"bulkhead-supervisor": func() { os.Exit(supervisor.Main(testBoundaries()...)) },
+	})
+}
+
+// TestScripts runs the sessions in testdata/script: those at the top need no
+// workload, those in boundary run the same behind every boundary, those in real
+// need one that isolates.
+func TestScripts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this version of bulkhead needs root")
+	}
+	for _, dir := range []string{".", "boundary", "real"} {
+		t.Run(dir, func(t *testing.T) {
+			if dir == "real" {
+				needRealBoundary(t)
+			}
+			testscript.Run(t, testscript.Params{
+				Dir:                 filepath.Join("testdata", "script", dir),
+				Setup:               setup,
+				RequireUniqueNames:  true,
+				RequireExplicitExec: true,
+				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+				Condition:           condition,
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus},
+			})
+		})
+	}
+}
+
+// needRealBoundary skips where scripts run behind a boundary that isolates
+// nothing, or where the machine cannot do what it needs.
+func needRealBoundary(t *testing.T) {
+	t.Helper()
+	name := testBoundary()
+	if name == "fake" {
+		t.Skipf("these sessions need a boundary that isolates: set %s=container", boundaryVariable)
+	}
+	for _, b := range testBoundaries() {
+		if b.Name() == name {
+			if err := b.Check(t.Context()); err != nil {
+				t.Skipf("boundary %s: %v", name, err)
+			}
+			return
+		}
+	}
+	t.Fatalf("%s=%s: no such boundary", boundaryVariable, name)
+}
+
+// condition knows the name of the boundary: [fake], [container].
+func condition(cond string) (bool, error) {
+	for _, b := range testBoundaries() {
+		if b.Name() == cond {
+			return cond == testBoundary(), nil
+		}
+	}
+	if cond == "vm" || cond == "gvisor" || cond == "container" {
+		return cond == testBoundary(), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", cond)
+}
+
+// setup gives a script a state directory and the tar of an image, and removes
+// what it leaves running.
+func setup(env *testscript.Env) error {
+	// Socket paths end at 107 bytes (unix(7)), so state lies in a short directory.
+	root, err := os.MkdirTemp("", "bh")
+	if err != nil {
+		return err
+	}
+	env.Setenv(rootVariable, root)
+	env.Setenv(boundaryVariable, testBoundary())
+	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+	env.Setenv("TZ", "UTC")
+	env.Defer(func() { cleanUp(env, root) })
+	rootfs, err := rootFS()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "rootfs.tar"), rootfs, 0o600); err != nil {
+		return err
+	}
+	s, err := image.Open(root)
+	if err != nil {
+		return err
+	}
+	_, err = archive.Import(context.Background(), s, bytes.NewReader(rootfs), archive.ImportOptions{
+		Name: "test", Changes: []string{`CMD ["/bin/program","echo","hello"]`, "LABEL from=image"},
+	})
+	return err
+}
+
+// cleanUp removes every workload of a script and its state.
+func cleanUp(env *testscript.Env, root string) {
+	bin, err := exec.LookPath("bulkhead")
+	if err == nil {
+		cmd := exec.Command(bin, "--root", root, "ps", "-aq", "--no-trunc")
+		ids, listErr := cmd.Output()
+		err = listErr
+		for _, id := range strings.Fields(string(ids)) {
+			out, rmErr := exec.Command(bin, "--root", root, "rm", "-f", id).CombinedOutput()
+			if rmErr != nil {
+				err = errors.Join(err, fmt.Errorf("remove %s: %w: %s", id, rmErr, out))
+			}
+		}
+	}
+	if err := errors.Join(err, os.RemoveAll(root)); err != nil {
+		env.T().Log("clean up:", err)
+		env.T().FailNow()
+	}
+}
+
+// program speaks, in a real workload, the part of the fake boundary's language
+// that sessions use.
+const program = `#!/bin/sh
+cmd=$1
+shift
+case $cmd in
+exit) exit "$1" ;;
+echo) echo "$@" ;;
+both) echo to stdout; echo to stderr >&2 ;;
+cat) exec cat ;;
+env) exec env ;;
+pwd) exec pwd ;;
+hostname) exec hostname ;;
+pause) while :; do sleep 1000 & wait; done ;;
+wait-signal)
+	for n in 1 2 3 10 12 15; do trap "echo signal $n; test $n = $(kill -l $1 2>/dev/null || echo $1) && exit 7" $n; done
+	echo ready
+	while :; do sleep 1000 & wait; done ;;
+*) exit 2 ;;
+esac
+`
+
+// rootFS is the tar of an image's root: busybox where this machine has it, and
+// program.
+func rootFS() ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	add := func(h tar.Header, content []byte) {
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err == nil {
+			_, _ = w.Write(content) // an error comes again with Close
+		}
+	}
+	for _, dir := range []string{"bin/", "etc/", "tmp/", "root/", "srv/"} {
+		mode := int64(0o755)
+		if dir == "tmp/" {
+			mode = 0o1777
+		}
+		add(tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: mode}, nil)
+	}
+	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/srv:/bin/sh\n"))
+	add(tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:\napp:x:1000:\n"))
+	add(tar.Header{Name: "bin/program", Typeflag: tar.TypeReg, Mode: 0o755}, []byte(program))
+	if busybox, err := os.ReadFile("/bin/busybox"); err == nil {
+		add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, busybox)
+		for _, applet := range strings.Fields("sh cat env pwd hostname sleep kill id ls mount ps dd touch test true false stty head wc tail sysctl ulimit df grep cut yes nproc") {
+			add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777}, nil)
+		}
+	} else if testBoundary() != "fake" {
+		return nil, fmt.Errorf("sessions behind a real boundary need the package busybox-static: %w", err)
+	}
+	err := w.Close()
+	return b.Bytes(), err
+}
+
+// cmdStatus is the script command `status CODE COMMAND...`: the command must
+// end with that exit code.
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status CODE COMMAND...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
