@@ -5,13 +5,14 @@ import (
 	"fmt"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // boundaries are those that workloads can name. cmd/bulkhead-supervisor must
 // know the same ones.
-func boundaries() []boundary.Boundary { return nil }
+func boundaries() []boundary.Boundary { return []boundary.Boundary{container.Boundary{}} }
 
 // images opens the image store of the chosen state.
 func (a *app) images() (*image.Store, error) {
