@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/registry"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 	"github.com/spf13/cobra"
 )
 
@@ -32,6 +33,10 @@ var imageFixes = []struct {
 	{registry.ErrUnauthorized, "check the name; for a private image log in with a tool that writes ~/.docker/config.json"},
 	{registry.ErrUnreachable, "check the name and the network; an image can also be brought with `bulkhead load` or `bulkhead import`"},
 	{archive.ErrFormat, "give an OCI layout, an OCI archive or a `docker save` archive; for a root file system use `bulkhead import`"},
+	{unpack.ErrTruncated, "fetch the file again: it ends too early"},
+	{unpack.ErrDigest, "fetch the image again: what came is not what its digest names"},
+	{unpack.ErrHostile, "do not use this image: one of its layers tries to write outside, or is damaged"},
+	{unpack.ErrLimit, "use a smaller image: unpacking this one could fill the disk"},
 	{manifest.ErrInvalid, "build or fetch the image again: its documents are not as the OCI image specification says"},
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -61,6 +62,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 				Condition:           condition,
+				Deadline:            time.Now().Add(5 * time.Minute),
 				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus},
 			})
 		})

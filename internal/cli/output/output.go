@@ -59,10 +59,25 @@ func Each[T any](w io.Writer, format string, rows []T) error {
 	if err != nil {
 		return err
 	}
+	if len(rows) == 0 {
+		return checkFields[T](t)
+	}
 	for _, row := range rows {
 		if err := t.line(w, row); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkFields finds a field that rows do not have, so that a mistyped format is
+// told also when there is nothing to list. Other errors may be due to the row
+// being empty.
+func checkFields[T any](t *Template) error {
+	var row T
+	err := t.Execute(io.Discard, row)
+	if err != nil && strings.Contains(err.Error(), "can't evaluate field") {
+		return err
 	}
 	return nil
 }

@@ -63,6 +63,16 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+func TestFormatOfNothing(t *testing.T) {
+	var b strings.Builder
+	if err := Write[row](&b, listing, "{{.Nope}}", nil); err == nil {
+		t.Error("a field that does not exist is not told")
+	}
+	if err := Write[row](&b, listing, "{{index .List 0}}", nil); err != nil || b.Len() > 0 {
+		t.Errorf("%v, %q", err, b.String())
+	}
+}
+
 func TestBadFormats(t *testing.T) {
 	for _, format := range []string{"{{", "{{.Nope}}", "{{nope .ID}}", "table {{.Nope}}", "{{template \"x\"}}", "{{.ID.X}}"} {
 		var b strings.Builder

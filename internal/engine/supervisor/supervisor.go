@@ -72,7 +72,9 @@ func Main(boundaries ...boundary.Boundary) int {
 		return 1
 	}
 	conn := os.NewFile(ConnFD, "socket")
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
+	// Caught and dropped, not ignored: what is ignored stays so across execve,
+	// and a shell in the workload could not trap it (signal(7), sh(1)).
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
 	terminate := make(chan os.Signal, 1)
 	signal.Notify(terminate, syscall.SIGTERM)
 
