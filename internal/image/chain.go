@@ -1,0 +1,131 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// Chain is the unpacked form of an image, held against removal until Release.
+type Chain struct {
+	// Dirs are the directories that overlayfs stacks, lowest first. There may
+	// be more than the image has layers (mend.go), or fewer when a layer
+	// hides all below it.
+	Dirs []string
+	// Root is the directory of Dirs whose owner, mode, times and extended
+	// attributes the root of the image has. Overlayfs takes those of the
+	// topmost directory, so whoever mounts gives them to the upper one.
+	// Empty when no layer says: then 0755 and 0:0.
+	Root string
+
+	op *Op
+}
+
+// Release gives the chain back to removal and pruning. A workload that goes on
+// using the directories must by then be known to InUse.
+func (c *Chain) Release() error { return c.op.Close() }
+
+// Layers returns the unpacked layers of an image and unpacks what is missing,
+// several at a time. The caller must Release the chain.
+func (s *Store) Layers(ctx context.Context, im Image) (_ *Chain, err error) {
+	op, err := s.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, op.Close())
+		}
+	}()
+	var pins []digest.Digest
+	for i, l := range im.Layers {
+		pins = append(pins, l.Digest, l.DiffID, chainID(im.Layers[:i+1]))
+	}
+	if err := op.pin(append(pins, im.Digest, im.ID)...); err != nil {
+		return nil, err
+	}
+	// A removal between Resolve and the pins took the documents with it.
+	if _, err := os.Lstat(s.blobPath(im.Digest)); err != nil {
+		return nil, errors.Join(ErrNotFound, err)
+	}
+	if err := op.unpackMissing(ctx, im); err != nil {
+		return nil, err
+	}
+	return s.chain(op, im)
+}
+
+func (o *Op) unpackMissing(ctx context.Context, im Image) error {
+	missing := false
+	for _, l := range im.Layers {
+		_, err := os.Lstat(filepath.Join(o.s.layerPath(l.DiffID), metaFile))
+		missing = missing || err != nil
+	}
+	if !missing {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(2, runtime.NumCPU()))
+	for _, l := range im.Layers {
+		g.Go(func() error { return o.Unpack(ctx, l.Digest, l.DiffID, nil) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return o.Publish()
+}
+
+// chain lists the directories, mending those chains that need it.
+func (s *Store) chain(op *Op, im Image) (*Chain, error) {
+	c := &Chain{op: op}
+	for i, l := range im.Layers {
+		m, err := s.layerMeta(l.DiffID)
+		if err != nil {
+			return nil, err
+		}
+		tree := filepath.Join(s.layerPath(l.DiffID), treeDir)
+		if m.Opaque {
+			c.Dirs = nil
+		}
+		lower := c.Dirs
+		c.Dirs = append(c.Dirs, tree)
+		if m.Root || m.Opaque {
+			c.Root = tree
+		}
+		if !m.Implied || len(lower) == 0 {
+			continue
+		}
+		mended, err := s.mend(op, chainID(im.Layers[:i+1]), l.DiffID, lower)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		if mended != "" {
+			c.Dirs = append(c.Dirs, mended)
+		}
+	}
+	return c, nil
+}
+
+// mendAll does the work of chain for an image that is about to be committed.
+func (s *Store) mendAll(op *Op, im Image) error {
+	for i := range im.Layers {
+		if err := op.pin(chainID(im.Layers[:i+1])); err != nil {
+			return err
+		}
+	}
+	_, err := s.chain(op, im)
+	return err
+}
+
+// chainID names a stack of layers (image-spec, config.md, "Layer ChainID").
+func chainID(layers []Layer) digest.Digest {
+	id := layers[0].DiffID
+	for _, l := range layers[1:] {
+		id = digest.FromString(string(id) + " " + string(l.DiffID))
+	}
+	return id
+}

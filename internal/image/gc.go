@@ -1,0 +1,173 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
+)
+
+// InUse tells which workloads were made from the image with this manifest
+// digest. It is called with the store's lock held and must not call the store.
+type InUse func(manifest digest.Digest) []string
+
+// Report says what Remove and Prune took away.
+type Report struct {
+	Untagged []string        `json:"untagged,omitempty"` // references
+	Deleted  []digest.Digest `json:"deleted,omitempty"`  // manifests
+	// Bytes of blobs and of files in unpacked layers that nothing needed any
+	// more.
+	Bytes int64 `json:"bytes"`
+}
+
+// Remove takes a name away from an image, and the image with it when the name
+// was the last. An image named by ID or digest loses all names; with more than
+// one this needs force, as with Docker. An image that a workload was made from
+// stays: the error then wraps ErrInUse and names the workloads.
+func (s *Store) Remove(ref string, force bool, inUse InUse) (Report, error) {
+	var rep Report
+	err := s.collect(&rep, func(t *table) error {
+		e, err := s.find(t, ref)
+		if err != nil {
+			return err
+		}
+		if r, err := reference.Parse(ref); err == nil && r.Digest() == "" && slices.Contains(e.References, r.String()) {
+			if len(e.References) > 1 {
+				t.drop(r.String())
+				rep.Untagged = []string{r.String()}
+				return nil
+			}
+		} else if len(e.References) > 1 && !force {
+			return fmt.Errorf("image %s has more than one name, remove them one by one or use force: %s", ref, strings.Join(e.References, ", "))
+		}
+		if users := inUse.of(e.Digest); len(users) > 0 {
+			return fmt.Errorf("%w: %s is what %s was made from, remove that first", ErrInUse, ref, strings.Join(users, ", "))
+		}
+		rep.Untagged = e.References
+		rep.Deleted = []digest.Digest{e.Digest}
+		t.remove(e.Digest)
+		return nil
+	})
+	return rep, err
+}
+
+// Prune removes the images that have no name, or with all every image, as far
+// as no workload uses them. It also removes what a removed image left.
+func (s *Store) Prune(all bool, inUse InUse) (Report, error) {
+	var rep Report
+	err := s.collect(&rep, func(t *table) error {
+		for _, e := range slices.Clone(t.Images) {
+			// A name with a digest alone is kept: the user asked for just it.
+			if !all && len(e.References)+len(e.Digests) > 0 || len(inUse.of(e.Digest)) > 0 {
+				continue
+			}
+			rep.Untagged = append(rep.Untagged, e.References...)
+			rep.Deleted = append(rep.Deleted, e.Digest)
+			t.remove(e.Digest)
+		}
+		return nil
+	})
+	return rep, err
+}
+
+func (f InUse) of(d digest.Digest) []string {
+	if f == nil {
+		return nil
+	}
+	return f(d)
+}
+
+func (t *table) remove(d digest.Digest) {
+	t.Images = slices.DeleteFunc(t.Images, func(e tableImage) bool { return e.Digest == d })
+}
+
+// collect changes the table and then removes what neither an image nor an
+// operation needs. Files leave their places under the lock by renames and are
+// deleted after it.
+func (s *Store) collect(rep *Report, change func(*table) error) (err error) {
+	unlock, err := s.lock(syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer func() { unlock() }()
+	var after *table
+	if err := s.updateLocked(func(t *table) error { after = t; return change(t) }); err != nil {
+		*rep = Report{}
+		return err
+	}
+	trash, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		unlock()
+		unlock = func() {}
+		err = errors.Join(err, trash.Close())
+	}()
+	keep, err := s.pinned()
+	if err != nil {
+		return err
+	}
+	for i := range after.Images {
+		if err := s.mark(&after.Images[i], keep); err != nil {
+			return fmt.Errorf("nothing was cleared away: %w", err)
+		}
+	}
+	rep.Bytes, err = s.discardUnmarked(trash, keep)
+	return err
+}
+
+// mark adds to keep all that an image needs: blobs, layers and chains.
+func (s *Store) mark(e *tableImage, keep map[string]bool) error {
+	im, err := s.load(e)
+	if err != nil {
+		return err
+	}
+	keep[e.Digest.Encoded()], keep[im.ID.Encoded()] = true, true
+	for i, l := range im.Layers {
+		keep[l.Digest.Encoded()], keep[l.DiffID.Encoded()] = true, true
+		keep[chainID(im.Layers[:i+1]).Encoded()] = true
+	}
+	return nil
+}
+
+func (s *Store) discardUnmarked(trash *Op, keep map[string]bool) (int64, error) {
+	var bytes int64
+	for _, dir := range []string{"blobs/sha256", "layers", "mended"} {
+		names, err := readNames(s.path(dir))
+		if err != nil {
+			return bytes, err
+		}
+		for _, n := range names {
+			if keep[n] {
+				continue
+			}
+			bytes += s.sizeOf(dir, n)
+			if err := trash.discard(s.path(dir, n)); err != nil {
+				return bytes, err
+			}
+		}
+	}
+	return bytes, nil
+}
+
+func (s *Store) sizeOf(dir, name string) int64 {
+	if dir == "layers" {
+		if d := digest.NewDigestFromEncoded(digest.SHA256, name); manifest.CheckDigest(d) == nil {
+			m, _ := s.layerMeta(d)
+			return m.Bytes
+		}
+		return 0
+	}
+	info, err := os.Lstat(s.path(dir, name))
+	if err != nil || info.IsDir() {
+		return 0
+	}
+	return info.Size()
+}

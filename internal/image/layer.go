@@ -1,0 +1,253 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+)
+
+// layerMeta is what the store remembers of an unpacked layer.
+type layerMeta struct {
+	Bytes   int64 `json:"bytes"`   // of regular files
+	Entries int   `json:"entries"` // of the archive
+	// Root is set when the archive has an entry for the root directory.
+	Root bool `json:"root,omitempty"`
+	// Opaque is set when the layer hides all layers below.
+	Opaque bool `json:"opaque,omitempty"`
+	// Implied is set when implied.json lists directories without an entry.
+	Implied bool `json:"implied,omitempty"`
+}
+
+const (
+	metaFile    = "meta.json"
+	impliedFile = "implied.json"
+	treeDir     = "fs"
+)
+
+func (s *Store) layerMeta(diffID digest.Digest) (layerMeta, error) {
+	var m layerMeta
+	raw, err := os.ReadFile(filepath.Join(s.layerPath(diffID), metaFile))
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, fmt.Errorf("%w: layer %s: %w", ErrDamaged, diffID, err)
+	}
+	return m, nil
+}
+
+// HasLayer pins an unpacked layer and reports whether the store has it.
+func (o *Op) HasLayer(diffID digest.Digest) (bool, error) {
+	if err := manifest.CheckDigest(diffID); err != nil {
+		return false, err
+	}
+	if err := o.pin(diffID); err != nil {
+		return false, err
+	}
+	_, err := os.Lstat(filepath.Join(o.s.layerPath(diffID), metaFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Unpack unpacks a layer that the store has as a blob, unless it is unpacked
+// already, and checks its diff ID. The result is seen by others only after
+// Publish. progress may be nil; it is told how many bytes of the plain archive
+// were read.
+func (o *Op) Unpack(ctx context.Context, blob, diffID digest.Digest, progress func(int64)) error {
+	have, err := o.HasLayer(diffID)
+	if err != nil {
+		return err
+	}
+	if have {
+		m, err := o.s.layerMeta(diffID)
+		if err != nil {
+			return err
+		}
+		return o.budget.Take(m.Bytes)
+	}
+	o.mu.Lock()
+	staged := o.staged[diffID]
+	o.mu.Unlock()
+	if staged {
+		return nil
+	}
+	f, err := o.s.OpenBlob(blob)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = o.stage(ctx, f, diffID, progress)
+	if err != nil {
+		return fmt.Errorf("unpack layer %s: %w", blob, err)
+	}
+	return nil
+}
+
+// stage unpacks r into the operation's directory. An empty want takes any diff
+// ID. On an error nothing of it is left.
+func (o *Op) stage(ctx context.Context, r io.Reader, want digest.Digest, progress func(int64)) (res unpack.Result, err error) {
+	dir, err := os.MkdirTemp(o.dir, "layer-")
+	if err != nil {
+		return res, o.s.explain(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(o.s.explain(err), os.RemoveAll(dir))
+		}
+	}()
+	root := filepath.Join(dir, treeDir)
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return res, err
+	}
+	f, err := os.Open(root)
+	if err != nil {
+		return res, err
+	}
+	defer f.Close()
+	res, err = unpack.Layer(ctx, f, r, unpack.Options{Limits: o.s.limits, Budget: o.budget, Progress: progress})
+	if err != nil {
+		return res, err
+	}
+	if want != "" && res.DiffID != want {
+		return res, fmt.Errorf("%w: the layer's content has the digest %s, the image says %s", unpack.ErrDigest, res.DiffID, want)
+	}
+	if err := writeMeta(dir, res); err != nil {
+		return res, err
+	}
+	if err := o.pin(res.DiffID); err != nil {
+		return res, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.staged[res.DiffID] {
+		return res, os.RemoveAll(dir) // the image has the same layer twice
+	}
+	if err := os.Rename(dir, filepath.Join(o.dir, "staged-"+res.DiffID.Encoded())); err != nil {
+		return res, err
+	}
+	o.staged[res.DiffID] = true
+	return res, nil
+}
+
+func writeMeta(dir string, res unpack.Result) error {
+	m := layerMeta{Bytes: res.Bytes, Entries: res.Entries, Root: true, Opaque: res.RootOpaque}
+	implied := res.Implied
+	if len(implied) > 0 && implied[0] == "." {
+		m.Root = false
+		implied = implied[1:]
+	}
+	m.Implied = len(implied) > 0
+	if m.Implied {
+		if err := writeJSON(filepath.Join(dir, impliedFile), implied); err != nil {
+			return err
+		}
+	}
+	return writeJSON(filepath.Join(dir, metaFile), m)
+}
+
+func writeJSON(path string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, raw, 0o600)
+}
+
+// Publish makes the layers that were unpacked visible to everybody. All of
+// them are synced together, by one syncfs: a sync for each file would cost
+// more than the unpacking.
+func (o *Op) Publish() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.staged) == 0 {
+		return nil
+	}
+	layers, err := os.Open(o.s.path("layers"))
+	if err != nil {
+		return err
+	}
+	defer layers.Close()
+	if err := at.Syncfs(layers); err != nil {
+		return o.s.explain(err)
+	}
+	for d := range o.staged {
+		err := os.Rename(filepath.Join(o.dir, "staged-"+d.Encoded()), o.s.layerPath(d))
+		// Another process that unpacked the same layer was faster.
+		if err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			return o.s.explain(err)
+		}
+		delete(o.staged, d)
+	}
+	return layers.Sync()
+}
+
+// NewLayer describes a layer that AddLayer stored.
+type NewLayer struct {
+	Blob   manifest.Descriptor
+	DiffID digest.Digest
+}
+
+// AddLayer stores and unpacks an archive whose digests are not known, in one
+// pass: hashing, decompression and unpacking run side by side. r may be plain
+// or compressed with gzip or zstd, and is stored as it is.
+func (o *Op) AddLayer(ctx context.Context, r io.Reader, progress func(int64)) (NewLayer, error) {
+	w, err := o.newBlob()
+	if err != nil {
+		return NewLayer{}, err
+	}
+	defer w.Close()
+	limited := &limitReader{r: r, left: o.s.blobLimit()}
+	head := &headWriter{}
+	tee := io.TeeReader(limited, io.MultiWriter(w, head))
+	res, err := o.stage(ctx, tee, "", progress)
+	if err != nil {
+		return NewLayer{}, err
+	}
+	if _, err := io.Copy(io.Discard, tee); err != nil {
+		return NewLayer{}, err
+	}
+	mediaType := map[unpack.Compression]string{
+		unpack.Plain: manifest.OCILayer, unpack.Gzip: manifest.OCILayerGzip, unpack.Zstd: manifest.OCILayerZstd,
+	}[unpack.Detect(head.p)]
+	d, err := w.commit()
+	if err != nil {
+		return NewLayer{}, err
+	}
+	return NewLayer{Blob: manifest.Descriptor{MediaType: mediaType, Digest: d, Size: w.size}, DiffID: res.DiffID}, nil
+}
+
+// limitReader fails where io.LimitReader would feign the end.
+type limitReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (l *limitReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return n, fmt.Errorf("%w: the archive is too long", unpack.ErrLimit)
+	}
+	return n, err
+}
+
+// headWriter keeps the first bytes.
+type headWriter struct{ p []byte }
+
+func (h *headWriter) Write(p []byte) (int, error) {
+	if room := 8 - len(h.p); room > 0 {
+		h.p = append(h.p, p[:min(room, len(p))]...)
+	}
+	return len(p), nil
+}

@@ -1,0 +1,234 @@
+package image
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+)
+
+// Op is one operation that adds to the store or holds on to what is there.
+// What it pinned is not collected until Close. Its methods may be called by
+// several goroutines.
+type Op struct {
+	s      *Store
+	dir    string
+	pins   *os.File
+	budget *unpack.Budget
+
+	mu     sync.Mutex
+	staged map[digest.Digest]bool // layers unpacked in dir and not yet published
+}
+
+const (
+	opPrefix = "op-"
+	pinsFile = "pins"
+)
+
+// Begin starts an operation. The caller must Close it.
+func (s *Store) Begin() (*Op, error) {
+	// Shared, so that nobody sweeps the directory before it is locked.
+	unlock, err := s.lock(syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return s.begin()
+}
+
+func (s *Store) begin() (*Op, error) {
+	dir, err := os.MkdirTemp(s.path("tmp"), opPrefix)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	pins, err := os.OpenFile(filepath.Join(dir, pinsFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND|os.O_EXCL, 0o600)
+	if err == nil {
+		err = flock(pins, syscall.LOCK_EX)
+	}
+	if err != nil {
+		if pins != nil {
+			pins.Close()
+		}
+		os.RemoveAll(dir)
+		return nil, s.explain(err)
+	}
+	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool)}, nil
+}
+
+// pin keeps blobs, layers or chains from being collected while the operation
+// lasts, whether they exist already or not. Only after it may the caller look
+// whether they exist: a collector either sees the pin or was here before.
+func (o *Op) pin(digests ...digest.Digest) error {
+	var b strings.Builder
+	for _, d := range digests {
+		b.WriteString(d.Encoded() + "\n")
+	}
+	unlock, err := o.s.lock(syscall.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := o.pins.WriteString(b.String()); err != nil {
+		return o.s.explain(err)
+	}
+	return nil
+}
+
+// Close ends the operation and removes what it did not publish. Closing twice
+// is fine.
+func (o *Op) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.pins == nil {
+		return nil
+	}
+	err := os.RemoveAll(o.dir)
+	o.pins.Close()
+	o.pins = nil
+	return err
+}
+
+// sweep removes the directories of operations whose process is gone.
+func (s *Store) sweep() error {
+	names, err := readNames(s.path("tmp"))
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	dead := false
+	for _, n := range names {
+		dead = dead || s.isDead(n)
+	}
+	if !dead {
+		return nil
+	}
+	// Somebody who holds the lock may be starting an operation, or sweeps
+	// already. The next command will look again.
+	unlock, err := s.lock(syscall.LOCK_EX | syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	trash, err := s.begin()
+	if err != nil {
+		unlock()
+		return s.sweepInPlace(names, err)
+	}
+	for _, n := range names {
+		if s.isDead(n) {
+			err = errors.Join(err, trash.discard(s.path("tmp", n)))
+		}
+	}
+	unlock() // removing trees takes time
+	return errors.Join(err, trash.Close())
+}
+
+// sweepInPlace is for a disk so full that no directory can be made.
+func (s *Store) sweepInPlace(names []string, cause error) error {
+	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
+		return cause
+	}
+	unlock, err := s.lock(syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, n := range names {
+		if s.isDead(n) {
+			err = errors.Join(err, os.RemoveAll(s.path("tmp", n)))
+		}
+	}
+	return err
+}
+
+// isDead reports whether nobody holds the lock of an operation's directory.
+// Without the store's lock it may also be one that is just being made.
+func (s *Store) isDead(name string) bool {
+	f, err := os.OpenFile(s.path("tmp", name, pinsFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	return flock(f, syscall.LOCK_SH|syscall.LOCK_NB) == nil
+}
+
+// discard moves a path into the operation's directory, to be removed with it.
+func (o *Op) discard(path string) error {
+	dst, err := os.MkdirTemp(o.dir, "trash-")
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return os.RemoveAll(path) // a full disk must not keep us from making room
+		}
+		return err
+	}
+	err = os.Rename(path, filepath.Join(dst, "x"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// pinned collects what all operations under way rely on.
+//
+// Precondition: the caller holds the store's lock exclusively.
+func (s *Store) pinned() (map[string]bool, error) {
+	names, err := readNames(s.path("tmp"))
+	if err != nil {
+		return nil, err
+	}
+	set := make(map[string]bool)
+	for _, n := range names {
+		if s.isDead(n) {
+			continue
+		}
+		f, err := os.Open(s.path("tmp", n, pinsFile))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it ended meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			set[lines.Text()] = true
+		}
+		err = lines.Err()
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+func readNames(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// HasBlob pins a blob and reports whether the store has it.
+func (o *Op) HasBlob(d digest.Digest) (bool, error) {
+	if err := manifest.CheckDigest(d); err != nil {
+		return false, err
+	}
+	if err := o.pin(d); err != nil {
+		return false, err
+	}
+	_, err := os.Lstat(o.s.blobPath(d))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,135 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+)
+
+// table is index.json: the images of the store.
+type table struct {
+	Version int          `json:"version"`
+	Images  []tableImage `json:"images"`
+}
+
+type tableImage struct {
+	Digest digest.Digest `json:"digest"` // of the manifest
+	// References are whole names with a tag. Each belongs to one image.
+	References []string `json:"references,omitempty"`
+	// Digests are names with a digest under which the image was pulled; the
+	// digest may be that of an index that leads to the manifest.
+	Digests []string  `json:"digests,omitempty"`
+	Added   time.Time `json:"added"`
+}
+
+const tableVersion = 1
+
+func (s *Store) readTable() (*table, error) {
+	raw, err := os.ReadFile(s.path("index.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return &table{Version: tableVersion}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var t table
+	if err := json.Unmarshal(raw, &t); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, s.path("index.json"), err)
+	}
+	if t.Version != tableVersion {
+		return nil, fmt.Errorf("%w: %s has version %d, this program knows %d", ErrDamaged, s.path("index.json"), t.Version, tableVersion)
+	}
+	for _, im := range t.Images {
+		if err := manifest.CheckDigest(im.Digest); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, s.path("index.json"), err)
+		}
+	}
+	return &t, nil
+}
+
+// update changes the table: change is called with the lock held and its result
+// is written whole, or not at all when it returns an error.
+func (s *Store) update(change func(*table) error) error {
+	unlock, err := s.lock(syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.updateLocked(change)
+}
+
+func (s *Store) updateLocked(change func(*table) error) error {
+	t, err := s.readTable()
+	if err != nil {
+		return err
+	}
+	if err := change(t); err != nil {
+		return err
+	}
+	raw, err := json.MarshalIndent(t, "", "\t")
+	if err != nil {
+		return err
+	}
+	// Only the holder of the lock writes this name.
+	next := s.path("index.json.new")
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return s.explain(err)
+	}
+	_, err = f.Write(raw)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(next, s.path("index.json"))
+	}
+	if err != nil {
+		os.Remove(next)
+		return s.explain(err)
+	}
+	return syncDir(s.dir)
+}
+
+func (t *table) find(d digest.Digest) *tableImage {
+	for i := range t.Images {
+		if t.Images[i].Digest == d {
+			return &t.Images[i]
+		}
+	}
+	return nil
+}
+
+// byReference finds the image of a whole name with a tag or a digest.
+func (t *table) byReference(name string) *tableImage {
+	for i := range t.Images {
+		if slices.Contains(t.Images[i].References, name) || slices.Contains(t.Images[i].Digests, name) {
+			return &t.Images[i]
+		}
+	}
+	return nil
+}
+
+// drop takes a name away from every image, and tells from how many.
+func (t *table) drop(name string) {
+	for i := range t.Images {
+		im := &t.Images[i]
+		im.References = slices.DeleteFunc(im.References, func(s string) bool { return s == name })
+	}
+}
+
+// give makes name a reference of im alone.
+func (t *table) give(im *tableImage, name string) {
+	t.drop(name)
+	im.References = append(im.References, name)
+	slices.Sort(im.References)
+}

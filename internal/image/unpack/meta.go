@@ -1,0 +1,122 @@
+package unpack
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+)
+
+// meta is what an entry says of a file beside its content.
+type meta struct {
+	mode         uint32 // permission bits with setuid, setgid, sticky
+	uid, gid     int
+	mtime, atime time.Time
+	xattrs       []xattr
+	isLink       bool
+}
+
+type xattr struct {
+	name  string
+	value []byte
+}
+
+const xattrPrefix = "SCHILY.xattr."
+
+func (u *unpacker) meta(hdr *tar.Header) (*meta, error) {
+	// (uid_t)-1 means "unchanged" to chown(2).
+	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= math.MaxUint32 || int64(hdr.Gid) >= math.MaxUint32 {
+		return nil, fmt.Errorf("%w: no such owner %d:%d", ErrHostile, hdr.Uid, hdr.Gid)
+	}
+	m := &meta{mode: uint32(hdr.Mode) & 0o7777, uid: hdr.Uid, gid: hdr.Gid, mtime: hdr.ModTime, atime: hdr.AccessTime}
+	if m.mtime.IsZero() {
+		m.mtime = time.Unix(0, 0)
+	}
+	if m.atime.IsZero() {
+		m.atime = m.mtime
+	}
+	if len(hdr.PAXRecords) == 0 {
+		return m, nil
+	}
+	size := 0
+	for _, key := range sortedKeys(hdr.PAXRecords) {
+		name, ok := strings.CutPrefix(key, xattrPrefix)
+		if !ok {
+			continue
+		}
+		if size += len(name) + len(hdr.PAXRecords[key]); size > u.limits.XattrBytes || len(name) > 255 {
+			return nil, fmt.Errorf("%w: extended attributes of more than %s", ErrLimit, bytesText(int64(u.limits.XattrBytes)))
+		}
+		if keepXattr(name) {
+			m.xattrs = append(m.xattrs, xattr{name, []byte(hdr.PAXRecords[key])})
+		}
+	}
+	return m, nil
+}
+
+// keepXattr tells which attributes a layer may set. Not among them: trusted.*
+// and user.overlay.*, with which a layer could redirect overlayfs to files of
+// other layers; security.* but for file capabilities, which belong to the
+// host's security modules; and what no file system keeps.
+func keepXattr(name string) bool {
+	switch name {
+	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
+		return true
+	}
+	return strings.HasPrefix(name, "user.") && name != "user." &&
+		!strings.HasPrefix(name, "user.overlay.") && !strings.ContainsRune(name, 0)
+}
+
+// applyOpen sets all but the times of an open file that was made with the
+// permissions created. Owners first: chown clears setuid bits and capabilities.
+func (m *meta) applyOpen(fd int, plainOwner bool, created uint32) error {
+	if !plainOwner || m.uid != 0 || m.gid != 0 {
+		if err := at.Fchown(fd, m.uid, m.gid); err != nil {
+			return err
+		}
+	}
+	if m.mode != created {
+		if err := at.Fchmod(fd, m.mode); err != nil {
+			return err
+		}
+	}
+	for _, x := range m.xattrs {
+		if err := at.Fsetxattr(fd, x.name, x.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyName sets everything of a file that must not be opened.
+func (m *meta) applyName(dir int, name string, plainOwner bool) error {
+	if !plainOwner || m.uid != 0 || m.gid != 0 {
+		if err := at.Chown(dir, name, m.uid, m.gid); err != nil {
+			return err
+		}
+	}
+	if !m.isLink {
+		if err := at.Chmod(dir, name, m.mode); err != nil {
+			return err
+		}
+	}
+	for _, x := range m.xattrs {
+		// The kernel has no user attributes on links and special files (xattr(7)).
+		if strings.HasPrefix(x.name, "user.") {
+			continue
+		}
+		if err := at.Lsetxattr(dir, name, x.name, x.value); err != nil {
+			return err
+		}
+	}
+	return at.Chtimes(dir, name, m.atime, m.mtime)
+}
+
+// allZero compares b with itself, shifted by one.
+func allZero(b []byte) bool {
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[:len(b)-1], b[1:])
+}
