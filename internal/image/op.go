@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -231,4 +232,34 @@ func (o *Op) HasBlob(d digest.Digest) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// TempFile makes a file that goes away with the operation.
+func (o *Op) TempFile() (*os.File, error) {
+	f, err := os.CreateTemp(o.dir, "file-")
+	return f, o.s.explain(err)
+}
+
+// Hold pins all that an image consists of, so that it can be copied out. The
+// caller must Close the operation.
+func (s *Store) Hold(im Image) (*Op, error) {
+	o, err := s.Begin()
+	if err != nil {
+		return nil, err
+	}
+	blobs := []digest.Digest{im.Digest, im.ID}
+	for _, l := range im.Layers {
+		blobs = append(blobs, l.Digest)
+	}
+	for _, d := range blobs {
+		have, err := o.HasBlob(d)
+		if err == nil && !have {
+			err = fmt.Errorf("%w: %s was removed meanwhile", ErrNotFound, im.ShortID())
+		}
+		if err != nil {
+			o.Close()
+			return nil, err
+		}
+	}
+	return o, nil
 }
