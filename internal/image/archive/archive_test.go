@@ -1,0 +1,382 @@
+package archive_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+	"golang.org/x/sys/unix"
+)
+
+var ctx = context.Background()
+
+func store(t *testing.T) *image.Store {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: layers have owners and devices")
+	}
+	s, err := image.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// layers of the test image: plain archives.
+func layers(t *testing.T) [][]byte {
+	return [][]byte{
+		imagetest.Tar(t, imagetest.Dir("d", 0o750), imagetest.File("d/a", strings.Repeat("one ", 1000))),
+		imagetest.Tar(t, imagetest.File("b", "two")),
+	}
+}
+
+func loaded(t *testing.T, s *image.Store, name string) image.Image {
+	t.Helper()
+	dir := t.TempDir()
+	imagetest.New(t, manifest.RunConfig{Env: []string{"A=b"}, Cmd: []string{"/d/a"}}, layers(t)...).Layout(t, dir, "1.0")
+	images, err := archive.Load(ctx, s, dir, archive.LoadOptions{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return images[0]
+}
+
+func TestSaveAndLoad(t *testing.T) {
+	from := store(t)
+	im := loaded(t, from, "localhost/x")
+	if want := []string{"localhost/x:1.0"}; !slices.Equal(im.References, want) {
+		t.Errorf("references %v, want %v: the archive's tag with the name given", im.References, want)
+	}
+	dir := t.TempDir()
+	layout := filepath.Join(dir, "layout")
+	if err := archive.SaveDir(ctx, from, layout, "localhost/x:1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := archive.SaveDir(ctx, from, layout, "localhost/x:1.0"); err == nil {
+		t.Error("a directory that is not empty was written to")
+	}
+	for _, format := range []archive.Format{archive.OCIArchive, archive.DockerArchive} {
+		var one, two bytes.Buffer
+		if err := archive.Save(ctx, from, &one, format, "localhost/x:1.0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := archive.Save(ctx, from, &two, format, im.ID.String()); err != nil || !bytes.Equal(one.Bytes(), two.Bytes()) {
+			t.Errorf("%s: saving twice gives %d and %d bytes, %v", format, one.Len(), two.Len(), err)
+		}
+		for suffix, p := range map[string][]byte{"": one.Bytes(), ".gz": imagetest.Gzip(one.Bytes()), ".zst": imagetest.Zstd(one.Bytes())} {
+			if err := os.WriteFile(filepath.Join(dir, string(format)+suffix), p, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil || len(names) != 7 {
+		t.Fatal(names, err)
+	}
+	for _, n := range names {
+		to := store(t)
+		images, err := archive.Load(ctx, to, filepath.Join(dir, n.Name()), archive.LoadOptions{})
+		if err != nil || len(images) != 1 {
+			t.Errorf("%s: %d images, %v", n.Name(), len(images), err)
+			continue
+		}
+		got := images[0]
+		if got.Digest != im.Digest || !slices.Equal(got.References, im.References) || !reflect.DeepEqual(got.Config, im.Config) {
+			t.Errorf("%s: got %s %v %+v, want %s %v %+v", n.Name(), got.Digest, got.References, got.Config, im.Digest, im.References, im.Config)
+		}
+	}
+}
+
+// dockerSave writes the archive of an old "docker save".
+func dockerSave(t *testing.T, edit func(files map[string]imagetest.Entry)) []byte {
+	t.Helper()
+	l := layers(t)
+	im := imagetest.New(t, manifest.RunConfig{Cmd: []string{"/d/a"}}, l[0], l[1], l[0])
+	config, err := json.Marshal(im.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]imagetest.Entry{
+		"1/layer.tar": imagetest.File("1/layer.tar", string(l[0])),
+		"2/layer.tar": imagetest.File("2/layer.tar", string(l[1])),
+		"3/layer.tar": imagetest.Symlink("3/layer.tar", "../1/layer.tar"),
+		"c.json":      imagetest.File("c.json", string(config)),
+		"manifest.json": imagetest.File("manifest.json",
+			`[{"Config":"c.json","RepoTags":["old:1","old:2"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]}]`),
+		"repositories": imagetest.File("repositories", `{}`),
+	}
+	if edit != nil {
+		edit(files)
+	}
+	var entries []imagetest.Entry
+	for _, e := range files {
+		entries = append(entries, e)
+	}
+	return imagetest.Tar(t, entries...)
+}
+
+func TestLoadDockerSave(t *testing.T) {
+	s := store(t)
+	images, err := archive.LoadReader(ctx, s, bytes.NewReader(dockerSave(t, nil)), archive.LoadOptions{})
+	if err != nil || len(images) != 1 {
+		t.Fatal(images, err)
+	}
+	if im := images[0]; len(im.Layers) != 3 || len(im.References) != 2 || im.Config.Cmd[0] != "/d/a" {
+		t.Errorf("got %+v", im)
+	}
+	again, err := archive.LoadReader(ctx, s, bytes.NewReader(dockerSave(t, nil)), archive.LoadOptions{})
+	if err != nil || again[0].Digest != images[0].Digest {
+		t.Errorf("loading again: %v, %v", again, err)
+	}
+	type files = map[string]imagetest.Entry
+	for name, tt := range map[string]struct {
+		edit func(files)
+		want error
+	}{
+		"layer is a link out": {func(f files) { f["3/layer.tar"] = imagetest.Symlink("3/layer.tar", "../../../../etc/passwd") }, unpack.ErrTruncated},
+		"link loop":           {func(f files) { f["3/layer.tar"] = imagetest.Symlink("3/layer.tar", "layer.tar") }, unpack.ErrTruncated},
+		"config outside": {func(f files) {
+			f["manifest.json"] = imagetest.File("manifest.json", `[{"Config":"/etc/hostname","Layers":[]}]`)
+		}, unpack.ErrTruncated},
+		"config missing":        {func(f files) { delete(f, "c.json") }, unpack.ErrTruncated},
+		"layer missing":         {func(f files) { delete(f, "2/layer.tar") }, unpack.ErrTruncated},
+		"layers swapped":        {func(f files) { f["2/layer.tar"] = imagetest.File("2/layer.tar", string(imagetest.Tar(t))) }, unpack.ErrDigest},
+		"manifest is no list":   {func(f files) { f["manifest.json"] = imagetest.File("manifest.json", `{"a":1}`) }, archive.ErrFormat},
+		"manifest is empty":     {func(f files) { f["manifest.json"] = imagetest.File("manifest.json", `[]`) }, archive.ErrFormat},
+		"no manifest":           {func(f files) { delete(f, "manifest.json") }, archive.ErrFormat},
+		"layout version":        {func(f files) { f["oci-layout"] = imagetest.File("oci-layout", `{"imageLayoutVersion":"9"}`) }, archive.ErrFormat},
+		"layout without index":  {func(f files) { f["oci-layout"] = imagetest.File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`) }, archive.ErrFormat},
+		"config of wrong types": {func(f files) { f["c.json"] = imagetest.File("c.json", `{"os":1}`) }, manifest.ErrInvalid},
+	} {
+		root := t.TempDir()
+		s, err := image.Open(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = archive.LoadReader(ctx, s, bytes.NewReader(dockerSave(t, tt.edit)), archive.LoadOptions{})
+		if !errors.Is(err, tt.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
+		}
+		if names, err := os.ReadDir(filepath.Join(root, "images", "tmp")); err != nil || len(names) > 0 {
+			t.Errorf("%s: left %v, %v", name, names, err)
+		}
+	}
+}
+
+func TestLoadNonsense(t *testing.T) {
+	s := store(t)
+	dir := t.TempDir()
+	for name, p := range map[string][]byte{
+		"empty": {}, "text": []byte("hello"), "zeros": make([]byte, 4096), "truncated": dockerSave(t, nil)[:5000],
+		"root file system": imagetest.Tar(t, imagetest.File("etc/passwd", "x")), "gzip of nothing": imagetest.Gzip(nil),
+	} {
+		path := filepath.Join(dir, "a")
+		if err := os.WriteFile(path, p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Load(ctx, s, path, archive.LoadOptions{}); !errors.Is(err, archive.ErrFormat) && !errors.Is(err, unpack.ErrTruncated) {
+			t.Errorf("%s: got %v, want ErrFormat or ErrTruncated", name, err)
+		}
+	}
+	if _, err := archive.Load(ctx, s, filepath.Join(dir, "missing"), archive.LoadOptions{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+// TestLayoutLinksOut has a layout whose blobs are links to files of the host.
+func TestLayoutLinksOut(t *testing.T) {
+	s := store(t)
+	for _, link := range []string{"/etc/passwd", "../../../../../../../../etc/passwd", "/dev/zero"} {
+		dir := t.TempDir()
+		im := imagetest.New(t, manifest.RunConfig{}, layers(t)...)
+		im.Layout(t, dir, "x")
+		blob := filepath.Join(dir, "blobs", "sha256", im.Manifest.Digest.Encoded())
+		if err := os.Remove(blob); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(link, blob); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Load(ctx, s, dir, archive.LoadOptions{}); err == nil || strings.Contains(err.Error(), "root:") {
+			t.Errorf("link to %s: %v", link, err)
+		}
+	}
+	dir := t.TempDir()
+	im := imagetest.New(t, manifest.RunConfig{}, layers(t)...)
+	im.Layout(t, dir, "x")
+	index := filepath.Join(dir, "index.json")
+	os.Remove(index)
+	if err := unix.Mkfifo(index, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := archive.Load(ctx, s, dir, archive.LoadOptions{}); err == nil {
+		t.Error("a FIFO was taken for an index")
+	}
+}
+
+func TestImport(t *testing.T) {
+	s := store(t)
+	rootfs := imagetest.Tar(t, imagetest.Dir(".", 0o755), imagetest.File("bin/sh", "x").With(0o755, 0, 0))
+	for name, p := range map[string][]byte{"plain": rootfs, "gzip": imagetest.Gzip(rootfs), "zstd": imagetest.Zstd(rootfs)} {
+		im, err := archive.Import(ctx, s, bytes.NewReader(p), archive.ImportOptions{
+			Name:    "imported:" + name,
+			Changes: []string{`CMD ["/bin/sh"]`, "ENV A=b C=\"d e\"", "WORKDIR /srv", "USER 1:1", "EXPOSE 80", "VOLUME /data", "LABEL x=y", "STOPSIGNAL SIGINT"},
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if im.Config.Cmd[0] != "/bin/sh" || im.Config.WorkingDir != "/srv" || im.Config.User != "1:1" || !slices.Equal(im.Config.Env, []string{"A=b", "C=d e"}) {
+			t.Errorf("%s: config %+v", name, im.Config)
+		}
+		chain, err := s.Layers(ctx, im)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := os.ReadFile(chain.Dirs[0] + "/bin/sh"); err != nil || string(p) != "x" {
+			t.Errorf("%s: %q, %v", name, p, err)
+		}
+		chain.Release()
+	}
+	for name, opts := range map[string]archive.ImportOptions{
+		"change": {Changes: []string{"RUN ls"}}, "name": {Name: "UPPER"}, "env": {Changes: []string{"ENV =x"}},
+	} {
+		if _, err := archive.Import(ctx, s, bytes.NewReader(rootfs), opts); err == nil {
+			t.Errorf("bad %s was taken", name)
+		}
+	}
+	if _, err := archive.Import(ctx, s, strings.NewReader("no tar at all"+strings.Repeat("x", 1000)), archive.ImportOptions{}); !errors.Is(err, unpack.ErrHostile) {
+		t.Errorf("nonsense: %v", err)
+	}
+}
+
+func TestChange(t *testing.T) {
+	for line, want := range map[string]manifest.RunConfig{
+		`CMD ls -l`:              {Cmd: []string{"/bin/sh", "-c", "ls -l"}},
+		`cmd ["a","b"]`:          {Cmd: []string{"a", "b"}},
+		`ENTRYPOINT ["/e"]`:      {Entrypoint: []string{"/e"}},
+		`ENV A=1 B='2 3' C=4\ 5`: {Env: []string{"A=1", "B=2 3", "C=4 5"}},
+		`ENV A one two`:          {Env: []string{"A=one two"}},
+		`EXPOSE 80 53/udp`:       {ExposedPorts: map[string]struct{}{"80/tcp": {}, "53/udp": {}}},
+		`VOLUME ["/a", "/b c"]`:  {Volumes: map[string]struct{}{"/a": {}, "/b c": {}}},
+		`WORKDIR a/b`:            {WorkingDir: "/a/b"},
+		`LABEL a="b c"`:          {Labels: map[string]string{"a": "b c"}},
+	} {
+		var got manifest.RunConfig
+		if err := archive.Change(&got, line); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v; want %+v", line, got, err, want)
+		}
+	}
+	for _, line := range []string{"", "RUN x", "CMD [1]", "ENV", "ENV A", "ENV A=\"b", "VOLUME x", "EXPOSE http", "CMD [\"a\\u0000\"]"} {
+		var c manifest.RunConfig
+		if err := archive.Change(&c, line); err == nil {
+			t.Errorf("%q was taken: %+v", line, c)
+		}
+	}
+}
+
+// TestWriteTree writes a tree, imports it and writes it again: both archives
+// must be equal.
+func TestWriteTree(t *testing.T) {
+	s := store(t)
+	rootfs := imagetest.Tar(t,
+		imagetest.Dir(".", 0o755), imagetest.File("su", "x").With(0o4755, 1, 2, "user.a", "b"), imagetest.Link("su2", "su"),
+		imagetest.Symlink("l", "/etc/passwd"), imagetest.Device("n", 1, 3), imagetest.Dir("d", 0o1777), imagetest.File("d/f", "y"),
+		imagetest.Entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "p", Mode: 0o600}})
+	var written [2]bytes.Buffer
+	in := io.Reader(bytes.NewReader(rootfs))
+	for i := range written {
+		im, err := archive.Import(ctx, s, in, archive.ImportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := s.Layers(ctx, im)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer chain.Release()
+		dir, err := os.Open(chain.Dirs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		if err := archive.WriteTree(ctx, &written[i], dir); err != nil {
+			t.Fatal(err)
+		}
+		in = bytes.NewReader(written[i].Bytes())
+	}
+	if !bytes.Equal(written[0].Bytes(), written[1].Bytes()) {
+		t.Error("the second archive differs from the first")
+	}
+	found := make(map[string]string)
+	for tr := tar.NewReader(&written[0]); ; {
+		h, err := tr.Next()
+		if err != nil {
+			break
+		}
+		found[h.Name] = fmt.Sprintf("%c %o %d:%d %s %s", h.Typeflag, h.Mode, h.Uid, h.Gid, h.Linkname, h.PAXRecords["SCHILY.xattr.user.a"])
+	}
+	for name, want := range map[string]string{"./su": "0 4755 1:2  b", "./su2": "1 4755 1:2 ./su b", "./l": "2 777 0:0 /etc/passwd ", "./d/": "5 1777 0:0  ", "./p": "6 600 0:0  "} {
+		if found[name] != want {
+			t.Errorf("%s is %q, want %q", name, found[name], want)
+		}
+	}
+}
+
+// TestSkopeo lets another program read what we save and write what we load.
+func TestSkopeo(t *testing.T) {
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		t.Skip("skopeo is not installed (Debian: apt-get install skopeo)")
+	}
+	from := store(t)
+	im := loaded(t, from, "localhost/x")
+	dir := t.TempDir()
+	skopeo := func(src, dst string) {
+		t.Helper()
+		if out, err := exec.Command("skopeo", "--insecure-policy", "--tmpdir", dir, "copy", src, dst).CombinedOutput(); err != nil {
+			t.Fatalf("skopeo copy %s %s: %v\n%s", src, dst, err, out)
+		}
+	}
+	for _, format := range []archive.Format{archive.OCIArchive, archive.DockerArchive} {
+		f, err := os.Create(filepath.Join(dir, string(format)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(archive.Save(ctx, from, f, format, "localhost/x:1.0"), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		src := string(format) + ":" + f.Name()
+		skopeo(src, "docker-archive:"+f.Name()+".docker:localhost/y:2")
+		skopeo(src, "oci-archive:"+f.Name()+".oci:2")
+		skopeo(src, "oci:"+f.Name()+".dir:2")
+		for _, path := range []string{".docker", ".oci", ".dir"} {
+			to := store(t)
+			images, err := archive.Load(ctx, to, f.Name()+path, archive.LoadOptions{Name: "localhost/y"})
+			if err != nil || len(images) != 1 {
+				t.Errorf("%s%s: %v, %v", format, path, images, err)
+				continue
+			}
+			got := images[0]
+			if !slices.Equal(got.References, []string{"localhost/y:2"}) || !reflect.DeepEqual(got.Config, im.Config) ||
+				got.Layers[0].DiffID != im.Layers[0].DiffID {
+				t.Errorf("%s%s: got %v %+v %v", format, path, got.References, got.Config, got.Layers)
+			}
+		}
+	}
+}
