@@ -29,13 +29,13 @@ import (
 //	mended/CHAIN/fs/tmp    1777
 //
 // The directory is found by the chain ID. One without "fs" says that there is
-// nothing to mend.
+// nothing to mend. The root of the image is mended likewise.
 
 // mend returns the extra directory for a layer above lower, lowest first, or
 // "" when none is needed.
 //
 // Precondition: op has pinned the chain.
-func (s *Store) mend(op *Op, chain, diffID digest.Digest, lower []string) (string, error) {
+func (s *Store) mend(op *Op, chain digest.Digest, m mender) (string, error) {
 	dir := s.path("mended", chain.Encoded())
 	tree := filepath.Join(dir, treeDir)
 	if _, err := os.Lstat(dir); err == nil {
@@ -44,21 +44,17 @@ func (s *Store) mend(op *Op, chain, diffID digest.Digest, lower []string) (strin
 		}
 		return tree, nil
 	}
-	raw, err := os.ReadFile(filepath.Join(s.layerPath(diffID), impliedFile))
+	implied, err := readImplied(m.implied)
 	if err != nil {
 		return "", err
-	}
-	var implied []string
-	if err := json.Unmarshal(raw, &implied); err != nil {
-		return "", fmt.Errorf("%w: layer %s: %w", ErrDamaged, diffID, err)
 	}
 	staging, err := os.MkdirTemp(op.dir, "mend-")
 	if err != nil {
 		return "", err
 	}
-	m := mender{own: filepath.Join(s.layerPath(diffID), treeDir), lower: lower, out: filepath.Join(staging, treeDir)}
+	m.out = filepath.Join(staging, treeDir)
 	if err := m.run(implied); err != nil {
-		return "", fmt.Errorf("mend the directories of layer %s: %w", diffID, err)
+		return "", fmt.Errorf("mend the directories of %s: %w", m.own, err)
 	}
 	if err := syncTree(staging); err != nil {
 		return "", err
@@ -70,7 +66,24 @@ func (s *Store) mend(op *Op, chain, diffID digest.Digest, lower []string) (strin
 	if err := syncDir(filepath.Dir(dir)); err != nil {
 		return "", err
 	}
-	return s.mend(op, chain, diffID, lower)
+	return s.mend(op, chain, m)
+}
+
+// readImplied reads a layer's list of directories without an entry. A layer
+// without such has no list.
+func readImplied(path string) ([]string, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var implied []string
+	if err := json.Unmarshal(raw, &implied); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	return implied, nil
 }
 
 func syncTree(dir string) error {
@@ -85,9 +98,11 @@ func syncTree(dir string) error {
 // mender builds one extra directory. Its paths consist of real directories
 // only, each opened by name without following links.
 type mender struct {
-	own   string   // the layer's tree
-	lower []string // lowest first
-	out   string
+	own     string   // the layer's tree
+	implied string   // file that lists its directories without an entry
+	lower   []string // trees, lowest first
+	root    string   // tree whose root has the right attributes; "" for own
+	out     string
 }
 
 func (m *mender) run(implied []string) error {
@@ -122,6 +137,11 @@ func (m *mender) run(implied []string) error {
 		todo = append(todo, pair{p, from})
 	}
 	made := make(map[string]bool)
+	if m.root != "" {
+		if err := m.makeParents(".", made); err != nil {
+			return err
+		}
+	}
 	for _, t := range todo {
 		if err := m.makeParents(filepath.Dir(t.path), made); err != nil {
 			return err
@@ -134,7 +154,7 @@ func (m *mender) run(implied []string) error {
 		}
 	}
 	// Attributes last, children first: making a directory changes its parent's time.
-	source := make(map[string]string, len(todo))
+	source := map[string]string{".": m.root}
 	for _, t := range todo {
 		source[t.path] = t.from
 	}
