@@ -127,6 +127,39 @@ var timeField = regexp.MustCompile(` mtime=[0-9.]+`)
 
 func withoutTime(line string) string { return timeField.ReplaceAllString(line, "") }
 
+// TestRealTreeEqualsUmoci does the same with the tar of a real root file
+// system, whose path BULKHEAD_TEST_ROOTFS gives.
+func TestRealTreeEqualsUmoci(t *testing.T) {
+	path := os.Getenv("BULKHEAD_TEST_ROOTFS")
+	if path == "" {
+		t.Skip("BULKHEAD_TEST_ROOTFS does not name the tar of a root file system (mmdebstrap makes one)")
+	}
+	if _, err := exec.LookPath("umoci"); err != nil {
+		t.Skip("umoci is not installed (Debian: apt-get install umoci)")
+	}
+	needRoot(t)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s := openStore(t)
+	im, err := archive.Import(context.Background(), s, f, archive.ImportOptions{Name: "real:test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, bundle := filepath.Join(t.TempDir(), "layout"), filepath.Join(t.TempDir(), "bundle")
+	if err := archive.SaveDir(context.Background(), s, layout, "real:test"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("umoci", "unpack", "--image", layout+":test", bundle).CombinedOutput(); err != nil {
+		t.Fatalf("umoci unpack: %v\n%s", err, out)
+	}
+	want, got := describe(t, filepath.Join(bundle, "rootfs")), describe(t, mount(t, s, im))
+	compare(t, want, got)
+	t.Logf("%d files compared", len(got))
+}
+
 // mount stacks the layers of an image read-only, as a container's root.
 func mount(t *testing.T, s *image.Store, im image.Image) string {
 	t.Helper()
