@@ -3,9 +3,11 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -17,10 +19,10 @@ type Chain struct {
 	// be more than the image has layers (mend.go), or fewer when a layer
 	// hides all below it.
 	Dirs []string
-	// Root is the directory of Dirs whose owner, mode, times and extended
-	// attributes the root of the image has. Overlayfs takes those of the
-	// topmost directory, so whoever mounts gives them to the upper one.
-	// Empty when no layer says: then 0755 and 0:0.
+	// Root is the directory of Dirs whose attributes the root of the image
+	// has, empty when no layer says. Overlayfs takes those of the topmost
+	// directory, so whoever mounts copies them to the upper one. The last of
+	// Dirs has the same mode and owner; only times may differ.
 	Root string
 
 	op *Op
@@ -49,9 +51,14 @@ func (s *Store) Layers(ctx context.Context, im Image) (_ *Chain, err error) {
 	if err := op.pin(append(pins, im.Digest, im.ID)...); err != nil {
 		return nil, err
 	}
-	// A removal between Resolve and the pins took the documents with it.
-	if _, err := os.Lstat(s.blobPath(im.Digest)); err != nil {
-		return nil, errors.Join(ErrNotFound, err)
+	// A removal may have come between Resolve and the pins. The table decides:
+	// single blobs may be back already, brought by a pull under way.
+	t, err := s.readTable()
+	if err != nil {
+		return nil, err
+	}
+	if t.find(im.Digest) == nil {
+		return nil, fmt.Errorf("%w: %s was removed meanwhile", ErrNotFound, im.ShortID())
 	}
 	if err := op.unpackMissing(ctx, im); err != nil {
 		return nil, err
@@ -96,10 +103,16 @@ func (s *Store) chain(op *Op, im Image) (*Chain, error) {
 		if m.Root || m.Opaque {
 			c.Root = tree
 		}
-		if !m.Implied || len(lower) == 0 {
+		root, err := c.rootToMend(tree)
+		if err != nil {
+			return nil, err
+		}
+		if len(lower) == 0 || !m.Implied && root == "" {
 			continue
 		}
-		mended, err := s.mend(op, chainID(im.Layers[:i+1]), l.DiffID, lower)
+		mended, err := s.mend(op, chainID(im.Layers[:i+1]), mender{
+			own: tree, implied: filepath.Join(s.layerPath(l.DiffID), impliedFile), lower: lower, root: root,
+		})
 		if err != nil {
 			return nil, s.explain(err)
 		}
@@ -108,6 +121,27 @@ func (s *Store) chain(op *Op, im Image) (*Chain, error) {
 		}
 	}
 	return c, nil
+}
+
+// rootToMend returns c.Root when the directory top, which has no entry for the
+// root, differs from it in more than times.
+func (c *Chain) rootToMend(top string) (string, error) {
+	if c.Root == "" || c.Root == top {
+		return "", nil
+	}
+	want, err := os.Lstat(c.Root)
+	if err != nil {
+		return "", err
+	}
+	have, err := os.Lstat(top)
+	if err != nil {
+		return "", err
+	}
+	a, b := want.Sys().(*syscall.Stat_t), have.Sys().(*syscall.Stat_t)
+	if a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid {
+		return "", nil
+	}
+	return c.Root, nil
 }
 
 // mendAll does the work of chain for an image that is about to be committed.

@@ -41,6 +41,10 @@ var (
 	ErrDamaged   = errors.New("image store is damaged")
 )
 
+// errNeedsRoot says why the kernel refused. In a user namespace of its own the
+// store could not set the attributes that overlayfs trusts either.
+var errNeedsRoot = errors.New("unpacking layers needs root on this host, for owners, devices and trusted attributes")
+
 // Store is the image store of one state root. Its methods may be called by
 // any number of goroutines and processes at a time.
 type Store struct {
@@ -148,8 +152,12 @@ func (s *Store) readBlob(d digest.Digest, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
-// explain adds which disk it is to an error that says it is full.
+// explain adds to an error of the system what a person can do about it: which
+// disk is full, or that root is needed.
 func (s *Store) explain(err error) error {
+	if errors.Is(err, syscall.EPERM) && !errors.Is(err, errNeedsRoot) {
+		return fmt.Errorf("%w: %w", errNeedsRoot, err)
+	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("no space left for the image store %s: %w", s.dir, err)
 	}

@@ -35,6 +35,13 @@ func layered(tb testing.TB) *imagetest.Image {
 			imagetest.Link("bin/ping2", "bin/ping"),
 			imagetest.Symlink("sbin", "bin"),
 			imagetest.Symlink("dangling", "/nowhere/../at/all"),
+			imagetest.Dir("usr", 0o755),
+			imagetest.Dir("usr/lib", 0o711),
+			imagetest.Dir("usr/lib/x", 0o710).With(0o710, 4, 5),
+			imagetest.File("usr/lib/x/old", "x"),
+			imagetest.File("usr/lib/gone", "x"),
+			imagetest.Symlink("lib", "usr/lib"),
+			imagetest.Symlink("usr/lib/link", "/usr/lib/x"),
 			imagetest.Dir("tmp", 0o1777),
 			imagetest.Dir("mail", 0o2775).With(0o2775, 0, 8),
 			imagetest.File("mail/box", "x").With(0o660, 8, 12),
@@ -79,6 +86,13 @@ func layered(tb testing.TB) *imagetest.Image {
 			imagetest.File("becomes-dir/y", "y"),
 			imagetest.File("becomes-file", "y"),
 			imagetest.File("tmp/left", "y"), // tmp must stay 1777
+			imagetest.File("lib/new", "y"),  // goes to usr/lib, which lib leads to
+			imagetest.File("lib/.wh.gone", ""),
+			imagetest.File("lib/x/new", "y"),
+			imagetest.File("lib/link/too", "y"),
+			imagetest.Dir("lib/made", 0o700).With(0o700, 6, 7),
+			imagetest.File("lib/made/f", "y"),
+			imagetest.Link("lib/made/g", "lib/made/f"),
 			imagetest.File("deep/er/est/g", "y"),
 			imagetest.File("twice", "first"),
 			imagetest.File("twice", "second").With(0o640, 3, 4),
@@ -126,6 +140,39 @@ func TestTreeEqualsUmoci(t *testing.T) {
 var timeField = regexp.MustCompile(` mtime=[0-9.]+`)
 
 func withoutTime(line string) string { return timeField.ReplaceAllString(line, "") }
+
+// TestRealTreeEqualsUmoci does the same with the tar of a real root file
+// system, whose path BULKHEAD_TEST_ROOTFS gives.
+func TestRealTreeEqualsUmoci(t *testing.T) {
+	path := os.Getenv("BULKHEAD_TEST_ROOTFS")
+	if path == "" {
+		t.Skip("BULKHEAD_TEST_ROOTFS does not name the tar of a root file system (mmdebstrap makes one)")
+	}
+	if _, err := exec.LookPath("umoci"); err != nil {
+		t.Skip("umoci is not installed (Debian: apt-get install umoci)")
+	}
+	needRoot(t)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s := openStore(t)
+	im, err := archive.Import(context.Background(), s, f, archive.ImportOptions{Name: "real:test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, bundle := filepath.Join(t.TempDir(), "layout"), filepath.Join(t.TempDir(), "bundle")
+	if err := archive.SaveDir(context.Background(), s, layout, "real:test"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("umoci", "unpack", "--image", layout+":test", bundle).CombinedOutput(); err != nil {
+		t.Fatalf("umoci unpack: %v\n%s", err, out)
+	}
+	want, got := describe(t, filepath.Join(bundle, "rootfs")), describe(t, mount(t, s, im))
+	compare(t, want, got)
+	t.Logf("%d files compared", len(got))
+}
 
 // mount stacks the layers of an image read-only, as a container's root.
 func mount(t *testing.T, s *image.Store, im image.Image) string {
@@ -203,6 +250,9 @@ func describe(t *testing.T, root string) map[string]string {
 	}
 	for _, group := range links {
 		sort.Strings(group)
+		if len(group) == 1 {
+			continue // linked from the store alone (mend.go)
+		}
 		for _, p := range group {
 			out[p] += " links=" + strings.Join(group, ",")
 		}

@@ -15,7 +15,7 @@ func decode(what string, raw []byte, limit int, v any) error {
 	if len(raw) > limit {
 		return fmt.Errorf("%w: the %s is longer than %d bytes", ErrInvalid, what, limit)
 	}
-	if err := checkDepth(what, raw); err != nil {
+	if err := checkShape(what, raw); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -28,10 +28,11 @@ func decode(what string, raw []byte, limit int, v any) error {
 	return nil
 }
 
-// checkDepth bounds nesting before any decoder recurses. It only counts
-// brackets outside strings; whether they match is for the decoder.
-func checkDepth(what string, raw []byte) error {
-	depth, inString, escaped := 0, false, false
+// checkShape bounds nesting before any decoder recurses, and the number of
+// values, each of which may cost memory twenty times its text. It only counts
+// brackets and commas outside strings; whether they fit is for the decoder.
+func checkShape(what string, raw []byte) error {
+	depth, values, inString, escaped := 0, 0, false, false
 	for _, c := range raw {
 		switch {
 		case escaped:
@@ -47,6 +48,10 @@ func checkDepth(what string, raw []byte) error {
 			}
 		case c == '}' || c == ']':
 			depth--
+		case c == ',':
+			if values++; values > maxValues {
+				return fmt.Errorf("%w: the %s has more than %d values", ErrInvalid, what, maxValues)
+			}
 		}
 	}
 	return nil

@@ -28,6 +28,7 @@ const (
 	MaxLayers    = 200
 	MaxManifests = 1000 // entries of an index
 	maxDepth     = 64   // nesting of objects and arrays
+	maxValues    = 200_000
 )
 
 // ErrInvalid is wrapped by every error about the content of a document.

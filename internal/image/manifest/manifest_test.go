@@ -47,6 +47,7 @@ func TestParse(t *testing.T) {
 		"digest":        {strings.Replace(good(), dig, "sha256:../../../../etc/passwd", 1), "hexadecimal"},
 		"md5":           {strings.Replace(good(), "sha256", "md5", 1), "want sha256"},
 		"layers":        {strings.Replace(good(), desc(manifest.OCILayerGzip), strings.Repeat(desc(manifest.OCILayerGzip)+",", 500)+desc(manifest.OCILayerGzip), 1), "501 layers"},
+		"many values":   {`{"layers":[{}` + strings.Repeat(",{}", 1<<20) + `]}`, "more than 200000 values"},
 		"deep":          {strings.Repeat("[", 100000), "nested deeper"},
 		"deep in field": {strings.Replace(good(), `"layers"`, `"x":`+strings.Repeat(`{"a":`, 100)+`1`+strings.Repeat(`}`, 100)+`,"layers"`, 1), "nested deeper"},
 		"long":          {strings.Repeat(" ", manifest.MaxManifestBytes) + good(), "longer than"},

@@ -44,7 +44,7 @@ func (s *session) explainAnswer(e *transport.Error) error {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: registry %s has no %s", image.ErrNotFound, host, s.ref.Familiar())
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w: registry %s does not give %s to you: it does not exist, or needs other credentials", ErrUnauthorized, host, s.ref.Familiar())
+		return fmt.Errorf("%w: registry %s refuses %s: it does not exist, or needs other credentials", ErrUnauthorized, host, s.ref.Familiar())
 	case http.StatusTooManyRequests:
 		return fmt.Errorf("registry %s limits how often it may be asked: wait, or log in", host)
 	}

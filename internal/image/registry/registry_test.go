@@ -360,6 +360,9 @@ func TestPlainHTTP(t *testing.T) {
 		if err == nil || len(n.got) == 0 || strings.Contains(strings.Join(n.got, ","), "http ") {
 			t.Errorf("%s: requests %q, error %v; want https alone", host, n.got, err)
 		}
+		if strings.Contains(err.Error(), "\n") || !errors.Is(err, registry.ErrUnreachable) && !strings.Contains(err.Error(), "plain http") {
+			t.Errorf("%s: got %v, want one line that says what is wrong", host, err)
+		}
 		n = new(noTransport)
 		if _, err := registry.Pull(context.Background(), s, parse(t, host+"/x"), registry.Options{Transport: n, Insecure: true}); err == nil || !slices.Contains(n.got, "http ") {
 			t.Errorf("%s, insecure: requests %q, error %v; want http tried", host, n.got, err)

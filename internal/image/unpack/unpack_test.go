@@ -266,14 +266,61 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// hugeHeader promises 10 TiB.
-func hugeHeader(t *testing.T) []byte {
+// TestDefaultLimits has the bombs that the default limits are for. They are
+// made of gzip members that repeat, which readers take for one stream.
+func TestDefaultLimits(t *testing.T) {
+	mib := imagetest.Gzip(make([]byte, 1<<20))
+	tenGB := header(t, tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Size: 10 << 30, Mode: 0o644, Format: tar.FormatGNU})
+	whiteouts := header(t, tar.Header{Typeflag: tar.TypeReg, Name: ".wh.x", Mode: 0o644, Format: tar.FormatUSTAR})
+	thousand := imagetest.Gzip(bytes.Repeat(whiteouts, 1000))
+	for name, tt := range map[string]struct {
+		layer io.Reader
+		text  string
+	}{
+		"10 GB of zeros":    {io.MultiReader(bytes.NewReader(imagetest.Gzip(tenGB)), &repeat{p: mib, n: 10 << 10}), "compression bomb"},
+		"a million and one": {io.MultiReader(&repeat{p: thousand, n: 1000}, bytes.NewReader(imagetest.Gzip(whiteouts))), "more than 1000000 entries"},
+	} {
+		root, outside := jail(t)
+		_, err := unpack.Layer(context.Background(), root, tt.layer, unpack.Options{})
+		if !errors.Is(err, unpack.ErrLimit) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%s: got %v, want ErrLimit with %q", name, err, tt.text)
+		}
+		checkJail(t, outside)
+	}
+}
+
+// repeat reads p n times.
+type repeat struct {
+	p   []byte
+	n   int
+	off int
+}
+
+func (r *repeat) Read(b []byte) (int, error) {
+	if r.off == len(r.p) {
+		r.n, r.off = r.n-1, 0
+	}
+	if r.n == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, r.p[r.off:])
+	r.off += n
+	return n, nil
+}
+
+// header is that of one entry without its content.
+func header(t *testing.T, h tar.Header) []byte {
+	t.Helper()
 	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Name: "huge", Typeflag: tar.TypeReg, Size: 10 << 40, Mode: 0o644, Format: tar.FormatPAX}); err != nil {
+	if err := tar.NewWriter(&b).WriteHeader(&h); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// hugeHeader promises 10 TiB.
+func hugeHeader(t *testing.T) []byte {
+	return header(t, tar.Header{Name: "huge", Typeflag: tar.TypeReg, Size: 10 << 40, Mode: 0o644, Format: tar.FormatPAX})
 }
 
 func TestBudgetIsShared(t *testing.T) {
