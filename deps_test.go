@@ -67,7 +67,9 @@ var systemCallers = []string{"internal/sys", "internal/launch"}
 
 // systemCallersToo are the exceptions, each with its reason.
 var systemCallersToo = map[string]string{
-	"internal/container": "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
+	"internal/container":          "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
+	"internal/container/seccomp":  "it asks the kernel what its filters may do, and answers a filter's notifications",
+	"internal/boundary/container": "it fills in device numbers and terminal sizes, and reads the kernel's version",
 }
 
 // lean are the commands that start once per workload and stay with it. The

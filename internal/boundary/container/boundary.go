@@ -149,13 +149,18 @@ func notice(to func(string), d seccomp.Denied) {
 	to(line)
 }
 
-// makeSources makes missing directories that -v names, as Docker does.
+// makeSources makes missing directories that -v names, as Docker does. What
+// exists may be anything, a single file too.
 func makeSources(s workload.Spec) error {
 	for _, m := range s.Mounts {
-		if m.Type == "bind" && m.CreateSource {
-			if err := os.MkdirAll(m.Source, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("mount source: %w", err)
-			}
+		if m.Type != "bind" || !m.CreateSource {
+			continue
+		}
+		if _, err := os.Stat(m.Source); !errors.Is(err, fs.ErrNotExist) {
+			continue // an error shows again, with its step, when the source is opened
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return fmt.Errorf("mount source: %w", err)
 		}
 	}
 	return nil
