@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -109,8 +110,9 @@ func (c *creation) create() (err error) {
 	if err := c.entry.save(&c.box.record); err != nil {
 		return err
 	}
+	c.warnCapabilities(c.box.spec.Process.Capabilities)
 	if m != nil {
-		if err := m.Create(); err != nil {
+		if err := createCgroup(m); err != nil {
 			return err
 		}
 		for _, note := range m.Notes() {
@@ -194,12 +196,40 @@ func (c *creation) newCgroup() (*cgroup.Manager, error) {
 			path = "system.slice:bulkhead:" + c.id()
 		}
 	}
-	m, err := cgroup.New(path, l.Resources, o)
+	m, err := cgroup.New(path, withDefaultDevices(l.Resources), o)
 	if err != nil && l.CgroupsPath == "" && c.rootless() && noLimits(l.Resources) {
 		c.log.Debugf("no cgroup: %v", err)
 		return nil, nil
 	}
 	return m, err
+}
+
+// withDefaultDevices completes the device rules: what the configuration says
+// comes first, the devices that every container has (config-linux.md, default
+// devices) are open in any case. Without rules no other device is.
+func withDefaultDevices(r *specs.LinuxResources) *specs.LinuxResources {
+	var out specs.LinuxResources
+	if r != nil {
+		out = *r
+	}
+	defaults := container.DefaultDeviceRules()
+	if len(out.Devices) > 0 {
+		defaults = defaults[1:] // without the rule that closes all
+	}
+	out.Devices = append(slices.Clone(out.Devices), defaults...)
+	return &out
+}
+
+// createCgroup makes the cgroup. A cgroup in use would mix up two containers.
+func createCgroup(m *cgroup.Manager) error {
+	err := m.Create()
+	switch {
+	case errors.Is(err, cgroup.ErrPopulated):
+		return fmt.Errorf("container's cgroup is not empty: %w", err)
+	case errors.Is(err, cgroup.ErrFrozen):
+		return fmt.Errorf("container's cgroup unexpectedly frozen: %w", err)
+	}
+	return err
 }
 
 func (c *command) rootless() bool {

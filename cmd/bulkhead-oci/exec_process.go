@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/ocispec"
 )
 
@@ -111,6 +112,9 @@ func parseUserID(flag, s string) (uint32, error) {
 	return uint32(n), nil
 }
 
+// addCapabilities adds names to the sets that let the process use them. One
+// that the process would inherit too becomes ambient, so that it survives the
+// execve of a user who is not root.
 func addCapabilities(p *specs.Process, names []string) {
 	if len(names) == 0 {
 		return
@@ -122,5 +126,33 @@ func addCapabilities(p *specs.Process, names []string) {
 	for _, set := range []*[]string{&caps.Bounding, &caps.Effective, &caps.Permitted} {
 		*set = append(slices.Clone(*set), names...)
 	}
+	for _, name := range names {
+		if slices.Contains(caps.Inheritable, name) {
+			caps.Ambient = append(slices.Clone(caps.Ambient), name)
+		}
+	}
 	p.Capabilities = &caps
+}
+
+// warnCapabilities tells of capabilities that the process will not have, which
+// is no error (config.md, capabilities): the kernel does not know them, or they
+// are ambient without being inheritable and permitted (capabilities(7)).
+func (c *command) warnCapabilities(caps *specs.LinuxCapabilities) {
+	if caps == nil {
+		return
+	}
+	known, told := container.KnownCapabilities(), map[string]bool{}
+	for _, set := range [][]string{caps.Bounding, caps.Effective, caps.Inheritable, caps.Permitted, caps.Ambient} {
+		for _, name := range set {
+			if !slices.Contains(known, name) && !told[name] {
+				told[name] = true
+				c.log.Warnf("the kernel knows no capability %s", printable(name))
+			}
+		}
+	}
+	for _, name := range caps.Ambient {
+		if !slices.Contains(caps.Inheritable, name) || !slices.Contains(caps.Permitted, name) {
+			c.log.Warnf("can't raise ambient capability %s: it is not both inheritable and permitted", printable(name))
+		}
+	}
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -34,23 +37,69 @@ func runStart(c *command) (int, error) {
 // start lets the container's program run and runs the poststart hooks. A hook
 // that fails ends the container (runtime-spec, runtime.md, lifecycle).
 func (c *command) start(b *box) error {
+	h := b.spec.Hooks
+	if h != nil {
+		if err := c.startContainerHooks(b, h.StartContainer); err != nil {
+			c.endAfterHook(b)
+			return err
+		}
+	}
 	if err := b.made.Start(); err != nil {
 		return startError(err)
 	}
-	if b.spec.Hooks == nil {
+	if h == nil {
 		return nil
 	}
 	err := hook.Run(c.ctx, hook.Poststart, b.spec.Hooks.Poststart, func() specs.State {
 		return b.hookState(specs.StateRunning, b.made.Pid, b.spec)
 	})
-	if err == nil {
-		return nil
+	if err != nil {
+		c.endAfterHook(b)
 	}
-	if _, err2 := b.killAll(c.ctx, 9); err2 != nil {
-		c.log.Warnf("end the container after a failed hook: %v", err2)
-	}
-	_ = b.signal(9) // it may have ended
 	return err
+}
+
+// startContainerHooks runs hooks inside the container, as its user and as
+// confined as it is. The container's program waits meanwhile.
+func (c *command) startContainerHooks(b *box, hooks []specs.Hook) error {
+	state := func() specs.State { return b.hookState(specs.StateCreated, b.made.Pid, b.spec) }
+	return hook.RunIn(c.ctx, hook.StartContainer, hooks, state, func(ctx context.Context, h specs.Hook, stdio [3]*os.File) error {
+		p := *b.spec.Process
+		p.Args, p.Terminal, p.Cwd = h.Args, false, "/"
+		if len(p.Args) == 0 {
+			p.Args = []string{h.Path}
+		}
+		if len(h.Env) > 0 { // without an environment of its own a hook has the container's
+			p.Env = h.Env
+		}
+		cfg, err := c.execConfig(b, &p)
+		if err != nil {
+			return err
+		}
+		cfg.Program, cfg.Stdio, cfg.Cgroup, cfg.PreserveFDs = h.Path, stdio, nil, 0
+		proc, err := b.made.Exec(ctx, *cfg)
+		if err != nil {
+			return err
+		}
+		defer proc.Close()
+		exit, err := proc.Wait(ctx)
+		switch {
+		case err != nil:
+			_ = proc.Signal(syscall.SIGKILL) // it may have ended
+			return err
+		case exit.Code != 0:
+			return fmt.Errorf("exit status %d", exit.Code)
+		}
+		return nil
+	})
+}
+
+// endAfterHook ends a container whose hook failed.
+func (c *command) endAfterHook(b *box) {
+	if _, err := b.killAll(c.ctx, syscall.SIGKILL); err != nil {
+		c.log.Warnf("end the container after a failed hook: %v", err)
+	}
+	_ = b.signal(syscall.SIGKILL) // it may have ended
 }
 
 // startError says what became of a container that Start did not let run.

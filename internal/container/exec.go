@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -17,6 +18,14 @@ import (
 // ExecConfig is what Exec needs.
 type ExecConfig struct {
 	Process *specs.Process
+	// Program is the path to execute, Process.Args[0] where empty. A hook's
+	// first argument need not be its path.
+	Program string
+	// WhilePaused executes in a paused container too: the process then stops
+	// when it joins the cgroup, before its program runs, and so does Exec.
+	WhilePaused bool
+	// Cgroup is where the process runs; nil is the container's own cgroup.
+	Cgroup *cgroup.Manager
 	// User is looked up in the container as Config.User is.
 	User string
 	// Seccomp is the container's filter.
@@ -201,7 +210,11 @@ func (p *execPlanner) prepare() error {
 	if err != nil {
 		return err
 	}
-	if c.program, err = p.view.findProgram(cfg.Process, c.env); err != nil {
+	program := *cfg.Process
+	if cfg.Program != "" {
+		program.Args = []string{cfg.Program}
+	}
+	if c.program, err = p.view.findProgram(&program, c.env); err != nil {
 		return err
 	}
 	if cfg.Process.Terminal {
@@ -219,8 +232,11 @@ func (p *execPlanner) planCgroup() error {
 	if err != nil {
 		return err
 	}
-	if frozen {
+	if frozen && !p.cfg.WhilePaused {
 		return errors.New("the container is paused")
+	}
+	if p.cfg.Cgroup != nil {
+		m = p.cfg.Cgroup
 	}
 	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, m)
 	return err

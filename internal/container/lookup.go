@@ -145,18 +145,33 @@ func (v *view) accounts(name string) (string, error) {
 	return string(b), nil
 }
 
-// withHome adds HOME, as every runtime does, where the environment has none.
+// withHome completes the environment: every name once, with the last value
+// given for it, and HOME, as every runtime adds it, where that is not set or
+// empty.
 func (v *view) withHome(env []string, uid uint32) []string {
-	for _, e := range env {
-		if strings.HasPrefix(e, "HOME=") && e != "HOME=" {
-			return env
+	last := map[string]int{}
+	for i, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		last[name] = i
+	}
+	if i, ok := last["HOME"]; ok && env[i] == "HOME=" {
+		delete(last, "HOME")
+	}
+	out := make([]string, 0, len(last)+1)
+	for i, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if at, ok := last[name]; ok && at == i {
+			out = append(out, e)
 		}
+	}
+	if _, ok := last["HOME"]; ok {
+		return out
 	}
 	home := "/"
 	if a, err := v.findUser(strconv.FormatUint(uint64(uid), 10)); err == nil && a.home != "" {
 		home = a.home
 	}
-	return append(env[:len(env):len(env)], "HOME="+home)
+	return append(out, "HOME="+home)
 }
 
 var procUserNamespace = regexp.MustCompile(`^/proc/([0-9]+|self)/ns/user$`)

@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -149,4 +150,18 @@ func propagationName(p uint64) string {
 		}
 	}
 	return "0"
+}
+
+// MountOptions lists the options of mounts that are understood here; others go
+// to the file system.
+func MountOptions() []string {
+	list := []string{"bind", "rbind", "idmap", "ridmap", "tmpcopyup"}
+	for name := range attrOptions {
+		list = append(list, name, "r"+name)
+	}
+	for name := range propagationOptions {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
 }

@@ -25,6 +25,7 @@ type process struct {
 	groups   []uint32
 	env      []string
 	program  string // path inside
+	cwd      string // where spec.Cwd leads, "" where nothing is
 	filter   seccomp.Filter
 	original seccomp.Filter // before its refusals were turned into reports
 	dry      bool           // only to be printed
@@ -187,6 +188,9 @@ func (c *process) findUser(v *view, who string) error {
 		}
 	}
 	c.env = v.withHome(c.env, c.uid)
+	if at, err := v.resolve(c.spec.Cwd); err == nil && len(at.missing) == 0 {
+		c.cwd = at.path
+	}
 	return nil
 }
 
@@ -229,7 +233,7 @@ func (c *process) plan(g *launch.Program) error {
 	c.planPrivileges(g, caps)
 	g.Do(launch.Init, launch.CloseRange, "nothing but its own descriptors", launch.Int(3+c.preserve), launch.Flag(1<<32-1, "~0"),
 		launch.Flag(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"))
-	g.Do(launch.Init, launch.Chdir, "its working directory, with its own rights", launch.Str(c.spec.Cwd))
+	c.planCwd(g)
 	if c.filter.Listener && c.spec.NoNewPrivileges {
 		c.planFilter(g, "")
 	}
@@ -247,6 +251,19 @@ func (c *process) plan(g *launch.Program) error {
 	}
 	g.Do(launch.Init, launch.Execve, "the program", launch.Str(c.program), launch.Strs(c.spec.Args), envArg(c.env))
 	return nil
+}
+
+// planCwd enters the working directory again with the process's own rights. A
+// directory that these do not open is kept from the first time, and then looked
+// at: the process must not find itself anywhere else (CVE-2024-21626).
+func (c *process) planCwd(g *launch.Program) {
+	enter := g.Do(launch.Init, launch.Chdir, "its working directory, with its own rights", launch.Str(c.spec.Cwd))
+	if c.cwd == "" || c.cwd == "/" {
+		return
+	}
+	enter.Tolerating(unix.EACCES)
+	n := len(c.cwd) + 1
+	g.Do(launch.Init, launch.Getcwd, "it is there, whichever rights led to it", launch.Buf(make([]byte, n), "buf"), launch.Int(n)).Wanting(n)
 }
 
 func envArg(env []string) launch.Arg {

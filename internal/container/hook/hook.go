@@ -7,13 +7,15 @@
 package hook
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -88,10 +90,51 @@ func RunAll(ctx context.Context, point string, hooks []specs.Hook, state func() 
 	return errors.Join(errs...)
 }
 
-// run runs one hook with exactly the arguments and environment that it names,
-// in a process group of its own so that a timeout ends its children too.
+// Starter runs one hook's program with the given standard streams and returns
+// when it has ended, nil if its exit code was 0. It ends the program when ctx
+// is done.
+type Starter func(ctx context.Context, h specs.Hook, stdio [3]*os.File) error
+
+// RunIn is Run with a way of its own to run programs: hooks that belong into
+// the container are run there.
+func RunIn(ctx context.Context, point string, hooks []specs.Hook, state func() specs.State, start Starter) error {
+	for i, h := range hooks {
+		if err := runWith(ctx, h, state(), start); err != nil {
+			err.Point, err.Index = point, i
+			return err
+		}
+	}
+	return nil
+}
+
 func run(ctx context.Context, h specs.Hook, state specs.State) *Error {
+	return runWith(ctx, h, state, onHost)
+}
+
+// onHost runs a hook with exactly the arguments and environment that it names,
+// in a process group of its own so that a timeout ends its children too.
+func onHost(ctx context.Context, h specs.Hook, stdio [3]*os.File) error {
+	args := h.Args
+	if len(args) == 0 {
+		args = []string{h.Path}
+	}
+	cmd := exec.CommandContext(ctx, h.Path)
+	cmd.Args = args
+	cmd.Env = append([]string{}, h.Env...) // nil would mean this process's own
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdio[0], stdio[1], stdio[2]
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd.Run()
+}
+
+// runWith runs one hook with the state on its standard input and keeps the end
+// of what it writes.
+func runWith(ctx context.Context, h specs.Hook, state specs.State, start Starter) *Error {
 	in, err := json.Marshal(state)
+	if err != nil {
+		return &Error{Path: h.Path, Err: err}
+	}
+	s, err := newStreams(in)
 	if err != nil {
 		return &Error{Path: h.Path, Err: err}
 	}
@@ -100,35 +143,75 @@ func run(ctx context.Context, h specs.Hook, state specs.State) *Error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
 		defer cancel()
 	}
-	stdout, stderr := &tail{}, &tail{}
-	args := h.Args
-	if len(args) == 0 {
-		args = []string{h.Path}
-	}
-	cmd := exec.CommandContext(ctx, h.Path)
-	cmd.Args = args
-	cmd.Env = append([]string{}, h.Env...) // nil would mean this process's own
-	cmd.Stdin = bytes.NewReader(in)
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = drainTime
-	err = cmd.Run()
+	err = start(ctx, h, s.theirs)
+	s.finish()
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil:
-		return nil // it succeeded and left a child behind that holds its output
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && h.Timeout != nil:
 		err = fmt.Errorf("not finished after %d seconds: %w", *h.Timeout, ctx.Err())
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	}
-	e := &Error{Path: h.Path, Err: err, Output: stderr.line()}
+	e := &Error{Path: h.Path, Err: err, Output: s.out[1].line()}
 	if e.Output == "" {
-		e.Output = stdout.line()
+		e.Output = s.out[0].line()
 	}
 	return e
+}
+
+// streams are the pipes between this process and a hook.
+type streams struct {
+	theirs [3]*os.File
+	ours   [3]*os.File
+	out    [2]*tail
+	wg     sync.WaitGroup
+}
+
+func newStreams(in []byte) (*streams, error) {
+	s := &streams{out: [2]*tail{{}, {}}}
+	for i := range s.theirs {
+		r, w, err := os.Pipe()
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.theirs[i], s.ours[i] = w, r
+		if i == 0 {
+			s.theirs[i], s.ours[i] = r, w
+		}
+	}
+	s.wg.Go(func() {
+		_, _ = s.ours[0].Write(in) // a hook need not read it
+		s.ours[0].Close()
+	})
+	for i, t := range s.out {
+		s.wg.Go(func() { _, _ = io.Copy(t, s.ours[i+1]) })
+	}
+	return s, nil
+}
+
+// finish collects the last output. A child that the hook left behind may hold
+// the streams open: it is not waited for.
+func (s *streams) finish() {
+	for _, f := range s.theirs {
+		f.Close()
+	}
+	end := time.Now().Add(drainTime)
+	for _, f := range s.ours {
+		_ = f.SetDeadline(end) // pipes have deadlines
+	}
+	s.wg.Wait()
+	s.close()
+}
+
+func (s *streams) close() {
+	for i := range s.theirs {
+		if s.theirs[i] != nil {
+			s.theirs[i].Close()
+			s.ours[i].Close()
+		}
+	}
 }
 
 // tail keeps the last maxOutput bytes written to it.

@@ -37,9 +37,6 @@ func ValidateProcess(p *specs.Process) error {
 	if err := checkRlimits(p.Rlimits); err != nil {
 		return err
 	}
-	if err := checkCapabilities(p.Capabilities); err != nil {
-		return err
-	}
 	if err := checkIOPriority(p.IOPriority); err != nil {
 		return err
 	}
@@ -70,28 +67,6 @@ func checkRlimits(list []specs.POSIXRlimit) error {
 			return fmt.Errorf("%s: the soft limit %d of %s is above the hard limit %d", at, r.Soft, r.Type, r.Hard)
 		}
 		seen[r.Type] = true
-	}
-	return nil
-}
-
-// checkCapabilities checks the form of the names only: names that this kernel
-// does not know are to be left out with a warning (config.md, capabilities).
-func checkCapabilities(c *specs.LinuxCapabilities) error {
-	if c == nil {
-		return nil
-	}
-	for _, set := range []struct {
-		name string
-		list []string
-	}{
-		{"bounding", c.Bounding}, {"effective", c.Effective}, {"inheritable", c.Inheritable},
-		{"permitted", c.Permitted}, {"ambient", c.Ambient},
-	} {
-		for _, name := range set.list {
-			if !strings.HasPrefix(name, "CAP_") {
-				return fmt.Errorf("process.capabilities.%s: %q is not of the form CAP_…", set.name, name)
-			}
-		}
 	}
 	return nil
 }
