@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,8 @@ type Options struct {
 	// host's thread stays and waits for it, which also keeps alive the thread
 	// that a parent-death signal (prctl(2), PR_SET_PDEATHSIG) refers to.
 	Detached bool
+	// Observe, when set, is told after each of the host's steps how long it took.
+	Observe func(step string, took time.Duration)
 }
 
 // Run performs a built program. On error all its children are dead and reaped
@@ -49,7 +52,7 @@ func (p *Program) Run(ctx context.Context, o Options) (*Running, error) {
 	r := &Running{p: p, m: &memory{}, exited: make(chan struct{})}
 	done := make(chan error, 1)
 	onFreshThread(func() {
-		x := &execution{p: p, m: r.m}
+		x := &execution{p: p, m: r.m, observe: o.Observe}
 		stop := context.AfterFunc(ctx, x.abort)
 		err := x.run()
 		stop()
@@ -124,8 +127,9 @@ func (r *Running) Wait() (unix.WaitStatus, error) {
 
 // execution is the state of one Run.
 type execution struct {
-	p *Program
-	m *memory
+	p       *Program
+	m       *memory
+	observe func(string, time.Duration)
 
 	mu       sync.Mutex // guards what abort reads
 	children []int      // forked and not known to be reaped
@@ -139,6 +143,10 @@ func (x *execution) run() error {
 			continue
 		}
 		var err error
+		var began time.Time
+		if x.observe != nil {
+			began = time.Now()
+		}
 		switch s.kind {
 		case fork:
 			err = x.fork(s)
@@ -152,6 +160,9 @@ func (x *execution) run() error {
 			}
 		default:
 			err = x.call(s)
+		}
+		if x.observe != nil {
+			x.observe(x.p.text(s), time.Since(began))
 		}
 		if err != nil {
 			return err
