@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -34,6 +35,20 @@ import (
 
 // TestMain keeps the credentials of whoever runs the tests out of them.
 func TestMain(m *testing.M) {
+	if ref := os.Getenv("REGISTRY_TEST_PULL"); ref != "" { // a process to be killed
+		s, err := image.Open(os.Getenv("REGISTRY_TEST_ROOT"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		r, err := reference.Parse(ref)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := registry.Pull(context.Background(), s, r, registry.Options{}); err != nil {
+			log.Fatal(err)
+		}
+		os.Exit(0)
+	}
 	dir, err := os.MkdirTemp("", "registry-test")
 	if err != nil {
 		log.Fatal(err)
@@ -507,6 +522,55 @@ func TestCancelledPull(t *testing.T) {
 	to, root := store(t)
 	if _, err := registry.Pull(ctx, to, ref, registry.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
+	}
+	checkClean(t, root)
+}
+
+// TestKilledPull kills a process in the middle of a download. The next pull
+// works, and nothing is left.
+func TestKilledPull(t *testing.T) {
+	from, im := loaded(t, "x")
+	var stall atomic.Bool
+	stall.Store(true)
+	started := make(chan struct{}, 8)
+	host := serve(t, blobs(func(w http.ResponseWriter, r *http.Request, p []byte) {
+		if !stall.Load() {
+			w.Write(p)
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(p)))
+		w.Write(p[:len(p)/2])
+		w.(http.Flusher).Flush()
+		started <- struct{}{}
+		<-r.Context().Done()
+	}))
+	ref := parse(t, host+"/x:1")
+	if _, err := registry.Push(context.Background(), from, im, ref, registry.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	_, root := store(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), "REGISTRY_TEST_PULL="+ref.String(), "REGISTRY_TEST_ROOT="+root)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-started
+	if names, err := os.ReadDir(filepath.Join(root, "images", "tmp")); err != nil || len(names) == 0 {
+		t.Errorf("the pull is not under way: %v, %v", names, err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	stall.Store(false)
+	s, err := image.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkClean(t, root)
+	if list, err := s.List(); err != nil || len(list) > 0 {
+		t.Errorf("half an image is visible: %v, %v", list, err)
+	}
+	if got, err := registry.Pull(context.Background(), s, ref, registry.Options{}); err != nil || got.Digest != im.Digest {
+		t.Errorf("the next pull: %s, %v", got.Digest, err)
 	}
 	checkClean(t, root)
 }

@@ -55,7 +55,26 @@ func (u *unpacker) meta(hdr *tar.Header) (*meta, error) {
 			m.xattrs = append(m.xattrs, xattr{name, []byte(hdr.PAXRecords[key])})
 		}
 	}
-	return m, nil
+	return m, m.textACLs(hdr, u.limits.XattrBytes)
+}
+
+// textACLs adds lists that are written as text.
+func (m *meta) textACLs(hdr *tar.Header, limit int) error {
+	for _, record := range []string{"SCHILY.acl.access", "SCHILY.acl.default"} {
+		text := hdr.PAXRecords[record]
+		if text == "" || hdr.Typeflag == tar.TypeSymlink {
+			continue
+		}
+		if len(text) > limit {
+			return fmt.Errorf("%w: an access control list of more than %s", ErrLimit, bytesText(int64(limit)))
+		}
+		value, err := parseACL(text)
+		if err != nil {
+			return err
+		}
+		m.xattrs = append(m.xattrs, xattr{aclRecords[record], value})
+	}
+	return nil
 }
 
 // keepXattr tells which attributes a layer may set. Not among them: trusted.*
