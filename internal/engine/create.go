@@ -28,6 +28,9 @@ func (e *Engine) Create(ctx context.Context, s workload.Spec) (*Record, error) {
 	defer p.release()
 	if err = e.layout.WriteState(s.ID, &p.state, false); err == nil {
 		state.Did("create: state written")
+		err = e.layout.Reserve(s.ID, &p.state)
+	}
+	if err == nil {
 		err = e.layout.Sync(s.ID)
 	}
 	if err != nil {

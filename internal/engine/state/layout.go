@@ -7,8 +7,8 @@
 //	    lock                   held by its supervisor, or by a command that changes it
 //	    spec.json              what was asked; written once
 //	    state.json             what is so now; its first version ends the creation
-//	    state.next             room for the next version, so that a full disk
-//	                           cannot prevent the exit from being recorded
+//	    state.next             room for the next version: a full disk cannot prevent
+//	                           the exit from being recorded
 //	    upper/ work/ files/    the overlay's writable directories; resolv.conf and such
 //	    log, log.1, …          the output
 //	  names/<name>             symbolic link to the ID

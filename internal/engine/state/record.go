@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -60,9 +61,9 @@ func (s *State) Live() bool { return s.Status == workload.Running || s.Status ==
 // maxRecord bounds what is read of a record, in bytes.
 const maxRecord = 32 << 20
 
-// reserve is the room kept for the next version of state.json, in bytes: one
-// block, which most states fit.
-const reserve = 4096
+// A state.json is filled up to whole blocks, so that the next version, a little
+// longer, needs no more; both in bytes.
+const block, slack = 4096, 512
 
 // WriteSpec records what was asked of a new workload.
 func (l Layout) WriteSpec(s *workload.Spec) error {
@@ -103,9 +104,22 @@ func (l Layout) WriteState(id workload.ID, s *State, durable bool) error {
 	return nil
 }
 
-// Reserve keeps room for one WriteState on a disk that may be full by then.
-func (l Layout) Reserve(id workload.ID) error {
-	return os.WriteFile(filepath.Join(l.Dir(id), "state.next"), bytes.Repeat([]byte{' '}, reserve), 0o600)
+// Reserve keeps room for all later versions of a state on a disk that may be
+// full by then: each is written over the one before the last.
+func (l Layout) Reserve(id workload.ID, s *State) error {
+	next := filepath.Join(l.Dir(id), "state.next")
+	b, err := json.Marshal(s)
+	if err == nil {
+		if fi, err := os.Lstat(next); err == nil && fi.Size() >= int64(len(b)) {
+			return nil // of an earlier run
+		}
+		n := (len(b) + slack + block - 1) / block * block
+		err = os.WriteFile(next, bytes.Repeat([]byte{' '}, n), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("reserve room for the state of workload %s: %w", id.Short(), err)
+	}
+	return nil
 }
 
 // Sync brings a workload's records and their directory entries to the disk.
@@ -163,7 +177,7 @@ func read(path string, v any) error {
 
 // replace puts b in the place of path, so that a reader sees the old or the new
 // contents and never a part. It writes into next first, whose blocks it reuses;
-// "" stands for a name of its own.
+// "" stands for a name of its own. If next was there, it is there afterwards.
 func replace(path, next string, b []byte, durable bool) error {
 	if next == "" {
 		next = path + ".next"
@@ -172,15 +186,21 @@ func replace(path, next string, b []byte, durable bool) error {
 	if err != nil {
 		return err
 	}
-	err = write(f, b, durable)
+	reserved, err := write(f, b, durable)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
+	if err == nil && reserved {
+		if err = sys.Exchange(next, path); errors.Is(err, os.ErrNotExist) {
+			err = os.Rename(next, path)
+		}
+	} else if err == nil {
 		err = os.Rename(next, path)
 	}
 	if err != nil {
-		os.Remove(next)
+		if !reserved {
+			os.Remove(next)
+		}
 		return err
 	}
 	if durable {
@@ -194,27 +214,24 @@ func replace(path, next string, b []byte, durable bool) error {
 	return nil
 }
 
-// write fills f with b and blanks up to f's old length, if that is at most one reserve:
-// shortening it would give the blocks back.
-func write(f *os.File, b []byte, durable bool) error {
+// write fills f with b and blanks up to f's old length: shortening it would
+// give blocks back. It reports whether f had a length.
+func write(f *os.File, b []byte, durable bool) (reserved bool, err error) {
 	fi, err := f.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
+	reserved = fi.Size() > 0
 	if pad := fi.Size() - int64(len(b)); pad > 0 {
-		if fi.Size() <= reserve {
-			b = append(b, bytes.Repeat([]byte{' '}, int(pad))...)
-		} else if err := f.Truncate(int64(len(b))); err != nil {
-			return err
-		}
+		b = append(b, bytes.Repeat([]byte{' '}, int(pad))...)
 	}
 	if _, err := f.Write(b); err != nil {
-		return err
+		return reserved, err
 	}
 	if durable {
-		return f.Sync()
+		return reserved, f.Sync()
 	}
-	return nil
+	return reserved, nil
 }
 
 // Exists reports whether err, of ReadSpec or ReadState, says anything else than

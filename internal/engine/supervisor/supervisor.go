@@ -155,10 +155,6 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		s.io.add(c)
 	}
 	s.io.pump(s.log)
-	// The room for the record of the end; if there is none now, none is lost.
-	if err := s.layout.Reserve(s.spec.ID); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
 	return l, nil
 }
 
@@ -176,12 +172,15 @@ func (s *supervisor) launch(ctx context.Context, dir string) (*wire.Listener, er
 		s.state.LogError = ""
 		err = s.layout.WriteState(s.spec.ID, &s.state, false)
 	}
-	if err != nil {
-		l.Close()
-		return nil, err
+	if err == nil {
+		// The end will have to be recorded, too, however full the disk is by then.
+		err = s.layout.Reserve(s.spec.ID, &s.state)
 	}
-	state.Did("start: running recorded")
-	if err := s.inst.Start(ctx); err != nil {
+	if err == nil {
+		state.Did("start: running recorded")
+		err = s.inst.Start(ctx)
+	}
+	if err != nil {
 		l.Close()
 		return nil, errors.Join(err, s.layout.WriteState(s.spec.ID, &before, false))
 	}
