@@ -11,6 +11,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/spf13/cobra"
 )
 
@@ -52,7 +53,7 @@ func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	}
 	return engine.Open(ctx, engine.Config{
 		Root: root, RunRoot: runRoot, Supervisor: supervisor,
-		Boundaries: a.boundaries, Images: imageSource{images}, Warn: a.warn,
+		Boundaries: a.boundaries, Images: image.Source{Store: images}, Warn: a.warn,
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,7 +82,7 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
 	}
 	r, err := p.prog.Run(ctx, launch.Options{Child: p.first, Detached: cfg.Detached})
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	c.running, c.pidfd = r, r.Value(p.pidfd)
 	c.status = os.NewFile(uintptr(r.Value(p.status)), "status")
@@ -103,6 +104,24 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
 	err = c.finish(cfg, p)
 	if err != nil {
 		c.kill()
+	}
+	return err
+}
+
+// explain adds to the error of a step what a person can do about it, where the
+// kernel's error number alone does not say.
+func explain(err error) error {
+	var step *launch.StepError
+	if !errors.As(err, &step) {
+		return err
+	}
+	switch {
+	case step.Call == launch.MountSetattr && errors.Is(err, unix.EINVAL) && strings.Contains(step.Step, "MOUNT_ATTR_IDMAP"):
+		return fmt.Errorf("%w: its file system cannot be ID-mapped on this kernel; without a user namespace it can be used as it is: %w", workload.ErrUnsupported, err)
+	case step.Call == launch.Prlimit64 && errors.Is(err, unix.EPERM):
+		return fmt.Errorf("a hard limit cannot be raised without CAP_SYS_RESOURCE: %w", err)
+	case step.Call == launch.Unshare && errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("too many namespaces (user.max_*_namespaces in /proc/sys): %w", err)
 	}
 	return err
 }

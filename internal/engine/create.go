@@ -199,10 +199,14 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 		p.state.IDBase, p.state.IDCount = r.Base, r.Count
 		state.Did("create: IDs allocated")
 	}
-	var err error
-	if p.state.Layers, p.release, err = e.cfg.Images.Layers(ctx, s.Image); err != nil {
-		p.release = func() {}
+	layers, release, err := e.cfg.Images.Layers(ctx, s.Image)
+	if err != nil {
 		return err
+	}
+	p.state.Layers, p.release = layers.Dirs, release
+	if needs.IDRange && layers.MaxID >= p.state.IDCount {
+		return fmt.Errorf("%w: the image has files of user or group %d, and a workload has the IDs 0 to %d; --userns host runs it without a user namespace",
+			workload.ErrUnsupported, layers.MaxID, p.state.IDCount-1)
 	}
 	if err := makeUpper(&p.state); err != nil {
 		return fmt.Errorf("make the writable layer: %w", err)
@@ -285,6 +289,6 @@ func (e *Engine) Explain(ctx context.Context, s workload.Spec, w io.Writer) erro
 		return err
 	}
 	defer release()
-	p.Layers = layers
+	p.Layers = layers.Dirs
 	return x.Explain(s, p, w)
 }

@@ -53,11 +53,10 @@ type Config struct {
 
 // ImageSource unpacks images. The image store implements it.
 type ImageSource interface {
-	// Layers returns the unpacked layers of img, lowest first, as absolute
-	// host paths. They stay on disk until release is called; the engine calls
+	// Layers returns the unpacked layers of img. They stay on disk until release is called; the engine calls
 	// it once the workload is listed by Engine.List, whose Spec.Image.Digest
 	// must keep the layers from then on.
-	Layers(ctx context.Context, img workload.Image) (dirs []string, release func(), err error)
+	Layers(ctx context.Context, img workload.Image) (layers workload.Layers, release func(), err error)
 }
 
 // DefaultRoots returns the state directories of the calling user:

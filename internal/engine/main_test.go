@@ -115,8 +115,8 @@ type images struct {
 	err error
 }
 
-func (i images) Layers(context.Context, workload.Image) ([]string, func(), error) {
-	return []string{i.dir}, func() {}, i.err
+func (i images) Layers(context.Context, workload.Image) (workload.Layers, func(), error) {
+	return workload.Layers{Dirs: []string{i.dir}}, func() {}, i.err
 }
 
 func config(dir string) Config {

@@ -24,6 +24,9 @@ type Chain struct {
 	// directory, so whoever mounts copies them to the upper one. The last of
 	// Dirs has the same mode and owner; only times may differ.
 	Root string
+	// MaxID is the largest user or group ID that owns a file: a user namespace
+	// must map it, or the file is nobody's inside.
+	MaxID uint32
 
 	op *Op
 }
@@ -95,6 +98,7 @@ func (s *Store) chain(op *Op, im Image) (*Chain, error) {
 			return nil, err
 		}
 		tree := filepath.Join(s.layerPath(l.DiffID), treeDir)
+		c.MaxID = max(c.MaxID, m.MaxID)
 		if m.Opaque {
 			c.Dirs = nil
 		}

@@ -18,8 +18,9 @@ import (
 
 // layerMeta is what the store remembers of an unpacked layer.
 type layerMeta struct {
-	Bytes   int64 `json:"bytes"`   // of regular files
-	Entries int   `json:"entries"` // of the archive
+	Bytes   int64  `json:"bytes"`   // of regular files
+	Entries int    `json:"entries"` // of the archive
+	MaxID   uint32 `json:"maxID"`   // the largest user or group ID of a file's owner
 	// Root is set when the archive has an entry for the root directory.
 	Root bool `json:"root,omitempty"`
 	// Opaque is set when the layer hides all layers below.
@@ -142,7 +143,7 @@ func (o *Op) stage(ctx context.Context, r io.Reader, want digest.Digest, progres
 }
 
 func writeMeta(dir string, res unpack.Result) error {
-	m := layerMeta{Bytes: res.Bytes, Entries: res.Entries, Root: true, Opaque: res.RootOpaque}
+	m := layerMeta{Bytes: res.Bytes, Entries: res.Entries, MaxID: res.MaxID, Root: true, Opaque: res.RootOpaque}
 	implied := res.Implied
 	if len(implied) > 0 && implied[0] == "." {
 		m.Root = false

@@ -40,12 +40,16 @@ func TestImpliedDirectories(t *testing.T) {
 	if got := xattrs(t, filepath.Join(merged, "a")); got != " user.k=76" {
 		t.Errorf("attributes of a: %q", got)
 	}
-	dirs, release, err := image.Source{Store: s}.Layers(context.Background(), workload.Image{Digest: im.Digest.String()})
+	layers, release, err := image.Source{Store: s}.Layers(context.Background(), workload.Image{Digest: im.Digest.String()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
 	var st syscall.Stat_t
+	dirs := layers.Dirs
+	if layers.MaxID != 6 {
+		t.Errorf("largest ID %d, want 6", layers.MaxID)
+	}
 	if err := syscall.Lstat(dirs[len(dirs)-1], &st); err != nil || st.Mode&0o7777 != 0o1711 || st.Uid != 5 || st.Gid != 6 {
 		t.Errorf("the topmost directory has mode %o, owner %d:%d", st.Mode, st.Uid, st.Gid)
 	}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -12,14 +13,14 @@ type Source struct{ Store *Store }
 // Layers returns the unpacked layers of the image with img.Digest, lowest
 // first, as absolute paths. They stay until release is called. The mode and
 // owner of the last are those of the image's root.
-func (s Source) Layers(ctx context.Context, img workload.Image) (dirs []string, release func(), err error) {
+func (s Source) Layers(ctx context.Context, img workload.Image) (workload.Layers, func(), error) {
 	im, err := s.Store.Resolve(img.Digest)
 	if err != nil {
-		return nil, nil, err
+		return workload.Layers{}, nil, fmt.Errorf("image %s: %w", img.Reference, err)
 	}
 	chain, err := s.Store.Layers(ctx, im)
 	if err != nil {
-		return nil, nil, err
+		return workload.Layers{}, nil, fmt.Errorf("image %s: %w", img.Reference, err)
 	}
-	return chain.Dirs, func() { chain.Release() }, nil // what Release leaves, the next Open clears
+	return workload.Layers{Dirs: chain.Dirs, MaxID: chain.MaxID}, func() { chain.Release() }, nil // what Release leaves, the next Open clears
 }

@@ -35,6 +35,13 @@ type Image struct {
 	Digest    string `json:"digest"`    // of the image's manifest
 }
 
+// Layers is an image unpacked.
+type Layers struct {
+	Dirs []string // absolute host paths, lowest first
+	// MaxID is the largest user or group ID that owns a file in them.
+	MaxID uint32
+}
+
 // Process describes one process, the workload's first or an executed one.
 type Process struct {
 	Args     []string `json:"args"`

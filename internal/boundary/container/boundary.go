@@ -12,8 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -107,7 +105,9 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err == nil {
 		cfg.Cgroup = i.cgroup
 		cfg.Stdio = [3]*os.File{p.Stdio.In, p.Stdio.Out, p.Stdio.Err}
-		i.Container, err = container.Create(ctx, cfg)
+		if i.Container, err = container.Create(ctx, cfg); err == nil {
+			i.terminal, err = terminalOf(i.Container.Terminal)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, i.Delete(context.WithoutCancel(ctx)))
@@ -130,11 +130,38 @@ func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared
 		return container.Config{}, err
 	}
 	spec.Process.ApparmorProfile = profile.Name
+	if s.Init {
+		if err := addInit(spec); err != nil {
+			return container.Config{}, err
+		}
+	}
 	return container.Config{
 		ID: string(s.ID), Dir: filepath.Join(p.Dir, ownDirectory), Spec: spec, User: s.Process.User,
 		Layers:         &container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
 		KillWithParent: true,
 	}, nil
+}
+
+// initTarget is where --init's program is mounted: in /dev, which is ours, so
+// that no image can have something there.
+const initTarget = "/dev/init"
+
+// addInit puts bulkhead-init, which lies beside this program, above the
+// workload's own.
+func addInit(spec *specs.Spec) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	program := filepath.Join(filepath.Dir(self), "bulkhead-init")
+	if _, err := os.Stat(program); err != nil {
+		return fmt.Errorf("%w: --init needs the program bulkhead-init: %w", workload.ErrUnsupported, err)
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: initTarget, Type: "bind", Source: program, Options: []string{"bind", "ro", "nosuid", "nodev", "rprivate"},
+	})
+	spec.Process.Args = append([]string{initTarget}, spec.Process.Args...)
+	return nil
 }
 
 // notice reports a denied system call.
@@ -208,167 +235,4 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	}
 	cfg.Cgroup = m
 	return container.WriteProgram(w, cfg)
-}
-
-// instance is one container.
-type instance struct {
-	*container.Container
-	id      workload.ID
-	dir     string
-	spec    workload.Spec
-	runtime *specs.Spec
-	cgroup  *cgroup.Manager
-	denied  func(seccomp.Denied)
-	ended   ending
-}
-
-func (i *instance) Start(context.Context) error { return i.Container.Start() }
-
-func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
-	return i.ended.once(func() (workload.Exit, error) {
-		e, err := i.Container.Wait(ctx)
-		if err == nil && i.cgroup != nil {
-			e.OOMKilled, _ = i.cgroup.OOMKilled() // the cgroup may be gone already
-		}
-		return e, err
-	})
-}
-
-// ending remembers how a process ended: every call of Wait returns the same.
-type ending struct {
-	mu   sync.Mutex
-	exit *workload.Exit
-}
-
-// once returns what is remembered, or what wait returns without an error.
-func (e *ending) once(wait func() (workload.Exit, error)) (workload.Exit, error) {
-	exit, err := wait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.exit != nil {
-		return *e.exit, nil
-	}
-	if err == nil {
-		e.exit = &exit
-	}
-	return exit, err
-}
-
-func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
-	if i.Container == nil {
-		return workload.ErrNotRunning
-	}
-	return i.Container.Signal(sig)
-}
-
-// SignalAll signals every process of the container.
-func (i *instance) SignalAll(_ context.Context, sig syscall.Signal) error {
-	return i.cgroup.Signal(sig)
-}
-
-// Pause and Resume freeze and thaw the cgroup.
-func (i *instance) Pause(ctx context.Context) error { return i.cgroup.Freeze(ctx) }
-
-// Resume continues what Pause stopped.
-func (i *instance) Resume(context.Context) error { return i.cgroup.Thaw() }
-
-// Processes lists the container's processes by their host IDs.
-func (i *instance) Processes(context.Context) ([]int, error) { return i.cgroup.Pids(true) }
-
-func (i *instance) PID() int {
-	if i.Container == nil {
-		return 0
-	}
-	return i.Container.Pid
-}
-
-func (i *instance) Terminal() boundary.Terminal { return terminalOf(i.Container.Terminal) }
-
-// Exec runs another process in the container, with the container's own
-// capabilities and filter.
-func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
-	caps, err := capabilities(i.spec.Security)
-	if err != nil {
-		return nil, err
-	}
-	spec := process(i.spec, p, caps)
-	spec.ApparmorProfile = i.runtime.Process.ApparmorProfile
-	cfg := container.ExecConfig{
-		Process: spec, User: p.User, Seccomp: i.runtime.Linux.Seccomp, KillWithParent: true, ReportDenied: i.denied,
-		Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err},
-	}
-	proc, err := i.Container.Exec(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &executed{p: proc}, nil
-}
-
-// Delete ends every process and removes cgroups and files.
-func (i *instance) Delete(ctx context.Context) error {
-	var err error
-	switch {
-	case i.Container != nil:
-		if i.Container.Terminal != nil {
-			i.Container.Terminal.Close()
-		}
-		err = i.Container.Delete(ctx)
-	case i.cgroup != nil:
-		err = i.cgroup.Kill(ctx)
-	}
-	if err == nil && i.cgroup != nil {
-		err = i.cgroup.Destroy(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	return os.RemoveAll(i.dir)
-}
-
-// executed is a process made by Exec. Its pidfd is closed when its end has been
-// seen, as a supervisor may see thousands.
-type executed struct {
-	p      *container.Process
-	ended  ending
-	mu     sync.RWMutex // of closed
-	closed bool
-}
-
-func (e *executed) Wait(ctx context.Context) (workload.Exit, error) {
-	exit, err := e.ended.once(func() (workload.Exit, error) { return e.p.Wait(ctx) })
-	if err == nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if !e.closed {
-			e.closed = true
-			e.p.Close()
-		}
-	}
-	return exit, err
-}
-
-func (e *executed) Signal(_ context.Context, sig syscall.Signal) error {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if e.closed {
-		return workload.ErrNotRunning
-	}
-	return e.p.Signal(sig)
-}
-func (e *executed) Terminal() boundary.Terminal { return terminalOf(e.p.Terminal()) }
-func (e *executed) PID() int                    { return e.p.Pid() }
-
-// terminal is the master side of a pseudoterminal.
-type terminal struct{ *os.File }
-
-func terminalOf(f *os.File) boundary.Terminal {
-	if f == nil {
-		return nil
-	}
-	return terminal{f}
-}
-
-// Resize sets the size that programs inside see, and signals them.
-func (t terminal) Resize(rows, cols uint16) error {
-	return os.NewSyscallError("ioctl TIOCSWINSZ", unix.IoctlSetWinsize(int(t.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
 }

@@ -125,19 +125,7 @@ func (s *stdio) copy(r io.Reader, stream logfile.Stream, log *logfile.Writer) {
 	if stream == logfile.Stderr {
 		t = wire.TypeStderr
 	}
-	forward := func(b []byte) {
-		if log != nil {
-			log.Write(stream, time.Now(), b)
-		}
-		s.mu.Lock()
-		clients := slices.Clone(s.clients)
-		s.mu.Unlock()
-		for _, c := range clients {
-			if c.send(t, b) != nil {
-				s.remove(c)
-			}
-		}
-	}
+	forward := func(b []byte) { s.forward(t, stream, log, b) }
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
@@ -151,6 +139,30 @@ func (s *stdio) copy(r io.Reader, stream logfile.Stream, log *logfile.Writer) {
 			return // the end; EIO for a terminal that nobody has open
 		}
 	}
+}
+
+// forward gives b to the log and to all clients.
+func (s *stdio) forward(t wire.Type, stream logfile.Stream, log *logfile.Writer, b []byte) {
+	if log != nil {
+		log.Write(stream, time.Now(), b)
+	}
+	s.mu.Lock()
+	clients := slices.Clone(s.clients)
+	s.mu.Unlock()
+	for _, c := range clients {
+		if c.send(t, b) != nil {
+			s.remove(c)
+		}
+	}
+}
+
+// notice puts a line of ours among the process's standard error.
+func (s *stdio) notice(log *logfile.Writer, line string) {
+	end := "\n"
+	if s.terminal != nil {
+		end = "\r\n"
+	}
+	s.forward(wire.TypeStderr, logfile.Stderr, log, []byte("bulkhead: "+line+end))
 }
 
 // rest reads what is there and does not wait for more.

@@ -136,7 +136,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		return nil, err
 	}
 	p.Stdio = s.io.theirs
-	p.Notice = func(line string) { s.log.Write(logfile.Stderr, time.Now(), []byte("bulkhead: "+line+"\n")) }
+	p.Notice = func(line string) { s.io.notice(s.log, line) }
 	if s.inst, err = b.Create(ctx, s.spec, p); err != nil {
 		return nil, err
 	}

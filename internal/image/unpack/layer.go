@@ -43,6 +43,7 @@ type Result struct {
 	DiffID  digest.Digest // SHA-256 of the uncompressed archive
 	Bytes   int64         // sum of the sizes of its regular files
 	Entries int
+	MaxID   uint32 // the largest user or group ID that owns an entry
 	// Implied lists directories that entries lie in but that have no entry of
 	// their own, parents first. They were made with mode 0755 and owner 0:0;
 	// in an image their attributes are those of the layer below.
@@ -82,7 +83,7 @@ func Layer(ctx context.Context, root *os.File, r io.Reader, opts Options) (Resul
 	}
 	sum := digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(stream.sum.Sum(nil)))
 	return Result{
-		DiffID: sum, Bytes: u.bytes, Entries: u.count,
+		DiffID: sum, Bytes: u.bytes, Entries: u.count, MaxID: u.maxID,
 		Implied: u.tree.implied(), RootOpaque: u.tree.root.opaque,
 	}, nil
 }
@@ -110,6 +111,7 @@ type unpacker struct {
 	tree   *tree
 	buf    []byte
 	bytes  int64
+	maxID  uint32
 	count  int
 }
 

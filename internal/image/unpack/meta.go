@@ -33,6 +33,7 @@ func (u *unpacker) meta(hdr *tar.Header) (*meta, error) {
 		return nil, fmt.Errorf("%w: no such owner %d:%d", ErrHostile, hdr.Uid, hdr.Gid)
 	}
 	m := &meta{mode: uint32(hdr.Mode) & 0o7777, uid: hdr.Uid, gid: hdr.Gid, mtime: hdr.ModTime, atime: hdr.AccessTime}
+	u.maxID = max(u.maxID, uint32(hdr.Uid), uint32(hdr.Gid))
 	if m.mtime.IsZero() {
 		m.mtime = time.Unix(0, 0)
 	}

@@ -1,0 +1,174 @@
+package container
+
+import (
+	"context"
+	"os"
+	"sync"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// instance is one container.
+type instance struct {
+	*container.Container
+	id      workload.ID
+	dir     string
+	spec    workload.Spec
+	runtime *specs.Spec
+	cgroup  *cgroup.Manager
+	denied  func(seccomp.Denied)
+	ended   ending
+
+	terminal boundary.Terminal // nil without one
+}
+
+func (i *instance) Start(context.Context) error { return i.Container.Start() }
+
+func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
+	return i.ended.once(func() (workload.Exit, error) {
+		e, err := i.Container.Wait(ctx)
+		if err == nil && i.cgroup != nil {
+			e.OOMKilled, _ = i.cgroup.OOMKilled() // the cgroup may be gone already
+		}
+		return e, err
+	})
+}
+
+// ending remembers how a process ended: every call of Wait returns the same.
+type ending struct {
+	mu   sync.Mutex
+	exit *workload.Exit
+}
+
+// once returns what is remembered, or what wait returns without an error.
+func (e *ending) once(wait func() (workload.Exit, error)) (workload.Exit, error) {
+	exit, err := wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.exit != nil {
+		return *e.exit, nil
+	}
+	if err == nil {
+		e.exit = &exit
+	}
+	return exit, err
+}
+
+func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
+	if i.Container == nil {
+		return workload.ErrNotRunning
+	}
+	return i.Container.Signal(sig)
+}
+
+// SignalAll signals every process of the container.
+func (i *instance) SignalAll(_ context.Context, sig syscall.Signal) error {
+	return i.cgroup.Signal(sig)
+}
+
+// Pause and Resume freeze and thaw the cgroup.
+func (i *instance) Pause(ctx context.Context) error { return i.cgroup.Freeze(ctx) }
+
+// Resume continues what Pause stopped.
+func (i *instance) Resume(context.Context) error { return i.cgroup.Thaw() }
+
+// Processes lists the container's processes by their host IDs.
+func (i *instance) Processes(context.Context) ([]int, error) { return i.cgroup.Pids(true) }
+
+func (i *instance) PID() int {
+	if i.Container == nil {
+		return 0
+	}
+	return i.Container.Pid
+}
+
+func (i *instance) Terminal() boundary.Terminal { return i.terminal }
+
+// Exec runs another process in the container, with the container's own
+// capabilities and filter.
+func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
+	caps, err := capabilities(i.spec.Security)
+	if err != nil {
+		return nil, err
+	}
+	spec := process(i.spec, p, caps)
+	spec.ApparmorProfile = i.runtime.Process.ApparmorProfile
+	cfg := container.ExecConfig{
+		Process: spec, User: p.User, Seccomp: i.runtime.Linux.Seccomp, KillWithParent: true, ReportDenied: i.denied,
+		Stdio: [3]*os.File{stdio.In, stdio.Out, stdio.Err},
+	}
+	proc, err := i.Container.Exec(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	t, err := terminalOf(proc.Terminal())
+	if err != nil {
+		proc.Signal(syscall.SIGKILL)
+		proc.Wait(ctx)
+		proc.Close()
+		return nil, err
+	}
+	return &executed{p: proc, terminal: t}, nil
+}
+
+// Delete ends every process and removes cgroups and files.
+func (i *instance) Delete(ctx context.Context) error {
+	var err error
+	switch {
+	case i.Container != nil:
+		if i.terminal != nil {
+			i.terminal.Close()
+		}
+		err = i.Container.Delete(ctx)
+	case i.cgroup != nil:
+		err = i.cgroup.Kill(ctx)
+	}
+	if err == nil && i.cgroup != nil {
+		err = i.cgroup.Destroy(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(i.dir)
+}
+
+// executed is a process made by Exec. Its pidfd is closed when its end has been
+// seen, as a supervisor may see thousands.
+type executed struct {
+	p        *container.Process
+	terminal boundary.Terminal
+	ended    ending
+	mu       sync.RWMutex // of closed
+	closed   bool
+}
+
+func (e *executed) Wait(ctx context.Context) (workload.Exit, error) {
+	exit, err := e.ended.once(func() (workload.Exit, error) { return e.p.Wait(ctx) })
+	if err == nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if !e.closed {
+			e.closed = true
+			e.p.Close()
+		}
+	}
+	return exit, err
+}
+
+func (e *executed) Signal(_ context.Context, sig syscall.Signal) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return workload.ErrNotRunning
+	}
+	return e.p.Signal(sig)
+}
+func (e *executed) Terminal() boundary.Terminal { return e.terminal }
+func (e *executed) PID() int                    { return e.p.Pid() }
