@@ -38,7 +38,7 @@ time. A workload that is not running is no error.`,
 		},
 	}
 	cmd.Flags().IntVarP(&seconds, "time", "t", 10, "`seconds` until SIGKILL; -1 waits without end (default: the workload's)")
-	cmd.Flags().Lookup("time").DefValue = ""
+	cmd.Flags().Lookup("time").DefValue = "0" // shows none
 	return cmd
 }
 

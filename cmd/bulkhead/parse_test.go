@@ -1,0 +1,161 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+	"github.com/spf13/cobra"
+)
+
+func TestParseTime(t *testing.T) {
+	zone := time.FixedZone("x", 3600)
+	now := time.Date(2026, 5, 6, 7, 8, 9, 0, zone)
+	for in, want := range map[string]time.Time{
+		"":                            {},
+		"10m":                         now.Add(-10 * time.Minute),
+		"1h30m":                       now.Add(-90 * time.Minute),
+		"2026-01-02T03:04:05Z":        time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		"2026-01-02T03:04:05.5+02:00": time.Date(2026, 1, 2, 1, 4, 5, 5e8, time.UTC),
+		"2026-01-02T03:04:05":         time.Date(2026, 1, 2, 3, 4, 5, 0, zone),
+		"2026-01-02T03:04":            time.Date(2026, 1, 2, 3, 4, 0, 0, zone),
+		"2026-01-02":                  time.Date(2026, 1, 2, 0, 0, 0, 0, zone),
+		"1767323045":                  time.Unix(1767323045, 0),
+		"1767323045.25":               time.Unix(1767323045, 25e7),
+		"0":                           time.Unix(0, 0),
+	} {
+		if got, err := parseTime("--since", in, now); err != nil || !got.Equal(want) {
+			t.Errorf("parseTime(%q) = %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"yesterday", "-5", "1.2.3", "99999999999999999999", "2026-13-01", "1.x", " ", "1.1234567890"} {
+		if got, err := parseTime("--since", in, now); err == nil {
+			t.Errorf("parseTime(%q) = %v", in, got)
+		}
+	}
+}
+
+func TestParseTail(t *testing.T) {
+	for in, want := range map[string]int{"all": -1, "-1": -1, "0": 0, "25": 25} {
+		if got, err := parseTail(in); err != nil || got != want {
+			t.Errorf("parseTail(%q) = %d, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "x", "-2", "1.5"} {
+		if _, err := parseTail(in); err == nil {
+			t.Errorf("parseTail(%q) accepts it", in)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for _, tt := range []struct {
+		r    engine.Record
+		want string
+	}{
+		{engine.Record{Status: workload.Created}, "Created"},
+		{engine.Record{Status: workload.Running, Started: now.Add(-5 * time.Minute)}, "Up 5 minutes"},
+		{engine.Record{Status: workload.Paused, Started: now.Add(-5 * time.Minute)}, "Up 5 minutes (Paused)"},
+		{engine.Record{Status: workload.Exited, Finished: now.Add(-3 * time.Second), Exit: &workload.Exit{Code: 3}}, "Exited (3) 3 seconds ago"},
+		{engine.Record{Status: workload.Exited, Finished: now.Add(-3 * time.Second), Exit: &workload.Exit{Code: 137, OOMKilled: true}}, "Exited (137, out of memory) 3 seconds ago"},
+		{engine.Record{Status: workload.Exited, Finished: now.Add(-3 * time.Second), Exit: &workload.Exit{Error: "supervisor lost"}}, "Exited (supervisor lost) 3 seconds ago"},
+	} {
+		if got := status(&tt.r, now); got != tt.want {
+			t.Errorf("status = %q, want %q", got, tt.want)
+		}
+	}
+}
+
+func TestFilters(t *testing.T) {
+	r := &engine.Record{Status: workload.Exited, Exit: &workload.Exit{Code: 3}, Spec: workload.Spec{
+		ID: "abc", Name: "web-1", Boundary: "container", Labels: map[string]string{"k": "v", "empty": ""},
+		Image: workload.Image{Reference: "docker.io/library/redis:7", Digest: "sha256:1"},
+	}}
+	for line, want := range map[string]bool{
+		"name=web": true, "name=db": false, "name=db name=web": true, "name=web status=running": false, "name=web status=exited": true,
+		"id=ab": true, "id=b": false, "label=k": true, "label=k=v": true, "label=k=w": false, "label=empty": true, "label=none": false,
+		"ancestor=redis:7": true, "ancestor=docker.io/library/redis:7": true, "ancestor=redis": false, "ancestor=sha256:1": true,
+		"exited=3": true, "exited=0": false, "boundary=container": true, "boundary=vm": false, "": true,
+	} {
+		f, err := parseFilters(strings.Fields(line))
+		if err != nil || f.match(r) != want {
+			t.Errorf("%q: %v, %v", line, !want, err)
+		}
+	}
+	for _, bad := range []string{"", "name", "name=", "color=red", "status=dead", "exited=x", "exited=256", "=x"} {
+		if _, err := parseFilters([]string{bad}); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	run := &cobra.Command{Annotations: map[string]string{runsProgram: "1"}}
+	ps := &cobra.Command{}
+	for _, tt := range []struct {
+		cmd  *cobra.Command
+		err  error
+		want int
+	}{
+		{run, exitStatus(7), 7}, {ps, exitStatus(7), 7},
+		{run, errors.New("x"), 125}, {ps, errors.New("x"), 1}, {nil, errors.New("x"), 1},
+		{run, fmt.Errorf("a: %w", workload.ErrCommandNotFound), 127}, {run, fmt.Errorf("a: %w", workload.ErrNotExecutable), 126},
+		{ps, fmt.Errorf("a: %w", workload.ErrCommandNotFound), 1},
+	} {
+		if _, code := explain(tt.err, tt.cmd); code != tt.want {
+			t.Errorf("%v: exit code %d, want %d", tt.err, code, tt.want)
+		}
+	}
+	for _, err := range []error{workload.ErrNameTaken, idrange.ErrExhausted, syscall.ENOSPC, workload.ErrUnsupported} {
+		if fixFor(fmt.Errorf("a: %w", err)) == "" {
+			t.Errorf("%v: no fix", err)
+		}
+	}
+}
+
+// Another user is told that this version needs root, and nothing is made.
+func TestNotRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("becoming another user needs root")
+	}
+	bin, err := exec.LookPath("bulkhead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "bh-notroot-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	text, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(dir, "bulkhead")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(own, text, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"run", "test"}, {"ps"}, {"images"}, {"pull", "x"}, {"exec", "a", "b"}} {
+		cmd := exec.Command(own, args...)
+		cmd.Dir = "/"
+		cmd.Env = []string{rootVariable + "=" + filepath.Join(dir, "state")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "needs root") || !strings.Contains(string(out), "sudo") {
+			t.Errorf("%v: %v, %s", args, err, out)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "state")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("state was made: %v", err)
+	}
+}

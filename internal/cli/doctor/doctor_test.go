@@ -1,0 +1,128 @@
+package doctor
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+)
+
+// healthy is a machine that has everything.
+func healthy() (Machine, fstest.MapFS) {
+	files := fstest.MapFS{
+		"proc/self/status":                                  {Data: []byte("Name:\tx\nCapEff:\t000001ffffffffff\nCapBnd:\t0\n")},
+		"proc/sys/kernel/seccomp/actions_avail":             {Data: []byte("kill_process errno user_notif allow\n")},
+		"proc/sys/user/max_user_namespaces":                 {Data: []byte("1000\n")},
+		"sys/module/apparmor/parameters/enabled":            {Data: []byte("Y\n")},
+		"sys/devices/system/cpu/vulnerabilities/meltdown":   {Data: []byte("Not affected\n")},
+		"sys/devices/system/cpu/vulnerabilities/spectre_v2": {Data: []byte("Mitigation: Retpolines\n")},
+	}
+	return Machine{
+		StateDir: "/state",
+		Release:  func() (string, error) { return "6.12.3-amd64", nil },
+		ReadFile: func(name string) ([]byte, error) { return files.ReadFile(strings.TrimPrefix(name, "/")) },
+		ReadDir:  func(name string) ([]fs.DirEntry, error) { return files.ReadDir(strings.TrimPrefix(name, "/")) },
+		Cgroups: func() (*cgroup.Layout, error) {
+			return &cgroup.Layout{Mode: cgroup.ModeV2, V2Controllers: []string{"memory", "cpu", "pids", "cpuset", "io"}}, nil
+		},
+		IDRanges:      func() (int, error) { return 100, nil },
+		Overlay:       func(string) error { return nil },
+		UserNamespace: func(use func(*os.File) error) error { return use(nil) },
+		IDMapped:      func(string, *os.File) error { return nil },
+		Space:         func(string) (uint64, error) { return 1 << 40, nil },
+		MaxFiles:      func() (uint64, error) { return 1 << 20, nil },
+	}, files
+}
+
+func TestHealthyMachine(t *testing.T) {
+	m, _ := healthy()
+	results := Examine(m)
+	for _, r := range results {
+		if r.Status != OK || r.Detail == "" || r.Fix != "" {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(results) < 15 || !Healthy(results) {
+		t.Errorf("%d results, healthy %v", len(results), Healthy(results))
+	}
+}
+
+func TestWhatIsMissingIsNamed(t *testing.T) {
+	odd := errors.New("odd")
+	for _, tt := range []struct {
+		name   string
+		spoil  func(*Machine, fstest.MapFS)
+		result string // name of the result that changes
+		status Status
+		fatal  bool
+	}{
+		{"other user", func(m *Machine, _ fstest.MapFS) { m.UID = 1000 }, "root", Missing, true},
+		{"old kernel", func(m *Machine, _ fstest.MapFS) { m.Release = func() (string, error) { return "5.10.0", nil } }, "kernel", Missing, true},
+		{"older minor", func(m *Machine, _ fstest.MapFS) { m.Release = func() (string, error) { return "6.0.9", nil } }, "kernel", Missing, true},
+		{"odd kernel", func(m *Machine, _ fstest.MapFS) { m.Release = func() (string, error) { return "rolling", nil } }, "kernel", Unknown, false},
+		{"unreadable kernel", func(m *Machine, _ fstest.MapFS) { m.Release = func() (string, error) { return "", odd } }, "kernel", Unknown, false},
+		{"namespaces forbidden", func(_ *Machine, f fstest.MapFS) {
+			f["proc/sys/user/max_pid_namespaces"] = &fstest.MapFile{Data: []byte("0\n")}
+		}, "namespaces", Missing, true},
+		{"no user namespaces", func(m *Machine, _ fstest.MapFS) {
+			m.UserNamespace = func(func(*os.File) error) error { return syscall.EINVAL }
+		}, "user namespaces", Missing, true},
+		{"user namespaces not tried", func(m *Machine, _ fstest.MapFS) {
+			m.UserNamespace = func(func(*os.File) error) error { return syscall.EPERM }
+		}, "user namespaces", Unknown, false},
+		{"no ranges", func(m *Machine, _ fstest.MapFS) { m.IDRanges = func() (int, error) { return 0, odd } }, "ID ranges", Missing, false},
+		{"no cgroups", func(m *Machine, _ fstest.MapFS) {
+			m.Cgroups = func() (*cgroup.Layout, error) { return &cgroup.Layout{Mode: cgroup.ModeNone}, nil }
+		}, "cgroups", Missing, true},
+		{"cgroups unknown", func(m *Machine, _ fstest.MapFS) { m.Cgroups = func() (*cgroup.Layout, error) { return nil, odd } }, "cgroups", Unknown, false},
+		{"no io controller", func(m *Machine, _ fstest.MapFS) {
+			m.Cgroups = func() (*cgroup.Layout, error) {
+				return &cgroup.Layout{Mode: cgroup.ModeHybrid, V1: []cgroup.Hierarchy{{Controllers: []string{"memory", "cpu"}}, {Controllers: []string{"pids", "cpuset"}}}}, nil
+			}
+		}, "controller io", Missing, false},
+		{"no seccomp", func(_ *Machine, f fstest.MapFS) { delete(f, "proc/sys/kernel/seccomp/actions_avail") }, "seccomp", Missing, true},
+		{"old seccomp", func(_ *Machine, f fstest.MapFS) {
+			f["proc/sys/kernel/seccomp/actions_avail"].Data = []byte("kill errno allow")
+		}, "seccomp notification", Missing, false},
+		{"no AppArmor", func(_ *Machine, f fstest.MapFS) { delete(f, "sys/module/apparmor/parameters/enabled") }, "AppArmor", Missing, false},
+		{"AppArmor off", func(_ *Machine, f fstest.MapFS) { f["sys/module/apparmor/parameters/enabled"].Data = []byte("N\n") }, "AppArmor", Missing, false},
+		{"no overlay", func(m *Machine, _ fstest.MapFS) { m.Overlay = func(string) error { return syscall.ENODEV } }, "overlay", Missing, true},
+		{"overlay not tried", func(m *Machine, _ fstest.MapFS) { m.Overlay = func(string) error { return syscall.EPERM } }, "overlay", Unknown, false},
+		{"no ID maps", func(m *Machine, _ fstest.MapFS) { m.IDMapped = func(string, *os.File) error { return syscall.EINVAL } }, "ID-mapped mounts", Missing, true},
+		{"disk nearly full", func(m *Machine, _ fstest.MapFS) { m.Space = func(string) (uint64, error) { return 1000, nil } }, "disk space", Missing, false},
+		{"no CAP_SYS_RESOURCE", func(_ *Machine, f fstest.MapFS) { f["proc/self/status"].Data = []byte("CapEff:\t000001fffeffffff\n") }, "CAP_SYS_RESOURCE", Missing, false},
+		{"no CAP_SYS_ADMIN", func(_ *Machine, f fstest.MapFS) { f["proc/self/status"].Data = []byte("CapEff:\t000001ffffdfffff\n") }, "CAP_SYS_ADMIN", Missing, true},
+		{"odd status", func(_ *Machine, f fstest.MapFS) { f["proc/self/status"].Data = []byte("x") }, "capabilities", Unknown, false},
+		{"few files", func(m *Machine, _ fstest.MapFS) { m.MaxFiles = func() (uint64, error) { return 256, nil } }, "open files", Missing, false},
+		{"vulnerable", func(_ *Machine, f fstest.MapFS) {
+			f["sys/devices/system/cpu/vulnerabilities/meltdown"].Data = []byte("Vulnerable\n")
+		}, "processor flaws", Missing, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, files := healthy()
+			tt.spoil(&m, files)
+			results := Examine(m)
+			found := false
+			for _, r := range results {
+				if r.Name != tt.result {
+					continue
+				}
+				found = true
+				if r.Status != tt.status || r.Fix == "" || r.Detail == "" {
+					t.Errorf("got %+v, want %q with a fix", r, tt.status)
+				}
+			}
+			if !found {
+				t.Errorf("no result %q", tt.result)
+			}
+			if Healthy(results) == tt.fatal {
+				t.Errorf("healthy %v", !tt.fatal)
+			}
+		})
+	}
+}
