@@ -16,8 +16,7 @@ VERSION := $(shell git describe --tags --always --dirty=+dirty 2>/dev/null || ec
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
 # What the tests run as programs of their own, by Debian package.
-TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci
-RACE_PACKAGES := gcc libc6-dev
+TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo gcc libc6-dev libseccomp-dev
 
 .PHONY: help build install demo demo-full test test-full test-guest bench lint generate clean go
 
@@ -49,7 +48,7 @@ test: build ## the quick tier: vet and all tests but the slow ones
 	tests/run -short
 
 test-full: build ## every tier: slow tests, race detector, Debian's 6.1 kernel in a guest
-	@tools/need $(TEST_PACKAGES) $(RACE_PACKAGES)
+	@tools/need $(TEST_PACKAGES)
 	$(GO) vet ./...
 	tests/run
 	CGO_ENABLED=1 tests/run -short -race

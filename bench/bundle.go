@@ -116,7 +116,7 @@ func hardened(rootfs, cgroup string, args []string) *specs.Spec {
 			},
 			Resources: &specs.LinuxResources{
 				Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
-				Memory:  &specs.LinuxMemory{Limit: &memory},
+				Memory:  &specs.LinuxMemory{Limit: &memory, Swap: &memory},
 				Pids:    &specs.LinuxPids{Limit: &pids},
 				CPU:     &specs.LinuxCPU{Quota: &quota, Period: &period},
 			},

@@ -66,7 +66,7 @@ func fileSystem(dir string) string {
 		return err.Error()
 	}
 	names := map[int64]string{0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x01021994: "tmpfs", 0x794c7630: "overlay"}
-	if n := names[int64(s.Type)]; n != "" {
+	if n := names[s.Type]; n != "" {
 		return n
 	}
 	return fmt.Sprintf("type %#x", s.Type)

@@ -11,6 +11,8 @@
 //   - The report gives the minimum, the median and the 90th percentile, and the
 //     machine's load before and after. Nothing is thrown away but the first
 //     rounds, which warm the caches.
+//   - Before anything is timed, each OCI runtime shows that all that the bundle
+//     asks for is in force: see check.go.
 //   - A contender that is absent or fails is named with the reason.
 //
 // The absolute figures hold for one machine; the ratios travel better.

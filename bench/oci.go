@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 )
 
@@ -59,7 +58,8 @@ func (f *field) findRuntimes(ctx context.Context) {
 	}
 }
 
-// tryRuntime makes the runtime's bundles and keeps it if it can run one.
+// tryRuntime makes the runtime's bundles and keeps it if it can run them and
+// the hardening is in force.
 func (f *field) tryRuntime(ctx context.Context, r ociRuntime) error {
 	r.dir = filepath.Join(f.dir, r.key)
 	for name, args := range map[string][]string{
@@ -70,11 +70,7 @@ func (f *field) tryRuntime(ctx context.Context, r ociRuntime) error {
 			return err
 		}
 	}
-	if _, err := r.do(ctx, r.cmd("run", "--bundle", r.bundle("true"), "try-"+r.key)...); err != nil {
-		_, e := r.do(ctx, r.cmd("delete", "--force", "try-"+r.key)...)
-		if e != nil {
-			return fmt.Errorf("%w (and delete: %v)", err, e)
-		}
+	if err := r.check(ctx, f.rootfs); err != nil {
 		return err
 	}
 	f.runtimes = append(f.runtimes, r)
@@ -105,7 +101,12 @@ func (r ociRuntime) execCase() contender {
 	id := "exec-" + r.key
 	return contender{
 		label: r.label, note: r.note,
-		setup: func(ctx context.Context) error { return r.idle(ctx, id) },
+		setup: func(ctx context.Context) error {
+			if err := r.idle(ctx, id); err != nil {
+				return err
+			}
+			return r.do.exits(ctx, 7, r.cmd("exec", id, "/bin/sh", "-c", "exit 7")...)
+		},
 		teardown: func(ctx context.Context) error {
 			_, err := r.do(ctx, r.cmd("delete", "--force", id)...)
 			return err
