@@ -259,7 +259,8 @@ func (c *creation) hooks() func(container.HookStage, int) error {
 	return func(stage container.HookStage, pid int) error {
 		state := func() specs.State { return c.box.hookState(specs.StateCreating, pid, c.box.spec) }
 		if stage == container.CreateContainer {
-			return hook.Run(c.ctx, hook.CreateContainer, h.CreateContainer, state)
+			// The root is in its place, not yet the root: hooks find it at their feet.
+			return hook.RunIn(c.ctx, hook.CreateContainer, h.CreateContainer, state, hook.OnHost(c.box.Rootfs))
 		}
 		if err := hook.Run(c.ctx, hook.Prestart, h.Prestart, state); err != nil { //nolint:staticcheck // deprecated, not gone
 			return err

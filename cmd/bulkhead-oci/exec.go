@@ -77,7 +77,8 @@ func (c *command) execConfig(b *box, process *specs.Process) (*container.ExecCon
 	}
 	cfg := &container.ExecConfig{
 		Process: process, Seccomp: b.spec.Linux.Seccomp, Personality: b.spec.Linux.Personality,
-		PreserveFDs: preserve, WhilePaused: paused,
+		MemoryPolicy: b.spec.Linux.MemoryPolicy,
+		PreserveFDs:  preserve, WhilePaused: paused,
 		Listener: func(f *os.File, pid int) error {
 			defer f.Close()
 			return sendSeccomp(b, f, pid, st)

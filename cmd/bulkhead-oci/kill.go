@@ -56,8 +56,11 @@ func runKill(c *command) (int, error) {
 			return 0, err
 		}
 	}
-	if all && (st == specs.StateStopped || st == specs.StateCreating) {
-		return 0, nil
+	if st == specs.StateStopped || st == specs.StateCreating {
+		if all {
+			return 0, nil
+		}
+		return 0, errNotRunning
 	}
 	if err := b.signal(sig); err != nil {
 		return 0, err

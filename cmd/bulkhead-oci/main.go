@@ -88,7 +88,11 @@ func (c *command) perform(v *verb, args []string, self string) (int, error) {
 	// A signal ends what is under way in order, so that nothing half-made stays.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	c.ctx, c.release = ctx, stop
+	c.ctx = ctx
+	c.release = func() {
+		c.ctx = context.WithoutCancel(ctx) // stop ends ctx, and with it what still uses it
+		stop()
+	}
 	return v.run(c)
 }
 

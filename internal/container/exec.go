@@ -31,6 +31,8 @@ type ExecConfig struct {
 	// Seccomp is the container's filter.
 	Seccomp     *specs.LinuxSeccomp
 	Personality *specs.LinuxPersonality
+	// MemoryPolicy is the container's.
+	MemoryPolicy *specs.LinuxMemoryPolicy
 	// The rest is as in Config.
 	Stdio          [3]*os.File
 	PreserveFDs    int
@@ -131,14 +133,19 @@ func (p *execPlanner) plan() error {
 	if err := p.planTerminal(); err != nil {
 		return err
 	}
-	p.planJoin()
-	if err := planLimits(g, p.proc.facts, p.cfg.Process, p.first); err != nil {
+	if err := p.planJoin(); err != nil {
+		return err
+	}
+	if err := planLimits(g, p.proc.facts, p.cfg.Process, p.first, p.affinity().Final); err != nil {
 		return err
 	}
 	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(p.goAt), launch.Str("."), launch.Int(1)).Wanting(1)
 	p.proc.planSession(g)
 	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(p.goRead), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
 	g.Do(launch.Init, launch.Setns, "the container's files", launch.Use(p.target), launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
+	if err := planMemoryPolicy(g, p.cfg.MemoryPolicy); err != nil {
+		return err
+	}
 	if p.cfg.Personality != nil {
 		if err := planPersonality(g, &specs.Linux{Personality: p.cfg.Personality}); err != nil {
 			return err
@@ -148,6 +155,14 @@ func (p *execPlanner) plan() error {
 		return err
 	}
 	return g.Build()
+}
+
+// affinity is where the process may run before and after it joins the cgroup.
+func (p *execPlanner) affinity() specs.CPUAffinity {
+	if a := p.cfg.Process.ExecCPUAffinity; a != nil {
+		return *a
+	}
+	return specs.CPUAffinity{}
 }
 
 func makeExecPipes() (p pipes, err error) {
@@ -305,7 +320,7 @@ func openTerminal(root int) (master, slave int, err error) {
 
 // planJoin is the first child, which joins the cgroup and all namespaces but
 // the mount namespace, and the fork of the process in them.
-func (p *execPlanner) planJoin() {
+func (p *execPlanner) planJoin() error {
 	g := p.prog
 	p.stage, p.first, p.pidfd = g.Slot("stage"), g.Slot("init"), g.Slot("pidfd")
 	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.goRead), launch.Use(p.target)}
@@ -320,6 +335,11 @@ func (p *execPlanner) planJoin() {
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroupDir, "a child to join the namespaces")
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", keep...)
 	notDumpable(g)
+	if initial := p.affinity().Initial; initial != "" {
+		if err := planInitialAffinity(g, launch.Stage, initial); err != nil {
+			return err
+		}
+	}
 	joinTasks(g, p.tasks)
 	if flags := uintptr(p.c.Namespaces &^ unix.CLONE_NEWNS); flags != 0 {
 		g.Do(launch.Stage, launch.Setns, "the container's namespaces, all at once", launch.Use(p.target), launch.Flag(flags, flagNames(flags)))
@@ -334,4 +354,5 @@ func (p *execPlanner) planJoin() {
 	g.Do(launch.Host, launch.Wait4, "", launch.Use(p.stage), launch.Null(), launch.Int(0), launch.Null())
 	g.Do(launch.Host, launch.PidfdOpen, "", launch.Use(p.first), launch.Int(0)).ToFD(p.pidfd)
 	g.Keep(p.pidfd)
+	return nil
 }

@@ -493,7 +493,7 @@ func (p *planner) planMeeting() error {
 	p.pidfd = g.Slot("pidfd")
 	g.Do(launch.Host, launch.PidfdOpen, "", launch.Use(p.first), launch.Int(0)).ToFD(p.pidfd)
 	g.Keep(p.pidfd)
-	if err := planLimits(g, p.facts, p.spec.Process, p.first); err != nil {
+	if err := planLimits(g, p.facts, p.spec.Process, p.first, ""); err != nil {
 		return err
 	}
 	flags := uintptr(0)

@@ -23,6 +23,7 @@ type plannedMount struct {
 	bind   bool
 	file   bool // the source is no directory
 	idmap  bool
+	ownMap bool // not the container's
 	opts   mountOptions
 	slot   launch.Slot
 	inside tree // what the view shows there
@@ -59,13 +60,14 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 	}
 	pm.idmap = opts.idmap
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		if !slices.Equal(m.UIDMappings, p.ids.uids) || !slices.Equal(m.GIDMappings, p.ids.gids) {
-			return nil, errors.New("ID mappings of its own, other than the container's, are not supported")
-		}
 		pm.idmap = true
+		pm.ownMap = !slices.Equal(m.UIDMappings, p.ids.uids) || !slices.Equal(m.GIDMappings, p.ids.gids)
 	}
-	if pm.idmap && (!pm.bind || !p.ids.active()) {
-		return nil, errors.New("ID mapping is for bind mounts of a container with a user namespace")
+	if pm.idmap && !pm.bind {
+		return nil, errors.New("ID mapping is for bind mounts")
+	}
+	if pm.idmap && !pm.ownMap && !p.ids.active() {
+		return nil, errors.New("ID mapping needs a user namespace or mappings of its own")
 	}
 	if !pm.bind {
 		pm.inside = &freshTree{}
@@ -258,8 +260,9 @@ func (p *planner) planBind(m *plannedMount) error {
 	g.Do(launch.Host, launch.OpenTree, "bind "+m.dest, launch.AtCWD(), launch.Str(m.spec.Source), flags).ToFD(m.slot)
 	a := m.opts.attrs
 	if m.idmap {
-		rec := m.opts.idmapRec || m.opts.recursive
-		p.setAttr(m.slot, attrs{set: unix.MOUNT_ATTR_IDMAP}, 0, rec, "its owners shifted into the container's range")
+		if err := p.planIDMap(m); err != nil {
+			return err
+		}
 	}
 	if !a.empty() {
 		p.setAttr(m.slot, a, 0, false, "")

@@ -43,7 +43,8 @@ type process struct {
 
 // planLimits sets what only the host may set on a child: resource limits that
 // may be raised, the out-of-memory score, scheduling.
-func planLimits(g *launch.Program, f facts, spec *specs.Process, pid launch.Slot) error {
+// cpus are the processors to run on, empty for all.
+func planLimits(g *launch.Program, f facts, spec *specs.Process, pid launch.Slot, cpus string) error {
 	if spec.OOMScoreAdj != nil {
 		n := *spec.OOMScoreAdj
 		if n < -1000 || n > 1000 {
@@ -67,6 +68,10 @@ func planLimits(g *launch.Program, f facts, spec *specs.Process, pid launch.Slot
 		b := launch.U64(l.Soft, l.Hard)
 		g.Do(launch.Host, launch.Prlimit64, "", launch.Use(pid), launch.Flag(uintptr(n), l.Type),
 			launch.Buf(b, "{"+limitText(l.Soft)+", "+limitText(l.Hard)+"}"), launch.Null())
+	}
+	// Before the scheduler: a SCHED_DEADLINE process may not be bound.
+	if err := planAffinity(g, pid, cpus); err != nil {
+		return err
 	}
 	return planScheduling(g, spec, pid)
 }
@@ -201,6 +206,9 @@ func (p *planner) planProcess() error {
 		return err
 	}
 	if err := planPersonality(p.prog, p.spec.Linux); err != nil {
+		return err
+	}
+	if err := planMemoryPolicy(p.prog, p.spec.Linux.MemoryPolicy); err != nil {
 		return err
 	}
 	p.prog.Do(launch.Init, launch.Chdir, "", launch.Str("/"))

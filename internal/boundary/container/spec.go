@@ -232,9 +232,9 @@ func userMount(s workload.Spec, m workload.Mount) (specs.Mount, error) {
 	if m.Type != "bind" {
 		return specs.Mount{}, fmt.Errorf("%w: mount type %q", workload.ErrUnsupported, m.Type)
 	}
-	options := []string{"bind"}
+	options, idmap := []string{"bind"}, "idmap"
 	if m.Recursive {
-		options = []string{"rbind"}
+		options, idmap = []string{"rbind"}, "ridmap"
 	}
 	propagation := m.Propagation
 	if propagation == "" {
@@ -242,7 +242,7 @@ func userMount(s workload.Spec, m workload.Mount) (specs.Mount, error) {
 	}
 	options = append(options, propagation, "nodev")
 	if !s.Namespaces.HostUser {
-		options = append(options, "idmap")
+		options = append(options, idmap)
 	}
 	if m.ReadOnly && m.Recursive {
 		options = append(options, "rro")

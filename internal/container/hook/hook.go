@@ -108,18 +108,24 @@ func RunIn(ctx context.Context, point string, hooks []specs.Hook, state func() s
 }
 
 func run(ctx context.Context, h specs.Hook, state specs.State) *Error {
-	return runWith(ctx, h, state, onHost)
+	return runWith(ctx, h, state, OnHost(""))
 }
 
-// onHost runs a hook with exactly the arguments and environment that it names,
-// in a process group of its own so that a timeout ends its children too.
-func onHost(ctx context.Context, h specs.Hook, stdio [3]*os.File) error {
+// OnHost returns a Starter that runs hooks from the calling thread, in its
+// namespaces, with dir as working directory ("" is the caller's own). A hook
+// gets exactly the arguments and environment that it names, and a process
+// group of its own so that a timeout ends its children too.
+func OnHost(dir string) Starter {
+	return func(ctx context.Context, h specs.Hook, stdio [3]*os.File) error { return onHost(ctx, dir, h, stdio) }
+}
+
+func onHost(ctx context.Context, dir string, h specs.Hook, stdio [3]*os.File) error {
 	args := h.Args
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
 	cmd := exec.CommandContext(ctx, h.Path)
-	cmd.Args = args
+	cmd.Args, cmd.Dir = args, dir
 	cmd.Env = append([]string{}, h.Env...) // nil would mean this process's own
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdio[0], stdio[1], stdio[2]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

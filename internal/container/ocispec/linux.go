@@ -20,7 +20,7 @@ func checkLinux(s *specs.Spec) error {
 		return errors.New("linux: missing, a container without namespaces is not one")
 	}
 	checks := []func(*specs.Spec) error{
-		checkNamespaces, checkUserNamespace, checkTimeOffsets, checkSysctls, checkPaths, checkDevices,
+		checkNamespaces, checkUserNamespace, checkTimeOffsets, checkSysctls, checkPaths, checkDevices, checkSeccomp,
 	}
 	for _, check := range checks {
 		if err := check(s); err != nil {
@@ -197,6 +197,25 @@ func checkPaths(s *specs.Spec) error {
 		return nil
 	}
 	return fmt.Errorf("linux.rootfsPropagation: %q is no propagation", l.RootfsPropagation)
+}
+
+// checkSeccomp refuses notifications that nobody could ever answer: whoever
+// answers them gets the listener from a process that the filter already holds,
+// and that process has to write to say so.
+func checkSeccomp(s *specs.Spec) error {
+	f := s.Linux.Seccomp
+	if f == nil {
+		return nil
+	}
+	if f.DefaultAction == specs.ActNotify {
+		return errors.New("linux.seccomp: SCMP_ACT_NOTIFY cannot be used as default action")
+	}
+	for _, c := range f.Syscalls {
+		if c.Action == specs.ActNotify && slices.Contains(c.Names, "write") {
+			return errors.New("linux.seccomp: SCMP_ACT_NOTIFY cannot be used for the write syscall")
+		}
+	}
+	return nil
 }
 
 func checkDevices(s *specs.Spec) error {

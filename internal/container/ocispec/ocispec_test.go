@@ -153,6 +153,16 @@ func TestValidate(t *testing.T) {
 			s.Linux.Resources = &specs.LinuxResources{Unified: map[string]string{"../x": "1"}}
 		}, "not a controller's file"},
 		{"rdt", func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }, "linux.intelRdt: not supported"},
+		{"network devices", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}}
+		}, "linux.netDevices: not supported"},
+		{"notification of write", func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow,
+				Syscalls: []specs.LinuxSyscall{{Names: []string{"read", "write"}, Action: specs.ActNotify}}}
+		}, "cannot be used for the write"},
+		{"notification of everything", func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActNotify}
+		}, "cannot be used as default"},
 		{"selinux", func(s *specs.Spec) { s.Process.SelinuxLabel = "a:b:c" }, "process.selinuxLabel: not supported"},
 		{"vm", func(s *specs.Spec) { s.VM = &specs.VM{} }, "vm: not supported"},
 		{"empty annotation", func(s *specs.Spec) { s.Annotations = map[string]string{"": "x"} }, "a key is empty"},

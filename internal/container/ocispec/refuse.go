@@ -16,6 +16,7 @@ type refusal struct {
 
 var refusals = []refusal{
 	{"linux.intelRdt", func(s *specs.Spec) bool { return s.Linux.IntelRdt != nil }},
+	{"linux.netDevices", func(s *specs.Spec) bool { return len(s.Linux.NetDevices) > 0 }},
 	{"linux.mountLabel", func(s *specs.Spec) bool { return s.Linux.MountLabel != "" }},
 	{"linux.personality.flags", func(s *specs.Spec) bool {
 		return s.Linux.Personality != nil && len(s.Linux.Personality.Flags) > 0
