@@ -172,7 +172,7 @@ func numbers(s string) (out []uint64) {
 
 // noise are the system calls that the Go runtime makes on any of its threads.
 var noise = []string{"futex", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "gettid", "madvise", "mmap", "munmap", "nanosleep",
-	"epoll_pwait", "tgkill", "getpid", "sched_yield", "restart_syscall", "mprotect", "prctl_set_vma"}
+	"epoll_pwait", "clock_gettime", "tgkill", "getpid", "sched_yield", "restart_syscall", "mprotect", "prctl_set_vma"}
 
 func (p tracedProgram) check(t *testing.T, calls []*tracedCall) {
 	host, init := 0, 0

@@ -137,19 +137,23 @@ func copySource(ctx context.Context, dst string) error {
 	return nil
 }
 
-// buildCommands builds the commands, which the guest has on its PATH.
+// programs are what the guest has on its PATH: the commands, and what tests run
+// inside workloads.
+var programs = []string{"./cmd/...", "./internal/boundary/boundarytest/program"}
+
+// buildCommands builds the programs, which the guest has on its PATH.
 func buildCommands(ctx context.Context, dst string) error {
 	if _, err := os.Stat("cmd"); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	list, err := output(ctx, "go", "list", "-e", "-f", "{{.ImportPath}}", "./cmd/...")
+	list, err := output(ctx, "go", append([]string{"list", "-e", "-f", "{{.ImportPath}}"}, programs...)...)
 	if err != nil || list == "" {
 		return err
 	}
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dst+"/", "./cmd/...")
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dst + "/"}, programs...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build ./cmd/...: %w\n%s", err, out)
