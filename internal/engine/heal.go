@@ -175,6 +175,12 @@ func (e *Engine) rollback(id workload.ID) error {
 	return errors.Join(err, e.layout.Remove(id, "", 0))
 }
 
+// healing bounds how long a boundary may take to remove what a dead supervisor
+// left. A process in an uninterruptible system call, or one that nobody reaps because
+// the host's first process does not, can hold it up for ever; then the next
+// command tries again.
+const healing = 10 * time.Second
+
 // deleteBoundary lets the boundary remove what a dead supervisor left.
 func (e *Engine) deleteBoundary(ctx context.Context, id workload.ID) error {
 	dir := e.layout.RunDir(id)
@@ -199,6 +205,8 @@ func (e *Engine) deleteBoundary(ctx context.Context, id workload.ID) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, healing)
+	defer cancel()
 	return inst.Delete(ctx)
 }
 

@@ -239,8 +239,21 @@ func (s Snapshot) files(o Options) error {
 }
 
 // subreap makes orphaned descendants children of this process, so that the
-// guard sees daemons too. See PR_SET_CHILD_SUBREAPER in prctl(2).
+// guard sees daemons too; see PR_SET_CHILD_SUBREAPER in prctl(2). Then it is also
+// on us to reap them: the first process of a pid namespace cannot end while
+// one that entered its namespace is a zombie. A zombie that is still there at the
+// second look is an orphan: others are waited for by whoever started them.
 var subreap = sync.OnceFunc(func() {
 	const prSetChildSubreaper = 36
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
+	go func() {
+		seen := 0
+		for ; ; time.Sleep(30 * time.Millisecond) {
+			pid := zombie()
+			if pid != 0 && pid == seen {
+				syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			}
+			seen = pid
+		}
+	}()
 })
