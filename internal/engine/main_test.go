@@ -30,6 +30,7 @@ const (
 	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
 	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
+	envTimer   = "ENGINE_TEST_TIMER"   // after which the supervisor ends
 	envCrashed = "ENGINE_TEST_CRASHED" // a file to make then
 	envSteps   = "ENGINE_TEST_STEPS"   // a file to list the steps in
 	envCommand = "ENGINE_TEST_COMMAND" // JSON of command
@@ -54,6 +55,9 @@ func TestMain(m *testing.M) {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
+	}
+	if d, err := time.ParseDuration(os.Getenv(envTimer)); err == nil && role == "supervisor" {
+		time.AfterFunc(d, func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	}
 	if role == "supervisor" {
 		os.Exit(supervisor.Main(testBoundary(os.Getenv(envWorld))))
@@ -135,7 +139,7 @@ func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
 	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
-	for _, name := range []string{envReal, envCrash, envCrashed, envSteps} {
+	for _, name := range []string{envReal, envTimer, envCrash, envCrashed, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
 	return Config{

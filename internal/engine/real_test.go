@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -186,4 +188,32 @@ func TestManyContainers(t *testing.T) {
 	}
 	wg.Wait()
 	w.wantEmpty()
+}
+
+// TestKillAnyTime ends supervisors of containers after ever longer times, and
+// so between any two steps of the boundary's, too.
+func TestKillAnyTime(t *testing.T) {
+	w := newRealWorld(t)
+	started, ended := 0, 0
+	for d := time.Duration(0); d < 60*time.Millisecond; d += time.Millisecond {
+		t.Setenv(envTimer, d.String())
+		w.reopen()
+		s := spec("both")
+		s.AutoRemove = true
+		session, err := w.Run(ctx(t), s, &Streams{})
+		if err == nil {
+			started++
+			if _, err = session.Wait(ctx(t)); err == nil {
+				ended++
+			}
+		}
+		if err != nil && !errors.Is(err, workload.ErrSupervisorLost) {
+			t.Errorf("after %v: got %v", d, err)
+		}
+		// Run and Wait have cleaned up.
+		w.wantEmpty()
+	}
+	t.Logf("%d of 60 were started, %d ended by themselves", started, ended)
+	os.Unsetenv(envTimer)
+	w.said = nil
 }
