@@ -154,6 +154,7 @@ var tests = []test{
 	{"hostname", testHostname, []Ability{Hostnames}},
 	{"users", testUsers, []Ability{Users}},
 	{"files", testFiles, []Ability{Files}},
+	{"streams by name", testStreamsByName, []Ability{Files, Users}},
 	{"read-only root", testReadOnlyRoot, []Ability{ReadOnlyRoot}},
 	{"mounts", testMounts, []Ability{Mounts, Files}},
 	{"descriptors", testDescriptors, []Ability{Descriptors}},

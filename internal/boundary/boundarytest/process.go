@@ -279,6 +279,22 @@ func testFiles(r *run) {
 	}
 }
 
+// testStreamsByName opens a stream that is a pipe by its name, which asks for
+// more rights than writing to it: many images' logs are links to /dev/stdout.
+func testStreamsByName(r *run) {
+	for _, user := range []string{"", "1000:1000"} {
+		s := r.spec("write", "/dev/stdout", "by name\n")
+		s.Process.User = user
+		r.want(s, 0, "by name\nok\n")
+	}
+	in := r.start(r.spec("pause"), boundary.Stdio{})
+	p := r.process("write", "/dev/stderr", "by name\n")
+	p.User = "1000"
+	if exit, out := r.exec(in, p); exit.Code != 0 || out != "by name\nok\n" {
+		r.Errorf("exec: got %+v, %q", exit, out)
+	}
+}
+
 func testReadOnlyRoot(r *run) {
 	s := r.spec("write", "/new", "text")
 	s.ReadOnlyRoot = true
