@@ -19,7 +19,7 @@ import (
 // workload must not keep all others from being used.
 func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 	if rebooted {
-		if err := e.healBoot(ctx); err != nil {
+		if err := e.healBoot(); err != nil {
 			return err
 		}
 	}
@@ -52,7 +52,7 @@ func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 // healBoot cleans up after a reboot: no process, mount or cgroup of before is
 // left, but numbers of processes in a run root that was not cleared would now
 // mean others, so its contents go before any boundary reads them.
-func (e *Engine) healBoot(ctx context.Context) error {
+func (e *Engine) healBoot() error {
 	return e.layout.Exclusive(func() error {
 		// Another command may have been first.
 		if rebooted, err := e.layout.Make(); err != nil || !rebooted {

@@ -211,7 +211,9 @@ func TestKillAnyTime(t *testing.T) {
 			t.Errorf("after %v: got %v", d, err)
 		}
 		// Run and Wait have cleaned up.
-		w.wantEmpty()
+		if left := w.left(); len(left) > 0 {
+			t.Fatalf("after %v (%v): left behind: %v; warnings: %q", d, err, left[:min(len(left), 4)], w.said)
+		}
 	}
 	t.Logf("%d of 60 were started, %d ended by themselves", started, ended)
 	os.Unsetenv(envTimer)
