@@ -438,7 +438,26 @@ func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
 			return fmt.Errorf("standard stream %d: %w", n, err)
 		}
 		c.stdio[n] = g.Given([]string{"stdin", "stdout", "stderr"}[n], fd, "standard stream "+itoa(n))
+		if err := c.ownPipe(g, c.stdio[n], fd); err != nil {
+			return fmt.Errorf("standard stream %d: %w", n, err)
+		}
 	}
+	return nil
+}
+
+// ownPipe gives a pipe to the process's user. Programs open /dev/stdout and
+// /dev/stderr by name, as many images' logs do, and that asks for the right to, which
+// writing to what is open does not.
+func (c *process) ownPipe(g *launch.Program, slot launch.Slot, fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	uid, err := c.ids.uid(c.uid)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Uid == uid {
+		return err
+	}
+	g.Do(launch.Host, launch.Fchown, "the process's user may open it again by name", launch.Use(slot), launch.Int(int(uid)), launch.Int(-1))
 	return nil
 }
 

@@ -18,8 +18,10 @@ import (
 // step of what they do. The next command must find nothing of a workload that was
 // to be removed or was not finished, a true record of every other, and nothing
 // running or left over; and a second workload must not notice.
-func TestCrash(t *testing.T) {
-	w := newWorld(t)
+func TestCrash(t *testing.T) { testCrash(newWorld(t)) }
+
+func testCrash(w *world) {
+	t := w.t
 	bystander := spec("wait-signal", "USR1")
 	bystander.Name = "bystander"
 	if _, err := w.Run(ctx(t), bystander, nil); err != nil {

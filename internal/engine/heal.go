@@ -19,7 +19,7 @@ import (
 // workload must not keep all others from being used.
 func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 	if rebooted {
-		if err := e.healBoot(ctx); err != nil {
+		if err := e.healBoot(); err != nil {
 			return err
 		}
 	}
@@ -52,7 +52,7 @@ func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 // healBoot cleans up after a reboot: no process, mount or cgroup of before is
 // left, but numbers of processes in a run root that was not cleared would now
 // mean others, so its contents go before any boundary reads them.
-func (e *Engine) healBoot(ctx context.Context) error {
+func (e *Engine) healBoot() error {
 	return e.layout.Exclusive(func() error {
 		// Another command may have been first.
 		if rebooted, err := e.layout.Make(); err != nil || !rebooted {
@@ -175,6 +175,12 @@ func (e *Engine) rollback(id workload.ID) error {
 	return errors.Join(err, e.layout.Remove(id, "", 0))
 }
 
+// healing bounds how long a boundary may take to remove what a dead supervisor
+// left. A process in an uninterruptible system call, or one that nobody reaps because
+// the host's first process does not, can hold it up for ever; then the next
+// command tries again.
+const healing = 10 * time.Second
+
 // deleteBoundary lets the boundary remove what a dead supervisor left.
 func (e *Engine) deleteBoundary(ctx context.Context, id workload.ID) error {
 	dir := e.layout.RunDir(id)
@@ -199,6 +205,8 @@ func (e *Engine) deleteBoundary(ctx context.Context, id workload.ID) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, healing)
+	defer cancel()
 	return inst.Delete(ctx)
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
@@ -26,8 +27,10 @@ import (
 // The test binary is also the supervisor, and a command that can be killed.
 const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
+	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
 	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
+	envTimer   = "ENGINE_TEST_TIMER"   // after which the supervisor ends
 	envCrashed = "ENGINE_TEST_CRASHED" // a file to make then
 	envSteps   = "ENGINE_TEST_STEPS"   // a file to list the steps in
 	envCommand = "ENGINE_TEST_COMMAND" // JSON of command
@@ -53,10 +56,21 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 	}
+	if d, err := time.ParseDuration(os.Getenv(envTimer)); err == nil && role == "supervisor" {
+		time.AfterFunc(d, func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+	}
 	if role == "supervisor" {
-		os.Exit(supervisor.Main(&fake.Boundary{World: os.Getenv(envWorld)}))
+		os.Exit(supervisor.Main(testBoundary(os.Getenv(envWorld))))
 	}
 	os.Exit(runCommand())
+}
+
+// testBoundary is the fake, or the real one that envReal asks for.
+func testBoundary(world string) boundary.Boundary {
+	if os.Getenv(envReal) != "" {
+		return container.Boundary{}
+	}
+	return &fake.Boundary{World: world}
 }
 
 // command is what a killable command does.
@@ -119,19 +133,21 @@ func (i images) Layers(context.Context, workload.Image) (workload.Layers, func()
 	return workload.Layers{Dirs: []string{i.dir}}, func() {}, i.err
 }
 
+const testCgroup = "/bulkhead-engine-test"
+
 func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
 	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
-	for _, name := range []string{envCrash, envCrashed, envSteps} {
+	for _, name := range []string{envReal, envTimer, envCrash, envCrashed, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
 	return Config{
 		Root: root, RunRoot: run,
 		Supervisor: os.Args[0], SupervisorEnv: env,
-		Boundaries:   []boundary.Boundary{&fake.Boundary{World: world}},
+		Boundaries:   []boundary.Boundary{testBoundary(world)},
 		Images:       images{dir: filepath.Join(dir, "layer")},
-		CgroupParent: "/bulkhead-engine-test",
+		CgroupParent: testCgroup,
 	}
 }
 
@@ -213,6 +229,12 @@ func (w *world) left() []string {
 			}
 		}
 	}
+	cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + testCgroup + "/*")
+	for _, c := range cgroups {
+		if fi, err := os.Stat(c); err == nil && fi.IsDir() && filepath.Base(c) != "supervisors" {
+			left = append(left, c)
+		}
+	}
 	return left
 }
 
@@ -221,7 +243,9 @@ func process(args ...string) workload.Process {
 }
 
 func spec(args ...string) workload.Spec {
-	return workload.Spec{Boundary: "fake", Process: process(args...), StopTimeout: time.Second}
+	return workload.Spec{
+		Boundary: testBoundary("").Name(), Process: process(args...), Network: "none", StopTimeout: time.Second,
+	}
 }
 
 // run runs a workload to its end and returns its output.

@@ -45,10 +45,6 @@ type Record struct {
 }
 
 func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
-	weakenings := []string{}
-	for _, w := range s.Weakenings() {
-		weakenings = append(weakenings, w.String())
-	}
 	return &Record{
 		Spec: *s, Status: st.Status, PID: st.PID, SupervisorPID: st.Supervisor,
 		Started: st.Started, Finished: st.Finished, Exit: st.Exit,

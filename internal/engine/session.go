@@ -189,9 +189,13 @@ func (s *Session) lost(ctx context.Context) (workload.Exit, error) {
 	id := s.Record.Spec.ID
 	said := s.e.lastWords(id)
 	exit, err := s.e.Wait(ctx, string(id))
-	if err != nil && !ended(err) {
-		s.e.warn(err)
+	switch {
+	case errors.Is(err, workload.ErrNotFound):
+		err = s.e.forget(id) // it died while it removed the workload
+	case ended(err):
+		err = nil
 	}
+	s.e.warn(err)
 	return exit, fmt.Errorf("workload %s: %w%s", s.Record.Spec.Name, s.err, said)
 }
 

@@ -21,7 +21,6 @@ func etc(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-func nobody(string) bool    { return false }
 func everybody(string) bool { return true }
 
 func TestAssigned(t *testing.T) {

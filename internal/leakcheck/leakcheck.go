@@ -239,8 +239,46 @@ func (s Snapshot) files(o Options) error {
 }
 
 // subreap makes orphaned descendants children of this process, so that the
-// guard sees daemons too. See PR_SET_CHILD_SUBREAPER in prctl(2).
+// guard sees daemons too; see PR_SET_CHILD_SUBREAPER in prctl(2). Then it is also
+// on us to reap them: the first process of a pid namespace cannot end while
+// one that entered its namespace is a zombie. Our own children are left to whoever
+// started them: an orphan is in another session, as its daemon was, and is
+// still a zombie when some time has passed.
 var subreap = sync.OnceFunc(func() {
 	const prSetChildSubreaper = 36
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
+	go func() {
+		since := map[int]time.Time{}
+		for ; ; time.Sleep(50 * time.Millisecond) {
+			pid := zombie()
+			if pid == 0 || sameSession(pid) {
+				clear(since)
+				continue
+			}
+			if first, ok := since[pid]; !ok {
+				since[pid] = time.Now()
+			} else if time.Since(first) > 300*time.Millisecond {
+				syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			}
+		}
+	}()
 })
+
+func sameSession(pid int) bool {
+	own, err1 := session(os.Getpid())
+	other, err2 := session(pid)
+	return err1 != nil || err2 != nil || own == other
+}
+
+// session returns the session of a process, which may be a zombie.
+func session(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 4 {
+		return "", fmt.Errorf("short stat of process %d", pid)
+	}
+	return f[3], nil
+}

@@ -40,8 +40,9 @@ func (s *supervisor) serve(conn *os.File) {
 	}
 	conn.SetReadDeadline(time.Time{})
 	if req.Version != wire.Version {
-		err := fmt.Errorf("%w: the supervisor speaks protocol version %d, the command %d; restart the workload",
-			workload.ErrUnsupported, wire.Version, req.Version)
+		// SIGTERM stops the workload as the command "stop" does.
+		err := fmt.Errorf("%w: the supervisor speaks protocol version %d, the command %d; to stop the workload send SIGTERM to process %d",
+			workload.ErrUnsupported, wire.Version, req.Version, os.Getpid())
 		c.reply(wire.Reply{Error: wire.NewError(err)})
 		return
 	}

@@ -1,0 +1,158 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// layout makes a layout with one workload's directories.
+func layout(t *testing.T) (Layout, workload.ID) {
+	t.Helper()
+	dir := t.TempDir()
+	l := Layout{Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "root", "run")}
+	if rebooted, err := l.Make(); err != nil || !rebooted {
+		t.Fatalf("make: %v, %v", rebooted, err)
+	}
+	id := workload.NewID()
+	for _, d := range []string{l.Dir(id), l.RunDir(id)} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(l.Dir(id), "lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return l, id
+}
+
+func TestTransitions(t *testing.T) {
+	all := []workload.Status{"", workload.Created, workload.Running, workload.Paused, workload.Exited}
+	want := map[string]bool{
+		" created": true, "created running": true, "running paused": true, "running exited": true,
+		"paused running": true, "paused exited": true, "exited running": true,
+	}
+	for _, from := range all {
+		for _, to := range all {
+			s := State{Status: from}
+			err := s.To(to)
+			if key := fmt.Sprintf("%s %s", from, to); (err == nil) != want[key] || err == nil && s.Status != to || err != nil && s.Status != from {
+				t.Errorf("%s: got %v, status %s", key, err, s.Status)
+			}
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"a": true, "A-b_c.9": true, "0": true, strings.Repeat("x", 128): true,
+		"": false, ".a": false, "-a": false, "a/b": false, "..": false, "a b": false, "a\n": false, "ä": false,
+		strings.Repeat("x", 129): false, strings.Repeat("a", 64): false, strings.Repeat("g", 64): true,
+	} {
+		if err := CheckName(name); (err == nil) != ok {
+			t.Errorf("%q: got %v", name, err)
+		}
+	}
+}
+
+// TestTorn reads what a power cut may leave of a record.
+func TestTorn(t *testing.T) {
+	l, id := layout(t)
+	if _, err := l.ReadState(id); Exists(err) {
+		t.Errorf("no record: got %v", err)
+	}
+	for text, exists := range map[string]bool{"": false, "   \n": false, "\x00\x00": false, `{"sta`: true, `{"status":"odd"}`: true, "{}": true} {
+		if err := os.WriteFile(filepath.Join(l.Dir(id), "state.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.ReadState(id); err == nil || Exists(err) != exists {
+			t.Errorf("%q: got %v, want it to exist: %v", text, err, exists)
+		}
+	}
+}
+
+// TestVersions writes ever different versions and reads each back, with and
+// without room reserved for them.
+func TestVersions(t *testing.T) {
+	l, id := layout(t)
+	s := &State{Status: workload.Created}
+	for i := range 10 {
+		s.LogError = strings.Repeat("x", (i*997)%3000)
+		if err := l.WriteState(id, s, i == 3); err != nil {
+			t.Fatal(err)
+		}
+		got, err := l.ReadState(id)
+		if err != nil || got.LogError != s.LogError {
+			t.Errorf("version %d: got %+v, %v", i, got, err)
+		}
+		if i == 5 {
+			if err := l.Reserve(id, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i >= 5 {
+			fi, err := os.Stat(filepath.Join(l.Dir(id), "state.next"))
+			if err != nil || fi.Size() == 0 {
+				t.Errorf("version %d: the room is gone: %v", i, err)
+			}
+		}
+	}
+	if err := l.Sync(id); err == nil {
+		t.Error("sync without a spec: no error")
+	}
+}
+
+func TestLock(t *testing.T) {
+	l, id := layout(t)
+	k, err := l.TryLock(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.TryLock(id); !errors.Is(err, ErrLocked) {
+		t.Errorf("twice: got %v", err)
+	}
+	if err := l.Remove(id, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	k.Unlock()
+	if _, err := l.TryLock(id); !errors.Is(err, workload.ErrNotFound) {
+		t.Errorf("removed: got %v", err)
+	}
+}
+
+// TestPrivate refuses a state directory that others own, and closes one that
+// they could enter.
+func TestPrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(dir, 0o777)
+	if err := private(dir); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("got %v, %v", fi.Mode(), err)
+	}
+	link := dir + "-link"
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := private(link); err == nil {
+		t.Error("a symbolic link: no error")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("the rest needs root, to give a directory away")
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := private(dir); err == nil {
+		t.Error("somebody else's directory: no error")
+	}
+}
