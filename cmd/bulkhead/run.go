@@ -116,7 +116,7 @@ func (a *app) run(cmd *cobra.Command, o *runspec.Options, f runFlags, args []str
 		return err
 	}
 	if !f.detach {
-		if err := a.checkTerminal(o.TTY, o.Interactive); err != nil {
+		if err := a.checkTerminal(o.TTY, o.Interactive, f.detachKeys); err != nil {
 			return err
 		}
 	}
