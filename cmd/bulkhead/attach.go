@@ -38,7 +38,7 @@ func (a *app) attach(ctx context.Context, e *engine.Engine, ref string, c connec
 	}
 	c.tty = rec.Spec.Process.Terminal
 	c.stdin = c.stdin && rec.Spec.KeepStdin
-	if err := a.checkTerminal(c.tty, c.stdin); err != nil {
+	if err := a.checkTerminal(c.tty, c.stdin, c.detachKeys); err != nil {
 		return err
 	}
 	exit, err := a.interact(ctx, c, func(ctx context.Context, s *engine.Streams) (*engine.Session, error) {

@@ -29,7 +29,7 @@ flag says otherwise. It exits with the command's exit code, or with 125, 126,
 			if o.Detach && o.Interactive {
 				return advice.New("-d leaves nobody at standard input for -i", "leave out one of the two")
 			}
-			if err := a.checkTerminal(o.TTY, o.Interactive); err != nil {
+			if err := a.checkTerminal(o.TTY, o.Interactive, keys); err != nil {
 				return err
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.exec(ctx, e, &o, keys, args) })

@@ -22,11 +22,12 @@ process makes which system call, and why. Nothing is started.`,
 		ValidArgsFunction: a.completeImageThenNothing,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.EntrypointSet = cmd.Flags().Changed("entrypoint")
-			if _, err := o.Check(a.host, args[1:]); err != nil {
+			req, err := o.Check(a.host, args[1:])
+			if err != nil {
 				return err
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-				spec, err := a.specify(ctx, &o, quiet, args)
+				spec, err := a.specify(ctx, req, quiet, args[0])
 				if err != nil {
 					return err
 				}

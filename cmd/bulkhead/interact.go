@@ -21,8 +21,12 @@ type connection struct {
 	noOutput   bool
 }
 
-// checkTerminal refuses a terminal that nobody sits at.
-func (a *app) checkTerminal(tty, stdin bool) error {
+// checkTerminal refuses a terminal that nobody sits at, and detach keys that
+// cannot be typed.
+func (a *app) checkTerminal(tty, stdin bool, keys string) error {
+	if _, err := detachKeys(keys); err != nil {
+		return err
+	}
 	if tty && stdin && !terminal.IsTerminal(a.in) {
 		return advice.New("-t with -i needs a terminal on standard input, and this is none",
 			"leave out -t; in a pipe or script -i alone is right")
@@ -30,11 +34,20 @@ func (a *app) checkTerminal(tty, stdin bool) error {
 	return nil
 }
 
+// detachKeys reads --detach-keys.
+func detachKeys(s string) ([]byte, error) {
+	keys, err := engine.ParseDetachKeys(s)
+	if err != nil {
+		return nil, advice.Wrap(err, fmt.Sprintf("--detach-keys %q: not a sequence of keys", s), "write single characters and ctrl-X, such as ctrl-p,ctrl-q, or \"\" for none")
+	}
+	return keys, nil
+}
+
 // streams returns the caller's ends of a process's streams.
 func (a *app) streams(c connection) (*engine.Streams, error) {
-	keys, err := engine.ParseDetachKeys(c.detachKeys)
+	keys, err := detachKeys(c.detachKeys)
 	if err != nil {
-		return nil, advice.Wrap(err, fmt.Sprintf("--detach-keys %q: %s", c.detachKeys, err), "write such as ctrl-p,ctrl-q, or \"\" for none")
+		return nil, err
 	}
 	s := &engine.Streams{}
 	if !c.noOutput {

@@ -77,14 +77,9 @@ func (a *app) createCommand() *cobra.Command {
 	return cmd
 }
 
-// specify turns a command line into a specification: flags first, so that a
-// mistake in them is told before an image is pulled.
-func (a *app) specify(ctx context.Context, o *runspec.Options, quiet bool, args []string) (workload.Spec, error) {
-	req, err := o.Check(a.host, args[1:])
-	if err != nil {
-		return workload.Spec{}, err
-	}
-	img, config, err := a.imageFor(ctx, args[0], req.Pull, req.Platform, quiet)
+// specify adds the image to a checked command line, whose first word names it.
+func (a *app) specify(ctx context.Context, req *runspec.Request, quiet bool, name string) (workload.Spec, error) {
+	img, config, err := a.imageFor(ctx, name, req.Pull, req.Platform, quiet)
 	if err != nil {
 		return workload.Spec{}, err
 	}
@@ -92,11 +87,13 @@ func (a *app) specify(ctx context.Context, o *runspec.Options, quiet bool, args 
 }
 
 func (a *app) create(cmd *cobra.Command, o *runspec.Options, quiet bool, args []string) error {
-	if _, err := o.Check(a.host, args[1:]); err != nil { // before asking for root or state
+	// Once, and before an image is pulled: a file of variables may be a pipe.
+	req, err := o.Check(a.host, args[1:])
+	if err != nil {
 		return err
 	}
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-		spec, err := a.specify(ctx, o, quiet, args)
+		spec, err := a.specify(ctx, req, quiet, args[0])
 		if err != nil {
 			return err
 		}
@@ -112,16 +109,17 @@ func (a *app) run(cmd *cobra.Command, o *runspec.Options, f runFlags, args []str
 	if f.detach && cmd.Flags().Changed("detach-keys") {
 		return advice.New("--detach-keys has no meaning with -d", "give it to `bulkhead attach`")
 	}
-	if _, err := o.Check(a.host, args[1:]); err != nil {
+	req, err := o.Check(a.host, args[1:])
+	if err != nil {
 		return err
 	}
 	if !f.detach {
-		if err := a.checkTerminal(o.TTY, o.Interactive); err != nil {
+		if err := a.checkTerminal(o.TTY, o.Interactive, f.detachKeys); err != nil {
 			return err
 		}
 	}
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-		spec, err := a.specify(ctx, o, f.quiet, args)
+		spec, err := a.specify(ctx, req, f.quiet, args[0])
 		if err != nil {
 			return err
 		}

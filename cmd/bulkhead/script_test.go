@@ -82,10 +82,25 @@ func needRealBoundary(t *testing.T) {
 			if err := b.Check(t.Context()); err != nil {
 				t.Skipf("boundary %s: %v", name, err)
 			}
+			buildInit(t)
 			return
 		}
 	}
 	t.Fatalf("%s=%s: no such boundary", boundaryVariable, name)
+}
+
+// buildInit puts the program of --init beside the others.
+func buildInit(t *testing.T) {
+	t.Helper()
+	bin, err := exec.LookPath("bulkhead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-o", filepath.Dir(bin), "../bulkhead-init")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build bulkhead-init: %v: %s", err, out)
+	}
 }
 
 // condition knows the name of the boundary: [fake], [container].

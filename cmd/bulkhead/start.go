@@ -58,7 +58,7 @@ func (a *app) startAttached(ctx context.Context, e *engine.Engine, ref string, c
 		return err
 	}
 	c.tty = rec.Spec.Process.Terminal
-	if err := a.checkTerminal(c.tty, c.stdin); err != nil {
+	if err := a.checkTerminal(c.tty, c.stdin, c.detachKeys); err != nil {
 		return err
 	}
 	exit, err := a.interact(ctx, c, func(ctx context.Context, s *engine.Streams) (*engine.Session, error) {

@@ -80,8 +80,9 @@ func (e *Engine) Kill(ctx context.Context, ref string, sig syscall.Signal) error
 }
 
 // Stop sends the workload's stop signal, and SIGKILL to all of it when it has
-// not ended after timeout; nil stands for the workload's own StopTimeout. It
-// returns when the workload has ended; one that is not running is no error.
+// not ended after timeout; nil stands for the workload's own StopTimeout, and a
+// negative timeout waits without end. It returns when the workload has ended;
+// one that is not running is no error.
 func (e *Engine) Stop(ctx context.Context, ref string, timeout *time.Duration) error {
 	r, err := e.Inspect(ctx, ref)
 	if err != nil {

@@ -24,7 +24,7 @@ type Spec struct {
 	Security     Security   `json:"security"`
 
 	StopSignal  string        `json:"stopSignal,omitempty"` // name such as "SIGTERM"; default SIGTERM
-	StopTimeout time.Duration `json:"stopTimeout"`          // between StopSignal and SIGKILL
+	StopTimeout time.Duration `json:"stopTimeout"`          // between StopSignal and SIGKILL; negative waits without end
 	AutoRemove  bool          `json:"autoRemove,omitempty"`
 	KeepStdin   bool          `json:"keepStdin,omitempty"` // -i: a stdin that clients can attach to
 }

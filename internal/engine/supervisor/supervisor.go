@@ -315,7 +315,8 @@ func (s *supervisor) pause(to workload.Status) error {
 	return s.layout.WriteState(s.spec.ID, &s.state, false)
 }
 
-// stop ends the workload, gently until timeout has passed.
+// stop ends the workload, gently until timeout has passed; a negative one never
+// does.
 func (s *supervisor) stop(timeout time.Duration) error {
 	sig := syscall.SIGTERM
 	if s.spec.StopSignal != "" {
@@ -326,12 +327,16 @@ func (s *supervisor) stop(timeout time.Duration) error {
 	}
 	if err := s.signal(sig); err == nil {
 		s.thaw()
-		timer := time.NewTimer(max(timeout, 0))
-		defer timer.Stop()
+		var over <-chan time.Time // nil blocks for ever
+		if timeout >= 0 {
+			timer := time.NewTimer(timeout)
+			defer timer.Stop()
+			over = timer.C
+		}
 		select {
 		case <-s.ended:
 			return nil
-		case <-timer.C:
+		case <-over:
 		}
 	}
 	if err := s.signal(syscall.SIGKILL); err != nil && s.snapshot().Exit == nil {

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"strings"
 
-	dist "github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -41,39 +40,11 @@ func Parse(s string) (Reference, error) {
 	if len(s) > MaxLength {
 		return Reference{}, fmt.Errorf("%w: longer than %d bytes", ErrInvalid, MaxLength)
 	}
-	named, err := dist.ParseNormalizedNamed(s)
+	r, err := parse(s)
 	if err != nil {
-		return Reference{}, fmt.Errorf("%w %q: %s", ErrInvalid, s, reason(s, err))
-	}
-	named = dist.TagNameOnly(named)
-	r := Reference{registry: dist.Domain(named), repository: dist.Path(named)}
-	if t, ok := named.(dist.Tagged); ok {
-		r.tag = t.Tag()
-	}
-	if d, ok := named.(dist.Digested); ok {
-		r.digest = d.Digest()
-		if r.digest.Algorithm() != digest.SHA256 {
-			return Reference{}, fmt.Errorf("%w %q: digest algorithm %s is not supported, only sha256", ErrInvalid, s, r.digest.Algorithm())
-		}
+		return Reference{}, fmt.Errorf("%w %q: %w", ErrInvalid, s, err)
 	}
 	return r, nil
-}
-
-// reason turns the library's errors into words for a person.
-func reason(s string, err error) string {
-	switch {
-	case s == "":
-		return "it is empty"
-	case errors.Is(err, dist.ErrNameContainsUppercase):
-		return "the repository name must be lower case"
-	case errors.Is(err, dist.ErrNameTooLong):
-		return "the repository name is longer than 255 bytes"
-	case errors.Is(err, digest.ErrDigestUnsupported), errors.Is(err, digest.ErrDigestInvalidLength), errors.Is(err, digest.ErrDigestInvalidFormat):
-		return "the digest must be sha256: and 64 hexadecimal digits"
-	case strings.Contains(err.Error(), "64-byte hexadecimal"):
-		return "64 hexadecimal digits name a digest, write sha256: before them"
-	}
-	return "want [registry[:port]/]name[:tag][@sha256:digest]"
 }
 
 // Registry is the host, with a port where one was given: "docker.io",

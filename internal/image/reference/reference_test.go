@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	dist "github.com/distribution/reference"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 )
 
@@ -76,4 +77,50 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse(%q) left a part empty: %#v", s, r)
 		}
 	})
+}
+
+// inOurWords is what the library that Docker uses makes of s, as far as it is
+// for us: SHA-256 only.
+func inOurWords(s string) (string, bool) {
+	named, err := dist.ParseNormalizedNamed(s)
+	if err != nil || len(s) > reference.MaxLength {
+		return "", false
+	}
+	if d, ok := named.(dist.Digested); ok && d.Digest().Algorithm() != "sha256" {
+		return "", false
+	}
+	// Where the first part is no host, the library ends up without a registry.
+	return dist.TagNameOnly(named).String(), dist.Domain(named) != ""
+}
+
+var sameAnswers = []string{
+	"redis", "a/b", "a/b/c:d", "A", "a/B", "A/b", "A.b/c", "a:b", "a:b/c", "a:5/c:d", "a:/b", "a.b", "a..b", "a...b/c", "a-b", "a--b", "a---b/x",
+	"a_b", "a__b", "a___b", "a._b", "-a/b", "a-/b", "a-.b/c", "a.-b/c", "a.b-/c", "localhost", "localhost/a", "LOCALHOST/a", "localhost:1/a", "index.docker.io/a",
+	"index.docker.io/a/b", "docker.io/a", "docker.io/library/a", "docker.io:443/a", "[::1]/a", "[::1]:5/a", "[]/a", "[::1/a", "[::1]x/a", "[g]/a", "1.2.3.4/a",
+	"a@sha256:" + hex64, "a:b@sha256:" + hex64, "a@sha256:" + hex64 + "0", "a@SHA256:" + hex64, "a@@sha256:" + hex64, "a@sha256:" + hex64 + "@x",
+	hex64, hex64 + "0", "x/" + hex64, "a:.b", "a:-b", "a:_b", "a:" + strings.Repeat("t", 128), "a:" + strings.Repeat("t", 129),
+	strings.Repeat("a", 255), strings.Repeat("a", 247), strings.Repeat("a", 248), "x.y/" + strings.Repeat("a", 255), "x.y/" + strings.Repeat("a", 256),
+	"a/", "/a", "a//b", "a.b/", "a b", "a\n", "\u00e9", "a:\u00e9", "a.b_c/x", "a_b.c/x", "a_b:1/x",
+}
+
+func checkSameAnswer(t *testing.T, s string) {
+	t.Helper()
+	want, ok := inOurWords(s)
+	got, err := reference.Parse(s)
+	if ok != (err == nil) || ok && got.String() != want {
+		t.Errorf("Parse(%q) = %q, %v; the library says %q, %v", s, got, err, want, ok)
+	}
+}
+
+func TestSameAnswersAsDocker(t *testing.T) {
+	for _, s := range sameAnswers {
+		checkSameAnswer(t, s)
+	}
+}
+
+func FuzzSameAnswersAsDocker(f *testing.F) {
+	for _, s := range sameAnswers {
+		f.Add(s)
+	}
+	f.Fuzz(checkSameAnswer)
 }
