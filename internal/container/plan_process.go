@@ -430,6 +430,9 @@ func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
 		case f == nil:
 			fd, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		case int(f.Fd()) == n:
+			if err := c.ownPipe(g, launch.Int(n), n); err != nil {
+				return fmt.Errorf("standard stream %d: %w", n, err)
+			}
 			continue
 		default:
 			fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3+c.preserve)
@@ -438,7 +441,7 @@ func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
 			return fmt.Errorf("standard stream %d: %w", n, err)
 		}
 		c.stdio[n] = g.Given([]string{"stdin", "stdout", "stderr"}[n], fd, "standard stream "+itoa(n))
-		if err := c.ownPipe(g, c.stdio[n], fd); err != nil {
+		if err := c.ownPipe(g, launch.Use(c.stdio[n]), fd); err != nil {
 			return fmt.Errorf("standard stream %d: %w", n, err)
 		}
 	}
@@ -448,7 +451,7 @@ func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
 // ownPipe gives a pipe to the process's user. Programs open /dev/stdout and
 // /dev/stderr by name, as many images' logs do, and that asks for the right to, which
 // writing to what is open does not.
-func (c *process) ownPipe(g *launch.Program, slot launch.Slot, fd int) error {
+func (c *process) ownPipe(g *launch.Program, at launch.Arg, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
@@ -457,7 +460,7 @@ func (c *process) ownPipe(g *launch.Program, slot launch.Slot, fd int) error {
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Uid == uid {
 		return err
 	}
-	g.Do(launch.Host, launch.Fchown, "the process's user may open it again by name", launch.Use(slot), launch.Int(int(uid)), launch.Int(-1))
+	g.Do(launch.Host, launch.Fchown, "the process's user may open it again by name", at, launch.Int(int(uid)), launch.Int(-1))
 	return nil
 }
 

@@ -52,6 +52,25 @@ func (l Layout) TryLock(id workload.ID) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
+// NewLock makes the lock of a new workload, held from the moment at which it
+// can be found: another command that heals would take a free one for that of a
+// creation that died, and remove the workload.
+func (l Layout) NewLock(id workload.ID) (*Lock, error) {
+	path := filepath.Join(l.Dir(id), "lock")
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock new workload %s: %w", id.Short(), err)
+	}
+	if err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock new workload %s: %w", id.Short(), err)
+	}
+	return &Lock{f}, nil
+}
+
 // Retry calls f until it returns no error that wraps ErrLocked. Between calls
 // it waits a little longer each time: the kernel offers no way to wait for a
 // flock that a context could end. f tries whatever else may succeed, such as
