@@ -135,7 +135,7 @@ func checkTarget(pm *plannedMount, loc location) error {
 	at := loc.full()
 	if pm.spec.Type == "proc" || pm.spec.Type == "sysfs" {
 		if loc.crossed {
-			return fmt.Errorf("a symbolic link leads to %s: %s must be mounted on a directory", at, pm.spec.Type)
+			return fmt.Errorf("a symbolic link leads to %s: %s must be mounted on ordinary directory", at, pm.spec.Type)
 		}
 		return nil
 	}
