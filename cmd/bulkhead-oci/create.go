@@ -40,7 +40,7 @@ type creation struct {
 // before anything is made.
 func (c *command) prepareCreate(attached bool) (*creation, error) {
 	if c.flags.on("no-pivot") {
-		return nil, errors.New("--no-pivot is not supported: without pivot_root the host's root file system stays reachable")
+		c.log.Debugf("--no-pivot: the root is changed with pivot_root all the same, without it the host's stays reachable")
 	}
 	bundle, err := filepath.Abs(c.flags.last("bundle", "."))
 	if err != nil {
@@ -113,6 +113,10 @@ func (c *creation) create() (err error) {
 	c.warnCapabilities(c.box.spec.Process.Capabilities)
 	if m != nil {
 		if err := createCgroup(m); err != nil {
+			return err
+		}
+		c.box.CgroupMade = true
+		if err := c.entry.save(&c.box.record); err != nil {
 			return err
 		}
 		for _, note := range m.Notes() {

@@ -3,38 +3,39 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path"
+	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 )
 
-// subCgroup finds the cgroup that exec --cgroup names, below the container's.
+// subCgroup finds the cgroup that exec --cgroup names below the container's:
+// PATH for all hierarchies or, on cgroup v1, CONTROLLERS:PATH for some.
 func (b *box) subCgroup(given []string) (*cgroup.Manager, error) {
+	m, err := b.cgroup()
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, errors.New("exec --cgroup: the container has no cgroup")
+	}
 	for _, g := range given {
-		controllers, sub, split := strings.Cut(g, ":")
-		if !split {
-			controllers, sub = "", g
+		controllers, sub, some := strings.Cut(g, ":")
+		var list []string
+		if some {
+			list = strings.Split(controllers, ",")
+		} else {
+			sub = g
 		}
-		if controllers != "" {
-			return nil, errors.New("exec --cgroup: a path for some controllers only is not supported by this runtime")
-		}
-		if err := checkSubCgroup(sub); err != nil {
-			return nil, err
-		}
-	}
-	if len(given) > 1 {
-		return nil, usagef("exec --cgroup: more than one path")
-	}
-	return cgroup.Load(path.Join(b.Cgroup, given[0]), cgroup.Options{})
-}
-
-// checkSubCgroup refuses a path that leads out of the container's cgroup.
-func checkSubCgroup(sub string) error {
-	for _, part := range strings.Split(sub, "/") {
-		if part == ".." {
-			return fmt.Errorf("bad sub cgroup path: %q leads out of the container's cgroup", sub)
+		if m, err = m.Below(sub, list...); err != nil {
+			return nil, fmt.Errorf("exec --cgroup: %w", err)
 		}
 	}
-	return nil
+	for _, dir := range m.Paths() {
+		if _, err := filepath.EvalSymlinks(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("exec --cgroup: error adding pid of the new process to cgroup %s: %w", m.Path(), err)
+		}
+	}
+	return m, nil
 }

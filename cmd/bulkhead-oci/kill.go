@@ -183,6 +183,13 @@ func (b *box) end(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if m != nil && !b.CgroupMade {
+		// A create was cut short before or while it made the cgroup. Whoever is in
+		// it came from elsewhere.
+		if full, err := m.Populated(); err != nil || full {
+			return ignoreNotExist(err)
+		}
+	}
 	if m != nil {
 		if err := m.Kill(ctx); err != nil {
 			return err

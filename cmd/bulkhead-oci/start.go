@@ -87,6 +87,8 @@ func (c *command) startContainerHooks(b *box, hooks []specs.Hook) error {
 		case err != nil:
 			_ = proc.Signal(syscall.SIGKILL) // it may have ended
 			return err
+		case exit.Signal != 0:
+			return fmt.Errorf("ended by signal %d: %v", exit.Signal, syscall.Signal(exit.Signal))
 		case exit.Code != 0:
 			return fmt.Errorf("exit status %d", exit.Code)
 		}

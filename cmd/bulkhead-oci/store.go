@@ -47,6 +47,9 @@ type record struct {
 	Created time.Time `json:"created"`
 	Owner   int       `json:"owner"`            // user ID of whoever created it
 	Cgroup  string    `json:"cgroup,omitempty"` // path below each hierarchy
+	// CgroupMade is set once the cgroup was made for this container. Until then
+	// processes in it are somebody else's.
+	CgroupMade bool `json:"cgroupMade,omitempty"`
 }
 
 var (

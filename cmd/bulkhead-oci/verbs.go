@@ -58,7 +58,7 @@ var createOptions = []option{
 	{name: "console-socket", value: "SOCKET", help: "send the terminal's master there"},
 	{name: "pidfd-socket", value: "SOCKET", help: "send a descriptor of the first process there"},
 	{name: "pid-file", value: "FILE", help: "write the first process's ID there"},
-	{name: "no-pivot", help: "refused: the root is always changed with pivot_root"},
+	{name: "no-pivot", help: "has no effect: the root is always changed with pivot_root"},
 	{name: "no-new-keyring", help: "keep the caller's session keyring"},
 	{name: "preserve-fds", value: "N", help: "leave N descriptors after standard error open"},
 }

@@ -262,11 +262,18 @@ func execError(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		kind = workload.ErrCommandNotFound
 	}
-	if errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("exec %s: %w", step.What, kind)
-	}
-	return fmt.Errorf("exec %s: %w: %w", step.What, kind, step.Errno)
+	return &execFailure{step.What, kind, step.Errno}
 }
+
+// execFailure says what the kernel said, and is what the caller branches on.
+type execFailure struct {
+	program string
+	kind    error
+	errno   syscall.Errno
+}
+
+func (e *execFailure) Error() string   { return "exec " + e.program + ": " + e.errno.Error() }
+func (e *execFailure) Unwrap() []error { return []error{e.kind, e.errno} }
 
 // failure makes the error of a step that failed after the container was
 // started, maybe by another process than the one that made the program.

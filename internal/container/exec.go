@@ -81,7 +81,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 		proc.terminal = os.NewFile(uintptr(r.Value(p.master)), "terminal")
 	}
 	if p.proc.listen != 0 {
-		err = p.proc.handListener(cfg.Listener, cfg.ReportDenied, proc.pidfd, r.Value(p.proc.listen), proc.pid)
+		err = p.proc.serve(os.NewFile(uintptr(r.Value(p.proc.taken)), "seccomp listener"), cfg.Listener, cfg.ReportDenied, proc.pid)
 	}
 	if err == nil {
 		err = execError(launch.Outcome(int(status.Fd()), p.prog.Failure))
@@ -151,6 +151,7 @@ func (p *execPlanner) plan() error {
 			return err
 		}
 	}
+	p.proc.pidfd, p.proc.letGo, p.proc.goOn = p.pidfd, p.goAt, p.goRead
 	if err := p.proc.plan(g); err != nil {
 		return err
 	}

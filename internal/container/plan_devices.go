@@ -206,14 +206,16 @@ func (p *planner) planMasks() error {
 
 func (p *planner) planMasked() error {
 	var empty launch.Slot // the first empty directory, attached: later ones are clones of it
+	done := map[string]bool{}
 	for _, at := range p.spec.Linux.MaskedPaths {
 		loc, ok, err := p.existing(at)
 		if err != nil {
 			return fmt.Errorf("masked path %q: %w", at, err)
 		}
-		if !ok {
+		if !ok || done[loc.path] {
 			continue
 		}
+		done[loc.path] = true
 		target := p.openInside(loc.path, false)
 		mask := p.prog.Slot("mask")
 		switch {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -134,7 +135,7 @@ func checkTarget(pm *plannedMount, loc location) error {
 	at := loc.full()
 	if pm.spec.Type == "proc" || pm.spec.Type == "sysfs" {
 		if loc.crossed {
-			return fmt.Errorf("a symbolic link leads to %s: %s must be mounted on a directory", at, pm.spec.Type)
+			return fmt.Errorf("a symbolic link leads to %s: %s must be mounted on ordinary directory", at, pm.spec.Type)
 		}
 		return nil
 	}
@@ -208,6 +209,7 @@ func (p *planner) planMount(m *plannedMount) error {
 	if err := checkTarget(m, loc); err != nil {
 		return err
 	}
+	m.inheritMode(loc)
 	if m.slot == 0 { // not made before the fork
 		if err := p.planDetached(m); err != nil {
 			return err
@@ -302,6 +304,21 @@ func (p *planner) fsOptions(a launch.Actor, fs launch.Slot, options []string) {
 }
 
 // planFS makes any file system but the ones with a namespace of their own.
+// inheritMode gives a tmpfs without a mode of its own that of the directory
+// that it covers, as engines have come to expect: /tmp stays sticky, a private
+// directory private.
+func (m *plannedMount) inheritMode(loc location) {
+	if m.bind || m.spec.Type != "tmpfs" || len(loc.missing) > 0 {
+		return
+	}
+	for _, o := range m.opts.data {
+		if strings.HasPrefix(o, "mode=") {
+			return
+		}
+	}
+	m.opts.data = append(m.opts.data, "mode="+strconv.FormatUint(uint64(permissions(loc.mode)), 8))
+}
+
 func (p *planner) planFS(m *plannedMount) error {
 	options, err := p.mapOwners(m)
 	if err != nil {

@@ -39,6 +39,9 @@ type process struct {
 	preserve int    // descriptors above 2
 	apparmor launch.Slot
 	listen   launch.Slot // receives the seccomp listener's number
+	// Of a process that nobody starts: its pidfd, the pipe that it waits at, and
+	// the listener that the host has taken.
+	pidfd, letGo, goOn, taken launch.Slot
 }
 
 // planLimits sets what only the host may set on a child: resource limits that
@@ -235,12 +238,12 @@ func (c *process) plan(g *launch.Program) error {
 	// A working directory that only root inside may enter is entered first, one
 	// that only the user may enter afterwards.
 	g.Do(launch.Init, launch.Chdir, "its working directory, if root may enter it", launch.Str(c.spec.Cwd)).Tolerating(unix.EACCES)
+	g.Do(launch.Init, launch.CloseRange, "nothing but its own descriptors", launch.Int(3+c.preserve), launch.Flag(1<<32-1, "~0"),
+		launch.Flag(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"))
 	if len(c.filter.Insns) > 0 && !c.spec.NoNewPrivileges {
 		c.planFilter(g, "installed while privileged, for want of no_new_privs")
 	}
 	c.planPrivileges(g, caps)
-	g.Do(launch.Init, launch.CloseRange, "nothing but its own descriptors", launch.Int(3+c.preserve), launch.Flag(1<<32-1, "~0"),
-		launch.Flag(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"))
 	c.planCwd(g)
 	if c.filter.Listener && c.spec.NoNewPrivileges {
 		c.planFilter(g, "")
@@ -249,6 +252,9 @@ func (c *process) plan(g *launch.Program) error {
 		g.Tell(launch.Init, 0, "ready")
 		g.Await(0, "the first process is ready")
 		g.Do(launch.Init, launch.Read, "until started", launch.Use(c.start), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
+	}
+	if c.filter.Listener && c.letGo != 0 {
+		c.planListenerTaken(g)
 	}
 	if c.apparmor != 0 {
 		text := string(apparmor.ExecLabel(c.spec.ApparmorProfile))
@@ -418,6 +424,16 @@ func (c *process) planFilter(g *launch.Program, why string) {
 		g.AwaitValue(told, "the listener's descriptor")
 		c.listen = told
 	}
+}
+
+// planListenerTaken keeps a process that nobody starts from executing its
+// program, which closes the listener, before the host has taken it.
+func (c *process) planListenerTaken(g *launch.Program) {
+	c.taken = g.Slot("taken_listener")
+	g.Do(launch.Host, launch.PidfdGetfd, "the listener, before execve closes it", launch.Use(c.pidfd), launch.Use(c.listen), launch.Int(0)).ToFD(c.taken)
+	g.Keep(c.taken)
+	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(c.letGo), launch.Str("."), launch.Int(1)).Wanting(1)
+	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(c.goOn), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
 }
 
 // takeStdio gives the program copies of the streams that are not at their

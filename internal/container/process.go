@@ -106,7 +106,11 @@ func (c *process) handListener(give func(*os.File, int) error, report func(secco
 	if err != nil {
 		return fmt.Errorf("take over the seccomp listener: %w", os.NewSyscallError("pidfd_getfd", err))
 	}
-	listener := os.NewFile(uintptr(fd), "seccomp listener")
+	return c.serve(os.NewFile(uintptr(fd), "seccomp listener"), give, report, pid)
+}
+
+// serve serves a listener or gives it away.
+func (c *process) serve(listener *os.File, give func(*os.File, int) error, report func(seccomp.Denied), pid int) error {
 	if report == nil {
 		return give(listener, pid)
 	}

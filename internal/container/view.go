@@ -175,6 +175,11 @@ func (d dirTree) lstat(rel string) (fs.FileMode, string, error) {
 
 func fileMode(m uint32) fs.FileMode {
 	mode := fs.FileMode(m & 0o777)
+	for _, b := range specialBits {
+		if m&b.unix != 0 {
+			mode |= b.mode
+		}
+	}
 	switch m & unix.S_IFMT {
 	case unix.S_IFDIR:
 		mode |= fs.ModeDir
@@ -243,4 +248,21 @@ func (t fileTree) lstat(rel string) (fs.FileMode, string, error) {
 		return 0, "", fmt.Errorf("%s: %w", rel, syscall.ENOTDIR)
 	}
 	return t.mode, "", nil
+}
+
+// specialBits are the permissions beyond rwx, chmod(2).
+var specialBits = []struct {
+	unix uint32
+	mode fs.FileMode
+}{{unix.S_ISUID, fs.ModeSetuid}, {unix.S_ISGID, fs.ModeSetgid}, {unix.S_ISVTX, fs.ModeSticky}}
+
+// permissions are the bits of chmod(2) in mode.
+func permissions(mode fs.FileMode) uint32 {
+	m := uint32(mode.Perm())
+	for _, b := range specialBits {
+		if mode&b.mode != 0 {
+			m |= b.unix
+		}
+	}
+	return m
 }
