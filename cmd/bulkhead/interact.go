@@ -113,7 +113,7 @@ func (a *app) watch(c connection, raw *terminal.Raw, session *engine.Session) (s
 func (a *app) finish(name string, exit workload.Exit, err error) error {
 	switch {
 	case errors.Is(err, engine.ErrDetached):
-		fmt.Fprintln(a.err, "detached")
+		fmt.Fprintln(a.err, "\ndetached") // the cursor stands behind a prompt
 		return nil
 	case err != nil:
 		return err
