@@ -5,6 +5,10 @@
 // in memory.
 //
 //	bulkhead-init PROGRAM [ARG …]
+// The runtime would read its cgroup's files at start, and keep them open.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

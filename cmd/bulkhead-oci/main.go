@@ -4,6 +4,10 @@
 //
 // One invocation is one short-lived process, so this program imports little:
 // its start-up time is part of every container's.
+// The runtime would read its cgroup's files at start, and keep them open.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
