@@ -1,3 +1,8 @@
+// The runtime would read its cgroup's files at start, and keep them open.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command bulkhead-init is the first process of a workload that was started
 // with --init. It runs the workload's program as its child, passes signals on
 // to it, reaps whatever is orphaned in the workload, and ends as the program
@@ -5,10 +10,6 @@
 // in memory.
 //
 //	bulkhead-init PROGRAM [ARG …]
-// The runtime would read its cgroup's files at start, and keep them open.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -1,13 +1,14 @@
+// The runtime would read its cgroup's files at start, and keep them open.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command bulkhead-oci is an OCI runtime: the command line by which
 // containerd, Docker, Podman and CRI-O make containers. It makes them with
 // package container, as hardened as the bundle's configuration asks for.
 //
 // One invocation is one short-lived process, so this program imports little:
 // its start-up time is part of every container's.
-// The runtime would read its cgroup's files at start, and keep them open.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -1,10 +1,11 @@
-// Command bulkhead-supervisor owns one workload: see package supervisor. It is
-// started by bulkhead, one for each workload that runs, and is small: it
-// imports no registry, network or command line package.
 // The runtime would read its cgroup's files at start, and keep them open.
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
+
+// Command bulkhead-supervisor owns one workload: see package supervisor. It is
+// started by bulkhead, one for each workload that runs, and is small: it
+// imports no registry, network or command line package.
 package main
 
 import (

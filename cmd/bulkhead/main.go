@@ -1,11 +1,12 @@
-// Command bulkhead runs OCI images behind the boundary that they deserve. This
-// package is the command line only: each file holds one command, which checks
-// its flags, asks the engine or the image store, and writes the answer. What
-// the words mean is in the packages below internal.
 // The runtime would read its cgroup's files at start, and keep them open.
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
+
+// Command bulkhead runs OCI images behind the boundary that they deserve. This
+// package is the command line only: each file holds one command, which checks
+// its flags, asks the engine or the image store, and writes the answer. What
+// the words mean is in the packages below internal.
 package main
 
 import (
