@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ import (
 const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
 	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
+	envCgroup  = "ENGINE_TEST_CGROUP"  // see testCgroup
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
 	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
 	envTimer   = "ENGINE_TEST_TIMER"   // after which the supervisor ends
@@ -39,7 +41,15 @@ const (
 func TestMain(m *testing.M) {
 	role := os.Getenv(envRole)
 	if role == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		// Empty by now; what is not, stays and was reported.
+		for _, pattern := range []string{"/*" + testCgroup + "/supervisors", "/*" + testCgroup} {
+			dirs, _ := filepath.Glob("/sys/fs/cgroup" + pattern)
+			for _, d := range dirs {
+				os.Remove(d)
+			}
+		}
+		os.Exit(code)
 	}
 	state.Step = func(name string) {
 		name = role + ": " + name
@@ -133,7 +143,9 @@ func (i images) Layers(context.Context, workload.Image) (workload.Layers, func()
 	return workload.Layers{Dirs: []string{i.dir}}, func() {}, i.err
 }
 
-const testCgroup = "/bulkhead-engine-test"
+// testCgroup is above all cgroups of this test process: another may run at the
+// same time. Its commands and supervisors are told.
+var testCgroup = cmp.Or(os.Getenv(envCgroup), fmt.Sprintf("/bulkhead-engine-test-%d", os.Getpid()))
 
 func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
@@ -285,7 +297,7 @@ func (w *world) child(c command, env ...string) (killed bool, output string) {
 		w.t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(append(os.Environ(), envRole+"=command", envCommand+"="+string(b)), env...)
+	cmd.Env = append(append(os.Environ(), envRole+"=command", envCgroup+"="+testCgroup, envCommand+"="+string(b)), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second

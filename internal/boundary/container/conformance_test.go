@@ -1,6 +1,7 @@
 package container
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +18,9 @@ func TestMain(m *testing.M) {
 	boundarytest.Main(m, func() boundary.Boundary { return Boundary{} })
 }
 
-// testCgroup is above the cgroups of this package's tests.
-const testCgroup = "/bulkhead-boundary-test"
+// testCgroup is above the cgroups of this test process: another may run at the
+// same time.
+var testCgroup = fmt.Sprintf("/bulkhead-boundary-test-%d", os.Getpid())
 
 // TestConformance runs the suite that every boundary must pass.
 func TestConformance(t *testing.T) {
