@@ -42,8 +42,8 @@ func (Boundary) Check(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v.Major < minimumKernel.Major || v.Major == minimumKernel.Major && v.Minor < minimumKernel.Minor {
-		return fmt.Errorf("%w: Linux %d.%d is older than 6.1, whose mount and ID-mapping calls containers are made with", workload.ErrUnsupported, v.Major, v.Minor)
+	if err := checkKernel(v); err != nil {
+		return err
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: containers need root in this version", workload.ErrUnsupported)
@@ -54,6 +54,13 @@ func (Boundary) Check(context.Context) error {
 	}
 	if lay.Mode == cgroup.ModeNone {
 		return fmt.Errorf("%w: no cgroup file system is mounted", workload.ErrUnsupported)
+	}
+	return nil
+}
+
+func checkKernel(v seccomp.KernelVersion) error {
+	if v.Major < minimumKernel.Major || v.Major == minimumKernel.Major && v.Minor < minimumKernel.Minor {
+		return fmt.Errorf("%w: Linux %d.%d is older than 6.1, whose mount and ID-mapping calls containers are made with", workload.ErrUnsupported, v.Major, v.Minor)
 	}
 	return nil
 }
