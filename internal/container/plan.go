@@ -488,6 +488,7 @@ func (p *planner) planMeeting() error {
 	g := p.prog
 	p.proc.planSession(g)
 	p.planNames()
+	p.planSysctls()
 	g.Await(p.first, "the first process exists")
 	g.Do(launch.Host, launch.Wait4, "", launch.Use(p.stage), launch.Null(), launch.Int(0), launch.Null())
 	p.pidfd = g.Slot("pidfd")
@@ -505,17 +506,18 @@ func (p *planner) planMeeting() error {
 	if flags != 0 {
 		g.Do(launch.Host, launch.Setns, "so that sysfs, mqueue and cgroup show the container's", launch.Use(p.pidfd), launch.Flag(flags, flagNames(flags)))
 	}
-	p.planSysctls()
 	return nil
 }
 
-// planSysctls writes kernel parameters of the namespaces that the host's
-// thread is in now. /proc/sys is still the host's own.
+// planSysctls writes kernel parameters of the namespaces that the first process
+// is in. It does that as root of its user namespace, whose the parameters of
+// IPC and mqueue are, while /proc/sys is still the host's own.
 func (p *planner) planSysctls() {
 	for _, kv := range sortedSysctls(p.spec.Linux.Sysctl) {
 		fd := p.prog.Slot("sysctl")
-		p.prog.Do(launch.Host, launch.Openat, "kernel parameter of the container's namespaces", launch.AtCWD(),
-			launch.Str(kv.path), launch.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_CLOEXEC|O_NOFOLLOW"), launch.Int(0)).ToFD(fd)
-		p.prog.Do(launch.Host, launch.Write, kv.key, launch.Use(fd), launch.Str(kv.value), launch.Int(len(kv.value))).Wanting(len(kv.value))
+		p.prog.Do(launch.Init, launch.Openat, "kernel parameter of the container's namespaces", launch.AtCWD(),
+			launch.Str(kv.path), launch.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_CLOEXEC|O_NOFOLLOW"), launch.Int(0)).To(fd)
+		p.prog.Do(launch.Init, launch.Write, kv.key, launch.Use(fd), launch.Str(kv.value), launch.Int(len(kv.value))).Wanting(len(kv.value))
+		p.prog.Do(launch.Init, launch.Close, "", launch.Use(fd))
 	}
 }

@@ -141,8 +141,7 @@ func sysctls(s workload.Spec, p boundary.Prepared) map[string]string {
 	if s.Network != "host" {
 		out["net.ipv4.ping_group_range"] = "0 2147483647"
 		if !s.Namespaces.HostUser {
-			// The host's thread writes it, so the IDs are the host's.
-			out["net.ipv4.ping_group_range"] = fmt.Sprintf("%d %d", p.IDBase, p.IDBase+p.IDCount-1)
+			out["net.ipv4.ping_group_range"] = fmt.Sprintf("0 %d", p.IDCount-1)
 		}
 		out["net.ipv4.ip_unprivileged_port_start"] = "0"
 	}
