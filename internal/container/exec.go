@@ -349,9 +349,9 @@ func (p *execPlanner) planJoin() error {
 		becomeRoot(g, launch.Stage)
 	}
 	g.Fork(launch.Stage, launch.Init, unix.CLONE_PARENT, "CLONE_PARENT", p.first, 0, "the process, a child of the host")
-	g.Tell(launch.Stage, p.first, "its process ID")
+	told := g.Tell(launch.Stage, p.first, "its process ID")
 	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
-	g.Await(p.first, "the process exists")
+	g.Await(told, p.first, "the process exists")
 	g.Do(launch.Host, launch.Wait4, "", launch.Use(p.stage), launch.Null(), launch.Int(0), launch.Null())
 	g.Do(launch.Host, launch.PidfdOpen, "", launch.Use(p.first), launch.Int(0)).ToFD(p.pidfd)
 	g.Keep(p.pidfd)

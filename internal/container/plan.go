@@ -35,6 +35,7 @@ type planner struct {
 	goRead, goAt  launch.Slot // pipe by which the host lets a child go on
 	start         launch.Slot // FIFO that start writes to
 	stage, first  launch.Slot // process IDs
+	told, early   launch.Message
 	pidfd         launch.Slot
 	userns        launch.Slot
 	cgroupDir     launch.Slot
@@ -398,13 +399,12 @@ func (p *planner) planStage() {
 			launch.Flag(p.ns.new, flagNames(p.ns.new)))
 	}
 	if p.ns.new&unix.CLONE_NEWTIME != 0 && len(p.spec.Linux.TimeOffsets) > 0 {
-		g.Tell(launch.Stage, 0, "time namespace made")
-		g.Await(0, "time namespace made")
+		g.Await(g.Tell(launch.Stage, 0, "time namespace made"), 0, "time namespace made")
 		p.writeProc(p.stage, "timens_offsets", timeOffsets(p.spec.Linux.TimeOffsets), "offsets of its clocks")
 		p.letGo(launch.Stage)
 	}
 	g.Fork(launch.Stage, launch.Init, unix.CLONE_PARENT, "CLONE_PARENT", p.first, 0, "the future first process, a child of the host")
-	g.Tell(launch.Stage, p.first, "its process ID")
+	p.told = g.Tell(launch.Stage, p.first, "its process ID")
 	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
 }
 
@@ -444,8 +444,7 @@ func (p *planner) planUserNamespace() {
 		g.Do(launch.Stage, launch.Setns, "join the user namespace", launch.Use(p.userns), launch.Flag(unix.CLONE_NEWUSER, "CLONE_NEWUSER"))
 	case newUserNamespace:
 		g.Do(launch.Stage, launch.Unshare, "root inside becomes nobody outside", launch.Flag(unix.CLONE_NEWUSER, "CLONE_NEWUSER"))
-		g.Tell(launch.Stage, 0, "ID maps wanted")
-		g.Await(0, "the user namespace is made")
+		g.Await(g.Tell(launch.Stage, 0, "ID maps wanted"), 0, "the user namespace is made")
 		p.writeProc(p.stage, "uid_map", mapText(p.ids.uids), "users inside are these of the host")
 		p.writeProc(p.stage, "gid_map", mapText(p.ids.gids), "groups inside are these of the host")
 		p.userns = g.Slot("userns")
@@ -489,7 +488,8 @@ func (p *planner) planMeeting() error {
 	p.proc.planSession(g)
 	p.planNames()
 	p.planSysctls()
-	g.Await(p.first, "the first process exists")
+	p.early = g.Tell(launch.Init, 0, "done with the host's /proc")
+	g.Await(p.told, p.first, "the first process exists")
 	g.Do(launch.Host, launch.Wait4, "", launch.Use(p.stage), launch.Null(), launch.Int(0), launch.Null())
 	p.pidfd = g.Slot("pidfd")
 	g.Do(launch.Host, launch.PidfdOpen, "", launch.Use(p.first), launch.Int(0)).ToFD(p.pidfd)

@@ -179,6 +179,7 @@ func (p *planner) planMounts() error {
 		p.setAttr(p.root, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, false, "the root is complete: read-only")
 	}
 	p.planHooks()
+	p.prog.Await(p.early, 0, "the first process needs the host's /proc no more")
 	p.planPivot()
 	p.letGo(launch.Init)
 	return nil
@@ -415,9 +416,9 @@ func (p *planner) planProc(m *plannedMount) error {
 	g.Do(a, launch.Dup3, "", launch.Use(mnt), launch.Use(m.slot), launch.Flag(unix.O_CLOEXEC, "O_CLOEXEC"))
 	g.Do(a, launch.Close, "", launch.Use(mnt))
 	g.Do(a, launch.Close, "", launch.Use(fs))
-	g.Tell(a, 0, "proc is mounted")
+	mounted := g.Tell(a, 0, "proc is mounted")
 	g.Do(a, launch.ExitGroup, "", launch.Int(0))
-	g.Await(0, "proc is mounted")
+	g.Await(mounted, 0, "proc is mounted")
 	g.Do(launch.Host, launch.Wait4, "", launch.Use(pid), launch.Null(), launch.Int(0), launch.Null())
 	return nil
 }

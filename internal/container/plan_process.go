@@ -249,8 +249,8 @@ func (c *process) plan(g *launch.Program) error {
 		c.planFilter(g, "")
 	}
 	if c.start != 0 {
-		g.Tell(launch.Init, 0, "ready")
-		g.Await(0, "the first process is ready")
+		ready := g.Tell(launch.Init, 0, "ready")
+		g.Await(ready, 0, "the first process is ready")
 		g.Do(launch.Init, launch.Read, "until started", launch.Use(c.start), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
 	}
 	if c.filter.Listener && c.letGo != 0 {
@@ -420,8 +420,8 @@ func (c *process) planFilter(g *launch.Program, why string) {
 		c.listen = g.Slot("listener")
 		step.To(c.listen)
 		told := g.Slot("listener_number")
-		g.Tell(launch.Init, c.listen, "the listener's descriptor")
-		g.AwaitValue(told, "the listener's descriptor")
+		number := g.Tell(launch.Init, c.listen, "the listener's descriptor")
+		g.AwaitValue(number, told, "the listener's descriptor")
 		c.listen = told
 	}
 }

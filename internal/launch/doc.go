@@ -24,13 +24,15 @@
 // records over it:
 //
 //	┌────────────────────┬────────────────────┐
-//	│ value, 8 bytes     │ errno, 8 bytes     │
+//	│ value, 8 bytes     │ mark, 8 bytes      │
 //	└────────────────────┴────────────────────┘
 //
-// With errno 0 the record is a message that an Await step waits for, such as
-// "maps wanted" or the process ID of Init. Otherwise value is the index of the
-// step that failed. End of file means that the last child has executed its
-// program (the descriptor is close-on-exec) or died.
+// With a mark below 2^32 the record is a failure: value is the index of the step
+// and mark the error number. Otherwise it is a message, whose number is in the
+// upper half of mark, such as "maps wanted" or the process ID of Init; an Await
+// step waits for it. Children run side by side, so messages may come in another
+// order than they are awaited in. End of file means that the last child has
+// executed its program (the descriptor is close-on-exec) or died.
 //
 // A result may be kept in a slot, which later steps use as an argument. Slots
 // that hold descriptors are closed by steps that Build adds after their last

@@ -34,9 +34,9 @@ func small(t testing.TB, argv ...string) (*Program, Slot) {
 	name := "cell"
 	p.Do(Stage, Sethostname, "", Str(name), Int(len(name)))
 	p.Fork(Stage, Init, unix.CLONE_PARENT, "CLONE_PARENT", child, 0, "the child to stay")
-	p.Tell(Stage, child, "")
+	told := p.Tell(Stage, child, "")
 	p.Do(Stage, ExitGroup, "", Int(0))
-	p.Await(child, "")
+	p.Await(told, child, "")
 	p.Do(Host, Wait4, "", Use(stage), Null(), Int(0), Null())
 	p.Do(Init, Execve, "run the program", Str(argv[0]), Strs(argv), Strs(nil))
 	p.Keep(status)
@@ -117,7 +117,7 @@ func TestCancelled(t *testing.T) {
 	p.Do(Stage, Wait4, "", Int(-1), Null(), Int(0), Null()).Tolerating(syscall.ECHILD)
 	p.Do(Stage, Read, "", Use(status), Buf(make([]byte, 8), "b"), Int(8))
 	p.Go("cancel", func(func(Slot) int) error { cancel(); return nil })
-	p.Await(0, "what never comes")
+	p.Await(1, 0, "what never comes")
 	if err := p.Build(); err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ type Program struct {
 	err   error
 
 	statusRead, statusWrite Slot
+	messages                int
 }
 
 // New returns an empty program.
@@ -114,28 +115,36 @@ func (p *Program) CloseOthers(a Actor, why string, keep ...Arg) {
 	p.add(&Step{Actor: a, Call: CloseRange, Why: why, kind: closeOthers, keep: keep, want: -1})
 }
 
+// Message is what one child tells the host once.
+type Message int
+
 // Tell adds a message from a child to the host: the value of slot, or nothing
 // in particular when slot is 0.
-func (p *Program) Tell(a Actor, slot Slot, why string) {
-	rec := make([]byte, recordSize)
-	arg := Buf(rec, "{0, 0}")
+func (p *Program) Tell(a Actor, slot Slot, why string) Message {
+	p.messages++
+	m := Message(p.messages)
+	rec := U64(0, uint64(m)<<32)
+	text := fmt.Sprintf("{0, #%d}", m)
+	arg := Buf(rec, text)
 	if slot != 0 {
-		arg = Patched(rec, 0, slot, "{$"+p.slots[slot]+", 0}")
+		arg = Patched(rec, 0, slot, fmt.Sprintf("{$%s, #%d}", p.slots[slot], m))
 	}
 	p.Do(a, Write, why, Use(p.statusWrite), arg, Int(recordSize)).Wanting(recordSize)
+	return m
 }
 
-// Await makes the host wait for a child's message. With a slot, the message is
-// the process ID of a child that the host has to reap from then on.
-func (p *Program) Await(pid Slot, why string) {
-	p.AwaitValue(pid, why)
+// Await makes the host wait for a message; others that come before are kept for
+// their own Await. With a slot, the message is the process ID of a child that
+// the host has to reap from then on.
+func (p *Program) Await(m Message, pid Slot, why string) {
+	p.AwaitValue(m, pid, why)
 	p.Steps[len(p.Steps)-1].reap = pid != 0
 }
 
-// AwaitValue makes the host wait for a child's message and saves its value.
-func (p *Program) AwaitValue(slot Slot, why string) {
-	p.add(&Step{Actor: Host, Call: Read, Why: why, kind: await, Save: slot, want: recordSize,
-		Args: []Arg{Use(p.statusRead), Buf(make([]byte, recordSize), "{value, errno}"), Int(recordSize)}})
+// AwaitValue makes the host wait for a message and saves its value.
+func (p *Program) AwaitValue(m Message, slot Slot, why string) {
+	p.add(&Step{Actor: Host, Call: Read, Why: why, kind: await, Save: slot, want: recordSize, message: m,
+		Args: []Arg{Use(p.statusRead), Buf(make([]byte, recordSize), fmt.Sprintf("{value, #%d}", m)), Int(recordSize)}})
 }
 
 // Go adds ordinary Go code of the host between its system calls. It runs on the

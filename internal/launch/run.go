@@ -131,8 +131,9 @@ type execution struct {
 	m       *memory
 	observe func(string, time.Duration)
 
-	mu       sync.Mutex // guards what abort reads
-	children []int      // forked and not known to be reaped
+	early    map[Message]uint64 // messages received
+	mu       sync.Mutex         // guards what abort reads
+	children []int              // forked and not known to be reaped
 	aborted  bool
 }
 
@@ -163,6 +164,9 @@ func (x *execution) run() error {
 		}
 		if x.observe != nil {
 			x.observe(x.p.text(s), time.Since(began))
+		}
+		if errors.Is(err, unix.EPIPE) {
+			err = x.whyGone(err)
 		}
 		if err != nil {
 			return err
@@ -231,21 +235,21 @@ func (x *execution) fork(s *Step) error {
 	return nil
 }
 
-// await reads one record from the status pipe.
+// await reads records from the status pipe until the step's message comes.
 func (x *execution) await(s *Step) error {
-	value, errno, err := readRecord(int(x.m.values[x.p.statusRead]))
-	switch {
-	case err != nil:
-		return &StepError{Program: x.p.Name, Step: x.p.text(s), Why: s.Why, Err: err}
-	case errno != 0:
-		if s.reap {
-			// The child failed faster than its parent told of it. The parent's
-			// message is still to come, or it is the one that failed.
-			if pid, e, err := readRecord(int(x.m.values[x.p.statusRead])); err == nil && e == 0 {
-				x.adopt(int(pid))
-			}
+	value, err := x.receive(s.message)
+	var failed *StepError
+	if s.reap && errors.As(err, &failed) && failed.Actor != Stage {
+		// The child failed faster than its parent told of it.
+		if pid, err := x.receive(s.message); err == nil {
+			x.adopt(int(pid))
 		}
-		return x.p.childFailed(value, errno)
+	}
+	if err != nil {
+		if failed == nil {
+			err = &StepError{Program: x.p.Name, Step: x.p.text(s), Why: s.Why, Err: err}
+		}
+		return err
 	}
 	if s.Save != 0 {
 		x.m.values[s.Save] = uintptr(value)
@@ -254,6 +258,38 @@ func (x *execution) await(s *Step) error {
 		x.adopt(int(value))
 	}
 	return nil
+}
+
+// receive returns the value of a message. Messages that come earlier wait for
+// their turn; a failure is an error at once.
+func (x *execution) receive(m Message) (uint64, error) {
+	for {
+		if v, ok := x.early[m]; ok {
+			return v, nil
+		}
+		value, mark, err := readRecord(int(x.m.values[x.p.statusRead]))
+		switch {
+		case err != nil:
+			return 0, err
+		case mark>>32 == 0:
+			return 0, x.p.childFailed(value, mark)
+		}
+		if x.early == nil {
+			x.early = map[Message]uint64{}
+		}
+		x.early[Message(mark>>32)] = value
+	}
+}
+
+// whyGone replaces the error of writing to a child that is gone by the failure
+// that the child reported.
+func (x *execution) whyGone(err error) error {
+	const nobodyTells Message = -1
+	var failed *StepError
+	if _, e := x.receive(nobodyTells); errors.As(e, &failed) {
+		return failed
+	}
+	return err
 }
 
 // adopt counts pid among the children to kill and reap when the program fails.

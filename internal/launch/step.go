@@ -44,14 +44,15 @@ type Step struct {
 	// then the negated error number and is not saved.
 	Tolerate []syscall.Errno
 
-	kind  kind
-	fd    bool                       // Save holds a descriptor that Build closes
-	keep  []Arg                      // closeOthers: descriptors to leave open
-	want  int64                      // result that is required, -1 for any
-	run   func(func(Slot) int) error // goFunc
-	child Actor                      // fork: who starts there
-	reap  bool                       // await: the value is a child's process ID
-	value uintptr                    // given: the descriptor
+	kind    kind
+	fd      bool                       // Save holds a descriptor that Build closes
+	keep    []Arg                      // closeOthers: descriptors to leave open
+	want    int64                      // result that is required, -1 for any
+	run     func(func(Slot) int) error // goFunc
+	child   Actor                      // fork: who starts there
+	reap    bool                       // await: the value is a child's process ID
+	message Message                    // await
+	value   uintptr                    // given: the descriptor
 }
 
 type kind uint8
