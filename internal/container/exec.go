@@ -319,7 +319,7 @@ func (p *execPlanner) planJoin() {
 	}
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroupDir, "a child to join the namespaces")
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", keep...)
-	notDumpable(g)
+	notDumpable(g, launch.Stage, "our memory is not for the workload to read")
 	joinTasks(g, p.tasks)
 	if flags := uintptr(p.c.Namespaces &^ unix.CLONE_NEWNS); flags != 0 {
 		g.Do(launch.Stage, launch.Setns, "the container's namespaces, all at once", launch.Use(p.target), launch.Flag(flags, flagNames(flags)))

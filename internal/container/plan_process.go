@@ -357,6 +357,7 @@ func (c *process) planPrivileges(g *launch.Program, w wantedCaps) {
 	g.Do(launch.Init, launch.Setgroups, "", launch.Int(len(c.groups)), launch.Buf(groups, "["+strings.Join(texts, ", ")+"]"))
 	g.Do(launch.Init, launch.Setresgid, "", launch.Int(int(c.gid)), launch.Int(int(c.gid)), launch.Int(int(c.gid)))
 	g.Do(launch.Init, launch.Setresuid, "the user", launch.Int(int(c.uid)), launch.Int(int(c.uid)), launch.Int(int(c.uid)))
+	notDumpable(g, launch.Init, "again, as its user")
 	if c.uid != 0 {
 		prctl("", unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", launch.Int(0))
 	}
