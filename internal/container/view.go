@@ -165,6 +165,15 @@ func (d dirTree) lstat(rel string) (fs.FileMode, string, error) {
 	if mode&fs.ModeSymlink == 0 {
 		return mode, "", nil
 	}
+	var where unix.Statfs_t
+	if err := unix.Fstatfs(parent, &where); err != nil {
+		return 0, "", &fs.PathError{Op: "statfs", Path: d.name + "/" + rel, Err: err}
+	}
+	if dir != "" && where.Type == unix.PROC_SUPER_MAGIC {
+		// Such as /proc/self/fd/3: it leads where a descriptor does, and for us
+		// elsewhere than for the container. The text is not even a path inside.
+		return 0, "", &fs.PathError{Op: "follow a magic link at", Path: d.name + "/" + rel, Err: unix.ELOOP}
+	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(parent, base, buf)
 	if err != nil {
