@@ -56,6 +56,9 @@ func (c *command) prepareCreate(attached bool) (*creation, error) {
 	if err := c.checkConsole(spec.Process.Terminal, attached); err != nil {
 		return nil, err
 	}
+	if err := sealFor(spec); err != nil {
+		return nil, err
+	}
 	rootfs := spec.Root.Path
 	if !filepath.IsAbs(rootfs) {
 		rootfs = filepath.Join(bundle, rootfs)

@@ -18,6 +18,9 @@ func runExec(c *command) (int, error) {
 		return 0, err
 	}
 	defer b.Close()
+	if err := sealFor(b.spec); err != nil {
+		return 0, err
+	}
 	process, err := c.execProcess(b.spec.Process)
 	if err != nil {
 		return 0, err

@@ -31,6 +31,11 @@ func runStart(c *command) (int, error) {
 	if st != specs.StateCreated {
 		return 0, fmt.Errorf("cannot start container %s: it is %s, not created", b.ID, st)
 	}
+	if b.spec.Hooks != nil && len(b.spec.Hooks.StartContainer) > 0 { // they are forked by us
+		if err := sealFor(b.spec); err != nil {
+			return 0, err
+		}
+	}
 	return 0, c.start(b)
 }
 

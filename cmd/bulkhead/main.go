@@ -11,14 +11,20 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/inherit"
 )
 
 func main() {
+	if err := inherit.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "bulkhead:", err)
+		os.Exit(1)
+	}
 	os.Exit(newApp(boundaries()...).main(context.Background(), os.Args[1:]))
 }
 

@@ -335,7 +335,7 @@ func (p *execPlanner) planJoin() error {
 	}
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroupDir, "a child to join the namespaces")
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", keep...)
-	notDumpable(g)
+	notDumpable(g, launch.Stage, "our memory is not for the workload to read")
 	if initial := p.affinity().Initial; initial != "" {
 		if err := planInitialAffinity(g, launch.Stage, initial); err != nil {
 			return err

@@ -330,8 +330,12 @@ func joinTasks(g *launch.Program, tasks []launch.Slot) {
 	}
 }
 
-func notDumpable(g *launch.Program) {
-	g.Do(launch.Stage, launch.Prctl, "our memory is not for the workload to read",
+// notDumpable closes a child's memory, program and descriptors to the workload
+// (ptrace(2), access mode checking; CVE-2019-5736). A change of user or group
+// resets the flag to fs.suid_dumpable, which is 1 on some machines: do it again
+// after each, and before there is a process ID inside.
+func notDumpable(g *launch.Program, a launch.Actor, why string) {
+	g.Do(a, launch.Prctl, why,
 		launch.Flag(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), launch.Int(0), launch.Int(0), launch.Int(0), launch.Int(0))
 }
 
@@ -385,7 +389,7 @@ func (p *planner) planStage() {
 	g := p.prog
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroupDir, "a child to make the namespaces")
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", p.inherited()...)
-	notDumpable(g)
+	notDumpable(g, launch.Stage, "our memory is not for the workload to read")
 	joinTasks(g, p.tasks)
 	p.planUserNamespace()
 	for _, j := range p.ns.join {
@@ -461,6 +465,7 @@ func becomeRoot(g *launch.Program, a launch.Actor) {
 	g.Do(a, launch.Setgroups, "no group of the caller", launch.Int(0), launch.Null())
 	g.Do(a, launch.Setresgid, "", launch.Int(0), launch.Int(0), launch.Int(0))
 	g.Do(a, launch.Setresuid, "root of the new user namespace", launch.Int(0), launch.Int(0), launch.Int(0))
+	notDumpable(g, a, "again: the change of user made it what fs.suid_dumpable says")
 }
 
 // writeProc writes a file of a child's directory in the host's /proc.

@@ -130,9 +130,16 @@ var procFiles = []string{
 }
 
 // checkTarget refuses mounts that would cover what the masks and read-only
-// paths protect, wherever symbolic links of the image lead them.
+// paths protect, wherever symbolic links of the image lead them, and those that
+// a link in a volume leads out of the volume: somebody else may have put it there.
 func checkTarget(pm *plannedMount, loc location) error {
 	at := loc.full()
+	if at == "/" {
+		return errors.New("a symbolic link leads to the container's root, which nothing may cover")
+	}
+	if v := loc.left(); v != "" {
+		return fmt.Errorf("a symbolic link in what is mounted at %s leads out of it, to %s", v, at)
+	}
 	if pm.spec.Type == "proc" || pm.spec.Type == "sysfs" {
 		if loc.crossed {
 			return fmt.Errorf("a symbolic link leads to %s: %s must be mounted on ordinary directory", at, pm.spec.Type)

@@ -24,8 +24,9 @@ type process struct {
 	uid, gid uint32
 	groups   []uint32
 	env      []string
-	program  string // path inside
-	cwd      string // where spec.Cwd leads, "" where nothing is
+	program  string      // path inside
+	cwd      string      // where spec.Cwd leads, "" where nothing is
+	wd       launch.Slot // its descriptor
 	filter   seccomp.Filter
 	original seccomp.Filter // before its refusals were turned into reports
 	dry      bool           // only to be printed
@@ -237,7 +238,10 @@ func (c *process) plan(g *launch.Program) error {
 	g.Do(launch.Init, launch.Umask, "", launch.Flag(uintptr(mask), fmt.Sprintf("%#o", mask)))
 	// A working directory that only root inside may enter is entered first, one
 	// that only the user may enter afterwards.
-	g.Do(launch.Init, launch.Chdir, "its working directory, if root may enter it", launch.Str(c.spec.Cwd)).Tolerating(unix.EACCES)
+	c.wd = g.Slot("wd")
+	c.openCwd(g, "/", "where it stays if root may not enter its working directory")
+	c.openCwd(g, c.spec.Cwd, "its working directory, not by a link to a descriptor (CVE-2024-21626)").Tolerating(unix.EACCES)
+	g.Do(launch.Init, launch.Fchdir, "enter it", launch.Use(c.wd)).Tolerating(unix.EACCES)
 	g.Do(launch.Init, launch.CloseRange, "nothing but its own descriptors", launch.Int(3+c.preserve), launch.Flag(1<<32-1, "~0"),
 		launch.Flag(unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"))
 	if len(c.filter.Insns) > 0 && !c.spec.NoNewPrivileges {
@@ -270,14 +274,38 @@ func (c *process) plan(g *launch.Program) error {
 // planCwd enters the working directory again with the process's own rights. A
 // directory that these do not open is kept from the first time, and then looked
 // at: the process must not find itself anywhere else (CVE-2024-21626).
+//
+// A filter that is in force already may know chdir(2) only. Then a magic link
+// that was not there the first time, and a directory that the caller handed in
+// on purpose, are what it takes to be misled.
 func (c *process) planCwd(g *launch.Program) {
-	enter := g.Do(launch.Init, launch.Chdir, "its working directory, with its own rights", launch.Str(c.spec.Cwd))
+	var opened, entered *launch.Step
+	const why = "its working directory, with its own rights"
+	if len(c.filter.Insns) > 0 && !c.spec.NoNewPrivileges {
+		opened = g.Do(launch.Init, launch.Chdir, why, launch.Str(c.spec.Cwd))
+		entered = opened
+	} else {
+		opened = c.openCwd(g, c.spec.Cwd, why)
+		entered = g.Do(launch.Init, launch.Fchdir, "enter it", launch.Use(c.wd))
+	}
 	if c.cwd == "" || c.cwd == "/" {
 		return
 	}
-	enter.Tolerating(unix.EACCES)
+	opened.Tolerating(unix.EACCES)
+	if entered != opened {
+		entered.Tolerating(unix.EACCES)
+	}
 	n := len(c.cwd) + 1
 	g.Do(launch.Init, launch.Getcwd, "it is there, whichever rights led to it", launch.Buf(make([]byte, n), "buf"), launch.Int(n)).Wanting(n)
+}
+
+// openCwd opens a directory to enter. Symbolic links are followed, the magic
+// ones of /proc are not: those lead to wherever a descriptor does, out of the
+// root too.
+func (c *process) openCwd(g *launch.Program, dir, why string) *launch.Step {
+	how := launch.U64(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS)
+	return g.Do(launch.Init, launch.Openat2, why, launch.AtCWD(), launch.Str(dir),
+		launch.Buf(how, "{O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_MAGICLINKS}"), launch.Int(len(how))).To(c.wd)
 }
 
 func envArg(env []string) launch.Arg {
@@ -371,6 +399,7 @@ func (c *process) planPrivileges(g *launch.Program, w wantedCaps) {
 	g.Do(launch.Init, launch.Setgroups, "", launch.Int(len(c.groups)), launch.Buf(groups, "["+strings.Join(texts, ", ")+"]"))
 	g.Do(launch.Init, launch.Setresgid, "", launch.Int(int(c.gid)), launch.Int(int(c.gid)), launch.Int(int(c.gid)))
 	g.Do(launch.Init, launch.Setresuid, "the user", launch.Int(int(c.uid)), launch.Int(int(c.uid)), launch.Int(int(c.uid)))
+	notDumpable(g, launch.Init, "again, as its user")
 	if c.uid != 0 {
 		prctl("", unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", launch.Int(0))
 	}

@@ -39,12 +39,17 @@ func (v *view) mount(at string, src tree) { v.mounts = append(v.mounts, viewMoun
 
 // lookup finds the mount that holds the resolved path p.
 func (v *view) lookup(p string) (tree, string) {
-	var best tree
-	rel, length := "", -1
+	m, rel := v.holder(p)
+	return m.src, rel
+}
+
+// holder is lookup with the whole mount.
+func (v *view) holder(p string) (viewMount, string) {
+	best, rel := viewMount{}, ""
 	for _, m := range v.mounts {
 		r, under := within(m.at, p)
-		if under && len(m.at) >= length {
-			best, rel, length = m.src, r, len(m.at)
+		if under && len(m.at) >= len(best.at) {
+			best, rel = m, r
 		}
 	}
 	return best, rel
@@ -67,6 +72,19 @@ type location struct {
 	mode    fs.FileMode
 	missing []string // components that do not exist below path
 	crossed bool     // a symbolic link was followed
+	// volumes are the mounts, other than the root, whose symbolic links were
+	// followed: whoever shares a volume chose those.
+	volumes []string
+}
+
+// left is the first mount whose own links led out of it, "" for none.
+func (l location) left() string {
+	for _, at := range l.volumes {
+		if _, under := within(at, l.full()); !under {
+			return at
+		}
+	}
+	return ""
 }
 
 const maxLinks = 40 // as the kernel's path_resolution(7)
@@ -86,8 +104,8 @@ func (v *view) resolve(p string) (location, error) {
 			return location{}, &fs.PathError{Op: "resolve", Path: p, Err: syscall.ENOTDIR}
 		}
 		next := path.Join(loc.path, c)
-		src, rel := v.lookup(next)
-		mode, link, err := src.lstat(rel)
+		m, rel := v.holder(next)
+		mode, link, err := m.src.lstat(rel)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			rest := append([]string{c}, todo...)
@@ -105,6 +123,9 @@ func (v *view) resolve(p string) (location, error) {
 				return location{}, &fs.PathError{Op: "resolve", Path: p, Err: syscall.ELOOP}
 			}
 			loc.crossed = true
+			if m.at != "/" {
+				loc.volumes = append(loc.volumes, m.at)
+			}
 			if strings.HasPrefix(link, "/") {
 				loc.path, loc.mode = "/", fs.ModeDir|0o755
 			}
@@ -164,6 +185,15 @@ func (d dirTree) lstat(rel string) (fs.FileMode, string, error) {
 	mode := fileMode(st.Mode)
 	if mode&fs.ModeSymlink == 0 {
 		return mode, "", nil
+	}
+	var where unix.Statfs_t
+	if err := unix.Fstatfs(parent, &where); err != nil {
+		return 0, "", &fs.PathError{Op: "statfs", Path: d.name + "/" + rel, Err: err}
+	}
+	if dir != "" && where.Type == unix.PROC_SUPER_MAGIC {
+		// Such as /proc/self/fd/3: it leads where a descriptor does, and for us
+		// elsewhere than for the container. The text is not even a path inside.
+		return 0, "", &fs.PathError{Op: "follow a magic link at", Path: d.name + "/" + rel, Err: unix.ELOOP}
 	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(parent, base, buf)

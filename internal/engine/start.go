@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/selfexec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -21,7 +22,7 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	var sup *starting
 	p, err := e.prepare(ctx, &s, func(k *state.Lock) (err error) {
 		// The supervisor's own start takes place while the rest is prepared.
-		sup, err = e.spawn(s.ID, k)
+		sup, err = e.spawn(&s, k)
 		return err
 	})
 	if err != nil {
@@ -74,7 +75,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 		return nil, fmt.Errorf("start workload %s: %w", ref, err)
 	}
 	state.Did("start: run-time directory made")
-	sup, err := e.spawn(id, k)
+	sup, err := e.spawn(spec, k)
 	var session *Session
 	if err == nil {
 		session, err = sup.start(ctx, spec, st, io)
@@ -131,7 +132,18 @@ type starting struct {
 // spawn starts a supervisor for a workload whose lock the caller holds and
 // shares with it. It leads a session of its own and sits in a cgroup of its
 // own, so that neither a terminal nor a service manager that ends the command ends it too.
-func (e *Engine) spawn(id workload.ID, k *state.Lock) (*starting, error) {
+// Where the workload shares the host's user namespace, the supervisor runs from
+// a file that cannot be written through a process of it (CVE-2019-5736).
+func (e *Engine) spawn(s *workload.Spec, k *state.Lock) (*starting, error) {
+	id, program := s.ID, e.cfg.Supervisor
+	if s.Namespaces.HostUser {
+		sealed, err := selfexec.Open(program)
+		if err != nil {
+			return nil, fmt.Errorf("start supervisor: keep its program out of a workload's reach: %w", err)
+		}
+		defer sealed.Close() // before the workload exists: the supervisor waits for us to ask for it
+		program = selfexec.Path(sealed)
+	}
 	ours, theirs, err := wire.Pair()
 	if err != nil {
 		return nil, err
@@ -148,7 +160,7 @@ func (e *Engine) spawn(id workload.ID, k *state.Lock) (*starting, error) {
 		defer cgroup.Close()
 	}
 	start := func(cgroup *os.File) (*exec.Cmd, error) {
-		cmd := exec.Command(e.cfg.Supervisor)
+		cmd := exec.Command(program)
 		cmd.Args = []string{filepath.Base(e.cfg.Supervisor), id.Short()} // the argument is for the eyes of ps
 		cmd.Dir = "/"
 		cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, supervisorEnv...)

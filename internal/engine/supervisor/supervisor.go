@@ -26,6 +26,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/logfile"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/selfexec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -126,6 +127,9 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	if b == nil {
 		return nil, fmt.Errorf("%w: the supervisor has no boundary %q", workload.ErrUnsupported, s.spec.Boundary)
 	}
+	if err := s.checkSealed(); err != nil {
+		return nil, err
+	}
 	ctx := context.Background()
 	p := req.Start.Prepared()
 	var err error
@@ -156,6 +160,21 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	}
 	s.io.pump(s.log)
 	return l, nil
+}
+
+// checkSealed makes sure that a workload without a user namespace of its own
+// cannot reach our program for writing through a process that we fork
+// (CVE-2019-5736). The engine starts us that way.
+func (s *supervisor) checkSealed() error {
+	if !s.spec.Namespaces.HostUser {
+		return nil
+	}
+	selfexec.Name()
+	ok, err := selfexec.Sealed()
+	if err == nil && !ok {
+		err = errors.New("the supervisor's program is writable for a workload in the host's user namespace")
+	}
+	return err
 }
 
 func (s *supervisor) launch(ctx context.Context, dir string) (*wire.Listener, error) {
