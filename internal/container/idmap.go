@@ -21,7 +21,14 @@ func (m idMap) uid(id uint32) (uint32, error) { return translate("user", m.uids,
 // gid returns the host ID of a group inside.
 func (m idMap) gid(id uint32) (uint32, error) { return translate("group", m.gids, id) }
 
+// noID is -1, which setresuid(2) and chown(2) do not set: a process that is to
+// run as this user would stay root.
+const noID = 1<<32 - 1
+
 func translate(what string, mappings []specs.LinuxIDMapping, id uint32) (uint32, error) {
+	if id == noID {
+		return 0, fmt.Errorf("%s ID %d is reserved: the kernel takes it for \"leave as it is\"", what, id)
+	}
 	if len(mappings) == 0 {
 		return id, nil
 	}

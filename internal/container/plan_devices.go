@@ -205,7 +205,9 @@ func (p *planner) planMasks() error {
 }
 
 func (p *planner) planMasked() error {
-	var empty, null launch.Slot // the first ones, attached: later ones are clones of them
+	// The first empty directory and the first null device, attached: later ones
+	// are clones of them.
+	var empty, null launch.Slot
 	done := map[string]bool{}
 	for _, at := range p.spec.Linux.MaskedPaths {
 		loc, ok, err := p.existing(at)
@@ -220,10 +222,10 @@ func (p *planner) planMasked() error {
 		mask := p.prog.Slot("mask")
 		switch {
 		case !loc.mode.IsDir() && null == 0:
+			// Read-only, or root inside without a user namespace changes mode and
+			// owner of the host's /dev/null. Devices can be written all the same.
 			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.AtCWD(), launch.Str("/dev/null"), cloneTree).ToFD(mask)
-			// It is the host's own node, whose mode root inside could change for
-			// everybody, without a user namespace.
-			p.setAttr(mask, attrs{set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}, 0, false, "its mode and owner stay: read-only")
+			p.setAttr(mask, attrs{set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}, 0, false, "the host's null device cannot be changed through it")
 			null = mask
 		case !loc.mode.IsDir():
 			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.Use(null), launch.Str(""), cloneEmpty).ToFD(mask)

@@ -59,8 +59,11 @@ func (u *unionTree) stack(rel string) ([]dirTree, error) {
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
-		if err != nil { // a whiteout or another kind of file covers the rest
-			break
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			break // a whiteout or another kind of file covers the rest
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path.Join(p.name, base), Err: err}
 		}
 		*u.opened = append(*u.opened, fd)
 		out = append(out, dirTree{fd, path.Join(p.name, base)})
@@ -131,20 +134,28 @@ type opener interface {
 	open(rel string) (*os.File, error)
 }
 
-// open opens a regular file for reading; anything else, a FIFO say, is
-// refused without waiting for it.
+// open opens a regular file for reading. Anything else is looked at and not
+// opened: opening a device is an order to its driver, and a FIFO waits.
 func (d dirTree) open(rel string) (*os.File, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath.Resolve}
-	fd, err := unix.Openat2(d.fd, rel, &how)
+	name := path.Join(d.name, rel)
+	how := beneath
+	at, err := unix.Openat2(d.fd, rel, &how)
 	if err != nil {
-		return nil, &fs.PathError{Op: "openat2", Path: path.Join(d.name, rel), Err: err}
+		return nil, &fs.PathError{Op: "openat2", Path: name, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), path.Join(d.name, rel))
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		return nil, &fs.PathError{Op: "open", Path: path.Join(d.name, rel), Err: errors.New("not a regular file")}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	return f, nil
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	fd, err := unix.Open("/proc/self/fd/"+itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // open follows p in the view and opens the file there for reading.

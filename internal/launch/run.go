@@ -52,10 +52,13 @@ func (p *Program) Run(ctx context.Context, o Options) (*Running, error) {
 	r := &Running{p: p, m: &memory{}, exited: make(chan struct{})}
 	done := make(chan error, 1)
 	onFreshThread(func() {
-		x := &execution{p: p, m: r.m, observe: o.Observe}
+		x := &execution{p: p, m: r.m, observe: o.Observe, began: bootTicks()}
 		stop := context.AfterFunc(ctx, x.abort)
 		err := x.run()
 		stop()
+		if err == nil && !x.seal() {
+			err = ErrChildDied
+		}
 		if err != nil {
 			x.cleanUp()
 			if ctx.Err() != nil {
@@ -133,8 +136,12 @@ type execution struct {
 
 	early    map[Message]uint64 // messages received
 	mu       sync.Mutex         // guards what abort reads
-	children []int              // forked and not known to be reaped
+	children []int              // forked and not about to be reaped
 	aborted  bool
+	sealed   bool // no child may be killed any more: their IDs may become others'
+	awaiting bool // the host reads the status pipe
+
+	began uint64 // when, in clock ticks since boot
 }
 
 // run performs the host's steps in order.
@@ -178,10 +185,18 @@ func (x *execution) run() error {
 
 func (x *execution) call(s *Step) error {
 	args, keep := x.p.hostArgs(s, x.m)
+	if s.Call == Wait4 {
+		// Before it is reaped, not after: abort must not kill whoever has the ID
+		// next. A child that is waited for is about to end.
+		x.forget(int(args[0]))
+	}
 	var r uintptr
 	var e syscall.Errno
 	for {
 		r, _, e = syscall.Syscall6(uintptr(s.Call), args[0], args[1], args[2], args[3], args[4], args[5])
+		if e == syscall.EINTR && s.Call == Close {
+			e = 0 // it is closed (close(2), "Dealing with error returns"); again would close another's
+		}
 		if e != syscall.EINTR {
 			break
 		}
@@ -201,11 +216,8 @@ func (x *execution) call(s *Step) error {
 	if s.Save != 0 {
 		x.m.values[s.Save] = r
 	}
-	switch s.Call {
-	case Close:
+	if s.Call == Close {
 		x.m.values[s.Args[0].slot] = closedFD
-	case Wait4:
-		x.reaped(int(args[0]))
 	}
 	return nil
 }
@@ -267,7 +279,7 @@ func (x *execution) receive(m Message) (uint64, error) {
 		if v, ok := x.early[m]; ok {
 			return v, nil
 		}
-		value, mark, err := readRecord(int(x.m.values[x.p.statusRead]))
+		value, mark, err := x.record()
 		switch {
 		case err != nil:
 			return 0, err
@@ -349,52 +361,5 @@ func readRecord(fd int) (value, errno uint64, err error) {
 			return 0, 0, errors.New("short record from a child")
 		}
 		return binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:]), nil
-	}
-}
-
-// reaped forgets a child whose ID may be another process's from now on.
-func (x *execution) reaped(pid int) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for i, c := range x.children {
-		if c == pid {
-			x.children = append(x.children[:i], x.children[i+1:]...)
-			return
-		}
-	}
-}
-
-// abort kills the children, so that the host's thread, which may be waiting
-// for them, sees the end of the status pipe.
-func (x *execution) abort() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.aborted = true
-	for _, pid := range x.children {
-		unix.Kill(pid, unix.SIGKILL)
-	}
-}
-
-// cleanUp ends the children of a failed program and closes its descriptors.
-func (x *execution) cleanUp() {
-	x.abort()
-	for _, pid := range x.children {
-		for {
-			if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-				break
-			}
-		}
-	}
-	for _, s := range x.p.Steps {
-		if s.Actor != Host || !s.fd {
-			continue
-		}
-		if s.kind == given && x.m.values[s.Save] == 0 {
-			x.m.values[s.Save] = s.value // the program did not come this far
-		}
-		if fd := x.m.values[s.Save]; fd != closedFD && fd != 0 {
-			unix.Close(int(fd))
-			x.m.values[s.Save] = closedFD
-		}
 	}
 }

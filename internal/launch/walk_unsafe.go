@@ -27,12 +27,14 @@ const badResult = 1 << 16
 // The child is a copy of this process with one thread. Until it executes
 // another program it must not allocate, grow its stack, take a lock or call
 // anything that might: the rest of the Go runtime's threads do not exist
-// there. So: no calls but raw system calls and walk, both nosplit.
+// there. So: no calls but raw system calls and walk, both nosplit, and none
+// that a race or checkptr build adds.
 //
 // Preconditions: the calling goroutine is locked to its thread, and list with
 // all it points to is reachable by the caller.
 //
 //go:norace
+//go:nocheckptr
 //go:nosplit
 //go:noinline
 func forkAndWalk(nr uintptr, args *[6]uintptr, list *rawList, m *memory, status uintptr) (pid uintptr, err syscall.Errno) {
@@ -55,6 +57,7 @@ func forkAndWalk(nr uintptr, args *[6]uintptr, list *rawList, m *memory, status 
 // a branch step made when it finds itself to be that child, nil at the end.
 //
 //go:norace
+//go:nocheckptr
 //go:nosplit
 func walk(list *rawList, m *memory, status uintptr) *rawList {
 	first := unsafe.Pointer(unsafe.SliceData(list.steps))
@@ -88,6 +91,7 @@ func walk(list *rawList, m *memory, status uintptr) *rawList {
 }
 
 //go:norace
+//go:nocheckptr
 //go:nosplit
 func tolerated(s *rawStep, e syscall.Errno) bool {
 	for j := 0; j < len(s.tolerate); j++ {
@@ -102,6 +106,7 @@ func tolerated(s *rawStep, e syscall.Errno) bool {
 // changes nothing: the host sees the end of file.
 //
 //go:norace
+//go:nocheckptr
 //go:nosplit
 func report(index, errno uint64, m *memory, status uintptr) {
 	m.record[0] = index

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,16 +53,27 @@ func OpenDir(dir int, name string) (fd int, err error) {
 }
 
 // OpenFile opens a regular file for reading. Whatever else has the name is
-// opened without blocking or taking effect and then refused.
+// looked at, not opened, and refused: opening a device is an order to its
+// driver. It needs /proc.
 func OpenFile(dir int, name string) (fd int, err error) {
-	fd, err = open(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	path, err := open(dir, name, unix.O_PATH, 0)
 	if err != nil {
 		return -1, err
 	}
+	defer unix.Close(path)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
-		return -1, wrap("open", name, errors.Join(err, errors.New("not a regular file")))
+	if err := unix.Fstat(path, &st); err != nil {
+		return -1, wrap("stat", name, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, wrap("open", name, errors.New("not a regular file"))
+	}
+	err = retry(func() (err error) {
+		fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(path), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return -1, wrap("open", name, err)
 	}
 	return fd, nil
 }
