@@ -56,8 +56,8 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 		return nil, errors.New("nothing can be mounted over the container's root")
 	}
 	pm.bind = opts.bind || m.Type == "bind"
-	if opts.copyUp {
-		return nil, errors.New("option tmpcopyup is not supported")
+	if opts.copyUp && (pm.bind || m.Type != "tmpfs") {
+		return nil, errors.New("option tmpcopyup is for tmpfs")
 	}
 	pm.idmap = opts.idmap
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
@@ -214,6 +214,9 @@ func (p *planner) planMount(m *plannedMount) error {
 		if err := p.planDetached(m); err != nil {
 			return err
 		}
+	}
+	if m.opts.copyUp && len(loc.missing) == 0 && loc.mode.IsDir() {
+		p.planCopyUp(m, loc)
 	}
 	if err := p.attach(m.slot, loc, m.file, m.dest); err != nil {
 		return err
