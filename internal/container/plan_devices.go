@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -193,7 +194,7 @@ func (p *planner) planMasks() error {
 		if err != nil {
 			return fmt.Errorf("read-only path %q: %w", at, err)
 		}
-		if !ok {
+		if !ok || p.isMasked(loc.path) {
 			continue
 		}
 		target, ro := p.openInside(loc.path, false), p.prog.Slot("ro")
@@ -204,18 +205,26 @@ func (p *planner) planMasks() error {
 	return nil
 }
 
+// isMasked reports whether at is behind a mask already: then there is nothing
+// left to protect, nor to find.
+func (p *planner) isMasked(at string) bool {
+	return slices.ContainsFunc(p.masked, func(mask string) bool {
+		_, under := within(mask, at)
+		return under
+	})
+}
+
 func (p *planner) planMasked() error {
 	var empty launch.Slot // the first empty directory, attached: later ones are clones of it
-	done := map[string]bool{}
 	for _, at := range p.spec.Linux.MaskedPaths {
 		loc, ok, err := p.existing(at)
 		if err != nil {
 			return fmt.Errorf("masked path %q: %w", at, err)
 		}
-		if !ok || done[loc.path] {
+		if !ok || p.isMasked(loc.path) {
 			continue
 		}
-		done[loc.path] = true
+		p.masked = append(p.masked, loc.path)
 		target := p.openInside(loc.path, false)
 		mask := p.prog.Slot("mask")
 		switch {
