@@ -21,6 +21,7 @@ import (
 type plannedMount struct {
 	spec   specs.Mount
 	dest   string // absolute, cleaned
+	at     string // where dest leads
 	bind   bool
 	file   bool // the source is no directory
 	idmap  bool
@@ -221,7 +222,8 @@ func (p *planner) planMount(m *plannedMount) error {
 	if err := p.attach(m.slot, loc, m.file, m.dest); err != nil {
 		return err
 	}
-	p.view.mount(loc.full(), &layeredTree{below: m.inside})
+	m.at = loc.full()
+	p.view.mount(m.at, &layeredTree{below: m.inside})
 	if m.opts.propagation != 0 {
 		p.setAttr(m.slot, attrs{}, m.opts.propagation&^unix.MS_REC, m.opts.propagation&unix.MS_REC != 0, "propagation")
 	}
