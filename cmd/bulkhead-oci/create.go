@@ -313,6 +313,9 @@ func (c *creation) undo() {
 	if c.box.made != nil && c.box.made.Terminal != nil {
 		c.box.made.Terminal.Close()
 	}
+	if !c.box.CgroupMade {
+		c.box.Cgroup = "" // making it failed and left what was there before
+	}
 	err := c.box.end(ctx)
 	c.box.Close()
 	if err = errors.Join(err, c.entry.remove()); err != nil {

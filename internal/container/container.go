@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -262,7 +263,11 @@ func execError(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		kind = workload.ErrCommandNotFound
 	}
-	return &execFailure{step.What, kind, step.Errno}
+	program, unquoted := strconv.Unquote(step.What)
+	if unquoted != nil { // cut short for printing
+		program = step.What
+	}
+	return &execFailure{program, kind, step.Errno}
 }
 
 // execFailure says what the kernel said, and is what the caller branches on.
@@ -272,7 +277,13 @@ type execFailure struct {
 	errno   syscall.Errno
 }
 
-func (e *execFailure) Error() string   { return "exec " + e.program + ": " + e.errno.Error() }
+func (e *execFailure) Error() string {
+	if strconv.Quote(e.program) != `"`+e.program+`"` {
+		return fmt.Sprintf("exec %q: %v", e.program, e.errno)
+	}
+	return "exec " + e.program + ": " + e.errno.Error()
+}
+
 func (e *execFailure) Unwrap() []error { return []error{e.kind, e.errno} }
 
 // failure makes the error of a step that failed after the container was

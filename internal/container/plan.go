@@ -27,8 +27,9 @@ type planner struct {
 	view  view
 	proc  process
 
-	dry  bool  // the program is only to be printed: what the engine makes first need not exist
-	held []int // descriptors that planning opened for looking
+	dry    bool     // the program is only to be printed: what the engine makes first need not exist
+	held   []int    // descriptors that planning opened for looking
+	masked []string // paths that are masked, resolved
 
 	// Slots of the program.
 	status, tell  launch.Slot // status pipe

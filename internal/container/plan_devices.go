@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -193,7 +194,7 @@ func (p *planner) planMasks() error {
 		if err != nil {
 			return fmt.Errorf("read-only path %q: %w", at, err)
 		}
-		if !ok {
+		if !ok || p.isMasked(loc.path) {
 			continue
 		}
 		target, ro := p.openInside(loc.path, false), p.prog.Slot("ro")
@@ -204,31 +205,31 @@ func (p *planner) planMasks() error {
 	return nil
 }
 
+// isMasked reports whether at is behind a mask already: then there is nothing
+// left to protect, nor to find.
+func (p *planner) isMasked(at string) bool {
+	return slices.ContainsFunc(p.masked, func(mask string) bool {
+		_, under := within(mask, at)
+		return under
+	})
+}
+
 func (p *planner) planMasked() error {
-	// The first empty directory and the first null device, attached: later ones
-	// are clones of them.
-	var empty, null launch.Slot
-	done := map[string]bool{}
+	var empty launch.Slot // the first empty directory, attached: later ones are clones of it
 	for _, at := range p.spec.Linux.MaskedPaths {
 		loc, ok, err := p.existing(at)
 		if err != nil {
 			return fmt.Errorf("masked path %q: %w", at, err)
 		}
-		if !ok || done[loc.path] {
+		if !ok || p.isMasked(loc.path) {
 			continue
 		}
-		done[loc.path] = true
+		p.masked = append(p.masked, loc.path)
 		target := p.openInside(loc.path, false)
 		mask := p.prog.Slot("mask")
 		switch {
-		case !loc.mode.IsDir() && null == 0:
-			// Read-only, or root inside without a user namespace changes mode and
-			// owner of the host's /dev/null. Devices can be written all the same.
-			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.AtCWD(), launch.Str("/dev/null"), cloneTree).ToFD(mask)
-			p.setAttr(mask, attrs{set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}, 0, false, "the host's null device cannot be changed through it")
-			null = mask
 		case !loc.mode.IsDir():
-			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.Use(null), launch.Str(""), cloneEmpty).ToFD(mask)
+			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.AtCWD(), launch.Str("/dev/null"), cloneTree).ToFD(mask)
 		case empty == 0:
 			if err := p.newFS(mask, "tmpfs", "tmpfs", []string{"size=4096", "nr_inodes=2"}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "masked: "+at); err != nil {
 				return err

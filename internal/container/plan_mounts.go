@@ -21,6 +21,7 @@ import (
 type plannedMount struct {
 	spec   specs.Mount
 	dest   string // absolute, cleaned
+	at     string // where dest leads
 	bind   bool
 	file   bool // the source is no directory
 	idmap  bool
@@ -56,8 +57,8 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 		return nil, errors.New("nothing can be mounted over the container's root")
 	}
 	pm.bind = opts.bind || m.Type == "bind"
-	if opts.copyUp {
-		return nil, errors.New("option tmpcopyup is not supported")
+	if opts.copyUp && (pm.bind || m.Type != "tmpfs") {
+		return nil, errors.New("option tmpcopyup is for tmpfs")
 	}
 	pm.idmap = opts.idmap
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
@@ -223,10 +224,14 @@ func (p *planner) planMount(m *plannedMount) error {
 			return err
 		}
 	}
+	if m.opts.copyUp && len(loc.missing) == 0 && loc.mode.IsDir() {
+		p.planCopyUp(m, loc)
+	}
 	if err := p.attach(m.slot, loc, m.file, m.dest); err != nil {
 		return err
 	}
-	p.view.mount(loc.full(), &layeredTree{below: m.inside})
+	m.at = loc.full()
+	p.view.mount(m.at, &layeredTree{below: m.inside})
 	if m.opts.propagation != 0 {
 		p.setAttr(m.slot, attrs{}, m.opts.propagation&^unix.MS_REC, m.opts.propagation&unix.MS_REC != 0, "propagation")
 	}

@@ -219,8 +219,22 @@ func (p *planner) planProcess() error {
 	if p.ns.user != noUserNamespace {
 		p.prog.Do(launch.Init, launch.Unshare, "a copy of the mounts for its own user namespace: every one of them locked",
 			launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
+		p.planShared()
 	}
 	return p.proc.plan(p.prog)
+}
+
+// planShared makes mounts shared again that were asked to be: a copy of the
+// mounts for another user namespace only receives from them. What is mounted
+// in the copy then propagates within it, never back.
+func (p *planner) planShared() {
+	for _, m := range p.mounts {
+		if m.opts.propagation&unix.MS_SHARED == 0 {
+			continue
+		}
+		p.prog.Do(launch.Init, launch.Mount, "shared, among the container's own mount namespaces", launch.Null(), launch.Str(m.at), launch.Null(),
+			launch.Flag(uintptr(m.opts.propagation), propagationName(m.opts.propagation)), launch.Null())
+	}
 }
 
 // plan adds everything between a process's arrival in its namespaces and its

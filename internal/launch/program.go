@@ -148,9 +148,14 @@ func (p *Program) AwaitValue(m Message, slot Slot, why string) {
 }
 
 // Go adds ordinary Go code of the host between its system calls. It runs on the
-// host's thread; value returns what a slot holds.
-func (p *Program) Go(why string, f func(value func(Slot) int) error) {
-	p.add(&Step{Actor: Host, Why: why, kind: goFunc, run: f, want: -1})
+// host's thread; value returns what a slot holds. Descriptors that it uses are
+// named in uses, or they are closed before it runs.
+func (p *Program) Go(why string, f func(value func(Slot) int) error, uses ...Slot) {
+	s := &Step{Actor: Host, Why: why, kind: goFunc, run: f, want: -1}
+	for _, u := range uses {
+		s.keep = append(s.keep, Use(u))
+	}
+	p.add(s)
 }
 
 // Status declares the slots of the status pipe: the host's end and the end

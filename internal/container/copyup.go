@@ -1,0 +1,139 @@
+package container
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+)
+
+// planCopyUp fills a new tmpfs with what the directory holds that it is about
+// to cover (the mount option tmpcopyup). Its size and number of files bound
+// what a hostile image can make of this.
+func (p *planner) planCopyUp(m *plannedMount, loc location) {
+	from := p.openInside(loc.path, true)
+	p.prog.Go("copy what "+m.dest+" holds into its tmpfs (tmpcopyup)", func(value func(launch.Slot) int) error {
+		return copyTree(value(from), value(m.slot), 0)
+	}, from, m.slot)
+	if below, rel := p.view.lookup(loc.path); below != nil {
+		m.inside = subTree{below, rel}
+	}
+}
+
+// subTree is the part of a tree below a directory.
+type subTree struct {
+	whole tree
+	dir   string
+}
+
+func (s subTree) lstat(rel string) (fs.FileMode, string, error) {
+	return s.whole.lstat(path.Join(s.dir, rel))
+}
+
+// maxCopyDepth bounds how many directories copyTree has open.
+const maxCopyDepth = 100
+
+// copyTree copies directories, regular files, symbolic links and FIFOs with
+// their owners and permissions from one directory to another, both held by
+// descriptor. Device nodes and sockets are left out, and so are extended
+// attributes. No name is followed.
+func copyTree(from, to, depth int) error {
+	if depth > maxCopyDepth {
+		return fmt.Errorf("directories are nested deeper than %d", maxCopyDepth)
+	}
+	fd, err := at.OpenDir(from, ".")
+	if err != nil {
+		return err
+	}
+	dir := os.NewFile(uintptr(fd), "directory to copy")
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(256)
+		for _, name := range names {
+			if err := copyEntry(fd, to, name, depth); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func copyEntry(from, to int, name string, depth int) error {
+	st, err := at.Lstat(from, name)
+	if err != nil {
+		return err
+	}
+	perm := st.Mode & 0o7777
+	switch st.Mode & at.TypeMask {
+	case at.TypeDir:
+		err = copyDir(from, to, name, depth)
+	case at.TypeRegular:
+		err = copyFile(from, to, name)
+	case at.TypeFifo:
+		err = at.Mknod(to, name, at.TypeFifo, 0o600, 0, 0)
+	case at.TypeSymlink:
+		target, err := at.Readlink(from, name)
+		if err == nil {
+			err = at.Symlink(target, to, name)
+		}
+		if err != nil {
+			return err
+		}
+		return at.Chown(to, name, int(st.Uid), int(st.Gid))
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// The owner first: chown clears setuid.
+	if err := at.Chown(to, name, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return at.Chmod(to, name, perm)
+}
+
+func copyDir(from, to int, name string, depth int) error {
+	if err := at.Mkdir(to, name, 0o700); err != nil {
+		return err
+	}
+	source, err := at.OpenDir(from, name)
+	if err != nil {
+		return err
+	}
+	defer at.Close(source) //nolint:errcheck // only read
+	target, err := at.OpenDir(to, name)
+	if err != nil {
+		return err
+	}
+	defer at.Close(target) //nolint:errcheck // a directory
+	return copyTree(source, target, depth+1)
+}
+
+func copyFile(from, to int, name string) error {
+	in, err := at.OpenFile(from, name)
+	if err != nil {
+		return err
+	}
+	source := os.NewFile(uintptr(in), name)
+	defer source.Close()
+	out, err := at.Create(to, name, 0o600)
+	if err != nil {
+		return err
+	}
+	target := os.NewFile(uintptr(out), name)
+	_, err = io.Copy(target, source)
+	if err2 := target.Close(); err == nil {
+		err = err2
+	}
+	return err
+}
