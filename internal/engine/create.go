@@ -131,10 +131,7 @@ func (e *Engine) reserve(s *workload.Spec) (*state.Lock, error) {
 			return errors.Join(err, os.Remove(e.layout.RunDir(s.ID)))
 		}
 		state.Did("create: directory made")
-		if err = os.WriteFile(filepath.Join(e.layout.Dir(s.ID), "lock"), nil, 0o600); err == nil {
-			k, err = e.layout.TryLock(s.ID)
-		}
-		if err == nil {
+		if k, err = e.layout.NewLock(s.ID); err == nil {
 			state.Did("create: locked")
 			err = os.Symlink(string(s.ID), e.layout.Name(name))
 		}
