@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -104,7 +105,9 @@ func TestKillSupervisor(t *testing.T) {
 			other := w.bystander()
 			id := w.start("victim", args...)
 			pid := w.pid("victim", "Pid")
-			w.kill9(w.pid("victim", "SupervisorPid"))
+			supervisor := w.pid("victim", "SupervisorPid")
+			w.kill9(supervisor)
+			w.await("the supervisor is dead", func() bool { return gone(supervisor) })
 			status := w.ok("ps", "-a", "--filter", "name=victim", "--format", "{{.Status}}")
 			if !strings.Contains(status, "supervisor lost") {
 				t.Errorf("ps says %q", status)
@@ -264,6 +267,30 @@ func removeCgroup(path string) bool {
 
 // lines collects output that is read while it comes.
 type lines struct {
-	mu  chan struct{}
+	mu  sync.Mutex
 	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// has tells whether a whole line has come that contains s.
+func (l *lines) has(s string) bool {
+	whole, _, found := cutLast(l.String())
+	return found && strings.Contains(whole, s)
+}
+
+// cutLast cuts after the last newline.
+func cutLast(s string) (before, after string, found bool) {
+	i := strings.LastIndexByte(s, '\n')
+	return s[:i+1], s[i+1:], i >= 0
 }
