@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
@@ -66,6 +67,7 @@ var fixes = []struct {
 	err error
 	fix string
 }{
+	{engine.ErrOutput, "the workload is not told and goes on; its output is in `bulkhead logs`"},
 	{workload.ErrNotFound, "`bulkhead ps -a` lists all workloads"},
 	{workload.ErrAmbiguous, "give more digits of the ID, or the name"},
 	{workload.ErrNameTaken, "choose another --name, or remove the other with `bulkhead rm`"},

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -121,6 +120,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w: its file system cannot be ID-mapped on this kernel; without a user namespace it can be used as it is: %w", workload.ErrUnsupported, err)
 	case step.Call == launch.Prlimit64 && errors.Is(err, unix.EPERM):
 		return fmt.Errorf("a hard limit cannot be raised without CAP_SYS_RESOURCE: %w", err)
+	case step.Call == launch.Write && strings.Contains(step.Step, "$oom_score_adj") && errors.Is(err, unix.EACCES):
+		return fmt.Errorf("the out-of-memory score cannot be lowered without CAP_SYS_RESOURCE: %w", err)
 	case step.Call == launch.Unshare && errors.Is(err, unix.ENOSPC):
 		return fmt.Errorf("too many namespaces (user.max_*_namespaces in /proc/sys): %w", err)
 	}
@@ -263,28 +264,23 @@ func execError(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		kind = workload.ErrCommandNotFound
 	}
-	program, unquoted := strconv.Unquote(step.What)
-	if unquoted != nil { // cut short for printing
-		program = step.What
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("exec %s: %w", step.What, kind)
 	}
-	return &execFailure{program, kind, step.Errno}
-}
-
-// execFailure says what the kernel said, and is what the caller branches on.
-type execFailure struct {
-	program string
-	kind    error
-	errno   syscall.Errno
-}
-
-func (e *execFailure) Error() string {
-	if strconv.Quote(e.program) != `"`+e.program+`"` {
-		return fmt.Sprintf("exec %q: %v", e.program, e.errno)
+	if errors.Is(err, unix.E2BIG) {
+		return tooLong{fmt.Sprintf("exec %s: its arguments and environment are longer than the kernel takes", step.What)}
 	}
-	return "exec " + e.program + ": " + e.errno.Error()
+	return fmt.Errorf("exec %s: %w: %w", step.What, kind, step.Errno)
 }
 
-func (e *execFailure) Unwrap() []error { return []error{e.kind, e.errno} }
+// tooLong is E2BIG of execve(2). To callers it is as with other programs that
+// do not run, but nobody denied a permission.
+type tooLong struct{ string }
+
+func (e tooLong) Error() string { return e.string }
+func (e tooLong) Is(target error) bool {
+	return target == workload.ErrNotExecutable || target == unix.E2BIG
+}
 
 // failure makes the error of a step that failed after the container was
 // started, maybe by another process than the one that made the program.

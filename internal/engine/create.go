@@ -131,8 +131,7 @@ func (e *Engine) reserve(s *workload.Spec) (*state.Lock, error) {
 			return errors.Join(err, os.Remove(e.layout.RunDir(s.ID)))
 		}
 		state.Did("create: directory made")
-		k, err = e.layout.NewLock(s.ID)
-		if err == nil {
+		if k, err = e.layout.NewLock(s.ID); err == nil {
 			state.Did("create: locked")
 			err = os.Symlink(string(s.ID), e.layout.Name(name))
 		}

@@ -115,12 +115,16 @@ func (s *Session) receive() (exit workload.Exit, err error) {
 	}
 }
 
+// ErrOutput tells that the caller's Out or Err did not take what the workload
+// wrote.
+var ErrOutput = errors.New("write the workload's output")
+
 func write(w io.Writer, b []byte) error {
 	if w == nil {
 		return nil
 	}
 	if _, err := w.Write(b); err != nil {
-		return fmt.Errorf("write the workload's output: %w", err)
+		return fmt.Errorf("%w: %w", ErrOutput, err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -229,8 +230,8 @@ func (o *Options) limits(r *Request, host Host) (err error) {
 	if r.spec.Resources, err = o.Resources.resources(host); err != nil {
 		return err
 	}
-	if o.Init && *r.spec.Resources.Pids == 1 {
-		return bad("--pids-limit", "1", "--init and the program are two processes", "give at least 2")
+	if n := *r.spec.Resources.Pids; o.Init && n > 0 && n < minInitPids {
+		return bad("--pids-limit", strconv.FormatInt(n, 10), "the first process of --init has several threads", fmt.Sprintf("give at least %d", minInitPids))
 	}
 	return nil
 }

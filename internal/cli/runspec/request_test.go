@@ -194,7 +194,7 @@ func TestBadFlags(t *testing.T) {
 		{"--cpus 3 x p", "this machine has 2"}, {"--cpus -1 x p", "not a number of processors"}, {"--cpus 0.001 x p", "not a number of processors"}, {"--cpus nan x p", "not a number"}, {"--cpus inf x p", "not a number"},
 		{"-c 1 x p", "out of range"}, {"-c -5 x p", "out of range"}, {"-c 262145 x p", "out of range"},
 		{"--cpuset-cpus 1-0 x p", "not a list"}, {"--cpuset-cpus a x p", "not a list"}, {"--cpuset-mems 0, x p", "not a list"}, {"--cpuset-cpus 0-99999 x p", "not a list"},
-		{"--pids-limit -2 x p", "negative"}, {"--pids-limit 4194305 x p", "more than the kernel"}, {"--init --pids-limit 1 x p", "two processes"},
+		{"--pids-limit -2 x p", "negative"}, {"--pids-limit 4194305 x p", "more than the kernel"}, {"--pids-limit 1 x p", "two processes"}, {"--init --pids-limit 2 x p", "several threads"},
 		{"--blkio-weight 9 x p", "out of range"}, {"--blkio-weight 1001 x p", "out of range"}, {"--device-read-bps sda:1 x p", "not a device and a rate"},
 		{"--device-read-bps /dev/sda x p", "not a device and a rate"}, {"--device-write-bps /dev/sda:x x p", "not a rate"}, {"--device-read-iops /dev/sda:1m x p", "not a rate"}, {"--device-write-iops /dev/sda:0 x p", "stop everything"},
 		{"--oom-score-adj 1001 x p", "out of range"}, {"--oom-score-adj x x p", "out of range"}, {"--shm-size 1 x p", "less than a page"}, {"--shm-size -1 x p", "negative"},

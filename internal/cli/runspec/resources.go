@@ -19,8 +19,14 @@ const (
 	DefaultShmSize = 64 << 20
 
 	minMemory = 6 << 20 // what starting a process and its kernel objects needs
-	maxPids   = 1 << 22 // the kernel's own limit of process IDs (proc(5), pid_max)
-	maxCPU    = 8191    // highest processor or node number that is looked at
+	// minInitPids is enough for the threads of bulkhead-init, which is a Go
+	// program, and for the program and a child.
+	minInitPids = 16
+	// minFiles leaves room for the standard streams and what the first process
+	// holds for a moment while it is made.
+	minFiles = 8
+	maxPids  = 1 << 22 // the kernel's own limit of process IDs (proc(5), pid_max)
+	maxCPU   = 8191    // highest processor or node number that is looked at
 )
 
 // ResourceFlags are the limits as typed; an empty string is a flag not given.
@@ -145,6 +151,8 @@ func (f *ResourceFlags) pids(r *workload.Resources, _ Host) error {
 		n = -1 // as with Docker: no limit
 	case n < -1:
 		return bad("--pids-limit", value, "a limit cannot be negative", "give a number of processes, or -1 for no limit")
+	case n == 1:
+		return bad("--pids-limit", value, "starting a program takes two processes", "give at least 2")
 	case n > maxPids:
 		return bad("--pids-limit", value, "more than the kernel can ever run", fmt.Sprintf("give at most %d, or -1 for no limit", maxPids))
 	}
@@ -264,6 +272,9 @@ func parseUlimits(all []string) ([]workload.Rlimit, error) {
 		}
 		if soft > hard {
 			return nil, bad(flag, s, "the soft limit is above the hard one", fix)
+		}
+		if name == "nofile" && soft < minFiles {
+			return nil, bad(flag, s, fmt.Sprintf("less than the %d open files that starting a program needs", minFiles), fmt.Sprintf("give at least %d", minFiles))
 		}
 		r := workload.Rlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: soft, Hard: hard}
 		out = slices.DeleteFunc(out, func(o workload.Rlimit) bool { return o.Type == r.Type })

@@ -91,7 +91,7 @@ func checkHostname(s string) error {
 		}
 	}
 	if !ok {
-		return bad("--hostname", s, "not a host name", "use at most 64 letters, digits, hyphens and dots, such as web-1.example")
+		return bad("--hostname", s, "not a host name", "use at most 64 letters, digits, hyphens and dots, with at most 63 between dots, such as web-1.example")
 	}
 	return nil
 }

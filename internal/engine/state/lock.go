@@ -52,21 +52,21 @@ func (l Layout) TryLock(id workload.ID) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// NewLock makes the lock of a new workload, held from the moment at which it
-// can be found: another command that heals would take a free one for that of a
-// creation that died, and remove the workload.
+// NewLock makes the lock of a workload whose directory was just made, and holds
+// it. The file gets its name only when it is locked: another command that found
+// it free would take the workload for one left half way, and remove it.
 func (l Layout) NewLock(id workload.ID) (*Lock, error) {
 	path := filepath.Join(l.Dir(id), "lock")
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock new workload %s: %w", id.Short(), err)
+		return nil, fmt.Errorf("make the lock of workload %s: %w", id.Short(), err)
 	}
 	if err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock new workload %s: %w", id.Short(), err)
+		return nil, fmt.Errorf("make the lock of workload %s: %w", id.Short(), err)
 	}
 	return &Lock{f}, nil
 }
