@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -63,7 +64,7 @@ func TestScripts(t *testing.T) {
 				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 				Condition:           condition,
 				Deadline:            time.Now().Add(5 * time.Minute),
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "waitlog": cmdWaitLog},
 			})
 		})
 	}
@@ -237,5 +238,29 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// cmdWaitLog is "waitlog NAME TEXT": it follows a workload's log until TEXT is
+// in it.
+func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitlog NAME TEXT")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bulkhead", "logs", "--follow", args[0])
+	cmd.Env = append(os.Environ(), "BULKHEAD_ROOT="+ts.Getenv("BULKHEAD_ROOT"))
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	found := false
+	for s := bufio.NewScanner(out); !found && s.Scan(); {
+		found = strings.Contains(s.Text(), args[1])
+	}
+	cancel()
+	cmd.Wait()
+	if !found {
+		ts.Fatalf("%q did not come in the log of %s", args[1], args[0])
 	}
 }

@@ -66,6 +66,8 @@ type Prepared struct {
 	// "/bulkhead/<id>".
 	Cgroup string
 	Stdio  Stdio
+	// Init is the program that Spec.Init asks for, a host path.
+	Init string
 	// Notice takes a line about the workload for its log, such as a system call
 	// that was denied; nil drops it. It may be called from any goroutine.
 	Notice func(line string) `json:"-"`

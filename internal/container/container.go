@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -264,23 +265,32 @@ func execError(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		kind = workload.ErrCommandNotFound
 	}
-	if errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("exec %s: %w", step.What, kind)
+	program, unquoted := strconv.Unquote(step.What)
+	if unquoted != nil { // cut short for printing
+		program = step.What
 	}
-	if errors.Is(err, unix.E2BIG) {
-		return tooLong{fmt.Sprintf("exec %s: its arguments and environment are longer than the kernel takes", step.What)}
-	}
-	return fmt.Errorf("exec %s: %w: %w", step.What, kind, step.Errno)
+	return &execFailure{program, kind, step.Errno}
 }
 
-// tooLong is E2BIG of execve(2). To callers it is as with other programs that
-// do not run, but nobody denied a permission.
-type tooLong struct{ string }
-
-func (e tooLong) Error() string { return e.string }
-func (e tooLong) Is(target error) bool {
-	return target == workload.ErrNotExecutable || target == unix.E2BIG
+// execFailure says what the kernel said, and is what the caller branches on.
+type execFailure struct {
+	program string
+	kind    error
+	errno   syscall.Errno
 }
+
+func (e *execFailure) Error() string {
+	what := e.errno.Error()
+	if e.errno == unix.E2BIG {
+		what = "its arguments and environment are longer than the kernel takes"
+	}
+	if strconv.Quote(e.program) != `"`+e.program+`"` {
+		return fmt.Sprintf("exec %q: %s", e.program, what)
+	}
+	return "exec " + e.program + ": " + what
+}
+
+func (e *execFailure) Unwrap() []error { return []error{e.kind, e.errno} }
 
 // failure makes the error of a step that failed after the container was
 // started, maybe by another process than the one that made the program.

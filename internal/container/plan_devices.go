@@ -215,7 +215,9 @@ func (p *planner) isMasked(at string) bool {
 }
 
 func (p *planner) planMasked() error {
-	var empty launch.Slot // the first empty directory, attached: later ones are clones of it
+	// The first empty directory and the first null device, attached: later ones
+	// are clones of them.
+	var empty, null launch.Slot
 	for _, at := range p.spec.Linux.MaskedPaths {
 		loc, ok, err := p.existing(at)
 		if err != nil {
@@ -228,8 +230,14 @@ func (p *planner) planMasked() error {
 		target := p.openInside(loc.path, false)
 		mask := p.prog.Slot("mask")
 		switch {
-		case !loc.mode.IsDir():
+		case !loc.mode.IsDir() && null == 0:
+			// Read-only, or root inside without a user namespace changes mode and
+			// owner of the host's /dev/null. Devices can be written all the same.
 			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.AtCWD(), launch.Str("/dev/null"), cloneTree).ToFD(mask)
+			p.setAttr(mask, attrs{set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}, 0, false, "the host's null device cannot be changed through it")
+			null = mask
+		case !loc.mode.IsDir():
+			p.prog.Do(launch.Host, launch.OpenTree, "masked: "+at, launch.Use(null), launch.Str(""), cloneEmpty).ToFD(mask)
 		case empty == 0:
 			if err := p.newFS(mask, "tmpfs", "tmpfs", []string{"size=4096", "nr_inodes=2"}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "masked: "+at); err != nil {
 				return err

@@ -273,6 +273,7 @@ func (e *Engine) Explain(ctx context.Context, s workload.Spec, w io.Writer) erro
 		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
 		Files:  filePaths(filepath.Join(dir, "files"), &s),
 		Cgroup: e.cfg.CgroupParent + "/" + string(s.ID),
+		Init:   e.initProgram(),
 	}
 	if b.Needs(s).IDRange {
 		r, err := e.layout.IDs().Peek()

@@ -225,7 +225,7 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	}
 	req := wire.Request{
 		Version: wire.Version, Op: wire.OpStart, Streams: io != nil,
-		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: *spec, State: *st},
+		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: *spec, State: *st, Init: s.e.initProgram()},
 	}
 	c := newConn(s.conn)
 	reply, err := c.ask(ctx, &req)
@@ -239,6 +239,11 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 		return nil, fmt.Errorf("%w: a reply without a state", wire.ErrProtocol)
 	}
 	return newSession(s.e, c, s.e.newRecord(spec, reply.State), reply, io), nil
+}
+
+// initProgram is the program of --init. It lies beside the supervisor.
+func (e *Engine) initProgram() string {
+	return filepath.Join(filepath.Dir(e.cfg.Supervisor), "bulkhead-init")
 }
 
 // abandon ends a supervisor that could not start anything, or whose caller does

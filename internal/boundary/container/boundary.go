@@ -138,7 +138,7 @@ func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared
 	}
 	spec.Process.ApparmorProfile = profile.Name
 	if s.Init {
-		if err := addInit(spec); err != nil {
+		if err := addInit(spec, p.Init); err != nil {
 			return container.Config{}, err
 		}
 	}
@@ -153,14 +153,8 @@ func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared
 // that no image can have something there.
 const initTarget = "/dev/init"
 
-// addInit puts bulkhead-init, which lies beside this program, above the
-// workload's own.
-func addInit(spec *specs.Spec) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	program := filepath.Join(filepath.Dir(self), "bulkhead-init")
+// addInit puts bulkhead-init above the workload's own program.
+func addInit(spec *specs.Spec, program string) error {
 	if _, err := os.Stat(program); err != nil {
 		return fmt.Errorf("%w: --init needs the program bulkhead-init: %w", workload.ErrUnsupported, err)
 	}

@@ -125,6 +125,7 @@ type Start struct {
 	Run   string        `json:"run"`
 	Spec  workload.Spec `json:"spec"`
 	State state.State   `json:"state"` // holds what was prepared
+	Init  string        `json:"init"`  // see boundary.Prepared
 }
 
 // Prepared returns what the boundary gets.
@@ -133,7 +134,7 @@ func (s *Start) Prepared() boundary.Prepared {
 		Dir:    state.Layout{Root: s.Root, Run: s.Run}.RunDir(s.Spec.ID),
 		Layers: s.State.Layers, Upper: s.State.Upper, Work: s.State.Work,
 		IDBase: s.State.IDBase, IDCount: s.State.IDCount,
-		Files: s.State.Files, Cgroup: s.State.Cgroup,
+		Files: s.State.Files, Cgroup: s.State.Cgroup, Init: s.Init,
 	}
 }
 
