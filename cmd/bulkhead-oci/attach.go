@@ -26,13 +26,20 @@ type session struct {
 	wg       sync.WaitGroup
 }
 
+// forwarded are the signals that people and engines send. To ask for all of
+// them costs a hundred system calls in every run.
+var forwarded = []os.Signal{
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
+	syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPWR, syscall.SIGWINCH,
+}
+
 // attach begins a session. From here on signals are the process's.
 func attach(c *command, terminal *os.File, send func(syscall.Signal) error) (*session, error) {
 	s := &session{
 		terminal: terminal, signals: make(chan os.Signal, 32),
 		done: make(chan struct{}), output: make(chan struct{}),
 	}
-	signal.Notify(s.signals)
+	signal.Notify(s.signals, forwarded...)
 	c.release()
 	if terminal == nil {
 		close(s.output)
@@ -80,13 +87,11 @@ func (s *session) forward(c *command, send func(syscall.Signal) error) {
 		case <-s.done:
 			return
 		case sig := <-s.signals:
-			switch sig {
-			case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG: // of this program's own making
-			case syscall.SIGWINCH:
+			if sig == syscall.SIGWINCH {
 				s.resize(c.stdin)
-			default:
-				_ = send(sig.(syscall.Signal)) // it may have ended
+				continue
 			}
+			_ = send(sig.(syscall.Signal)) // it may have ended
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/hook"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/ocispec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/fdpass"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pidfd"
 )
@@ -134,6 +135,7 @@ func (c *creation) create() (err error) {
 	if !c.box.spec.Process.Terminal {
 		cfg.Stdio = [3]*os.File{c.stdin, c.stdout, c.stderr}
 	}
+	c.debugSeccomp(c.box.spec.Linux.Seccomp)
 	c.log.Debugf("create container %s from %s in cgroup %s", c.id(), c.bundle, c.box.Cgroup)
 	if c.box.made, err = container.Create(c.ctx, cfg); err != nil {
 		return err
@@ -208,7 +210,10 @@ func (c *creation) newCgroup() (*cgroup.Manager, error) {
 		c.log.Debugf("no cgroup: %v", err)
 		return nil, nil
 	}
-	return m, err
+	if err != nil {
+		return nil, fmt.Errorf("linux.resources: invalid configuration for this machine: %w", err)
+	}
+	return m, nil
 }
 
 // withDefaultDevices completes the device rules: what the configuration says
@@ -273,6 +278,17 @@ func (c *creation) hooks() func(container.HookStage, int) error {
 			return err
 		}
 		return hook.Run(c.ctx, hook.CreateRuntime, h.CreateRuntime, state)
+	}
+}
+
+// debugSeccomp logs what the filter will be installed with.
+func (c *command) debugSeccomp(s *specs.LinuxSeccomp) {
+	if s == nil || !c.log.debug {
+		return
+	}
+	if f, err := seccomp.Compile(s); err == nil { // creation reports the error
+		c.log.Debugf("seccomp filter of %d instructions", len(f.Insns))
+		c.log.Debugf("seccomp filter flags: %d", f.Flags)
 	}
 }
 

@@ -22,6 +22,7 @@ type plannedMount struct {
 	spec   specs.Mount
 	dest   string // absolute, cleaned
 	at     string // where dest leads
+	source string // of a bind mount from within the container's own root, absolute there
 	bind   bool
 	file   bool // the source is no directory
 	idmap  bool
@@ -52,6 +53,9 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 	pm := &plannedMount{spec: m, opts: opts, dest: path.Clean("/" + m.Destination)}
 	if m.Destination == "" {
 		return nil, errors.New("no destination")
+	}
+	if rel, ok := p.withinRoot(pm.dest); ok {
+		pm.dest = "/" + rel // some callers name the place on the host, as runc lets them
 	}
 	if pm.dest == "/" {
 		return nil, errors.New("nothing can be mounted over the container's root")
@@ -103,6 +107,10 @@ func (p *planner) lookAtSource(pm *plannedMount) error {
 	if len(pm.opts.data) > 0 {
 		return fmt.Errorf("option %q is not one of a bind mount", pm.opts.data[0])
 	}
+	if rel, ok := p.withinRoot(pm.spec.Source); ok {
+		pm.source = "/" + rel
+		return nil
+	}
 	src, err := p.hostTree(pm.spec.Source)
 	if p.dry && errors.Is(err, fs.ErrNotExist) {
 		pm.file, pm.inside = true, fileTree{0o644} // one of the engine's files
@@ -121,6 +129,34 @@ func (p *planner) lookAtSource(pm *plannedMount) error {
 		pm.inside = fileTree{fileMode(st.Mode)}
 	}
 	return nil
+}
+
+// withinRoot returns a host path relative to the root file system that it lies
+// in.
+func (p *planner) withinRoot(at string) (string, bool) {
+	if p.cfg.Layers != nil || p.rootPath == "" {
+		return "", false
+	}
+	return within(p.rootPath, path.Clean(at))
+}
+
+// lookInside finds a source that lies in the container's root as it is by
+// then, with the mounts that come before. Symbolic links in it are the
+// container's: they do not lead to the host's files.
+func (p *planner) lookInside(m *plannedMount) (location, error) {
+	loc, err := p.view.resolve(m.source)
+	if err == nil && len(loc.missing) > 0 {
+		err = &os.PathError{Op: "open", Path: m.spec.Source, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return loc, fmt.Errorf("source: %w", err)
+	}
+	m.file = !loc.mode.IsDir()
+	m.inside = fileTree{loc.mode}
+	if below, rel := p.view.lookup(loc.path); below != nil && !m.file {
+		m.inside = subTree{below, rel}
+	}
+	return loc, nil
 }
 
 // procFiles are the only places in /proc that something else may be mounted
@@ -272,7 +308,19 @@ func (p *planner) planBind(m *plannedMount) error {
 	if m.opts.recursive {
 		flags = cloneTreeRec
 	}
-	g.Do(launch.Host, launch.OpenTree, "bind "+m.dest, launch.AtCWD(), launch.Str(m.spec.Source), flags).ToFD(m.slot)
+	if m.source != "" {
+		loc, err := p.lookInside(m)
+		if err != nil {
+			return err
+		}
+		flags = cloneEmpty
+		if m.opts.recursive {
+			flags = cloneEmptyRec
+		}
+		g.Do(launch.Host, launch.OpenTree, "bind "+m.dest+" to a place of its own", launch.Use(p.openInside(loc.path, false)), launch.Str(""), flags).ToFD(m.slot)
+	} else {
+		g.Do(launch.Host, launch.OpenTree, "bind "+m.dest, launch.AtCWD(), launch.Str(m.spec.Source), flags).ToFD(m.slot)
+	}
 	a := m.opts.attrs
 	if m.idmap {
 		if err := p.planIDMap(m); err != nil {
