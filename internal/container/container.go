@@ -237,9 +237,14 @@ func (c *Container) Start() error {
 	defer unix.Close(fd)
 	status := c.status
 	if status == nil {
-		sfd, err := openFD(filepath.Join(c.dir, statusFIFO), unix.O_RDONLY)
+		// Without waiting for a writer: the first process may just have ended.
+		sfd, err := openFD(filepath.Join(c.dir, statusFIFO), unix.O_RDONLY|unix.O_NONBLOCK)
 		if err != nil {
 			return err
+		}
+		if err := unix.SetNonblock(sfd, false); err != nil {
+			unix.Close(sfd)
+			return os.NewSyscallError("fcntl", err)
 		}
 		status = os.NewFile(uintptr(sfd), "status")
 	}
