@@ -129,7 +129,7 @@ func planNamespaces(s *specs.Spec) (namespaces, error) {
 	if err := checkSysctls(s.Linux.Sysctl, ns); err != nil {
 		return ns, err
 	}
-	if (s.Hostname != "" || s.Domainname != "") && !ns.types[specs.UTSNamespace] {
+	if (s.Hostname != "" || s.Domainname != "") && !ns.own(specs.UTSNamespace) {
 		return ns, errors.New("a hostname needs a UTS namespace of the container's own")
 	}
 	if len(s.Linux.TimeOffsets) > 0 && ns.new&unix.CLONE_NEWTIME == 0 {
@@ -140,6 +140,26 @@ func planNamespaces(s *specs.Spec) (namespaces, error) {
 
 // fresh reports whether the container gets a new namespace of this type.
 func (ns namespaces) fresh(t specs.LinuxNamespaceType) bool { return ns.types[t] && ns.paths[t] == "" }
+
+// own reports whether changing the namespace of this type leaves the caller's
+// alone: it is new, or joined and another one.
+func (ns namespaces) own(t specs.LinuxNamespaceType) bool {
+	return ns.types[t] && (ns.paths[t] == "" || !callers(t, ns.paths[t]))
+}
+
+// callers reports whether path leads to the caller's own namespace, or to none
+// that can be looked at.
+func callers(t specs.LinuxNamespaceType, path string) bool {
+	name := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.MountNamespace: "mnt"}[t]
+	if name == "" {
+		name = string(t)
+	}
+	var mine, other unix.Stat_t
+	if unix.Stat("/proc/self/ns/"+name, &mine) != nil || unix.Stat(path, &other) != nil {
+		return true
+	}
+	return mine.Dev == other.Dev && mine.Ino == other.Ino
+}
 
 func flagNames(flags uintptr) string {
 	out := ""
@@ -392,13 +412,15 @@ func (p *planner) planStage() {
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", p.inherited()...)
 	notDumpable(g, launch.Stage, "our memory is not for the workload to read")
 	joinTasks(g, p.tasks)
-	p.planUserNamespace()
+	// While it is the host's root: a namespace that the host's user namespace
+	// owns, such as a network that was prepared, is closed to any other root.
 	for _, j := range p.ns.join {
 		if j.kind != specs.UserNamespace {
 			g.Do(launch.Stage, launch.Setns, "join the "+string(j.kind)+" namespace", launch.Use(j.slot),
 				launch.Flag(j.flag, namespaceFlags[j.kind].name))
 		}
 	}
+	p.planUserNamespace()
 	if p.ns.new != 0 {
 		g.Do(launch.Stage, launch.Unshare, "the container's own view of processes, network, names and limits",
 			launch.Flag(p.ns.new, flagNames(p.ns.new)))
