@@ -183,6 +183,9 @@ func newPlanner(cfg *Config, f facts) (*planner, error) {
 	if s.Linux == nil || s.Process == nil || (s.Root == nil && cfg.Layers == nil) {
 		return nil, errors.New("the runtime configuration needs process, root and linux")
 	}
+	if err := checkCounts(cfg); err != nil {
+		return nil, err
+	}
 	p := &planner{cfg: cfg, spec: s, facts: f, prog: launch.New("create")}
 	var err error
 	if p.ns, err = planNamespaces(s); err != nil {
@@ -207,6 +210,32 @@ func newPlanner(cfg *Config, f facts) (*planner, error) {
 		}
 	}
 	return p, nil
+}
+
+// maxListed bounds lists whose entries take a descriptor, a mount or a look
+// through all mounts each. A program has about as many slots; without a bound
+// of their own, a hostile specification costs the square of its size.
+const maxListed = 2000
+
+// checkCounts refuses what would take too long to be found too much.
+func checkCounts(cfg *Config) error {
+	s := cfg.Spec
+	for _, l := range []struct {
+		what string
+		n    int
+	}{
+		{"mounts", len(s.Mounts)}, {"devices", len(s.Linux.Devices)}, {"maskedPaths", len(s.Linux.MaskedPaths)},
+		{"readonlyPaths", len(s.Linux.ReadonlyPaths)}, {"sysctls", len(s.Linux.Sysctl)}, {"rlimits", len(s.Process.Rlimits)},
+		{"descriptors to preserve", cfg.PreserveFDs},
+	} {
+		if l.n > maxListed {
+			return fmt.Errorf("%d %s: at most %d are possible", l.n, l.what, maxListed)
+		}
+	}
+	if cfg.PreserveFDs < 0 {
+		return fmt.Errorf("%d descriptors to preserve", cfg.PreserveFDs)
+	}
+	return nil
 }
 
 // release closes what planning opened for looking.
