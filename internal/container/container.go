@@ -327,6 +327,7 @@ func WriteProgram(w io.Writer, cfg Config) error {
 		return err
 	}
 	defer p.release()
+	defer p.prog.Close()
 	p.dry = true
 	if err := p.plan(pipes{-1, -1, -1, -1, 0}); err != nil {
 		return err

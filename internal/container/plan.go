@@ -46,6 +46,7 @@ type planner struct {
 	slave         launch.Slot
 	pts           launch.Slot // devpts that was made before the fork
 	mounts        []*plannedMount
+	unmapped      map[launch.Slot]bool // directories of an ID-mapped volume, opened without the map
 	seccompListen launch.Slot
 	rootPath      string // where the root is attached on the host before the pivot
 }
