@@ -1,10 +1,12 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -254,8 +256,60 @@ func (p *execPlanner) planCgroup() error {
 	if p.cfg.Cgroup != nil {
 		m = p.cfg.Cgroup
 	}
-	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, m)
+	dir, err := p.innerCgroup(m)
+	if err != nil {
+		return err
+	}
+	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, m, dir)
 	return err
+}
+
+// innerCgroup opens the v2 cgroup of the container's first process when the
+// container's own takes no processes any more: with controllers enabled for
+// its children (cgroups(7), "no internal processes"), as an init system inside
+// does, a clone into it is EBUSY. It lies below, so every limit holds. nil is
+// the usual case.
+func (p *execPlanner) innerCgroup(m *cgroup.Manager) (*os.File, error) {
+	dir := m.Paths()[""]
+	if dir == "" || p.cfg.Cgroup != nil {
+		return nil, nil
+	}
+	enabled, err := os.ReadFile(dir + "/cgroup.subtree_control")
+	if err != nil {
+		return nil, gone(p.c.pidfd, err)
+	}
+	if len(bytes.TrimSpace(enabled)) == 0 {
+		return nil, nil
+	}
+	member, err := os.ReadFile("/proc/" + itoa(p.c.Pid) + "/cgroup")
+	if ended(p.c.pidfd) {
+		return nil, workload.ErrNotRunning
+	}
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(member)) {
+		at, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if !ok {
+			continue
+		}
+		inner, below := strings.CutPrefix(at, m.Path()+"/")
+		if !below {
+			return nil, nil // not in a cgroup of its own there
+		}
+		base, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		defer unix.Close(base)
+		how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath.Resolve | unix.RESOLVE_NO_XDEV}
+		fd, err := unix.Openat2(base, inner, &how)
+		if err != nil {
+			return nil, &os.PathError{Op: "openat2", Path: dir + "/" + inner, Err: err}
+		}
+		return os.NewFile(uintptr(fd), dir+"/"+inner), nil
+	}
+	return nil, nil
 }
 
 // planTerminal opens a terminal of the container's devpts. The container may

@@ -328,7 +328,7 @@ func (p *planner) planCgroup() error {
 		return nil
 	}
 	var err error
-	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, p.cfg.Cgroup)
+	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, p.cfg.Cgroup, nil)
 	return err
 }
 
@@ -346,10 +346,16 @@ func describeCgroup(g *launch.Program, m *cgroup.Manager) (tasks []launch.Slot, 
 }
 
 // giveCgroup gives a program the descriptors by which a child joins a cgroup.
-func giveCgroup(g *launch.Program, m *cgroup.Manager) (tasks []launch.Slot, dir launch.Slot, err error) {
+// inner, which it closes, replaces the cgroup's v2 directory unless it is nil.
+func giveCgroup(g *launch.Program, m *cgroup.Manager, inner *os.File) (tasks []launch.Slot, dir launch.Slot, err error) {
 	files, dirFile, err := m.Join()
 	if err != nil {
+		inner.Close() // nil is fine
 		return nil, 0, err
+	}
+	if inner != nil {
+		dirFile.Close()
+		dirFile = inner
 	}
 	for i, f := range files {
 		name := f.Name()
