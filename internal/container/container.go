@@ -59,23 +59,28 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 	defer p.release()
 	c := &Container{dir: cfg.Dir, pidfd: -1}
 	if err := c.create(ctx, &cfg, p); err != nil {
-		c.forget()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
+func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err error) {
+	io, err := makePipes(cfg.Dir) // first: it fails where there is a container already
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			c.forget()
+		}
+	}()
 	if cfg.Layers != nil {
 		for _, d := range []string{rootDirectory, layersDirectory} {
 			if err := os.Mkdir(filepath.Join(cfg.Dir, d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				io.close()
 				return err
 			}
 		}
-	}
-	io, err := makePipes(cfg.Dir)
-	if err != nil {
-		return err
 	}
 	if err := p.plan(io); err != nil {
 		p.prog.Close()
@@ -149,10 +154,13 @@ func (c *Container) kill() {
 	(&Process{pid: c.Pid, pidfd: c.pidfd}).reap()
 }
 
-// forget releases descriptors and removes the FIFOs of a failed Create.
+// forget releases the descriptors of a failed Create and removes what it made.
 func (c *Container) forget() {
 	c.Close()
-	for _, name := range []string{startFIFO, statusFIFO, stateFile} {
+	if c.Terminal != nil {
+		c.Terminal.Close()
+	}
+	for _, name := range []string{startFIFO, statusFIFO, stateFile, rootDirectory, layersDirectory} {
 		os.Remove(filepath.Join(c.dir, name))
 	}
 }
@@ -174,20 +182,21 @@ func (c *Container) Close() {
 // and learn how that went.
 func makePipes(dir string) (p pipes, err error) {
 	p = pipes{-1, -1, -1, -1, -1}
+	status, start := filepath.Join(dir, statusFIFO), filepath.Join(dir, startFIFO)
+	var made []string
 	defer func() {
 		if err != nil {
-			for _, fd := range []int{p.statusRead, p.statusWrite, p.goRead, p.goWrite, p.start} {
-				if fd >= 0 {
-					unix.Close(fd)
-				}
+			p.close()
+			for _, name := range made {
+				os.Remove(name)
 			}
 		}
 	}()
-	status, start := filepath.Join(dir, statusFIFO), filepath.Join(dir, startFIFO)
 	for _, name := range []string{status, start} {
 		if err := unix.Mkfifo(name, 0o600); err != nil {
 			return p, &os.PathError{Op: "mkfifo", Path: name, Err: err}
 		}
+		made = append(made, name)
 	}
 	if p.statusRead, err = openFD(status, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
 		return p, err
@@ -208,6 +217,14 @@ func makePipes(dir string) (p pipes, err error) {
 	}
 	p.goRead, p.goWrite = fds[0], fds[1]
 	return p, nil
+}
+
+func (p pipes) close() {
+	for _, fd := range []int{p.statusRead, p.statusWrite, p.goRead, p.goWrite, p.start} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
 }
 
 func openFD(name string, flags int) (int, error) {

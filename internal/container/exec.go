@@ -86,7 +86,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 		err = p.proc.serve(os.NewFile(uintptr(r.Value(p.proc.taken)), "seccomp listener"), cfg.Listener, cfg.ReportDenied, proc.pid)
 	}
 	if err == nil {
-		err = execError(launch.Outcome(int(status.Fd()), p.prog.Failure))
+		err = execError(proc.outcome(ctx, status, p.prog.Failure))
 	}
 	if err != nil {
 		unix.PidfdSendSignal(proc.pidfd, unix.SIGKILL, nil, 0)

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -138,5 +140,79 @@ func TestStartOfTheDead(t *testing.T) {
 		t.Log(err)
 	case <-time.After(10 * time.Second):
 		t.Error("Start waits for a process that is gone")
+	}
+}
+
+// TestCreateTwice: a second Create in the directory of a container fails and
+// leaves the container alone.
+func TestCreateTwice(t *testing.T) {
+	root := busybox(t)
+	ctx := context.Background()
+	cfg := Config{ID: "twice", Dir: t.TempDir(), Spec: testSpec("true"), Layers: layersOf(t, root, testBase)}
+	c, err := Create(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if _, err := Create(ctx, cfg); err == nil {
+		t.Error("there were two")
+	}
+	if _, err := Open(cfg.Dir); err != nil {
+		t.Error(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedCreateLeavesNothing in its directory.
+func TestFailedCreateLeavesNothing(t *testing.T) {
+	var dir string
+	_, _, err := tryRun(t, func(c *Config) { dir, c.Spec.Process.Args = c.Dir, []string{"/nonexistent"} })
+	if err == nil {
+		t.Fatal("it ran")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestProcSubset: a proc without the files that are to be masked.
+func TestProcSubset(t *testing.T) {
+	out, exit := run(t, func(c *Config) {
+		c.Spec.Mounts[0].Options = append(c.Spec.Mounts[0].Options, "subset=pid")
+	}, "sh", "-c", "test ! -e /proc/keys && echo hidden")
+	if exit.Code != 0 || out != "hidden\n" {
+		t.Errorf("exit %+v, output %q", exit, out)
+	}
+}
+
+// TestStoppedExec: the container stops a process that is about to execute in
+// it; whoever asked for it is not held up for ever.
+func TestStoppedExec(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	go func() { // the process holds the pipe until it ends
+		cmd.Wait()
+		w.Close()
+	}()
+	p := &Process{pid: cmd.Process.Pid, pidfd: fd}
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := p.outcome(ctx, r, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the deadline", err)
 	}
 }

@@ -81,6 +81,9 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 		pm.inside = &freshTree{}
 		switch m.Type {
 		case "proc":
+			if slices.Contains(opts.data, "subset=pid") {
+				break // none of what masks and read-only paths are about (proc(5))
+			}
 			pm.inside, err = p.hostTree("/proc")
 		case "sysfs":
 			pm.inside, err = p.hostTree("/sys")
