@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type Container struct {
 	Terminal *os.File
 
 	dir     string
+	mu      sync.RWMutex // of pidfd: signals may come while Close closes it, and its number is another file's next
 	pidfd   int
 	running *launch.Running // nil when another process created the container
 	status  *os.File        // the host's end of the status pipe
@@ -167,10 +169,12 @@ func (c *Container) forget() {
 
 // Close releases the descriptors of c. The container goes on.
 func (c *Container) Close() {
+	c.mu.Lock()
 	if c.pidfd >= 0 {
 		unix.Close(c.pidfd)
 		c.pidfd = -1
 	}
+	c.mu.Unlock()
 	if c.status != nil {
 		c.status.Close()
 		c.status = nil
@@ -330,7 +334,11 @@ func (c *Container) Wait(ctx context.Context) (workload.Exit, error) { return wa
 
 // Signal sends sig to the first process. The error wraps
 // workload.ErrNotRunning when it has ended.
-func (c *Container) Signal(sig syscall.Signal) error { return signal(c.pidfd, sig) }
+func (c *Container) Signal(sig syscall.Signal) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return signal(c.pidfd, sig)
+}
 
 // WriteProgram prints the program that Create would run. The container's
 // cgroup, writable layer and files of the engine's need not exist.

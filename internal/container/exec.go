@@ -55,6 +55,7 @@ type execPlanner struct {
 	view  view
 	proc  process
 	held  []int
+	alive int // pidfd of the container's first process, the program's to close
 
 	status, tell, goRead, goAt, target, stage, first, pidfd, cgroupDir, master launch.Slot
 	tasks                                                                      []launch.Slot
@@ -183,15 +184,22 @@ func makeExecPipes() (p pipes, err error) {
 
 // lookAt opens the container's process and its root directory.
 func (p *execPlanner) lookAt() error {
-	fd, err := unix.FcntlInt(uintptr(p.c.pidfd), unix.F_DUPFD_CLOEXEC, 3)
+	p.c.mu.RLock()
+	pidfd := p.c.pidfd
+	fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 3)
+	p.c.mu.RUnlock()
+	if pidfd < 0 {
+		return workload.ErrNotRunning // closed meanwhile
+	}
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
+	p.alive = fd
 	p.target = p.prog.Given("container", fd, "pidfd of its first process")
 	dir := "/proc/" + itoa(p.c.Pid)
 	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return gone(p.c.pidfd, &os.PathError{Op: "open", Path: dir + "/root", Err: err})
+		return gone(p.alive, &os.PathError{Op: "open", Path: dir + "/root", Err: err})
 	}
 	p.held = append(p.held, root)
 	p.view.mount("/", dirTree{root, dir + "/root"})
@@ -200,7 +208,7 @@ func (p *execPlanner) lookAt() error {
 			p.ids.gids, err = readMap(dir + "/gid_map")
 		}
 	}
-	return gone(p.c.pidfd, err)
+	return gone(p.alive, err)
 }
 
 // gone replaces an error, or the lack of one, when the process has ended: what
@@ -276,13 +284,13 @@ func (p *execPlanner) innerCgroup(m *cgroup.Manager) (*os.File, error) {
 	}
 	enabled, err := os.ReadFile(dir + "/cgroup.subtree_control")
 	if err != nil {
-		return nil, gone(p.c.pidfd, err)
+		return nil, gone(p.alive, err)
 	}
 	if len(bytes.TrimSpace(enabled)) == 0 {
 		return nil, nil
 	}
 	member, err := os.ReadFile("/proc/" + itoa(p.c.Pid) + "/cgroup")
-	if ended(p.c.pidfd) {
+	if ended(p.alive) {
 		return nil, workload.ErrNotRunning
 	}
 	if err != nil {

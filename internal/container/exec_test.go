@@ -2,12 +2,15 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -75,4 +78,43 @@ func TestExecBesideNestedCgroups(t *testing.T) {
 	if want := "0::" + m.Path() + "/init.scope\n"; !strings.Contains(string(b), want) {
 		t.Errorf("the process is in\n%swant %s", b, want)
 	}
+}
+
+// TestSignalWhileClosing: signals race with the end of the container. A closed
+// descriptor's number may be another file's; run with -race.
+func TestSignalWhileClosing(t *testing.T) {
+	root := busybox(t)
+	ctx := context.Background()
+	c, err := Create(ctx, Config{ID: "closing", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if err := c.Signal(0); err != nil {
+				if !errors.Is(err, workload.ErrNotRunning) {
+					t.Error(err)
+				}
+				if c.Status() != workload.Exited {
+					t.Error("it runs")
+				}
+				return
+			}
+			p, err := c.Exec(ctx, ExecConfig{Process: testSpec("true").Process})
+			if err == nil {
+				p.Wait(ctx)
+				p.Close()
+			}
+		}
+	}()
+	time.Sleep(20 * time.Millisecond) // into the middle of it, wherever that is
+	if err := c.Delete(ctx); err != nil {
+		t.Error(err)
+	}
+	<-done
 }

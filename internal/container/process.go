@@ -49,9 +49,14 @@ func (p *Process) Close() {
 // container can see the process and stop it on its way: ctx ends the wait, and
 // the process.
 func (p *Process) outcome(ctx context.Context, status *os.File, explain func(index, errno uint64) error) error {
-	stop := context.AfterFunc(ctx, func() { unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) })
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+	})
 	err := launch.Outcome(int(status.Fd()), explain)
 	if !stop() {
+		<-killed
 		return ctx.Err()
 	}
 	return err
