@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type Container struct {
 	Terminal *os.File
 
 	dir     string
+	mu      sync.RWMutex // of pidfd: signals may come while Close closes it, and its number is another file's next
 	pidfd   int
 	running *launch.Running // nil when another process created the container
 	status  *os.File        // the host's end of the status pipe
@@ -59,23 +61,28 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 	defer p.release()
 	c := &Container{dir: cfg.Dir, pidfd: -1}
 	if err := c.create(ctx, &cfg, p); err != nil {
-		c.forget()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Container) create(ctx context.Context, cfg *Config, p *planner) error {
+func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err error) {
+	io, err := makePipes(cfg.Dir) // first: it fails where there is a container already
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			c.forget()
+		}
+	}()
 	if cfg.Layers != nil {
 		for _, d := range []string{rootDirectory, layersDirectory} {
 			if err := os.Mkdir(filepath.Join(cfg.Dir, d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				io.close()
 				return err
 			}
 		}
-	}
-	io, err := makePipes(cfg.Dir)
-	if err != nil {
-		return err
 	}
 	if err := p.plan(io); err != nil {
 		p.prog.Close()
@@ -149,20 +156,25 @@ func (c *Container) kill() {
 	(&Process{pid: c.Pid, pidfd: c.pidfd}).reap()
 }
 
-// forget releases descriptors and removes the FIFOs of a failed Create.
+// forget releases the descriptors of a failed Create and removes what it made.
 func (c *Container) forget() {
 	c.Close()
-	for _, name := range []string{startFIFO, statusFIFO, stateFile} {
+	if c.Terminal != nil {
+		c.Terminal.Close()
+	}
+	for _, name := range []string{startFIFO, statusFIFO, stateFile, rootDirectory, layersDirectory} {
 		os.Remove(filepath.Join(c.dir, name))
 	}
 }
 
 // Close releases the descriptors of c. The container goes on.
 func (c *Container) Close() {
+	c.mu.Lock()
 	if c.pidfd >= 0 {
 		unix.Close(c.pidfd)
 		c.pidfd = -1
 	}
+	c.mu.Unlock()
 	if c.status != nil {
 		c.status.Close()
 		c.status = nil
@@ -174,20 +186,21 @@ func (c *Container) Close() {
 // and learn how that went.
 func makePipes(dir string) (p pipes, err error) {
 	p = pipes{-1, -1, -1, -1, -1}
+	status, start := filepath.Join(dir, statusFIFO), filepath.Join(dir, startFIFO)
+	var made []string
 	defer func() {
 		if err != nil {
-			for _, fd := range []int{p.statusRead, p.statusWrite, p.goRead, p.goWrite, p.start} {
-				if fd >= 0 {
-					unix.Close(fd)
-				}
+			p.close()
+			for _, name := range made {
+				os.Remove(name)
 			}
 		}
 	}()
-	status, start := filepath.Join(dir, statusFIFO), filepath.Join(dir, startFIFO)
 	for _, name := range []string{status, start} {
 		if err := unix.Mkfifo(name, 0o600); err != nil {
 			return p, &os.PathError{Op: "mkfifo", Path: name, Err: err}
 		}
+		made = append(made, name)
 	}
 	if p.statusRead, err = openFD(status, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
 		return p, err
@@ -208,6 +221,14 @@ func makePipes(dir string) (p pipes, err error) {
 	}
 	p.goRead, p.goWrite = fds[0], fds[1]
 	return p, nil
+}
+
+func (p pipes) close() {
+	for _, fd := range []int{p.statusRead, p.statusWrite, p.goRead, p.goWrite, p.start} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
 }
 
 func openFD(name string, flags int) (int, error) {
@@ -237,9 +258,14 @@ func (c *Container) Start() error {
 	defer unix.Close(fd)
 	status := c.status
 	if status == nil {
-		sfd, err := openFD(filepath.Join(c.dir, statusFIFO), unix.O_RDONLY)
+		// Without waiting for a writer: the first process may just have ended.
+		sfd, err := openFD(filepath.Join(c.dir, statusFIFO), unix.O_RDONLY|unix.O_NONBLOCK)
 		if err != nil {
 			return err
+		}
+		if err := unix.SetNonblock(sfd, false); err != nil {
+			unix.Close(sfd)
+			return os.NewSyscallError("fcntl", err)
 		}
 		status = os.NewFile(uintptr(sfd), "status")
 	}
@@ -308,7 +334,11 @@ func (c *Container) Wait(ctx context.Context) (workload.Exit, error) { return wa
 
 // Signal sends sig to the first process. The error wraps
 // workload.ErrNotRunning when it has ended.
-func (c *Container) Signal(sig syscall.Signal) error { return signal(c.pidfd, sig) }
+func (c *Container) Signal(sig syscall.Signal) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return signal(c.pidfd, sig)
+}
 
 // WriteProgram prints the program that Create would run. The container's
 // cgroup, writable layer and files of the engine's need not exist.
@@ -322,6 +352,7 @@ func WriteProgram(w io.Writer, cfg Config) error {
 		return err
 	}
 	defer p.release()
+	defer p.prog.Close()
 	p.dry = true
 	if err := p.plan(pipes{-1, -1, -1, -1, 0}); err != nil {
 		return err

@@ -1,10 +1,12 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -53,6 +55,7 @@ type execPlanner struct {
 	view  view
 	proc  process
 	held  []int
+	alive int // pidfd of the container's first process, the program's to close
 
 	status, tell, goRead, goAt, target, stage, first, pidfd, cgroupDir, master launch.Slot
 	tasks                                                                      []launch.Slot
@@ -84,7 +87,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 		err = p.proc.serve(os.NewFile(uintptr(r.Value(p.proc.taken)), "seccomp listener"), cfg.Listener, cfg.ReportDenied, proc.pid)
 	}
 	if err == nil {
-		err = execError(launch.Outcome(int(status.Fd()), p.prog.Failure))
+		err = execError(proc.outcome(ctx, status, p.prog.Failure))
 	}
 	if err != nil {
 		unix.PidfdSendSignal(proc.pidfd, unix.SIGKILL, nil, 0)
@@ -181,15 +184,22 @@ func makeExecPipes() (p pipes, err error) {
 
 // lookAt opens the container's process and its root directory.
 func (p *execPlanner) lookAt() error {
-	fd, err := unix.FcntlInt(uintptr(p.c.pidfd), unix.F_DUPFD_CLOEXEC, 3)
+	p.c.mu.RLock()
+	pidfd := p.c.pidfd
+	fd, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 3)
+	p.c.mu.RUnlock()
+	if pidfd < 0 {
+		return workload.ErrNotRunning // closed meanwhile
+	}
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
+	p.alive = fd
 	p.target = p.prog.Given("container", fd, "pidfd of its first process")
 	dir := "/proc/" + itoa(p.c.Pid)
 	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return gone(p.c.pidfd, &os.PathError{Op: "open", Path: dir + "/root", Err: err})
+		return gone(p.alive, &os.PathError{Op: "open", Path: dir + "/root", Err: err})
 	}
 	p.held = append(p.held, root)
 	p.view.mount("/", dirTree{root, dir + "/root"})
@@ -198,7 +208,7 @@ func (p *execPlanner) lookAt() error {
 			p.ids.gids, err = readMap(dir + "/gid_map")
 		}
 	}
-	return gone(p.c.pidfd, err)
+	return gone(p.alive, err)
 }
 
 // gone replaces an error, or the lack of one, when the process has ended: what
@@ -254,8 +264,60 @@ func (p *execPlanner) planCgroup() error {
 	if p.cfg.Cgroup != nil {
 		m = p.cfg.Cgroup
 	}
-	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, m)
+	dir, err := p.innerCgroup(m)
+	if err != nil {
+		return err
+	}
+	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, m, dir)
 	return err
+}
+
+// innerCgroup opens the v2 cgroup of the container's first process when the
+// container's own takes no processes any more: with controllers enabled for
+// its children (cgroups(7), "no internal processes"), as an init system inside
+// does, a clone into it is EBUSY. It lies below, so every limit holds. nil is
+// the usual case.
+func (p *execPlanner) innerCgroup(m *cgroup.Manager) (*os.File, error) {
+	dir := m.Paths()[""]
+	if dir == "" || p.cfg.Cgroup != nil {
+		return nil, nil
+	}
+	enabled, err := os.ReadFile(dir + "/cgroup.subtree_control")
+	if err != nil {
+		return nil, gone(p.alive, err)
+	}
+	if len(bytes.TrimSpace(enabled)) == 0 {
+		return nil, nil
+	}
+	member, err := os.ReadFile("/proc/" + itoa(p.c.Pid) + "/cgroup")
+	if ended(p.alive) {
+		return nil, workload.ErrNotRunning
+	}
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(member)) {
+		at, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if !ok {
+			continue
+		}
+		inner, below := strings.CutPrefix(at, m.Path()+"/")
+		if !below {
+			return nil, nil // not in a cgroup of its own there
+		}
+		base, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		defer unix.Close(base)
+		how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath.Resolve | unix.RESOLVE_NO_XDEV}
+		fd, err := unix.Openat2(base, inner, &how)
+		if err != nil {
+			return nil, &os.PathError{Op: "openat2", Path: dir + "/" + inner, Err: err}
+		}
+		return os.NewFile(uintptr(fd), dir+"/"+inner), nil
+	}
+	return nil, nil
 }
 
 // planTerminal opens a terminal of the container's devpts. The container may

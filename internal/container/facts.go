@@ -27,6 +27,8 @@ type facts struct {
 	// ignored are the signals that this process ignores: its caller's doing
 	// (nohup) or its own.
 	ignored []unix.Signal
+	// blocked: it also has blocked signals, which its children inherit.
+	blocked bool
 	// softFiles and hardFiles are RLIMIT_NOFILE as this program was started
 	// with; 0 if unknown.
 	softFiles, hardFiles uint64
@@ -48,8 +50,9 @@ func readFacts() (facts, error) {
 
 // execFacts are those that exec needs.
 func execFacts() facts {
+	ignored, blocked := inheritedSignals()
 	return facts{
-		lastCapability: lastCapability(), ignored: ignoredSignals(), softFiles: nofile.Soft, hardFiles: nofile.Hard, host: openTree,
+		lastCapability: lastCapability(), ignored: ignored, blocked: blocked, softFiles: nofile.Soft, hardFiles: nofile.Hard, host: openTree,
 	}
 }
 
@@ -62,25 +65,36 @@ func openTree(dir string) (dirTree, error) {
 	return dirTree{fd, dir}, nil
 }
 
-// ignoredSignals reads the field SigIgn of proc_pid_status(5).
-func ignoredSignals() []unix.Signal {
+// inheritedSignals reads the fields SigIgn and SigBlk of proc_pid_status(5).
+func inheritedSignals() (ignored []unix.Signal, blocked bool) {
 	b, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
-		return nil
+		return nil, true // to be undone in any case
 	}
 	var mask uint64
 	for line := range strings.Lines(string(b)) {
 		if hex, ok := strings.CutPrefix(line, "SigIgn:"); ok {
 			mask, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
 		}
-	}
-	var out []unix.Signal
-	for n := range 31 { // the named ones
-		if mask&(1<<n) != 0 {
-			out = append(out, unix.Signal(n+1))
+		if hex, ok := strings.CutPrefix(line, "SigBlk:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			blocked = set != 0 || err != nil
 		}
 	}
-	return out
+	for n := range 64 {
+		if mask&(1<<n) != 0 {
+			ignored = append(ignored, unix.Signal(n+1))
+		}
+	}
+	return ignored, blocked
+}
+
+// signalName is the name of a signal, or its number where it has none.
+func signalName(s unix.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return strconv.Itoa(int(s))
 }
 
 // lastCapability asks for the bounding set until there is no such capability.

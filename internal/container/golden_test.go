@@ -19,7 +19,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // fakeFacts describe a host that looks the same wherever the test runs.
-func fakeFacts(t *testing.T) facts {
+func fakeFacts(t testing.TB) facts {
 	dir := t.TempDir()
 	for _, name := range []string{"proc/kcore", "proc/keys", "proc/sysrq-trigger", "proc/sys/kernel/x", "proc/bus/x", "proc/acpi/x", "sys/firmware/x", "sys/fs/cgroup/x"} {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {

@@ -1,10 +1,19 @@
 package container
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // hostUser leaves the container in the host's user namespace.
@@ -48,5 +57,162 @@ func TestReservedID(t *testing.T) {
 				t.Errorf("got %v, output %q; want the ID refused", err, out)
 			}
 		})
+	}
+}
+
+// sleeper starts a process in new namespaces and returns its process ID.
+func sleeper(t *testing.T, flags uintptr) int {
+	t.Helper()
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+func setPath(c *Config, kind specs.LinuxNamespaceType, path string) {
+	for i, n := range c.Spec.Linux.Namespaces {
+		if n.Type == kind {
+			c.Spec.Linux.Namespaces[i].Path = path
+		}
+	}
+}
+
+// TestJoinPreparedNetwork: a network namespace that root made is joined
+// together with a user namespace of the container's own.
+func TestJoinPreparedNetwork(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	path := fmt.Sprintf("/proc/%d/ns/net", sleeper(t, syscall.CLONE_NEWNET))
+	want, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, exit := run(t, func(c *Config) { setPath(c, specs.NetworkNamespace, path) }, "readlink", "/proc/self/ns/net")
+	if exit.Code != 0 || strings.TrimSpace(out) != want {
+		t.Errorf("exit %+v, network namespace %q, want %q", exit, out, want)
+	}
+}
+
+// TestJoinedHostNamespace: a path to the caller's own namespace does not make
+// it one that the container may configure.
+func TestJoinedHostNamespace(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"sysctl": func(c *Config) {
+			setPath(c, specs.NetworkNamespace, "/proc/self/ns/net")
+			c.Spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "1024"}
+		},
+		"hostname": func(c *Config) { setPath(c, specs.UTSNamespace, "/proc/self/ns/uts") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{ID: "test", Dir: t.TempDir(), Spec: testSpec("true")}
+			change(&cfg)
+			if _, err := planNamespaces(cfg.Spec); err == nil || !strings.Contains(err.Error(), "of the container's own") {
+				t.Errorf("got %v, want it refused", err)
+			}
+		})
+	}
+}
+
+// TestStartOfTheDead: the first process ends between two looks at it.
+func TestStartOfTheDead(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{startFIFO, statusFIFO} {
+		if err := unix.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader, err := openFD(filepath.Join(dir, startFIFO), unix.O_RDWR) // it still was there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(reader)
+	done := make(chan error, 1)
+	go func() { done <- (&Container{dir: dir, pidfd: -1}).Start() }()
+	select {
+	case err := <-done:
+		t.Log(err)
+	case <-time.After(10 * time.Second):
+		t.Error("Start waits for a process that is gone")
+	}
+}
+
+// TestCreateTwice: a second Create in the directory of a container fails and
+// leaves the container alone.
+func TestCreateTwice(t *testing.T) {
+	root := busybox(t)
+	ctx := context.Background()
+	cfg := Config{ID: "twice", Dir: t.TempDir(), Spec: testSpec("true"), Layers: layersOf(t, root, testBase)}
+	c, err := Create(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if _, err := Create(ctx, cfg); err == nil {
+		t.Error("there were two")
+	}
+	if _, err := Open(cfg.Dir); err != nil {
+		t.Error(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedCreateLeavesNothing in its directory.
+func TestFailedCreateLeavesNothing(t *testing.T) {
+	var dir string
+	_, _, err := tryRun(t, func(c *Config) { dir, c.Spec.Process.Args = c.Dir, []string{"/nonexistent"} })
+	if err == nil {
+		t.Fatal("it ran")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestProcSubset: a proc without the files that are to be masked.
+func TestProcSubset(t *testing.T) {
+	out, exit := run(t, func(c *Config) {
+		c.Spec.Mounts[0].Options = append(c.Spec.Mounts[0].Options, "subset=pid")
+	}, "sh", "-c", "test ! -e /proc/keys && echo hidden")
+	if exit.Code != 0 || out != "hidden\n" {
+		t.Errorf("exit %+v, output %q", exit, out)
+	}
+}
+
+// TestStoppedExec: the container stops a process that is about to execute in
+// it; whoever asked for it is not held up for ever.
+func TestStoppedExec(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	go func() { // the process holds the pipe until it ends
+		cmd.Wait()
+		w.Close()
+	}()
+	p := &Process{pid: cmd.Process.Pid, pidfd: fd}
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := p.outcome(ctx, r, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the deadline", err)
 	}
 }

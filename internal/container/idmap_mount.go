@@ -29,6 +29,8 @@ func mapNamespace(uids, gids []specs.LinuxIDMapping) (int, error) {
 	g.Status(status, tell)
 	child, ns := g.Slot("child"), g.Slot("userns")
 	g.Fork(launch.Host, launch.Stage, unix.CLONE_NEWUSER, "CLONE_NEWUSER", child, 0, "a user namespace for the map")
+	// It must not hold the host's end of the pipe: if the host dies, it ends.
+	g.CloseOthers(launch.Stage, "nothing but the pipe to wait at", launch.Use(tell), launch.Use(goRead))
 	writeProc(g, child, "uid_map", mapText(uids), "users of the mount")
 	writeProc(g, child, "gid_map", mapText(gids), "groups of the mount")
 	g.Do(launch.Host, launch.Openat, "the map", launch.AtCWD(), launch.Pathf("/proc/%d/ns/user", child),

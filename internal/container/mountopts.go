@@ -152,10 +152,10 @@ func propagationName(p uint64) string {
 	return "0"
 }
 
-// MountOptions lists the options of mounts that are understood here; others go
-// to the file system.
+// MountOptions lists the options of mounts that are carried out here; others go
+// to the file system, but for tmpcopyup, which is refused.
 func MountOptions() []string {
-	list := []string{"bind", "rbind", "idmap", "ridmap", "tmpcopyup"}
+	list := []string{"bind", "rbind", "idmap", "ridmap"}
 	for name := range attrOptions {
 		list = append(list, name, "r"+name)
 	}

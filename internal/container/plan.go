@@ -46,6 +46,7 @@ type planner struct {
 	slave         launch.Slot
 	pts           launch.Slot // devpts that was made before the fork
 	mounts        []*plannedMount
+	unmapped      map[launch.Slot]bool // directories of an ID-mapped volume, opened without the map
 	seccompListen launch.Slot
 	rootPath      string // where the root is attached on the host before the pivot
 }
@@ -129,7 +130,7 @@ func planNamespaces(s *specs.Spec) (namespaces, error) {
 	if err := checkSysctls(s.Linux.Sysctl, ns); err != nil {
 		return ns, err
 	}
-	if (s.Hostname != "" || s.Domainname != "") && !ns.types[specs.UTSNamespace] {
+	if (s.Hostname != "" || s.Domainname != "") && !ns.own(specs.UTSNamespace) {
 		return ns, errors.New("a hostname needs a UTS namespace of the container's own")
 	}
 	if len(s.Linux.TimeOffsets) > 0 && ns.new&unix.CLONE_NEWTIME == 0 {
@@ -140,6 +141,26 @@ func planNamespaces(s *specs.Spec) (namespaces, error) {
 
 // fresh reports whether the container gets a new namespace of this type.
 func (ns namespaces) fresh(t specs.LinuxNamespaceType) bool { return ns.types[t] && ns.paths[t] == "" }
+
+// own reports whether changing the namespace of this type leaves the caller's
+// alone: it is new, or joined and another one.
+func (ns namespaces) own(t specs.LinuxNamespaceType) bool {
+	return ns.types[t] && (ns.paths[t] == "" || !callers(t, ns.paths[t]))
+}
+
+// callers reports whether path leads to the caller's own namespace, or to none
+// that can be looked at.
+func callers(t specs.LinuxNamespaceType, path string) bool {
+	name := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.MountNamespace: "mnt"}[t]
+	if name == "" {
+		name = string(t)
+	}
+	var mine, other unix.Stat_t
+	if unix.Stat("/proc/self/ns/"+name, &mine) != nil || unix.Stat(path, &other) != nil {
+		return true
+	}
+	return mine.Dev == other.Dev && mine.Ino == other.Ino
+}
 
 func flagNames(flags uintptr) string {
 	out := ""
@@ -162,6 +183,9 @@ func newPlanner(cfg *Config, f facts) (*planner, error) {
 	s := cfg.Spec
 	if s.Linux == nil || s.Process == nil || (s.Root == nil && cfg.Layers == nil) {
 		return nil, errors.New("the runtime configuration needs process, root and linux")
+	}
+	if err := checkCounts(cfg); err != nil {
+		return nil, err
 	}
 	p := &planner{cfg: cfg, spec: s, facts: f, prog: launch.New("create")}
 	var err error
@@ -187,6 +211,32 @@ func newPlanner(cfg *Config, f facts) (*planner, error) {
 		}
 	}
 	return p, nil
+}
+
+// maxListed bounds lists whose entries take a descriptor, a mount or a look
+// through all mounts each. A program has about as many slots; without a bound
+// of their own, a hostile specification costs the square of its size.
+const maxListed = 2000
+
+// checkCounts refuses what would take too long to be found too much.
+func checkCounts(cfg *Config) error {
+	s := cfg.Spec
+	for _, l := range []struct {
+		what string
+		n    int
+	}{
+		{"mounts", len(s.Mounts)}, {"devices", len(s.Linux.Devices)}, {"maskedPaths", len(s.Linux.MaskedPaths)},
+		{"readonlyPaths", len(s.Linux.ReadonlyPaths)}, {"sysctls", len(s.Linux.Sysctl)}, {"rlimits", len(s.Process.Rlimits)},
+		{"descriptors to preserve", cfg.PreserveFDs},
+	} {
+		if l.n > maxListed {
+			return fmt.Errorf("%d %s: at most %d are possible", l.n, l.what, maxListed)
+		}
+	}
+	if cfg.PreserveFDs < 0 {
+		return fmt.Errorf("%d descriptors to preserve", cfg.PreserveFDs)
+	}
+	return nil
 }
 
 // release closes what planning opened for looking.
@@ -278,7 +328,7 @@ func (p *planner) planCgroup() error {
 		return nil
 	}
 	var err error
-	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, p.cfg.Cgroup)
+	p.tasks, p.cgroupDir, err = giveCgroup(p.prog, p.cfg.Cgroup, nil)
 	return err
 }
 
@@ -296,10 +346,16 @@ func describeCgroup(g *launch.Program, m *cgroup.Manager) (tasks []launch.Slot, 
 }
 
 // giveCgroup gives a program the descriptors by which a child joins a cgroup.
-func giveCgroup(g *launch.Program, m *cgroup.Manager) (tasks []launch.Slot, dir launch.Slot, err error) {
+// inner, which it closes, replaces the cgroup's v2 directory unless it is nil.
+func giveCgroup(g *launch.Program, m *cgroup.Manager, inner *os.File) (tasks []launch.Slot, dir launch.Slot, err error) {
 	files, dirFile, err := m.Join()
 	if err != nil {
+		inner.Close() // nil is fine
 		return nil, 0, err
+	}
+	if inner != nil {
+		dirFile.Close()
+		dirFile = inner
 	}
 	for i, f := range files {
 		name := f.Name()
@@ -392,13 +448,15 @@ func (p *planner) planStage() {
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", p.inherited()...)
 	notDumpable(g, launch.Stage, "our memory is not for the workload to read")
 	joinTasks(g, p.tasks)
-	p.planUserNamespace()
+	// While it is the host's root: a namespace that the host's user namespace
+	// owns, such as a network that was prepared, is closed to any other root.
 	for _, j := range p.ns.join {
 		if j.kind != specs.UserNamespace {
 			g.Do(launch.Stage, launch.Setns, "join the "+string(j.kind)+" namespace", launch.Use(j.slot),
 				launch.Flag(j.flag, namespaceFlags[j.kind].name))
 		}
 	}
+	p.planUserNamespace()
 	if p.ns.new != 0 {
 		g.Do(launch.Stage, launch.Unshare, "the container's own view of processes, network, names and limits",
 			launch.Flag(p.ns.new, flagNames(p.ns.new)))

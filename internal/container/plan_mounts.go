@@ -30,6 +30,8 @@ type plannedMount struct {
 	opts   mountOptions
 	slot   launch.Slot
 	inside tree // what the view shows there
+	shown  *layeredTree
+	plain  launch.Slot // the source as it is on the host, to make mount points in
 }
 
 // sortMounts reads the spec's mounts, in their order, and opens the sources of
@@ -79,6 +81,9 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 		pm.inside = &freshTree{}
 		switch m.Type {
 		case "proc":
+			if slices.Contains(opts.data, "subset=pid") {
+				break // none of what masks and read-only paths are about (proc(5))
+			}
 			pm.inside, err = p.hostTree("/proc")
 		case "sysfs":
 			pm.inside, err = p.hostTree("/sys")
@@ -266,8 +271,8 @@ func (p *planner) planMount(m *plannedMount) error {
 	if err := p.attach(m.slot, loc, m.file, m.dest); err != nil {
 		return err
 	}
-	m.at = loc.full()
-	p.view.mount(m.at, &layeredTree{below: m.inside})
+	m.at, m.shown = loc.full(), &layeredTree{below: m.inside}
+	p.view.mount(m.at, m.shown)
 	if m.opts.propagation != 0 {
 		p.setAttr(m.slot, attrs{}, m.opts.propagation&^unix.MS_REC, m.opts.propagation&unix.MS_REC != 0, "propagation")
 	}
@@ -509,6 +514,9 @@ func (p *planner) makeTarget(loc location, file bool) (launch.Slot, error) {
 	if err != nil {
 		return 0, err
 	}
+	if !file && p.unmapped[dir] {
+		return p.openInside(loc.full(), true), nil
+	}
 	if !file {
 		return dir, nil
 	}
@@ -518,6 +526,9 @@ func (p *planner) makeTarget(loc location, file bool) (launch.Slot, error) {
 		return 0, err
 	}
 	p.added(loc.full(), 0o644, "")
+	if p.unmapped[dir] {
+		return p.openInside(loc.full(), false), nil
+	}
 	target := p.prog.Slot("at")
 	p.openAt(dir, name, target, false)
 	return target, nil
@@ -526,7 +537,10 @@ func (p *planner) makeTarget(loc location, file bool) (launch.Slot, error) {
 // makeDirectories makes the missing directories of loc, all but the last one
 // when that is to be a file, and returns the innermost, opened.
 func (p *planner) makeDirectories(loc location, butLast bool) (launch.Slot, error) {
-	dir := p.openInside(loc.path, true)
+	dir, err := p.openForMaking(loc)
+	if err != nil {
+		return 0, err
+	}
 	at := loc.path
 	names := loc.missing
 	if butLast {
@@ -539,10 +553,52 @@ func (p *planner) makeDirectories(loc location, butLast bool) (launch.Slot, erro
 		}
 		next := p.prog.Slot("at")
 		p.openAt(dir, name, next, true)
+		if p.unmapped[dir] {
+			p.unmapped[next] = true
+		}
 		at, dir = path.Join(at, name), next
 		p.added(at, fs.ModeDir|0o755, "")
 	}
 	return dir, nil
+}
+
+// openForMaking opens the directory of loc in which something is to be made. In
+// an ID-mapped volume the host's root has no ID of its own and can make nothing
+// (EOVERFLOW): it works in the source itself, in the directory that planning
+// has looked at, where owners are as on disk and root's are root's inside.
+func (p *planner) openForMaking(loc location) (launch.Slot, error) {
+	src, rel := p.view.lookup(loc.path)
+	for _, m := range p.mounts {
+		source, onHost := m.inside.(dirTree)
+		if !m.idmap || !onHost || m.shown == nil || tree(m.shown) != src {
+			continue
+		}
+		if (m.opts.attrs.set|m.opts.recAttrs.set)&unix.MOUNT_ATTR_RDONLY != 0 {
+			return 0, fmt.Errorf("%s does not exist in the volume at %s, which is read-only", loc.full(), m.dest)
+		}
+		if m.plain == 0 {
+			fd, err := unix.FcntlInt(uintptr(source.fd), unix.F_DUPFD_CLOEXEC, 3)
+			if err != nil {
+				return 0, os.NewSyscallError("fcntl", err)
+			}
+			m.plain = p.prog.Given("source", fd, m.spec.Source+" without its ID map, to make mount points in")
+		}
+		if rel == "" {
+			rel = "."
+		}
+		slot := p.prog.Slot("at")
+		resolve := uint64(0)
+		if !m.opts.recursive {
+			resolve = unix.RESOLVE_NO_XDEV // what is mounted there on the host is not in the volume
+		}
+		p.openWith(m.plain, rel, slot, true, resolve)
+		if p.unmapped == nil {
+			p.unmapped = map[launch.Slot]bool{}
+		}
+		p.unmapped[slot] = true
+		return slot, nil
+	}
+	return p.openInside(loc.path, true), nil
 }
 
 // added tells the view of something that the program makes.
@@ -555,14 +611,18 @@ func (p *planner) added(at string, mode fs.FileMode, link string) {
 
 // ownInside gives a new file to a user inside.
 func (p *planner) ownInside(dir launch.Slot, name string, uid, gid uint32) error {
-	if !p.ids.active() && uid == 0 && gid == 0 {
+	ids := p.ids
+	if p.unmapped[dir] {
+		ids = idMap{}
+	}
+	if !ids.active() && uid == 0 && gid == 0 {
 		return nil
 	}
-	u, err := p.ids.uid(uid)
+	u, err := ids.uid(uid)
 	if err != nil {
 		return err
 	}
-	g, err := p.ids.gid(gid)
+	g, err := ids.gid(gid)
 	if err != nil {
 		return err
 	}
@@ -584,11 +644,20 @@ func (p *planner) openInside(at string, directory bool) launch.Slot {
 }
 
 func (p *planner) openAt(dir launch.Slot, rel string, slot launch.Slot, directory bool) {
+	p.openWith(dir, rel, slot, directory, 0)
+}
+
+// openWith is openAt with more RESOLVE_ flags.
+func (p *planner) openWith(dir launch.Slot, rel string, slot launch.Slot, directory bool, resolve uint64) {
 	flags, text := uint64(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC), "O_PATH|O_NOFOLLOW|O_CLOEXEC"
 	if directory {
 		flags, text = flags|unix.O_DIRECTORY, "O_PATH|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC"
 	}
-	how := launch.U64(flags, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	how := launch.U64(flags, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS|resolve)
+	limits := "RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS"
+	if resolve&unix.RESOLVE_NO_XDEV != 0 {
+		limits += "|RESOLVE_NO_XDEV"
+	}
 	p.prog.Do(launch.Host, launch.Openat2, "", launch.Use(dir), launch.Str(rel),
-		launch.Buf(how, "{"+text+", RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS}"), launch.Int(len(how))).ToFD(slot)
+		launch.Buf(how, "{"+text+", "+limits+"}"), launch.Int(len(how))).ToFD(slot)
 }

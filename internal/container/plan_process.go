@@ -335,7 +335,10 @@ func (c *process) planSession(g *launch.Program) {
 		if i == 0 {
 			why = "execve keeps what is ignored: the container begins with the defaults"
 		}
-		g.Do(launch.Init, launch.RtSigaction, why, launch.Flag(uintptr(sig), unix.SignalName(sig)), launch.Buf(make([]byte, 32), "{SIG_DFL}"), launch.Null(), launch.Int(8))
+		g.Do(launch.Init, launch.RtSigaction, why, launch.Flag(uintptr(sig), signalName(sig)), launch.Buf(make([]byte, 32), "{SIG_DFL}"), launch.Null(), launch.Int(8))
+	}
+	if c.facts.blocked {
+		g.Do(launch.Init, launch.RtSigprocmask, "no signal of the caller's stays blocked", launch.Flag(unix.SIG_SETMASK, "SIG_SETMASK"), launch.Buf(make([]byte, 8), "[]"), launch.Null(), launch.Int(8))
 	}
 	if c.keyring != "" {
 		g.Do(launch.Init, launch.Keyctl, "no keys of the host's session", launch.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"),

@@ -45,6 +45,23 @@ func (p *Process) Close() {
 	}
 }
 
+// outcome waits until the process runs its program, as launch.Outcome does. The
+// container can see the process and stop it on its way: ctx ends the wait, and
+// the process.
+func (p *Process) outcome(ctx context.Context, status *os.File, explain func(index, errno uint64) error) error {
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+	})
+	err := launch.Outcome(int(status.Fd()), explain)
+	if !stop() {
+		<-killed
+		return ctx.Err()
+	}
+	return err
+}
+
 // reap waits for a process that is dying, whether somebody else of this
 // program waits for it or nobody does.
 func (p *Process) reap() {

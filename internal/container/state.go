@@ -77,7 +77,10 @@ func Open(dir string) (*Container, error) {
 
 // Status says what the first process does. Paused is the cgroup's to say.
 func (c *Container) Status() workload.Status {
-	if c.pidfd < 0 || ended(c.pidfd) {
+	c.mu.RLock()
+	over := c.pidfd < 0 || ended(c.pidfd)
+	c.mu.RUnlock()
+	if over {
 		return workload.Exited
 	}
 	if _, err := os.Stat(filepath.Join(c.dir, startFIFO)); err == nil {

@@ -48,7 +48,7 @@ func checkSysctls(m map[string]string, ns namespaces) error {
 		if !ok {
 			return fmt.Errorf("sysctl %q is not in a namespace of the container's own: it would change the host", kv.key)
 		}
-		if !ns.types[need] {
+		if !ns.own(need) {
 			return fmt.Errorf("sysctl %q needs a %s namespace of the container's own", kv.key, need)
 		}
 		if need == specs.UTSNamespace && name == "kernel.hostname" {

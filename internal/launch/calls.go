@@ -54,6 +54,7 @@ const (
 	Setdomainname    Call = unix.SYS_SETDOMAINNAME
 	Setgroups        Call = unix.SYS_SETGROUPS
 	RtSigaction      Call = unix.SYS_RT_SIGACTION
+	RtSigprocmask    Call = unix.SYS_RT_SIGPROCMASK
 	Sethostname      Call = unix.SYS_SETHOSTNAME
 	Setns            Call = unix.SYS_SETNS
 	Setresgid        Call = unix.SYS_SETRESGID
@@ -165,6 +166,8 @@ func (c Call) String() string {
 		return "setgroups"
 	case RtSigaction:
 		return "rt_sigaction"
+	case RtSigprocmask:
+		return "rt_sigprocmask"
 	case Sethostname:
 		return "sethostname"
 	case Setns:

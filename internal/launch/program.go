@@ -177,7 +177,7 @@ func (p *Program) Close() {
 	}
 	p.ran = true
 	for _, s := range p.Steps {
-		if s.kind == given && int(s.value) >= 0 {
+		if s.kind == given && int(s.value) > 2 { // the standard streams are nobody's to close
 			unix.Close(int(s.value))
 		}
 	}

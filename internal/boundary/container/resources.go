@@ -42,6 +42,15 @@ func resources(r workload.Resources) (*specs.LinuxResources, error) {
 	if r.Pids != nil {
 		out.Pids = &specs.LinuxPids{Limit: r.Pids}
 	}
+	for _, kv := range r.Unified {
+		if _, twice := out.Unified[kv.Key]; twice {
+			return nil, fmt.Errorf("cgroup setting %s is given twice", kv.Key)
+		}
+		if out.Unified == nil {
+			out.Unified = map[string]string{}
+		}
+		out.Unified[kv.Key] = kv.Value
+	}
 	var err error
 	out.BlockIO, err = blockIO(r)
 	return out, err

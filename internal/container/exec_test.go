@@ -1,0 +1,120 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+)
+
+// TestExecBesideNestedCgroups: an init system inside has moved itself into a
+// cgroup below the container's and enabled a controller for it. The container's
+// own cgroup takes no processes then (EBUSY); exec goes where the first process
+// is.
+func TestExecBesideNestedCgroups(t *testing.T) {
+	root := busybox(t)
+	ctx := context.Background()
+	m, err := cgroup.New(fmt.Sprintf("/bulkhead-exec-test-%d", os.Getpid()), &specs.LinuxResources{}, cgroup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Create(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	own := m.Paths()[""]
+	if own == "" {
+		t.Skip("needs cgroup v2")
+	}
+	controllers, err := os.ReadFile(filepath.Join(own, "cgroup.controllers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := strings.Fields(string(controllers))
+	if len(list) == 0 {
+		t.Skip("needs a controller of cgroup v2")
+	}
+	c, err := Create(ctx, Config{ID: "nested", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase), Cgroup: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inner := filepath.Join(own, "init.scope")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(inner, "cgroup.procs"), []byte(strconv.Itoa(c.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(own, "cgroup.subtree_control"), []byte("+"+list[0]), 0); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Exec(ctx, ExecConfig{Process: testSpec("sleep", "60").Process})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "0::" + m.Path() + "/init.scope\n"; !strings.Contains(string(b), want) {
+		t.Errorf("the process is in\n%swant %s", b, want)
+	}
+}
+
+// TestSignalWhileClosing: signals race with the end of the container. A closed
+// descriptor's number may be another file's; run with -race.
+func TestSignalWhileClosing(t *testing.T) {
+	root := busybox(t)
+	ctx := context.Background()
+	c, err := Create(ctx, Config{ID: "closing", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if err := c.Signal(0); err != nil {
+				if !errors.Is(err, workload.ErrNotRunning) {
+					t.Error(err)
+				}
+				if c.Status() != workload.Exited {
+					t.Error("it runs")
+				}
+				return
+			}
+			p, err := c.Exec(ctx, ExecConfig{Process: testSpec("true").Process})
+			if err == nil {
+				p.Wait(ctx)
+				p.Close()
+			}
+		}
+	}()
+	time.Sleep(20 * time.Millisecond) // into the middle of it, wherever that is
+	if err := c.Delete(ctx); err != nil {
+		t.Error(err)
+	}
+	<-done
+}
