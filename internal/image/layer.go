@@ -219,6 +219,11 @@ func (o *Op) AddLayer(ctx context.Context, r io.Reader, progress func(int64)) (N
 	if _, err := io.Copy(io.Discard, tee); err != nil {
 		return NewLayer{}, err
 	}
+	if w.size == 0 {
+		// tar takes it for an archive of nothing, but it is what a pipe brings
+		// whose writer failed.
+		return NewLayer{}, fmt.Errorf("%w: nothing came", unpack.ErrTruncated)
+	}
 	mediaType := map[unpack.Compression]string{
 		unpack.Plain: manifest.OCILayer, unpack.Gzip: manifest.OCILayerGzip, unpack.Zstd: manifest.OCILayerZstd,
 	}[unpack.Detect(head.p)]

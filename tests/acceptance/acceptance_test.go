@@ -25,8 +25,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 )
 
-// bin is the directory of the programs, seed a state root with the image
-// "busybox" that worlds are copied from.
+// bin is the directory of the programs, imageTar the root file system of the
+// image "box".
 var bin, imageTar string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -44,6 +44,10 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	if bin = os.Getenv("BULKHEAD_BIN"); bin == "" {
 		bin = filepath.Join(dir, "bin")
+		if _, err := exec.LookPath("go"); err != nil {
+			fmt.Println("no programs: set BULKHEAD_BIN, or install Go")
+			return 1
+		}
 		build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

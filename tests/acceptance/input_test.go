@@ -49,6 +49,8 @@ func TestBadInput(t *testing.T) {
 		{125, "not a host name", []string{"--hostname", strings.Repeat("a", 65), "box", "true"}},
 		{125, "unknown signal", []string{"--stop-signal", "99", "box", "true"}},
 		{125, "name is missing", []string{"-e", "=x", "box", "true"}},
+		{125, "not UTF-8", []string{"box", "echo", "\xff"}},
+		{125, "not UTF-8", []string{"-e", "A=\xff", "box", "true"}},
 		{125, "longer than", []string{"--env-file", "/dev/zero", "box", "true"}},
 		{125, "not a device", []string{"--device", "/etc/passwd", "box", "true"}},
 		{126, "longer than the kernel takes", []string{"--ulimit", "stack=65536", "box", "echo", long, long}},
@@ -89,7 +91,7 @@ func TestMuchInput(t *testing.T) {
 	if got := w.ok("run", "--rm", "box", "echo", long); got != long {
 		t.Errorf("a long argument: got %d bytes", len(got))
 	}
-	for _, strange := range []string{"a\nb", "", "\x01\xff\xfe", "--rm", "$HOME", "a\tb  c", "'\"`\\"} {
+	for _, strange := range []string{"a\nb", "", "\x01\x7f", "--rm", "$HOME", "a\tb  c", "'\"`\\"} {
 		if got := w.ok("run", "--rm", "-e", "X="+strange, "box", "sh", "-c", `printf %s/%s "$1" "$X"`, "sh", strange); got != strange+"/"+strange {
 			t.Errorf("%q: got %q", strange, got)
 		}

@@ -1,6 +1,7 @@
 package runspec
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -61,5 +62,5 @@ func (o *ExecOptions) Process(host Host, first workload.Process, args []string) 
 		base = append(base, "TERM=xterm")
 	}
 	p.Env = mergeEnv(base, changes)
-	return p, nil
+	return p, errors.Join(checkText("argument", p.Args), checkText("variable", p.Env))
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -276,6 +277,17 @@ func (r *Request) fillArgs(s *workload.Spec, _ Host, c ImageConfig) error {
 			return badImage(s, "an argument holds a zero byte")
 		}
 	}
+	return checkText("argument", s.Process.Args)
+}
+
+// checkText refuses what the JSON of a spec cannot hold: it would be replaced,
+// without a word, by other bytes.
+func checkText(what string, words []string) error {
+	for _, s := range words {
+		if !utf8.ValidString(s) {
+			return advice.New(fmt.Sprintf("the %s %q is not UTF-8 text", what, s), "pass such bytes through standard input or a mounted file")
+		}
+	}
 	return nil
 }
 
@@ -303,7 +315,7 @@ func (r *Request) fillEnv(s *workload.Spec, host Host, c ImageConfig) error {
 		changes = append(changes, assignment{name: name, value: value})
 	}
 	s.Process.Env = mergeEnv(base, append(changes, r.env...))
-	return nil
+	return checkText("variable", s.Process.Env)
 }
 
 // fillPlace takes user, working directory and stop signal of the image where
