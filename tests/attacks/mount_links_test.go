@@ -104,7 +104,7 @@ func TestLinksOverLayers(t *testing.T) {
 	if err := os.Symlink(canary, filepath.Join(second, "data/dir")); err != nil { // … a link above
 		t.Fatal(err)
 	}
-	tg.link(t, canary, "data/covered") // a link below …
+	tg.link(t, canary, "data/covered")                                             // a link below …
 	if err := os.Mkdir(filepath.Join(second, "data/covered"), 0o755); err != nil { // … a directory above
 		t.Fatal(err)
 	}
