@@ -155,7 +155,7 @@ func TestLeakedDescriptorsOfCommands(t *testing.T) {
 		}
 	})
 	t.Run("bulkhead-oci", func(t *testing.T) {
-		bundle := c.bundle(t, "inside", "descriptors")
+		bundle := c.bundle(t, "", "inside", "descriptors")
 		out, err := with("bulkhead-oci", nil, "run", "--bundle", bundle, c.ociID(t))
 		if err != nil {
 			t.Fatal(err)
@@ -180,6 +180,17 @@ func TestLeakedDescriptorsOfCommands(t *testing.T) {
 				if err == nil {
 					t.Errorf("working directory %s: %q", cwd, out)
 				}
+			}
+		}
+		c.change(t, bundle, func(s *specs.Spec) {
+			s.Process.Cwd, s.Process.NoNewPrivileges, s.Process.Args = "/", true, []string{"sleep", "60"}
+		})
+		id := c.ociID(t)
+		c.oci(t, nil, "run", "--detach", "--bundle", bundle, id)
+		for _, cwd := range []string{"/proc/self/fd/3", "/proc/self/fd/0", "/link"} {
+			out, err := with("bulkhead-oci", dir, "exec", "--preserve-fds", "1", "--cwd", cwd, id, "/bin/inside", "descriptors")
+			if err == nil {
+				t.Errorf("exec in working directory %s: %q", cwd, out)
 			}
 		}
 	})
