@@ -392,12 +392,14 @@ func (p *planner) planStage() {
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches the container (CVE-2024-21626)", p.inherited()...)
 	notDumpable(g, launch.Stage, "our memory is not for the workload to read")
 	joinTasks(g, p.tasks)
-	p.planUserNamespace()
-	for _, j := range p.ns.join {
-		if j.kind != specs.UserNamespace {
-			g.Do(launch.Stage, launch.Setns, "join the "+string(j.kind)+" namespace", launch.Use(j.slot),
-				launch.Flag(j.flag, namespaceFlags[j.kind].name))
-		}
+	// The host's root may join any namespace, root of the container's user
+	// namespace only those that belong to it. Anybody else needs the latter.
+	if os.Geteuid() == 0 {
+		p.planJoins()
+		p.planUserNamespace()
+	} else {
+		p.planUserNamespace()
+		p.planJoins()
 	}
 	if p.ns.new != 0 {
 		g.Do(launch.Stage, launch.Unshare, "the container's own view of processes, network, names and limits",
@@ -411,6 +413,16 @@ func (p *planner) planStage() {
 	g.Fork(launch.Stage, launch.Init, unix.CLONE_PARENT, "CLONE_PARENT", p.first, 0, "the future first process, a child of the host")
 	p.told = g.Tell(launch.Stage, p.first, "its process ID")
 	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
+}
+
+// planJoins joins namespaces that exist.
+func (p *planner) planJoins() {
+	for _, j := range p.ns.join {
+		if j.kind != specs.UserNamespace {
+			p.prog.Do(launch.Stage, launch.Setns, "join the "+string(j.kind)+" namespace", launch.Use(j.slot),
+				launch.Flag(j.flag, namespaceFlags[j.kind].name))
+		}
+	}
 }
 
 // inherited are the descriptors that the children need.
