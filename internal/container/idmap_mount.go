@@ -10,45 +10,95 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 )
 
-// mapNamespace returns a descriptor of a user namespace with the given maps.
-// A mount with maps of its own refers to it (mount_setattr(2),
-// MOUNT_ATTR_IDMAP); no process stays in it.
+// helper is a small program of its own: a child that enters a user namespace
+// and waits there while the host looks at it. No other process is executed.
 //
-//	host ── clone(CLONE_NEWUSER) ──▶ child: waits, exits
-//	host: writes the maps, opens the child's ns/user, lets it go
-func mapNamespace(uids, gids []specs.LinuxIDMapping) (int, error) {
+//	host ── clone ──▶ child: enters, says so, waits, exits
+//	host: does what it came for with /proc/CHILD, lets the child go
+type helper struct {
+	*launch.Program
+	child launch.Slot
+}
+
+// newHelper begins the program. flags are those of the child's clone; enter
+// adds its steps.
+func newHelper(name string, flags uintptr, flagText string, enter func(g *launch.Program)) (*helper, func() (*launch.Running, error), error) {
 	io, err := makeExecPipes()
 	if err != nil {
-		return -1, err
+		return nil, nil, err
 	}
-	g := launch.New("ID map of a mount")
+	g := launch.New(name)
 	status := g.Given("status", io.statusRead, "the child tells here how it fares")
 	tell := g.Given("tell", io.statusWrite, "its end of it")
 	goRead := g.Given("go", io.goRead, "the host lets the child go on")
 	goWrite := g.Given("let_go", io.goWrite, "its own end of it")
 	g.Status(status, tell)
-	child, ns := g.Slot("child"), g.Slot("userns")
-	g.Fork(launch.Host, launch.Stage, unix.CLONE_NEWUSER, "CLONE_NEWUSER", child, 0, "a user namespace for the map")
+	h := &helper{g, g.Slot("child")}
+	if enter != nil {
+		enter(g)
+	}
+	g.Fork(launch.Host, launch.Stage, flags, flagText, h.child, 0, "a child in the user namespace")
 	// It must not hold the host's end of the pipe: if the host dies, it ends.
 	g.CloseOthers(launch.Stage, "nothing but the pipe to wait at", launch.Use(tell), launch.Use(goRead))
-	writeProc(g, child, "uid_map", mapText(uids), "users of the mount")
-	writeProc(g, child, "gid_map", mapText(gids), "groups of the mount")
-	g.Do(launch.Host, launch.Openat, "the map", launch.AtCWD(), launch.Pathf("/proc/%d/ns/user", child),
-		launch.Flag(unix.O_RDONLY|unix.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"), launch.Int(0)).ToFD(ns)
-	g.Keep(ns)
-	g.Do(launch.Host, launch.Write, "the child may go", launch.Use(goWrite), launch.Str("."), launch.Int(1)).Wanting(1)
-	g.Do(launch.Stage, launch.Read, "until the host says so", launch.Use(goRead), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
-	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
-	g.Do(launch.Host, launch.Wait4, "", launch.Use(child), launch.Null(), launch.Int(0), launch.Null())
-	if err := g.Build(); err != nil {
-		g.Close()
+	return h, func() (*launch.Running, error) {
+		g.Do(launch.Host, launch.Write, "the child may go", launch.Use(goWrite), launch.Str("."), launch.Int(1)).Wanting(1)
+		g.Do(launch.Stage, launch.Read, "until the host says so", launch.Use(goRead), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
+		g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
+		g.Do(launch.Host, launch.Wait4, "", launch.Use(h.child), launch.Null(), launch.Int(0), launch.Null())
+		if err := g.Build(); err != nil {
+			g.Close()
+			return nil, err
+		}
+		return g.Run(context.Background(), launch.Options{Child: h.child, Detached: true})
+	}, nil
+}
+
+// mapNamespace returns a descriptor of a user namespace with the given maps.
+// A mount with maps of its own refers to it (mount_setattr(2),
+// MOUNT_ATTR_IDMAP); no process stays in it.
+func mapNamespace(uids, gids []specs.LinuxIDMapping) (int, error) {
+	h, run, err := newHelper("ID map of a mount", unix.CLONE_NEWUSER, "CLONE_NEWUSER", nil)
+	if err != nil {
 		return -1, err
 	}
-	r, err := g.Run(context.Background(), launch.Options{Child: child, Detached: true})
+	ns := h.Slot("userns")
+	writeProc(h.Program, h.child, "uid_map", mapText(uids), "users of the mount")
+	writeProc(h.Program, h.child, "gid_map", mapText(gids), "groups of the mount")
+	h.Do(launch.Host, launch.Openat, "the map", launch.AtCWD(), launch.Pathf("/proc/%d/ns/user", h.child),
+		launch.Flag(unix.O_RDONLY|unix.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"), launch.Int(0)).ToFD(ns)
+	h.Keep(ns)
+	r, err := run()
 	if err != nil {
 		return -1, fmt.Errorf("make the ID map of the mount: %w", err)
 	}
 	return r.Value(ns), nil
+}
+
+// mapsOf reads the maps of a user namespace that only a path names, such as a
+// bind mount of it: a child enters it and shows them.
+func mapsOf(nsPath string) (m idMap, err error) {
+	var ns launch.Slot
+	h, run, err := newHelper("maps of a user namespace", 0, "0", func(g *launch.Program) {
+		ns = g.Slot("userns")
+		g.Do(launch.Host, launch.Openat, "the user namespace to join", launch.AtCWD(), launch.Str(nsPath),
+			launch.Flag(unix.O_RDONLY|unix.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"), launch.Int(0)).ToFD(ns)
+	})
+	if err != nil {
+		return m, err
+	}
+	h.Do(launch.Stage, launch.Setns, "enter it", launch.Use(ns), launch.Flag(unix.CLONE_NEWUSER, "CLONE_NEWUSER"))
+	h.Await(h.Tell(launch.Stage, 0, "entered"), 0, "the child has entered")
+	h.Go("read its maps", func(value func(launch.Slot) int) (err error) {
+		dir := "/proc/" + itoa(value(h.child))
+		if m.uids, err = readMap(dir + "/uid_map"); err == nil {
+			m.gids, err = readMap(dir + "/gid_map")
+		}
+		return err
+	})
+	if _, err := run(); err != nil {
+		return idMap{}, fmt.Errorf("find the ID mappings of the user namespace %s: %w", nsPath, err)
+	}
+	return m, nil
 }
 
 // planIDMap shifts the owners of a mount: by the container's map, or by one of

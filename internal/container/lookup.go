@@ -185,7 +185,7 @@ func readIDMap(nsPath string, l *specs.Linux) (idMap, error) {
 	}
 	m := procUserNamespace.FindStringSubmatch(nsPath)
 	if m == nil {
-		return idMap{}, fmt.Errorf("the user namespace at %s is joined without saying its ID mappings", nsPath)
+		return mapsOf(nsPath)
 	}
 	var out idMap
 	for _, f := range []struct {

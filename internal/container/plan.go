@@ -450,12 +450,7 @@ func (p *planner) planStage() {
 	joinTasks(g, p.tasks)
 	// While it is the host's root: a namespace that the host's user namespace
 	// owns, such as a network that was prepared, is closed to any other root.
-	for _, j := range p.ns.join {
-		if j.kind != specs.UserNamespace {
-			g.Do(launch.Stage, launch.Setns, "join the "+string(j.kind)+" namespace", launch.Use(j.slot),
-				launch.Flag(j.flag, namespaceFlags[j.kind].name))
-		}
-	}
+	p.planJoins()
 	p.planUserNamespace()
 	if p.ns.new != 0 {
 		g.Do(launch.Stage, launch.Unshare, "the container's own view of processes, network, names and limits",
@@ -469,6 +464,16 @@ func (p *planner) planStage() {
 	g.Fork(launch.Stage, launch.Init, unix.CLONE_PARENT, "CLONE_PARENT", p.first, 0, "the future first process, a child of the host")
 	p.told = g.Tell(launch.Stage, p.first, "its process ID")
 	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
+}
+
+// planJoins joins namespaces that exist.
+func (p *planner) planJoins() {
+	for _, j := range p.ns.join {
+		if j.kind != specs.UserNamespace {
+			p.prog.Do(launch.Stage, launch.Setns, "join the "+string(j.kind)+" namespace", launch.Use(j.slot),
+				launch.Flag(j.flag, namespaceFlags[j.kind].name))
+		}
+	}
 }
 
 // inherited are the descriptors that the children need.
