@@ -21,8 +21,8 @@ type helper struct {
 }
 
 // newHelper begins the program. flags are those of the child's clone; enter
-// adds its steps.
-func newHelper(name string, flags uintptr, flagText string, enter func(g *launch.Program)) (*helper, func() (*launch.Running, error), error) {
+// adds steps of the host and returns a descriptor that the child needs.
+func newHelper(name string, flags uintptr, flagText string, enter func(g *launch.Program) launch.Slot) (*helper, func() (*launch.Running, error), error) {
 	io, err := makeExecPipes()
 	if err != nil {
 		return nil, nil, err
@@ -34,12 +34,13 @@ func newHelper(name string, flags uintptr, flagText string, enter func(g *launch
 	goWrite := g.Given("let_go", io.goWrite, "its own end of it")
 	g.Status(status, tell)
 	h := &helper{g, g.Slot("child")}
+	keep := []launch.Arg{launch.Use(tell), launch.Use(goRead)}
 	if enter != nil {
-		enter(g)
+		keep = append(keep, launch.Use(enter(g)))
 	}
 	g.Fork(launch.Host, launch.Stage, flags, flagText, h.child, 0, "a child in the user namespace")
 	// It must not hold the host's end of the pipe: if the host dies, it ends.
-	g.CloseOthers(launch.Stage, "nothing but the pipe to wait at", launch.Use(tell), launch.Use(goRead))
+	g.CloseOthers(launch.Stage, "nothing but the pipe to wait at", keep...)
 	return h, func() (*launch.Running, error) {
 		g.Do(launch.Host, launch.Write, "the child may go", launch.Use(goWrite), launch.Str("."), launch.Int(1)).Wanting(1)
 		g.Do(launch.Stage, launch.Read, "until the host says so", launch.Use(goRead), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
@@ -78,10 +79,11 @@ func mapNamespace(uids, gids []specs.LinuxIDMapping) (int, error) {
 // bind mount of it: a child enters it and shows them.
 func mapsOf(nsPath string) (m idMap, err error) {
 	var ns launch.Slot
-	h, run, err := newHelper("maps of a user namespace", 0, "0", func(g *launch.Program) {
+	h, run, err := newHelper("maps of a user namespace", 0, "0", func(g *launch.Program) launch.Slot {
 		ns = g.Slot("userns")
 		g.Do(launch.Host, launch.Openat, "the user namespace to join", launch.AtCWD(), launch.Str(nsPath),
 			launch.Flag(unix.O_RDONLY|unix.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"), launch.Int(0)).ToFD(ns)
+		return ns
 	})
 	if err != nil {
 		return m, err
