@@ -32,12 +32,12 @@ func main() {
 	os.Exit(reap(pid))
 }
 
-// start runs the program. On a terminal it becomes the foreground process
-// group, so that Ctrl-C reaches it and not the init.
+// start runs the program. On the session's terminal it becomes the foreground
+// process group, so that Ctrl-C reaches it and not the init.
 func start(args []string) int {
 	program := find(args[0])
 	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true}}
-	if isTerminal(0) {
+	if controls(0) {
 		attr.Sys.Foreground, attr.Sys.Ctty = true, 0
 	}
 	pid, err := syscall.ForkExec(program, args, attr)
@@ -107,9 +107,11 @@ func reap(pid int) int {
 	}
 }
 
-func isTerminal(fd uintptr) bool {
-	var t syscall.Termios
-	_, _, e := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCGETS, uintptr(unsafe.Pointer(&t)))
+// controls reports whether fd is the terminal of this session: a terminal that
+// belongs to another one has no foreground of ours (ENOTTY).
+func controls(fd uintptr) bool {
+	var group int32
+	_, _, e := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCGPGRP, uintptr(unsafe.Pointer(&group)))
 	return e == 0
 }
 

@@ -216,3 +216,26 @@ func TestStoppedExec(t *testing.T) {
 		t.Errorf("got %v, want the deadline", err)
 	}
 }
+
+// TestNullStreamKeepsHostNull: a standard stream that is /dev/null is the
+// host's device, whose mode and owner root inside must not change.
+func TestNullStreamKeepsHostNull(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for name, in := range map[string]*os.File{"none": nil, "given": null} {
+		t.Run(name, func(t *testing.T) {
+			out, exit := run(t, func(c *Config) {
+				hostUser(t)(c)
+				c.Stdio[0] = in
+			}, "sh", "-c", `busybox chmod 666 /proc/self/fd/0 && echo changed
+				chown 0:0 /proc/self/fd/0 && echo owned
+				cat; echo x > /proc/self/fd/0 && echo written`)
+			if exit.Code != 0 || strings.Contains(out, "changed") || strings.Contains(out, "owned") || !strings.Contains(out, "written") {
+				t.Errorf("exit %+v, output %q", exit, out)
+			}
+		})
+	}
+}

@@ -489,6 +489,8 @@ func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
 		var fd int
 		var err error
 		switch {
+		case !c.ids.active() && !c.dry && (f == nil || isNull(f)):
+			fd, err = openNull()
 		case f == nil:
 			fd, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		case int(f.Fd()) == n:
@@ -524,6 +526,33 @@ func (c *process) ownPipe(g *launch.Program, at launch.Arg, fd int) error {
 	}
 	g.Do(launch.Host, launch.Fchown, "the process's user may open it again by name", at, launch.Int(int(uid)), launch.Int(-1))
 	return nil
+}
+
+// isNull reports whether f is a null device.
+func isNull(f *os.File) bool {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+}
+
+// openNull opens the host's null device by a read-only mount: whoever gets the
+// descriptor cannot change mode and owner of the device, as root without a user
+// namespace otherwise can. Reading and writing devices does not mind.
+func openNull() (int, error) {
+	const null = "/dev/null"
+	tree, err := unix.OpenTree(unix.AT_FDCWD, null, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, &os.PathError{Op: "open_tree", Path: null, Err: err}
+	}
+	defer unix.Close(tree)
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return -1, &os.PathError{Op: "mount_setattr", Path: null, Err: err}
+	}
+	fd, err := unix.Open("/proc/self/fd/"+itoa(tree), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: null, Err: err}
+	}
+	return fd, nil
 }
 
 func checkProcess(s *specs.Process) error {
