@@ -77,11 +77,24 @@ func (s *Store) updateLocked(change func(*table) error) error {
 	if err != nil {
 		return err
 	}
+	err = s.writeTable(raw)
+	if noSpace(err) && os.Remove(s.path("index.reserve")) == nil {
+		err = s.writeTable(raw)
+	}
+	if err != nil {
+		return s.explain(err)
+	}
+	s.reserveTable(len(raw))
+	return syncDir(s.dir)
+}
+
+// writeTable replaces index.json.
+func (s *Store) writeTable(raw []byte) error {
 	// Only the holder of the lock writes this name.
 	next := s.path("index.json.new")
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return s.explain(err)
+		return err
 	}
 	_, err = f.Write(raw)
 	if err == nil {
@@ -95,10 +108,26 @@ func (s *Store) updateLocked(change func(*table) error) error {
 	}
 	if err != nil {
 		os.Remove(next)
-		return s.explain(err)
 	}
-	return syncDir(s.dir)
+	return err
 }
+
+// reserveTable keeps room for the next table, so that images can be removed
+// from a disk that has become full. That it cannot is no error: there may be
+// room when it is needed.
+func (s *Store) reserveTable(size int) {
+	const step = 4096
+	size = (size/step + 2) * step
+	name := s.path("index.reserve")
+	if fi, err := os.Lstat(name); err == nil && fi.Size() >= int64(size) {
+		return
+	}
+	if os.WriteFile(name, make([]byte, size), 0o600) != nil {
+		os.Remove(name)
+	}
+}
+
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (t *table) find(d digest.Digest) *tableImage {
 	for i := range t.Images {

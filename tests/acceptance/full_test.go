@@ -104,7 +104,7 @@ func TestDiskFull(t *testing.T) {
 	w.wantOnly(other)
 }
 
-// TestRemoveOnFullDisk: what frees room needs none, or very little.
+// TestRemoveOnFullDisk: what frees room needs none.
 func TestRemoveOnFullDisk(t *testing.T) {
 	w := newSmallWorld(t, 16)
 	w.start("hog", "box", "sh", "-c", "cat /dev/zero >/x 2>/dev/null; sleep 1000")
@@ -114,8 +114,7 @@ func TestRemoveOnFullDisk(t *testing.T) {
 	})
 	w.ok("rm", "-f", "hog")
 	w.wantNothing()
-	// The index of the images is written anew before the old one goes.
-	defer w.fill(16 << 10)()
+	defer w.fill(0)()
 	w.ok("image", "rm", "box")
 	if got := w.ok("images", "-q"); got != "" {
 		t.Errorf("images: %q", got)
@@ -162,7 +161,7 @@ func TestImportOnFullDisk(t *testing.T) {
 func (w *world) blobs() []string {
 	var found []string
 	for path := range w.files() {
-		if fi, err := os.Lstat(path); err == nil && fi.Mode().IsRegular() && fi.Size() > 4096 {
+		if fi, err := os.Lstat(path); err == nil && fi.Mode().IsRegular() && fi.Size() > 4096 && filepath.Base(path) != "index.reserve" {
 			found = append(found, path)
 		}
 	}

@@ -118,6 +118,8 @@ func TestStreams(t *testing.T) {
 		{"bulkhead run --rm box echo hi >&- 2>&- <&-", "", 0},
 		{"bulkhead run --rm box sh -c 'echo out; echo err >&2' >/dev/null", "err\n", 0},
 		{"bulkhead run --rm box sh -c 'echo out; echo err >&2' 2>/dev/null", "out\n", 0},
+		{"echo in | bulkhead run --rm -i -u app box sh -c 'cat </dev/stdin; echo out >/dev/stdout'", "in\nout\n", 0},
+		{"bulkhead run --rm -u app box sh -c 'echo err >/dev/stderr'", "err\n", 0},
 		{"echo words | bulkhead run --rm box cat", "", 0}, // not without -i
 		{"bulkhead run --rm box sh -c 'kill -9 $$; sleep 1; exit 4'", "", 4},
 		// The command ends by SIGPIPE; the workload of it ends by itself.
