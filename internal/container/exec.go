@@ -57,8 +57,8 @@ type execPlanner struct {
 	held  []int
 	alive int // pidfd of the container's first process, the program's to close
 
-	status, tell, goRead, goAt, target, stage, first, pidfd, cgroupDir, master launch.Slot
-	tasks                                                                      []launch.Slot
+	status, tell, goRead, goAt, target, mounts, stage, first, pidfd, cgroupDir, master launch.Slot
+	tasks                                                                              []launch.Slot
 }
 
 // Exec runs another process in the container and returns once its program
@@ -145,7 +145,7 @@ func (p *execPlanner) plan() error {
 	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(p.goAt), launch.Str("."), launch.Int(1)).Wanting(1)
 	p.proc.planSession(g)
 	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(p.goRead), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
-	g.Do(launch.Init, launch.Setns, "the container's files", launch.Use(p.target), launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
+	g.Do(launch.Init, launch.Setns, "the container's files", launch.Use(p.mounts), launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
 	if err := planMemoryPolicy(g, p.cfg.MemoryPolicy); err != nil {
 		return err
 	}
@@ -197,6 +197,12 @@ func (p *execPlanner) lookAt() error {
 	p.alive = fd
 	p.target = p.prog.Given("container", fd, "pidfd of its first process")
 	dir := "/proc/" + itoa(p.c.Pid)
+	// By its file, not by the pidfd: that asks for ptrace access, which nobody in
+	// the container's user namespace has to a process that waits to be started.
+	if fd, err = unix.Open(dir+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return gone(p.alive, &os.PathError{Op: "open", Path: dir + "/ns/mnt", Err: err})
+	}
+	p.mounts = p.prog.Given("mounts", fd, "its mount namespace")
 	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return gone(p.alive, &os.PathError{Op: "open", Path: dir + "/root", Err: err})
@@ -386,7 +392,7 @@ func openTerminal(root int) (master, slave int, err error) {
 func (p *execPlanner) planJoin() error {
 	g := p.prog
 	p.stage, p.first, p.pidfd = g.Slot("stage"), g.Slot("init"), g.Slot("pidfd")
-	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.goRead), launch.Use(p.target)}
+	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.goRead), launch.Use(p.target), launch.Use(p.mounts)}
 	for n := range 3 + p.cfg.PreserveFDs {
 		keep = append(keep, launch.FD(n))
 	}
