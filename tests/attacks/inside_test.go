@@ -18,7 +18,7 @@ import (
 // insideMain is what the attacker does inside a container.
 func insideMain(args []string) int {
 	attacks := map[string]func(args []string) error{
-		"hunt": hunt, "descriptors": descriptors, "swap": swap,
+		"hunt": hunt, "descriptors": descriptors, "swap": swap, "terminal": stealTerminal, "capabilities": useCapabilities,
 	}
 	if len(args) == 0 || attacks[args[0]] == nil {
 		fmt.Println("inside: which attack?")

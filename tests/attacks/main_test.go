@@ -239,7 +239,7 @@ func (tg *target) create(t testing.TB) error {
 	tg.out = newOutput(t)
 	defer tg.out.started()
 	if !tg.spec.Process.Terminal {
-		tg.prep.Stdio = boundary.Stdio{Out: tg.out.w, Err: tg.out.w}
+		tg.prep.Stdio.Out, tg.prep.Stdio.Err = tg.out.w, tg.out.w
 	}
 	inst, err := container.Boundary{}.Create(t.Context(), tg.spec, tg.prep)
 	if err != nil {

@@ -2,8 +2,14 @@ package attacks
 
 import (
 	"io"
+	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // readTerminal reads everything that a process writes to its terminal.
@@ -21,4 +27,125 @@ func readTerminal(t *testing.T, tty io.Reader) string {
 		t.Fatal("the terminal does not end")
 		return ""
 	}
+}
+
+// A process inside writes into the input of the caller's terminal, from where
+// the caller's shell executes it (TIOCSTI, CVE-2017-5226 and others; TIOCLINUX
+// on a console).
+//
+// What prevents it here: a container's terminal is one of its own devpts. A
+// caller's terminal reaches a process only where the caller passes it as a
+// stream and asks for no terminal (bulkhead-oci run), and then it is not the
+// process's controlling terminal: it leads a session of its own.
+//
+// Kernel facts: TIOCSTI wants the caller's own controlling terminal or
+// CAP_SYS_ADMIN in the initial user namespace, and dev.tty.legacy_tiocsti
+// (Linux 6.2) or CAP_SYS_ADMIN; a terminal that controls one session can be
+// taken over by another only with CAP_SYS_ADMIN.
+
+// stealTerminal tries everything on standard input, which is a terminal of the
+// caller's.
+func stealTerminal([]string) error {
+	b := byte('X')
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, 0, unix.TIOCSTI, uintptr(unsafe.Pointer(&b)))
+	try("sti", errOf(e))
+	_, _, e = unix.Syscall(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 1)
+	try("sctty", errOf(e))
+	_, _, e = unix.Syscall(unix.SYS_IOCTL, 0, unix.TIOCSTI, uintptr(unsafe.Pointer(&b)))
+	try("sti-again", errOf(e))
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	try("tty", err)
+	return nil
+}
+
+func errOf(e syscall.Errno) error {
+	if e == 0 {
+		return nil
+	}
+	return e
+}
+
+// TestCallersTerminal passes a terminal, with a session of its own that it
+// controls, as the standard input of a container without one.
+func TestCallersTerminal(t *testing.T) {
+	guardLeaks(t)
+	for _, user := range []string{"own", "host"} {
+		master, slave := openPTY(t)
+		// Somebody whose controlling terminal it is, as a shell's.
+		shell := exec.Command("sleep", "60")
+		shell.Stdin = slave
+		shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := shell.Start(); err != nil {
+			t.Fatal(err)
+		}
+		tg := newTarget(t, "inside", "terminal")
+		tg.all()
+		if user == "host" {
+			tg.hostUser()
+			// CAP_SYS_ADMIN of the initial user namespace may do it all.
+			tg.spec.Security.CapAdd = []string{"SYS_TTY_CONFIG", "DAC_OVERRIDE"}
+		}
+		tg.prep.Stdio.In = slave
+		m := lines(tg.run(t))
+		for _, name := range []string{"sti", "sctty", "sti-again"} {
+			if m[name] != "EPERM" && m[name] != "EIO" {
+				t.Errorf("user namespace %s: %s: %s", user, name, m[name])
+			}
+		}
+		if m["tty"] != "ENXIO" {
+			t.Errorf("user namespace %s: /dev/tty: %s", user, m["tty"])
+		}
+		if n := pending(t, slave); n != 0 {
+			t.Errorf("user namespace %s: %d bytes in the terminal's input", user, n)
+		}
+		shell.Process.Kill()
+		shell.Wait()
+		// The negative control: the controlling process itself may, where the
+		// kernel still allows it at all.
+		master.Close()
+		slave.Close()
+	}
+}
+
+// TestOwnTerminal: what is pushed into the container's own terminal stays there.
+func TestOwnTerminal(t *testing.T) {
+	guardLeaks(t)
+	tg := newTarget(t, "inside", "terminal")
+	tg.spec.Process.Terminal = true
+	tg.mustStart(t)
+	m := lines(readTerminal(t, tg.inst.Terminal()))
+	if m["tty"] != "DONE" {
+		t.Errorf("it has no terminal of its own: %v", m)
+	}
+}
+
+func openPTY(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	fd, _, e := unix.Syscall(unix.SYS_IOCTL, master.Fd(), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if e != 0 {
+		t.Fatal(e)
+	}
+	slave = os.NewFile(fd, "slave")
+	t.Cleanup(func() { master.Close(); slave.Close() })
+	return master, slave
+}
+
+// pending is how many bytes can be read from a terminal.
+func pending(t *testing.T, slave *os.File) int {
+	t.Helper()
+	n, err := unix.IoctlGetInt(int(slave.Fd()), unix.TIOCINQ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
