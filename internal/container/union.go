@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -134,8 +135,17 @@ type opener interface {
 	open(rel string) (*os.File, error)
 }
 
-// open opens a regular file for reading. Anything else is looked at and not
-// opened: opening a device is an order to its driver, and a FIFO waits.
+// notStored are file systems whose files are answers of the kernel, or of a
+// program of the container's: reading one may wait for ever, or tell us, being
+// root, what the container must not learn (/proc/kmsg).
+var notStored = []int64{
+	unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+	unix.TRACEFS_MAGIC, unix.FUSE_SUPER_MAGIC,
+}
+
+// open opens a regular file for reading. Anything else is refused before it is
+// opened: a FIFO would wait, a device may do something, and a terminal could
+// become the one that controls this process.
 func (d dirTree) open(rel string) (*os.File, error) {
 	name := path.Join(d.name, rel)
 	how := beneath
@@ -148,10 +158,14 @@ func (d dirTree) open(rel string) (*os.File, error) {
 	if err := unix.Fstat(at, &st); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	var where unix.Statfs_t
+	if err := unix.Fstatfs(at, &where); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || slices.Contains(notStored, where.Type) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
 	}
-	fd, err := unix.Open("/proc/self/fd/"+itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/proc/self/fd/"+itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
