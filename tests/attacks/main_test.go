@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,7 +147,22 @@ type target struct {
 type output struct {
 	w    *os.File
 	done chan struct{}
+	mu   sync.Mutex
 	buf  bytes.Buffer
+}
+
+// Write appends what arrived.
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+// contains reports whether s was written until now.
+func (o *output) contains(s string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Contains(o.buf.Bytes(), []byte(s))
 }
 
 // newOutput returns a pipe whose reading end is read.
@@ -160,7 +176,7 @@ func newOutput(t testing.TB) *output {
 	go func() {
 		defer close(o.done)
 		defer r.Close()
-		io.Copy(&o.buf, r)
+		io.Copy(o, r)
 	}()
 	return o
 }
