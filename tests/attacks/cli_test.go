@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,6 +98,13 @@ func (c *cli) try(t *testing.T, args ...string) (string, error) {
 // oci runs bulkhead-oci. The container's output goes to out, or nowhere.
 func (c *cli) oci(t *testing.T, out *os.File, args ...string) {
 	t.Helper()
+	if err := c.tryOCI(t, out, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cli) tryOCI(t *testing.T, out *os.File, args ...string) error {
+	t.Helper()
 	cmd := exec.Command(c.program("bulkhead-oci"), append([]string{"--root", filepath.Join(c.dir, "oci")}, args...)...)
 	cmd.Env = append(os.Environ(), c.env...)
 	errs, err := os.CreateTemp(c.dir, "stderr")
@@ -110,8 +118,9 @@ func (c *cli) oci(t *testing.T, out *os.File, args ...string) {
 	}
 	if err := runLimited(cmd); err != nil {
 		b, _ := os.ReadFile(errs.Name())
-		t.Fatalf("bulkhead-oci %s: %v: %s", strings.Join(args, " "), err, b)
+		return fmt.Errorf("bulkhead-oci %s: %w: %s", strings.Join(args, " "), err, b)
 	}
+	return nil
 }
 
 // ociID names a container and makes sure that it is gone in the end.
@@ -122,8 +131,8 @@ func (c *cli) ociID(t *testing.T) string {
 }
 
 // bundle makes a bundle without a user namespace, as Docker and Kubernetes do,
-// whose process has the capability that the attacks want.
-func (c *cli) bundle(t *testing.T, args ...string) string {
+// whose process has one more capability, if any.
+func (c *cli) bundle(t *testing.T, capability string, args ...string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(c.dir, "bundle")
 	if err != nil {
@@ -139,7 +148,9 @@ func (c *cli) bundle(t *testing.T, args ...string) string {
 		s.Root.Readonly = false
 		s.Linux.CgroupsPath = testCgroup + "/" + filepath.Base(c.dir)
 		for _, set := range []*[]string{&s.Process.Capabilities.Bounding, &s.Process.Capabilities.Effective, &s.Process.Capabilities.Permitted} {
-			*set = append(*set, "CAP_SYS_PTRACE")
+			if capability != "" {
+				*set = append(*set, capability)
+			}
 		}
 	})
 	return dir

@@ -23,41 +23,43 @@ import (
 //
 // What prevents it here:
 //
-//   - No program of ours is executed inside. The entry point /proc/self/exe
-//     names the child, which is not allowed to open its own link: it cleared
-//     PR_SET_DUMPABLE right after the fork, and its memory belongs to the
-//     initial user namespace, in which nobody inside has CAP_SYS_PTRACE
-//     (ptrace(2), access mode checking). The planner does not even see a regular
-//     file there.
+//   - No program of ours is executed inside by itself. The planner refuses a
+//     program that is a magic link of /proc. A script whose interpreter is
+//     /proc/self/exe does execute it, as any other program, and then gains a
+//     copy of a static program without further rights: it must not be writable.
+//   - The process on its way in cleared PR_SET_DUMPABLE right after the fork, and
+//     its memory belongs to the initial user namespace, in which nobody inside
+//     has CAP_SYS_PTRACE (ptrace(2), access mode checking).
 //   - With a user namespace, root inside may not write files of the host's root.
-//   - Without one, a workload that was given CAP_SYS_PTRACE may open the link.
-//     The program that forks runs from a read-only mount of its file then
+//   - Without one, a workload that was given CAP_SYS_PTRACE, or that brings such
+//     a script, may open the link. The program that forks runs from a read-only mount of its file then
 //     (package selfexec), so opening for writing is EROFS.
 //
 // Kernel facts: /proc/PID/exe is resolved with PTRACE_MODE_READ_FSCREDS;
 // commit_creds() sets the dumpable flag anew, to fs.suid_dumpable, when a
 // process changes its IDs, so it is cleared again after that.
 
-// TestEntryPointIsOurProgram makes our program the one to execute, directly, by
-// a link, and as the interpreter of a script.
+// TestEntryPointIsOurProgram makes our program the one to execute, directly and
+// by links. TestSealedProgram has it as the interpreter of a script.
 func TestEntryPointIsOurProgram(t *testing.T) {
 	guardLeaks(t)
 	cases := map[string][]string{
 		"direct": {"/proc/self/exe", "hunt"}, "thread": {"/proc/thread-self/exe"}, "first": {"/proc/1/exe"},
-		"link": {"/bin/evil-link"}, "relative": {"/bin/evil-relative"}, "script": {"/bin/evil-script"},
+		"link": {"/bin/evil-link"}, "relative": {"/bin/evil-relative"},
 	}
 	plant := func(t *testing.T, tg *target) {
 		tg.link(t, "/proc/self/exe", "bin/evil-link")
 		tg.link(t, "../../../proc/self/exe", "bin/evil-relative")
-		tg.write(t, "bin/evil-script", "#!/proc/self/exe\n", 0o755)
 	}
 	for name, args := range cases {
 		t.Run("create "+name, func(t *testing.T) {
 			tg := newTarget(t, args...)
 			plant(t, tg)
-			if err := tg.start(t); err == nil {
+			err := tg.start(t)
+			if err == nil {
 				t.Errorf("%q was executed: %s", args, tg.out.text(t))
 			}
+			t.Log(err)
 		})
 	}
 	t.Run("exec", func(t *testing.T) {
@@ -148,27 +150,29 @@ func TestArrivingProcessWithoutSeal(t *testing.T) {
 // container does, a supervisor does not.
 func TestSealedProgram(t *testing.T) {
 	c := newCLI(t)
-	for _, program := range []string{"bulkhead-supervisor", "bulkhead-oci"} {
-		t.Run(program, func(t *testing.T) {
-			before := digest(t, c.program(program))
-			var out string
-			if program == "bulkhead-oci" {
-				out = c.huntByOCI(t)
-			} else {
-				out = c.huntByEngine(t)
-			}
+	for name, how := range map[string]struct {
+		program string
+		hunt    func(*testing.T) string
+	}{
+		"supervisor":        {"bulkhead-supervisor", c.huntByEngine},
+		"runtime":           {"bulkhead-oci", func(t *testing.T) string { return c.huntByOCI(t, "CAP_SYS_PTRACE", "/bin/true") }},
+		"runtime by script": {"bulkhead-oci", func(t *testing.T) string { return c.huntByOCI(t, "", "/bin/evil-script") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := digest(t, c.program(how.program))
+			out := how.hunt(t)
 			m := lines(out)
 			if m["caught"] != "1" {
-				t.Fatalf("the attacker inside did not get hold of %s, so this proves nothing:\n%s", program, out)
+				t.Fatalf("the attacker inside did not get hold of %s, so this proves nothing:\n%s", how.program, out)
 			}
 			if m["readonly"] != "true" {
-				t.Errorf("%s was reached through a writable mount", program)
+				t.Errorf("%s was reached through a writable mount", how.program)
 			}
-			if program == "bulkhead-oci" && !strings.HasSuffix(m["write"], "read-only file system") {
-				t.Errorf("opening %s for writing: got %q, want a read-only file system", program, m["write"])
+			if how.program == "bulkhead-oci" && !strings.HasSuffix(m["write"], "read-only file system") {
+				t.Errorf("opening %s for writing: got %q, want a read-only file system", how.program, m["write"])
 			}
-			if digest(t, c.program(program)) != before {
-				t.Errorf("%s was changed", program)
+			if digest(t, c.program(how.program)) != before {
+				t.Errorf("%s was changed", how.program)
 			}
 		})
 	}
@@ -188,9 +192,14 @@ func (c *cli) huntByEngine(t *testing.T) string {
 	return out
 }
 
-func (c *cli) huntByOCI(t *testing.T) string {
+// huntByOCI does the same with bulkhead-oci, with one more capability, and lets
+// it execute a program.
+func (c *cli) huntByOCI(t *testing.T, capability, program string) string {
 	t.Helper()
-	bundle := c.bundle(t, "inside", "hunt", "30")
+	bundle := c.bundle(t, capability, "inside", "hunt", "30")
+	if err := os.WriteFile(filepath.Join(bundle, "rootfs/bin/evil-script"), []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	log := filepath.Join(bundle, "out")
 	f, err := os.Create(log)
 	if err != nil {
@@ -200,7 +209,7 @@ func (c *cli) huntByOCI(t *testing.T) string {
 	id := c.ociID(t)
 	c.oci(t, f, "run", "--detach", "--bundle", bundle, id)
 	for range 15 {
-		c.oci(t, nil, "exec", id, "/bin/true")
+		_ = c.tryOCI(t, nil, "exec", id, program) // ours finds the command line wrong
 	}
 	c.oci(t, nil, "exec", id, "/bin/touch", "/tmp/stop")
 	waitFor(t, "the attacker's report", func() bool {

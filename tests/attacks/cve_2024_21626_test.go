@@ -155,7 +155,7 @@ func TestLeakedDescriptorsOfCommands(t *testing.T) {
 		}
 	})
 	t.Run("bulkhead-oci", func(t *testing.T) {
-		bundle := c.bundle(t, "inside", "descriptors")
+		bundle := c.bundle(t, "", "inside", "descriptors")
 		out, err := with("bulkhead-oci", nil, "run", "--bundle", bundle, c.ociID(t))
 		if err != nil {
 			t.Fatal(err)
