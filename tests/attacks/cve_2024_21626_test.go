@@ -182,5 +182,16 @@ func TestLeakedDescriptorsOfCommands(t *testing.T) {
 				}
 			}
 		}
+		c.change(t, bundle, func(s *specs.Spec) {
+			s.Process.Cwd, s.Process.NoNewPrivileges, s.Process.Args = "/", true, []string{"sleep", "60"}
+		})
+		id := c.ociID(t)
+		c.oci(t, nil, "run", "--detach", "--bundle", bundle, id)
+		for _, cwd := range []string{"/proc/self/fd/3", "/proc/self/fd/0", "/link"} {
+			out, err := with("bulkhead-oci", dir, "exec", "--preserve-fds", "1", "--cwd", cwd, id, "/bin/inside", "descriptors")
+			if err == nil {
+				t.Errorf("exec in working directory %s: %q", cwd, out)
+			}
+		}
 	})
 }

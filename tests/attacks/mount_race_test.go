@@ -70,14 +70,14 @@ func raceTarget(t *testing.T, to string, usual map[string]int) {
 	waitFor(t, "the attacker", func() bool { _, err := os.Lstat(filepath.Join(volume, "swapping")); return err == nil })
 	refused, started := 0, 0
 	for n := range raceRounds {
-		// In turn: an existing directory of the volume, one to be made below it, a
-		// file, an empty file system.
-		m := workload.Mount{Type: "bind", Source: source, Target: []string{"/vol/a", "/vol/a/b", "/vol/a/b/c"}[n%3]}
+		// In turn: an existing directory of the volume, one below it, a file, an
+		// empty file system. The names are such as the link leads to.
+		m := workload.Mount{Type: "bind", Source: source, Target: []string{"/vol/a", "/vol/a/sys", "/vol/a/sys/kernel"}[n%3]}
 		if n%4 == 3 {
 			m = workload.Mount{Type: "tmpfs", Target: m.Target}
 		}
 		if n%5 == 4 {
-			m = workload.Mount{Type: "bind", Source: filepath.Join(work, "base/etc/passwd"), Target: "/vol/a/file"}
+			m = workload.Mount{Type: "bind", Source: filepath.Join(work, "base/etc/passwd"), Target: "/vol/a/passwd"}
 		}
 		tg := usualTarget(t)
 		tg.spec.Mounts = []workload.Mount{{Type: "bind", Source: volume, Target: "/vol"}, m}
