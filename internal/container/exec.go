@@ -200,7 +200,7 @@ func (p *execPlanner) lookAt() error {
 	// By its file, not by the pidfd: that asks for ptrace access, which nobody in
 	// the container's user namespace has to a process that waits to be started.
 	if fd, err = unix.Open(dir+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-		return gone(p.c.pidfd, &os.PathError{Op: "open", Path: dir + "/ns/mnt", Err: err})
+		return gone(p.alive, &os.PathError{Op: "open", Path: dir + "/ns/mnt", Err: err})
 	}
 	p.mounts = p.prog.Given("mounts", fd, "its mount namespace")
 	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -3,6 +3,7 @@ package attacks
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -70,6 +71,19 @@ func TestDevIsALink(t *testing.T) {
 					judgeStart(t, tg, terminal)
 				})
 			}
+		}
+	}
+}
+
+// TestDevIsTheRoot: a file system over the root would hide the image, and what
+// protects it, from the planner's view only.
+func TestDevIsTheRoot(t *testing.T) {
+	guardLeaks(t)
+	for _, to := range []string{"/", ".", "..", "../..", "tmp/..", "/tmp/../."} {
+		tg := newTarget(t, "true")
+		tg.link(t, to, "dev")
+		if err := tg.start(t); err == nil || !strings.Contains(err.Error(), "container's root") {
+			t.Errorf("link to %s: %v", to, err)
 		}
 	}
 }
