@@ -538,19 +538,22 @@ func isNull(f *os.File) bool {
 // openNull opens the host's null device by a read-only mount: whoever gets the
 // descriptor cannot change mode and owner of the device, as root without a user
 // namespace otherwise can. Reading and writing devices does not mind.
+//
+// The mount is of /dev, not of the one file, so that /proc/self/fd shows
+// "/null" and not "/", which would look like a directory that leaked.
 func openNull() (int, error) {
-	const null = "/dev/null"
-	tree, err := unix.OpenTree(unix.AT_FDCWD, null, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	const dev, null = "/dev", "null"
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dev, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return -1, &os.PathError{Op: "open_tree", Path: null, Err: err}
+		return -1, &os.PathError{Op: "open_tree", Path: dev, Err: err}
 	}
 	defer unix.Close(tree)
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-		return -1, &os.PathError{Op: "mount_setattr", Path: null, Err: err}
+		return -1, &os.PathError{Op: "mount_setattr", Path: dev, Err: err}
 	}
-	fd, err := unix.Open("/proc/self/fd/"+itoa(tree), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(tree, null, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: null, Err: err}
+		return -1, &os.PathError{Op: "open", Path: dev + "/" + null, Err: err}
 	}
 	return fd, nil
 }
