@@ -125,7 +125,10 @@ func explain(err error) error {
 	}
 	switch {
 	case step.Call == launch.MountSetattr && errors.Is(err, unix.EINVAL) && strings.Contains(step.Step, "MOUNT_ATTR_IDMAP"):
-		return fmt.Errorf("%w: its file system cannot be ID-mapped on this kernel; without a user namespace it can be used as it is: %w", workload.ErrUnsupported, err)
+		_, name, _ := strings.Cut(step.Step, "($") // the slot is named after the mount
+		name, _, _ = strings.Cut(name, ",")
+		return fmt.Errorf("%w: the mount %q, or one below it, is of a file system that cannot be ID-mapped on this kernel; without a user namespace it can be used as it is: %w",
+			workload.ErrUnsupported, name, err)
 	case step.Call == launch.Prlimit64 && errors.Is(err, unix.EPERM):
 		return fmt.Errorf("a hard limit cannot be raised without CAP_SYS_RESOURCE: %w", err)
 	case step.Call == launch.Write && strings.Contains(step.Step, "$oom_score_adj") && errors.Is(err, unix.EACCES):
