@@ -34,14 +34,14 @@ const interrupted = exitStatus(128 + int(syscall.SIGINT))
 // runsProgram marks commands whose exit code is the program's.
 const runsProgram = "runs-program"
 
-// explain turns what a command returned into the error to print, nil for none,
-// and the exit code.
-func explain(err error, cmd *cobra.Command) (error, int) {
+// explain turns what a command returned into the exit code and the error to
+// print, nil for none.
+func explain(err error, cmd *cobra.Command) (code int, toPrint error) {
 	var status exitStatus
 	if errors.As(err, &status) {
-		return nil, int(status)
+		return int(status), nil
 	}
-	code := exitFailure
+	code = exitFailure
 	if cmd != nil && cmd.Annotations[runsProgram] != "" {
 		code = exitOurs
 		switch {
@@ -52,14 +52,14 @@ func explain(err error, cmd *cobra.Command) (error, int) {
 		}
 	}
 	if errors.Is(err, context.Canceled) {
-		return nil, int(interrupted)
+		return int(interrupted), nil
 	}
 	if advice.Fix(err) == "" {
 		if fix := fixFor(err); fix != "" {
 			err = advice.Wrap(err, err.Error(), fix)
 		}
 	}
-	return err, code
+	return code, err
 }
 
 // fixes say what to do about errors that callers can tell apart.
@@ -111,7 +111,7 @@ func (a *app) each(words []string, f func(word string) error) error {
 		if len(words) == 1 {
 			return err
 		}
-		if err, _ := explain(err, nil); err != nil {
+		if _, err := explain(err, nil); err != nil {
 			advice.Print(a.err, "bulkhead", err, a.debug)
 		}
 		failed = exitStatus(exitFailure)

@@ -112,7 +112,7 @@ func TestExitCodes(t *testing.T) {
 		{run, fmt.Errorf("a: %w", workload.ErrCommandNotFound), 127}, {run, fmt.Errorf("a: %w", workload.ErrNotExecutable), 126},
 		{ps, fmt.Errorf("a: %w", workload.ErrCommandNotFound), 1},
 	} {
-		if _, code := explain(tt.err, tt.cmd); code != tt.want {
+		if code, _ := explain(tt.err, tt.cmd); code != tt.want {
 			t.Errorf("%v: exit code %d, want %d", tt.err, code, tt.want)
 		}
 	}

@@ -32,7 +32,7 @@ func (a *app) main(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	err, code := explain(err, cmd)
+	code, err := explain(err, cmd)
 	if err != nil {
 		advice.Print(a.err, "bulkhead", err, a.debug)
 	}

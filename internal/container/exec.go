@@ -98,14 +98,6 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 	return proc, nil
 }
 
-// WriteExecProgram prints the program that Exec would run.
-func (c *Container) writeExecProgram(cfg ExecConfig) (*launch.Program, error) {
-	p := &execPlanner{cfg: &cfg, facts: execFacts(), c: c, prog: launch.New("exec")}
-	defer p.release()
-	err := p.plan()
-	return p.prog, err
-}
-
 func (p *execPlanner) release() {
 	for _, fd := range p.held {
 		unix.Close(fd)

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 

@@ -32,23 +32,21 @@ type planner struct {
 	masked []string // paths that are masked, resolved
 
 	// Slots of the program.
-	status, tell  launch.Slot // status pipe
-	goRead, goAt  launch.Slot // pipe by which the host lets a child go on
-	start         launch.Slot // FIFO that start writes to
-	stage, first  launch.Slot // process IDs
-	told, early   launch.Message
-	pidfd         launch.Slot
-	userns        launch.Slot
-	cgroupDir     launch.Slot
-	tasks         []launch.Slot
-	root          launch.Slot
-	terminal      launch.Slot // master
-	slave         launch.Slot
-	pts           launch.Slot // devpts that was made before the fork
-	mounts        []*plannedMount
-	unmapped      map[launch.Slot]bool // directories of an ID-mapped volume, opened without the map
-	seccompListen launch.Slot
-	rootPath      string // where the root is attached on the host before the pivot
+	status, tell launch.Slot // status pipe
+	goRead, goAt launch.Slot // pipe by which the host lets a child go on
+	start        launch.Slot // FIFO that start writes to
+	stage, first launch.Slot // process IDs
+	told, early  launch.Message
+	pidfd        launch.Slot
+	userns       launch.Slot
+	cgroupDir    launch.Slot
+	tasks        []launch.Slot
+	root         launch.Slot
+	terminal     launch.Slot // master
+	slave        launch.Slot
+	mounts       []*plannedMount
+	unmapped     map[launch.Slot]bool // directories of an ID-mapped volume, opened without the map
+	rootPath     string               // where the root is attached on the host before the pivot
 }
 
 // namespaces says where each namespace of the container comes from.

@@ -23,7 +23,7 @@ func (p *planner) planCgroupMount(m *plannedMount) error {
 	if p.ns.types[specs.CgroupNamespace] {
 		return p.newFS(m.slot, "cgroup2", "cgroup", nil, m.opts.attrs.set, "limits of the container")
 	}
-	return p.bindCgroup(m.slot, p.cgroupDirOf("", lay.V2), m.opts.attrs)
+	return p.bindCgroup(m.slot, p.cgroupDirOf(lay.V2), m.opts.attrs)
 }
 
 // planCgroupFiles mounts each v1 hierarchy, and v2 beside them, in the tmpfs
@@ -44,7 +44,7 @@ func (p *planner) planCgroupFiles(m *plannedMount, loc location) error {
 			if err := p.newFS(slot, "cgroup", "cgroup", options, m.opts.attrs.set, "its "+name+" cgroup"); err != nil {
 				return err
 			}
-		} else if err := p.bindCgroup(slot, p.cgroupDirOf(h.Name, h.Mount), m.opts.attrs); err != nil {
+		} else if err := p.bindCgroup(slot, p.cgroupDirOf(h.Mount), m.opts.attrs); err != nil {
 			return err
 		}
 		if err := p.attachNew(slot, path.Join(loc.full(), name)); err != nil {
@@ -66,7 +66,7 @@ func (p *planner) planCgroupFiles(m *plannedMount, loc location) error {
 		if err := p.newFS(slot, "cgroup2", "cgroup2", nil, m.opts.attrs.set, "its cgroup of version 2"); err != nil {
 			return err
 		}
-	} else if err := p.bindCgroup(slot, p.cgroupDirOf("", lay.V2), m.opts.attrs); err != nil {
+	} else if err := p.bindCgroup(slot, p.cgroupDirOf(lay.V2), m.opts.attrs); err != nil {
 		return err
 	}
 	return p.attachNew(slot, path.Join(loc.full(), "unified"))
@@ -82,7 +82,7 @@ func (p *planner) attachNew(slot launch.Slot, at string) error {
 }
 
 // cgroupDirOf is the container's own directory in a hierarchy of the host.
-func (p *planner) cgroupDirOf(name, mount string) string {
+func (p *planner) cgroupDirOf(mount string) string {
 	if p.cfg.Cgroup == nil {
 		return mount
 	}

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
-	"os"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -366,92 +364,6 @@ func (c *process) planStdio(g *launch.Program) {
 	}
 }
 
-// wantedCaps are the five sets of capabilities(7).
-type wantedCaps struct{ bounding, effective, permitted, inheritable, ambient capSet }
-
-func (c *process) capabilities() (w wantedCaps, err error) {
-	if c.spec.Capabilities == nil {
-		return w, nil
-	}
-	s := c.spec.Capabilities
-	for _, f := range []struct {
-		to   *capSet
-		from []string
-	}{{&w.bounding, s.Bounding}, {&w.effective, s.Effective}, {&w.permitted, s.Permitted}, {&w.inheritable, s.Inheritable}, {&w.ambient, s.Ambient}} {
-		set, _ := parseCaps(f.from) // unknown ones cannot be granted by any kernel: the spec has them ignored
-		*f.to = set
-	}
-	if w.effective&^w.permitted != 0 {
-		return w, fmt.Errorf("capabilities %s are effective but not permitted", w.effective&^w.permitted)
-	}
-	// An ambient capability must be permitted and inheritable; runtimes drop
-	// the others (runtime-spec config.md#linux-process).
-	w.ambient &= w.permitted & w.inheritable
-	return w, nil
-}
-
-// planPrivileges drops the bounding set, takes the user's IDs, and then the
-// capabilities that are left.
-func (c *process) planPrivileges(g *launch.Program, w wantedCaps) {
-	prctl := func(why string, op int, opText string, arg launch.Arg) *launch.Step {
-		return g.Do(launch.Init, launch.Prctl, why, launch.Flag(uintptr(op), opText), arg, launch.Int(0), launch.Int(0), launch.Int(0))
-	}
-	last := c.facts.lastCapability
-	why := "capabilities that no program inside can regain"
-	for n := 0; n <= last; n++ {
-		if w.bounding&(1<<n) == 0 {
-			prctl(why, unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP", launch.Flag(uintptr(n), capSet(1<<n).String()))
-			why = ""
-		}
-	}
-	if c.uid != 0 {
-		prctl("keep capabilities over the change of user", unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", launch.Int(1))
-	}
-	groups := make([]byte, 4*len(c.groups))
-	texts := make([]string, len(c.groups))
-	for i, id := range c.groups {
-		binary.NativeEndian.PutUint32(groups[4*i:], id)
-		texts[i] = fmt.Sprint(id)
-	}
-	g.Do(launch.Init, launch.Setgroups, "", launch.Int(len(c.groups)), launch.Buf(groups, "["+strings.Join(texts, ", ")+"]"))
-	g.Do(launch.Init, launch.Setresgid, "", launch.Int(int(c.gid)), launch.Int(int(c.gid)), launch.Int(int(c.gid)))
-	g.Do(launch.Init, launch.Setresuid, "the user", launch.Int(int(c.uid)), launch.Int(int(c.uid)), launch.Int(int(c.uid)))
-	notDumpable(g, launch.Init, "again, as its user")
-	if c.uid != 0 {
-		prctl("", unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", launch.Int(0))
-	}
-	header := make([]byte, 8) // struct __user_cap_header_struct: version 3, this thread
-	binary.NativeEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
-	data := make([]byte, 24)
-	for half := range 2 {
-		for i, s := range []capSet{w.effective, w.permitted, w.inheritable} {
-			binary.NativeEndian.PutUint32(data[12*half+4*i:], uint32(s>>(32*half)))
-		}
-	}
-	g.Do(launch.Init, launch.Capset, "what it may do as its user", launch.Buf(header, "{_LINUX_CAPABILITY_VERSION_3, 0}"),
-		launch.Buf(data, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", w.effective, same(w.permitted, w.effective), same(w.inheritable, w.effective))))
-	g.Do(launch.Init, launch.Prctl, "capabilities do not pass over execve by themselves", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL"), launch.Int(0), launch.Int(0), launch.Int(0))
-	for rest := w.ambient; rest != 0; rest &= rest - 1 {
-		n := bits.TrailingZeros64(uint64(rest))
-		g.Do(launch.Init, launch.Prctl, "", launch.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), launch.Flag(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"),
-			launch.Flag(uintptr(n), capSet(1<<n).String()), launch.Int(0), launch.Int(0))
-	}
-	if c.killed {
-		prctl("ends with its supervisor", unix.PR_SET_PDEATHSIG, "PR_SET_PDEATHSIG", launch.Flag(uintptr(unix.SIGKILL), "SIGKILL"))
-	}
-	if c.spec.NoNewPrivileges {
-		prctl("no program inside gains privileges by being executed", unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", launch.Int(1))
-	}
-}
-
-// same shortens a set that equals another.
-func same(s, other capSet) string {
-	if s == other {
-		return "the same"
-	}
-	return s.String()
-}
-
 func (c *process) planFilter(g *launch.Program, why string) {
 	if c.about != "" {
 		if why != "" {
@@ -480,82 +392,6 @@ func (c *process) planListenerTaken(g *launch.Program) {
 	g.Keep(c.taken)
 	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(c.letGo), launch.Str("."), launch.Int(1)).Wanting(1)
 	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(c.goOn), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
-}
-
-// takeStdio gives the program copies of the streams that are not at their
-// number already. A nil stream is /dev/null.
-func (c *process) takeStdio(g *launch.Program, files [3]*os.File) error {
-	for n, f := range files {
-		var fd int
-		var err error
-		switch {
-		case !c.ids.active() && !c.dry && (f == nil || isNull(f)):
-			fd, err = openNull()
-		case f == nil:
-			fd, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		case int(f.Fd()) == n:
-			if err := c.ownPipe(g, launch.Int(n), n); err != nil {
-				return fmt.Errorf("standard stream %d: %w", n, err)
-			}
-			continue
-		default:
-			fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3+c.preserve)
-		}
-		if err != nil {
-			return fmt.Errorf("standard stream %d: %w", n, err)
-		}
-		c.stdio[n] = g.Given([]string{"stdin", "stdout", "stderr"}[n], fd, "standard stream "+itoa(n))
-		if err := c.ownPipe(g, launch.Use(c.stdio[n]), fd); err != nil {
-			return fmt.Errorf("standard stream %d: %w", n, err)
-		}
-	}
-	return nil
-}
-
-// ownPipe gives a pipe to the process's user. Programs open /dev/stdout and
-// /dev/stderr by name, as many images' logs do, and that asks for the right to, which
-// writing to what is open does not.
-func (c *process) ownPipe(g *launch.Program, at launch.Arg, fd int) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	uid, err := c.ids.uid(c.uid)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Uid == uid {
-		return err
-	}
-	g.Do(launch.Host, launch.Fchown, "the process's user may open it again by name", at, launch.Int(int(uid)), launch.Int(-1))
-	return nil
-}
-
-// isNull reports whether f is a null device.
-func isNull(f *os.File) bool {
-	var st unix.Stat_t
-	err := unix.Fstat(int(f.Fd()), &st)
-	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
-}
-
-// openNull opens the host's null device by a read-only mount: whoever gets the
-// descriptor cannot change mode and owner of the device, as root without a user
-// namespace otherwise can. Reading and writing devices does not mind.
-//
-// The mount is of /dev, not of the one file, so that /proc/self/fd shows
-// "/null" and not "/", which would look like a directory that leaked.
-func openNull() (int, error) {
-	const dev, null = "/dev", "null"
-	tree, err := unix.OpenTree(unix.AT_FDCWD, dev, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return -1, &os.PathError{Op: "open_tree", Path: dev, Err: err}
-	}
-	defer unix.Close(tree)
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-		return -1, &os.PathError{Op: "mount_setattr", Path: dev, Err: err}
-	}
-	fd, err := unix.Openat(tree, null, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: dev + "/" + null, Err: err}
-	}
-	return fd, nil
 }
 
 func checkProcess(s *specs.Process) error {

@@ -95,7 +95,7 @@ func (t *treeWriter) entry(dir int, name, path string) error {
 		return err
 	}
 	if st.Nlink > 1 {
-		key := inode{uint64(st.Dev), st.Ino}
+		key := inode{st.Dev, st.Ino}
 		if first, ok := t.links[key]; ok {
 			hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
 			return t.w.WriteHeader(hdr)

@@ -17,7 +17,7 @@ func procPath(dir int, name string) string {
 }
 
 // Major and Minor are the two parts of a device number.
-func Major(st Stat) uint32 { return unix.Major(uint64(st.Rdev)) }
+func Major(st Stat) uint32 { return unix.Major(st.Rdev) }
 
 // Minor is the second part of a device number.
-func Minor(st Stat) uint32 { return unix.Minor(uint64(st.Rdev)) }
+func Minor(st Stat) uint32 { return unix.Minor(st.Rdev) }
