@@ -67,15 +67,25 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 	if s := c.Status(); s != workload.Running && s != workload.Created {
 		return nil, workload.ErrNotRunning
 	}
+	// Its own: that of the container and that of the program may be closed by
+	// the time something fails.
+	c.mu.RLock()
+	alive, err := unix.FcntlInt(uintptr(c.pidfd), unix.F_DUPFD_CLOEXEC, 3)
+	c.mu.RUnlock()
+	if err != nil {
+		return nil, workload.ErrNotRunning // closed meanwhile
+	}
+	defer unix.Close(alive)
 	p := &execPlanner{cfg: &cfg, facts: execFacts(), c: c, prog: launch.New("exec")}
 	defer p.release()
 	if err := p.plan(); err != nil {
 		p.prog.Close()
-		return nil, err
+		return nil, gone(alive, err)
 	}
 	r, err := p.prog.Run(ctx, launch.Options{Child: p.first, Detached: cfg.Detached})
 	if err != nil {
-		return nil, err
+		// Whatever step it was: the container may have ended in the middle.
+		return nil, gone(alive, err)
 	}
 	proc := &Process{pid: r.Pid(), pidfd: r.Value(p.pidfd), running: r}
 	status := os.NewFile(uintptr(r.Value(p.status)), "status")
@@ -93,7 +103,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 		unix.PidfdSendSignal(proc.pidfd, unix.SIGKILL, nil, 0)
 		proc.reap()
 		proc.Close()
-		return nil, err
+		return nil, gone(alive, err)
 	}
 	return proc, nil
 }
@@ -212,7 +222,13 @@ func (p *execPlanner) lookAt() error {
 // gone replaces an error, or the lack of one, when the process has ended: what
 // was read may then be another process's.
 func gone(pidfd int, err error) error {
-	if ended(pidfd) {
+	wait := 0
+	if err != nil && !errors.Is(err, workload.ErrCommandNotFound) && !errors.Is(err, workload.ErrNotExecutable) {
+		// A first process that is exiting loses its namespaces, and ends all
+		// others in them, before it has ended itself.
+		wait = 100
+	}
+	if endedWithin(pidfd, wait) {
 		return workload.ErrNotRunning
 	}
 	return err

@@ -91,9 +91,12 @@ func (c *Container) Status() workload.Status {
 
 // ended reports whether the process has ended, reaped or not: its pidfd
 // becomes readable (pidfd_open(2)).
-func ended(pidfd int) bool {
+func ended(pidfd int) bool { return endedWithin(pidfd, 0) }
+
+// endedWithin waits for the end for so many milliseconds.
+func endedWithin(pidfd, wait int) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
+	n, err := unix.Poll(fds, wait)
 	return err == nil && n > 0
 }
 

@@ -294,3 +294,27 @@ func cutLast(s string) (before, after string, found bool) {
 	i := strings.LastIndexByte(s, '\n')
 	return s[:i+1], s[i+1:], i >= 0
 }
+
+// TestExecAtTheEnd starts processes in workloads that are about to end: each runs
+// or is told so, and none names a step that failed half way.
+func TestExecAtTheEnd(t *testing.T) {
+	w := newWorld(t)
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	for n := range rounds {
+		w.start("brief", "box", "sleep", "0.05")
+		for {
+			r := w.do("exec", "brief", "true")
+			// 137: it was killed with the rest.
+			if r.code == 125 && strings.Contains(r.err, "not running") {
+				break
+			}
+			if r.code != 0 && r.code != 137 {
+				t.Fatalf("round %d: %+v", n, r)
+			}
+		}
+		w.ok("rm", "-f", "brief")
+	}
+}
