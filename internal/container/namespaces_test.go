@@ -60,7 +60,7 @@ func TestKillWithoutPIDNamespace(t *testing.T) {
 	if err := cg.Create(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cg.RemoveEmptyParents("/") })
+	t.Cleanup(func() { cg.RemoveEmptyParents(parent) })
 	cfg := Config{ID: "kill", Dir: t.TempDir(), Spec: testSpec("sh", "-c", "sleep 1000 & sleep 1000 & sleep 1000"), Layers: layersOf(t, root, testBase), Cgroup: cg}
 	without(specs.PIDNamespace)(&cfg)
 	c, err := Create(ctx, cfg)
