@@ -116,7 +116,7 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err er
 	return err
 }
 
-// explain adds to the error of a step what a person can do about it, where the
+// explain says what a person can do about the error of a step, where the
 // kernel's error number alone does not say.
 func explain(err error) error {
 	var step *launch.StepError
@@ -127,17 +127,30 @@ func explain(err error) error {
 	case step.Call == launch.MountSetattr && errors.Is(err, unix.EINVAL) && strings.Contains(step.Step, "MOUNT_ATTR_IDMAP"):
 		_, name, _ := strings.Cut(step.Step, "($") // the slot is named after the mount
 		name, _, _ = strings.Cut(name, ",")
-		return fmt.Errorf("%w: the mount %q, or one below it, is of a file system that cannot be ID-mapped on this kernel; without a user namespace it can be used as it is: %w",
-			workload.ErrUnsupported, name, err)
+		return &explained{fmt.Sprintf("the mount %q, or one below it, is of a file system that cannot be ID-mapped on this kernel; without a user namespace it can be used as it is", name),
+			errors.Join(workload.ErrUnsupported, err)}
 	case step.Call == launch.Prlimit64 && errors.Is(err, unix.EPERM):
-		return fmt.Errorf("a hard limit cannot be raised without CAP_SYS_RESOURCE: %w", err)
+		return &explained{"a hard limit on resources cannot be raised without CAP_SYS_RESOURCE", err}
 	case step.Call == launch.Write && strings.Contains(step.Step, "$oom_score_adj") && errors.Is(err, unix.EACCES):
-		return fmt.Errorf("the out-of-memory score cannot be lowered without CAP_SYS_RESOURCE: %w", err)
+		return &explained{"the out-of-memory score cannot be lowered without CAP_SYS_RESOURCE", err}
 	case step.Call == launch.Unshare && errors.Is(err, unix.ENOSPC):
-		return fmt.Errorf("too many namespaces (user.max_*_namespaces in /proc/sys): %w", err)
+		return &explained{"too many namespaces (user.max_*_namespaces in /proc/sys)", err}
+	case step.Call == launch.Openat && errors.Is(err, unix.ENOENT) && strings.Contains(step.Step, `"/proc/sys/`):
+		_, name, _ := strings.Cut(step.Step, `"/proc/sys/`)
+		name, _, _ = strings.Cut(name, `"`)
+		return &explained{fmt.Sprintf("there is no kernel parameter %q here", name), err}
 	}
 	return err
 }
+
+// explained is one sentence for a person. The step that failed is beneath it.
+type explained struct {
+	text string
+	err  error
+}
+
+func (e *explained) Error() string { return e.text }
+func (e *explained) Unwrap() error { return e.err }
 
 // finish hands over the seccomp listener and writes the state file.
 func (c *Container) finish(cfg *Config, p *planner) error {

@@ -172,7 +172,7 @@ func (x *execution) run() error {
 		if x.observe != nil {
 			x.observe(x.p.text(s), time.Since(began))
 		}
-		if errors.Is(err, unix.EPIPE) {
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ESRCH) {
 			err = x.whyGone(err)
 		}
 		if err != nil {
@@ -251,7 +251,7 @@ func (x *execution) fork(s *Step) error {
 func (x *execution) await(s *Step) error {
 	value, err := x.receive(s.message)
 	var failed *StepError
-	if s.reap && errors.As(err, &failed) && failed.Actor != Stage {
+	if errors.As(err, &failed) && s.reap && failed.Actor != Stage {
 		// The child failed faster than its parent told of it.
 		if pid, err := x.receive(s.message); err == nil {
 			x.adopt(int(pid))
@@ -293,7 +293,7 @@ func (x *execution) receive(m Message) (uint64, error) {
 	}
 }
 
-// whyGone replaces the error of writing to a child that is gone by the failure
+// whyGone replaces the error of a step about a child that is gone by the failure
 // that the child reported.
 func (x *execution) whyGone(err error) error {
 	const nobodyTells Message = -1
