@@ -36,6 +36,7 @@ func newCLI(t *testing.T) *cli {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(c.dir) })
+	c.removeCgroups(t)
 	c.install(t)
 	tarball := filepath.Join(work, "base.tar")
 	if _, err := os.Lstat(tarball); err != nil {
@@ -45,6 +46,22 @@ func newCLI(t *testing.T) *cli {
 	}
 	c.run(t, "import", tarball, "attacker")
 	return c
+}
+
+// removeCgroups removes the cgroups above those of workloads, which the engine
+// leaves, unless they were there before.
+func (c *cli) removeCgroups(t *testing.T) {
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		parents, _ := filepath.Glob(pattern)
+		for _, p := range parents {
+			for _, name := range []string{"bulkhead", "bulkhead/supervisors"} { // cleanups run last first
+				dir := filepath.Join(p, name)
+				if _, err := os.Lstat(dir); err != nil {
+					t.Cleanup(func() { os.Remove(dir) }) // fails where somebody uses it
+				}
+			}
+		}
+	}
 }
 
 func (c *cli) install(t *testing.T) {

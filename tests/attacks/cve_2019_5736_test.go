@@ -136,6 +136,7 @@ func TestArrivingProcessWithoutSeal(t *testing.T) {
 	tg := newTarget(t, "inside", "hunt", "20")
 	tg.hostUser()
 	tg.spec.Security.CapAdd = []string{"SYS_PTRACE"}
+	tg.spec.Security.AppArmor = "unconfined" // the default profile would keep it from looking
 	tg.mustStart(t)
 	execMany(t, tg, 60, nil)
 	out := stopHunt(t, tg)
@@ -181,7 +182,7 @@ func TestSealedProgram(t *testing.T) {
 // huntByEngine lets the attacker hunt in a container that bulkhead runs.
 func (c *cli) huntByEngine(t *testing.T) string {
 	t.Helper()
-	id := c.run(t, "run", "-d", "--userns", "host", "--cap-add", "SYS_PTRACE", "attacker", "inside", "hunt", "30")
+	id := c.run(t, "run", "-d", "--userns", "host", "--cap-add", "SYS_PTRACE", "--security-opt", "apparmor=unconfined", "attacker", "inside", "hunt", "30")
 	for range 15 {
 		c.run(t, "exec", id, "true")
 	}
