@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -85,14 +86,19 @@ func (a *app) interact(ctx context.Context, c connection, begin func(context.Con
 		return workload.Exit{}, err
 	}
 	defer session.Close()
-	defer a.watch(c, raw, session)()
+	defer a.watch(ctx, c, raw, session)()
 	// From here on signals are the process's or the guard's: they no longer
 	// cancel.
 	return session.Wait(context.WithoutCancel(ctx))
 }
 
+// impatient is the number of SIGINT after which this program ends, though the
+// process does not. The first process of a pid namespace ignores signals that it
+// has no handler for (pid_namespaces(7)).
+const impatient = 3
+
 // watch follows window size and signals until the returned function is called.
-func (a *app) watch(c connection, raw *terminal.Raw, session *engine.Session) (stop func()) {
+func (a *app) watch(ctx context.Context, c connection, raw *terminal.Raw, session *engine.Session) (stop func()) {
 	switch {
 	case c.tty:
 		resize := func() {
@@ -103,9 +109,27 @@ func (a *app) watch(c connection, raw *terminal.Raw, session *engine.Session) (s
 		resize() // the window may have changed since the streams were made
 		return terminal.Guard(raw, resize, exitNow)
 	case c.sigProxy:
-		return terminal.Proxy(func(sig syscall.Signal) { _ = session.Signal(sig) })
+		forward := a.forward(session)
+		stop := terminal.Proxy(forward)
+		if ctx.Err() != nil {
+			// Ctrl-C came after the workload had started and before it was watched for.
+			forward(syscall.SIGINT)
+		}
+		return stop
 	}
 	return func() {}
+}
+
+// forward passes on signals, and ends this program at the third SIGINT.
+func (a *app) forward(session *engine.Session) func(syscall.Signal) {
+	var interrupts atomic.Int32
+	return func(sig syscall.Signal) {
+		if sig == syscall.SIGINT && interrupts.Add(1) == impatient {
+			a.warn("the command does not end on SIGINT and goes on; `bulkhead stop` ends it, and with --init it would have ended")
+			exitNow(int(interrupted))
+		}
+		_ = session.Signal(sig) // the process may just have ended
+	}
 }
 
 // finish turns the end of a session into the exit of this program. An

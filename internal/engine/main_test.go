@@ -43,11 +43,8 @@ func TestMain(m *testing.M) {
 	if role == "" {
 		code := m.Run()
 		// Empty by now; what is not, stays and was reported.
-		for _, pattern := range []string{"/*" + testCgroup + "/supervisors", "/*" + testCgroup} {
-			dirs, _ := filepath.Glob("/sys/fs/cgroup" + pattern)
-			for _, d := range dirs {
-				os.Remove(d)
-			}
+		for _, d := range append(cgroupDirs("/supervisors"), cgroupDirs("")...) {
+			os.Remove(d)
 		}
 		os.Exit(code)
 	}
@@ -141,6 +138,16 @@ type images struct {
 
 func (i images) Layers(context.Context, workload.Image) (workload.Layers, func(), error) {
 	return workload.Layers{Dirs: []string{i.dir}}, func() {}, i.err
+}
+
+// cgroupDirs finds what matches suffix below testCgroup, in every hierarchy:
+// pure v2 is mounted where the others have their directories.
+func cgroupDirs(suffix string) (found []string) {
+	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		dirs, _ := filepath.Glob(mount + testCgroup + suffix)
+		found = append(found, dirs...)
+	}
+	return found
 }
 
 // testCgroup is above all cgroups of this test process: another may run at the
@@ -241,7 +248,7 @@ func (w *world) left() []string {
 			}
 		}
 	}
-	cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + testCgroup + "/*")
+	cgroups := cgroupDirs("/*")
 	for _, c := range cgroups {
 		if fi, err := os.Stat(c); err == nil && fi.IsDir() && filepath.Base(c) != "supervisors" {
 			left = append(left, c)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -33,12 +33,7 @@ func newRealWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("go", "build", "-o", filepath.Join(layer, "bin", "program"),
-		"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest/program")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the suite's program: %v: %s", err, out)
-	}
+	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
 	return w
 }
 

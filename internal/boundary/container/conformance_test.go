@@ -3,7 +3,6 @@ package container
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -53,33 +52,11 @@ func layerWithProgram(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	buildProgram(t, filepath.Join(layer, "bin", "program"))
+	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
 	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return layer
-}
-
-// buildProgram puts the suite's program at name. The test guest has no Go, but
-// has the program.
-func buildProgram(t *testing.T, name string) {
-	t.Helper()
-	if built, err := exec.LookPath("program"); err == nil && os.Getenv("BULKHEAD_GUEST") != "" {
-		b, err := os.ReadFile(built)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, b, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	cmd := exec.Command("go", "build", "-o", name,
-		"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest/program")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the suite's program: %v: %s", err, out)
-	}
 }
 
 // prepare does what the engine does before Create.
