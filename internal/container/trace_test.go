@@ -41,9 +41,10 @@ func TestTrace(t *testing.T) {
 
 // tracedProgram is what the traced process tells of a program that it ran.
 type tracedProgram struct {
-	Name  string
-	Begin int // process ID of the stage, which only this program has
-	Steps map[string][]launch.Expected
+	Name   string
+	Begin  int // process ID of the stage, which only this program has
+	Status int // the host's end of the status pipe
+	Steps  map[string][]launch.Expected
 }
 
 // TestTraced is what TestTrace traces.
@@ -54,12 +55,12 @@ func TestTraced(t *testing.T) {
 	}
 	ctx := context.Background()
 	var told []tracedProgram
-	tell := func(p *launch.Program, stage int) {
+	tell := func(p *launch.Program, stage, status int) {
 		steps := map[string][]launch.Expected{}
 		for _, a := range []launch.Actor{launch.Host, launch.Stage, launch.Init} {
 			steps[a.String()] = p.Expect(a)
 		}
-		told = append(told, tracedProgram{p.Name, stage, steps})
+		told = append(told, tracedProgram{p.Name, stage, status, steps})
 	}
 	cfg := Config{ID: "traced", Dir: t.TempDir(), Spec: testSpec("sleep", "30"), Layers: layersOf(t, root, testBase), KillWithParent: true}
 	f, err := readFacts()
@@ -74,7 +75,7 @@ func TestTraced(t *testing.T) {
 	if err := c.create(ctx, &cfg, p); err != nil {
 		t.Fatal(err)
 	}
-	tell(p.prog, c.running.Value(p.stage))
+	tell(p.prog, c.running.Value(p.stage), c.running.Value(p.status))
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestTraced(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Wait()
-	tell(e.prog, r.Value(e.stage))
+	tell(e.prog, r.Value(e.stage), r.Value(e.status))
 	if err := c.Delete(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +201,20 @@ func (p tracedProgram) check(t *testing.T, calls []*tracedCall) {
 	if start < 0 {
 		t.Fatalf("the host never called %s", first)
 	}
-	rest := compare(t, "host", p.Steps["host"], hostCalls[start:])
+	// Messages come in any order, so only the number of reads is fixed.
+	want := slices.DeleteFunc(slices.Clone(p.Steps["host"]), func(e launch.Expected) bool { return e.Await })
+	reads := 0
+	got := slices.DeleteFunc(slices.Clone(hostCalls[start:]), func(c *tracedCall) bool {
+		message := c.name == "read" && c.args[0] == uint64(p.Status)
+		if message {
+			reads++
+		}
+		return message
+	})
+	if messages := len(p.Steps["host"]) - len(want); reads != messages {
+		t.Errorf("the host read %d messages, the program has %d", reads, messages)
+	}
+	rest := compare(t, "host", want, got)
 	if len(rest) == 0 || rest[0].name != "wait4" {
 		t.Errorf("after the program the host's thread called %v, want wait4 only", rest)
 	}

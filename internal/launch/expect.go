@@ -9,6 +9,9 @@ type Expected struct {
 	// Repeated: one call or more (close_range over the gaps between the
 	// descriptors to keep).
 	Repeated bool
+	// Await: the host waits for a message, which it may have read already while
+	// it waited for another. There are as many reads as messages.
+	Await bool
 }
 
 // Expect lists the system calls of one actor in order, as they must appear in a
@@ -19,7 +22,7 @@ func (p *Program) Expect(a Actor) []Expected {
 		if s.Actor != a || s.kind == goFunc || s.kind == given {
 			continue
 		}
-		e := Expected{Call: s.Call.String(), Repeated: s.kind == closeOthers}
+		e := Expected{Call: s.Call.String(), Repeated: s.kind == closeOthers, Await: s.kind == await}
 		for _, arg := range s.Args {
 			var known *uint64
 			if arg.kind == argInt {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,8 +97,20 @@ func TestTimeoutEndsHookAndItsChildren(t *testing.T) {
 }
 
 func TestChildThatKeepsTheOutputOpen(t *testing.T) {
-	if err := Run(context.Background(), Prestart, []specs.Hook{sh("sleep 5 & exit 0")}, state); err != nil {
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	if err := Run(context.Background(), Prestart, []specs.Hook{sh("sleep 60 & echo $! >" + pidFile)}, state); err != nil {
 		t.Errorf("got %v, want success", err)
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("end the hook's child: %v", err)
 	}
 }
 
