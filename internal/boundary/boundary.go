@@ -59,7 +59,7 @@ type Prepared struct {
 	Upper, Work string
 	// IDBase is the first host ID of the workload's range, IDCount its length.
 	IDBase, IDCount uint32
-	// Hosts are host files to appear inside (resolv.conf, hosts, hostname),
+	// Files are host files to appear inside (resolv.conf, hosts, hostname),
 	// target path to host path.
 	Files map[string]string
 	// Cgroup is the workload's place below each hierarchy, such as
@@ -108,7 +108,8 @@ type Terminal interface {
 	Resize(rows, cols uint16) error
 }
 
-// Pauser, Lister, StatsReader and Updater are abilities an Instance may have.
+// Pauser and Lister are abilities that an Instance may have, Explainer one of a
+// Boundary. Whoever wants one asks by type assertion.
 type (
 	// Pauser stops and continues all processes of a workload.
 	Pauser interface {
@@ -118,10 +119,6 @@ type (
 	// Lister lists the processes of a workload by their ID on the host.
 	Lister interface {
 		Processes(ctx context.Context) ([]int, error)
-	}
-	// SignalAller signals every process of a workload.
-	SignalAller interface {
-		SignalAll(ctx context.Context, sig syscall.Signal) error
 	}
 	// Explainer prints what Create would do.
 	Explainer interface {

@@ -68,11 +68,6 @@ func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
 	return i.Container.Signal(sig)
 }
 
-// SignalAll signals every process of the container.
-func (i *instance) SignalAll(_ context.Context, sig syscall.Signal) error {
-	return i.cgroup.Signal(sig)
-}
-
 // Pause and Resume freeze and thaw the cgroup.
 func (i *instance) Pause(ctx context.Context) error { return i.cgroup.Freeze(ctx) }
 
