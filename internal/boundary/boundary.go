@@ -68,9 +68,28 @@ type Prepared struct {
 	Stdio  Stdio
 	// Init is the program that Spec.Init asks for, a host path.
 	Init string
+	// Machine is set where Needs.Root is Disk.
+	Machine *Machine
+	// Shifted lists bind sources, by Mount.Source, whose files already show
+	// owners of the workload's ID range, so that no ID-mapped mount is wanted.
+	Shifted []string
 	// Notice takes a line about the workload for its log, such as a system call
 	// that was denied; nil drops it. It may be called from any goroutine.
 	Notice func(line string) `json:"-"`
+}
+
+// Machine is what a virtual machine is made from. All paths are absolute.
+type Machine struct {
+	// Image is the root file system as a read-only EROFS image, Data a writable
+	// disk, an ext4 file system that holds what the workload writes.
+	Image, Data string
+	// Kernel is an uncompressed kernel image, Initramfs what it starts with.
+	Kernel, Initramfs string
+	// FileServer is the program that serves volumes to the guest.
+	FileServer string
+	// Socket is where the supervisor of the tenant's machine listens; empty for
+	// a workload that gets a machine of its own.
+	Socket string
 }
 
 // Stdio holds the standard streams of a process without a terminal. A nil file

@@ -22,6 +22,7 @@ type Spec struct {
 	Devices      []Device   `json:"devices,omitempty"`
 	Resources    Resources  `json:"resources"`
 	Security     Security   `json:"security"`
+	VM           VM         `json:"vm,omitzero"` // for Boundary "vm" only
 
 	StopSignal  string        `json:"stopSignal,omitempty"` // name such as "SIGTERM"; default SIGTERM
 	StopTimeout time.Duration `json:"stopTimeout"`          // between StopSignal and SIGKILL; negative waits without end
@@ -123,6 +124,22 @@ type IOLimit struct {
 	WriteBPS  uint64 `json:"writeBPS,omitempty"`
 	ReadIOPS  uint64 `json:"readIOPS,omitempty"`
 	WriteIOPS uint64 `json:"writeIOPS,omitempty"`
+}
+
+// VM is what only a workload with a kernel of its own can be asked for.
+type VM struct {
+	// Kernel is the name of a kernel in the store or the absolute path of a
+	// kernel image; empty means the store's default.
+	Kernel string `json:"kernel,omitempty"`
+	// Accel is "kvm" or "tcg"; empty means the best that works.
+	Accel string `json:"accel,omitempty"`
+	// Disk is the size of the writable disk in bytes, 0 for the default.
+	Disk int64 `json:"disk,omitempty"`
+	// Tenant is the name of the tenant in whose machine the workload runs; empty
+	// for a machine of its own.
+	Tenant string `json:"tenant,omitempty"`
+	// System boots the image's own init system as the guest's first process.
+	System bool `json:"system,omitempty"`
 }
 
 // Security holds what widens or narrows the default confinement.
