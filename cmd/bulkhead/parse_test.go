@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -120,6 +122,40 @@ func TestExitCodes(t *testing.T) {
 		if fixFor(fmt.Errorf("a: %w", err)) == "" {
 			t.Errorf("%v: no fix", err)
 		}
+	}
+}
+
+// TestErrorsNameTheProgramOnce gives every command too few words, too many, and a
+// flag that does not exist.
+func TestErrorsNameTheProgramOnce(t *testing.T) {
+	said := 0
+	walk(newApp(boundaries()...).command(), func(c *cobra.Command) {
+		path := strings.Fields(c.CommandPath())[1:]
+		for _, more := range [][]string{nil, {"a", "b", "c", "d"}, {"--no-such-flag"}} {
+			a := newApp(boundaries()...)
+			var out, errs strings.Builder
+			a.out, a.err = &out, &errs
+			cmd, args, err := a.command().Find(append(slices.Clone(path), more...))
+			if err == nil {
+				if err = cmd.ParseFlags(args); err != nil {
+					err = flagError(cmd, err)
+				} else if cmd.Args != nil {
+					err = cmd.Args(cmd, cmd.Flags().Args())
+				}
+			}
+			if err == nil {
+				continue // these words are right
+			}
+			said++
+			advice.Print(a.err, "bulkhead", err, false)
+			sentence, _, _ := strings.Cut(errs.String(), "\n")
+			if strings.Count(sentence, "bulkhead") != 1 {
+				t.Errorf("%q: %s", append(path, more...), sentence)
+			}
+		}
+	})
+	if said < 40 {
+		t.Errorf("only %d wrong command lines were refused", said)
 	}
 }
 

@@ -117,12 +117,19 @@ func needs(low, high int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < low:
-			return advice.New(fmt.Sprintf("%s needs %s", cmd.CommandPath(), what), usage(cmd))
+			return advice.New(fmt.Sprintf("%s needs %s", commandName(cmd), what), usage(cmd))
 		case high >= 0 && len(args) > high:
-			return advice.New(fmt.Sprintf("%s takes %s and nothing more, not %q", cmd.CommandPath(), what, args[high]), usage(cmd))
+			return advice.New(fmt.Sprintf("%s takes %s and nothing more, not %q", commandName(cmd), what, args[high]), usage(cmd))
 		}
 		return nil
 	}
+}
+
+// commandName names a command without the program, which advice.Print puts in front:
+// "image import".
+func commandName(cmd *cobra.Command) string {
+	_, words, _ := strings.Cut(cmd.CommandPath(), " ")
+	return words
 }
 
 // usage is the fix of a wrong command line.

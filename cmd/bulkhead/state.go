@@ -31,7 +31,7 @@ func mustBeRoot() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	return advice.New("this version of bulkhead needs root", "run it as root, such as with sudo; running without root is planned")
+	return advice.New("this version needs root", "run it as root, such as with sudo; running without root is planned")
 }
 
 // engine opens the engine on the chosen state.
