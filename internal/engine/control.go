@@ -23,7 +23,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, io *Streams) (*Session,
 	}
 	s, err := e.connect(ctx, ref, &wire.Request{Op: wire.OpAttach, Rows: io.Rows, Cols: io.Cols}, io)
 	if err != nil {
-		return nil, fmt.Errorf("attach to workload %s: %w", ref, err)
+		return nil, about("attach to", ref, err)
 	}
 	return s, nil
 }
@@ -43,7 +43,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, p workload.Process, io *S
 	}
 	s, err := e.connect(ctx, ref, req, io)
 	if err != nil {
-		return nil, fmt.Errorf("execute in workload %s: %w", ref, err)
+		return nil, about("execute in", ref, err)
 	}
 	return s, nil
 }
@@ -74,7 +74,7 @@ func (e *Engine) ask(ctx context.Context, ref string, req *wire.Request) (*wire.
 // Kill sends sig to the first process of a running or paused workload.
 func (e *Engine) Kill(ctx context.Context, ref string, sig syscall.Signal) error {
 	if _, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpSignal, Signal: sig}); err != nil {
-		return fmt.Errorf("kill workload %s: %w", ref, err)
+		return about("kill", ref, err)
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (e *Engine) Kill(ctx context.Context, ref string, sig syscall.Signal) error
 func (e *Engine) Stop(ctx context.Context, ref string, timeout *time.Duration) error {
 	r, err := e.Inspect(ctx, ref)
 	if err != nil {
-		return fmt.Errorf("stop workload: %w", err)
+		return about("stop", ref, err)
 	}
 	req := &wire.Request{Op: wire.OpStop, Timeout: r.Spec.StopTimeout}
 	if timeout != nil {
@@ -97,7 +97,7 @@ func (e *Engine) Stop(ctx context.Context, ref string, timeout *time.Duration) e
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("stop workload %s: %w", ref, err)
+		return about("stop", ref, err)
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func ended(err error) bool {
 func (e *Engine) Wait(ctx context.Context, ref string) (workload.Exit, error) {
 	id, err := e.layout.Find(ref)
 	if err != nil {
-		return workload.Exit{}, err
+		return workload.Exit{}, about("wait for", ref, err)
 	}
 	var exit workload.Exit
 	err = e.reach(ctx, id, func(f *os.File) error {
@@ -129,7 +129,7 @@ func (e *Engine) Wait(ctx context.Context, ref string) (workload.Exit, error) {
 		}
 	}
 	if err != nil {
-		return workload.Exit{}, fmt.Errorf("wait for workload %s: %w", ref, err)
+		return workload.Exit{}, about("wait for", ref, err)
 	}
 	return exit, nil
 }
@@ -171,7 +171,7 @@ func waitOn(ctx context.Context, c *conn) (exit workload.Exit, err error) {
 func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 	id, err := e.layout.Find(ref)
 	if err != nil {
-		return fmt.Errorf("remove workload: %w", err)
+		return about("remove", ref, err)
 	}
 	err = state.Retry(ctx, func() error {
 		k, err := e.lockIdle(ctx, id)
@@ -191,7 +191,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 		return nil // it was to be removed at its end
 	}
 	if err != nil {
-		return fmt.Errorf("remove workload %s: %w", ref, err)
+		return about("remove", ref, err)
 	}
 	return nil
 }
@@ -215,7 +215,7 @@ func (e *Engine) removeIdle(id workload.ID) error {
 // workload.ErrUnsupported where the boundary cannot.
 func (e *Engine) Pause(ctx context.Context, ref string) error {
 	if _, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpPause}); err != nil {
-		return fmt.Errorf("pause workload %s: %w", ref, err)
+		return about("pause", ref, err)
 	}
 	return nil
 }
@@ -223,7 +223,7 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 // Unpause lets a paused workload continue.
 func (e *Engine) Unpause(ctx context.Context, ref string) error {
 	if _, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpResume}); err != nil {
-		return fmt.Errorf("unpause workload %s: %w", ref, err)
+		return about("unpause", ref, err)
 	}
 	return nil
 }
@@ -232,7 +232,7 @@ func (e *Engine) Unpause(ctx context.Context, ref string) error {
 func (e *Engine) Processes(ctx context.Context, ref string) ([]int, error) {
 	reply, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpProcesses})
 	if err != nil {
-		return nil, fmt.Errorf("list processes of workload %s: %w", ref, err)
+		return nil, about("list processes of", ref, err)
 	}
 	return reply.Processes, nil
 }
@@ -251,7 +251,7 @@ type LogOptions struct {
 func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, stderr io.Writer) error {
 	r, err := e.Inspect(ctx, ref)
 	if err != nil {
-		return fmt.Errorf("read log: %w", err)
+		return about("read the log of", ref, err)
 	}
 	lo := logfile.Options{Tail: o.Tail, Since: o.Since, Until: o.Until, Timestamps: o.Timestamps}
 	if o.Follow {
@@ -264,5 +264,9 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		}()
 		lo.Follow = ended
 	}
-	return logfile.Read(ctx, r.LogPath, lo, stdout, stderr)
+	err = logfile.Read(ctx, r.LogPath, lo, stdout, stderr)
+	if _, serr := os.Lstat(r.Dir); err != nil && errors.Is(serr, os.ErrNotExist) {
+		return notFound(ref) // it was removed meanwhile
+	}
+	return err
 }

@@ -165,8 +165,24 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.record(ctx, id)
+	r, err := e.record(ctx, id)
+	if errors.Is(err, workload.ErrNotFound) {
+		err = notFound(ref)
+	}
+	return r, err
 }
+
+// about says what could not be done with a workload. That there is none, or not
+// any more because another command removes it at this moment, is all that needs
+// saying then, in the words of the caller and not of the step that noticed.
+func about(what, ref string, err error) error {
+	if errors.Is(err, workload.ErrNotFound) {
+		return notFound(ref)
+	}
+	return fmt.Errorf("%s workload %s: %w", what, ref, err)
+}
+
+func notFound(ref string) error { return fmt.Errorf("%w: %q", workload.ErrNotFound, ref) }
 
 // record reads one workload's record, and cleans up first if its supervisor is
 // gone. A workload whose creation is not finished does not exist.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -446,6 +447,59 @@ func TestErrors(t *testing.T) {
 		t.Errorf("start: got %v", err)
 	}
 	w.want("never", workload.Created)
+}
+
+// TestRemovedMeanwhile puts every operation into the moment in which a workload
+// was found by its name and then removed by another command: its lock is gone.
+func TestRemovedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	s := spec("exit", "0")
+	s.Name = "brief"
+	r, err := w.Create(ctx(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(r.Dir, "lock")
+	if err := os.Rename(lock, lock+".away"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Rename(lock+".away", lock)
+	check := func(op string, err error) {
+		t.Helper()
+		if want := `no such workload: "brief"`; !errors.Is(err, workload.ErrNotFound) || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", op, err, want)
+		}
+	}
+	_, err = w.Start(ctx(t), "brief", nil)
+	check("start", err)
+	_, err = w.Exec(ctx(t), "brief", process("echo"), nil)
+	check("exec", err)
+	_, err = w.Attach(ctx(t), "brief", nil)
+	check("attach", err)
+	_, err = w.Wait(ctx(t), "brief")
+	check("wait", err)
+	_, err = w.Processes(ctx(t), "brief")
+	check("processes", err)
+	check("kill", w.Kill(ctx(t), "brief", syscall.SIGTERM))
+	check("pause", w.Pause(ctx(t), "brief"))
+	check("unpause", w.Unpause(ctx(t), "brief"))
+	check("remove", w.Remove(ctx(t), "brief", false))
+	if err := w.Stop(ctx(t), "brief", nil); err != nil {
+		t.Errorf("stop: got %v, want nil: it does not run", err)
+	}
+
+	// A little earlier: its record is gone too.
+	record := filepath.Join(r.Dir, "state.json")
+	if err := os.Rename(record, record+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Inspect(ctx(t), "brief")
+	check("inspect", err)
+	check("stop", w.Stop(ctx(t), "brief", nil))
+	check("logs", w.Logs(ctx(t), "brief", LogOptions{Tail: -1}, io.Discard, io.Discard))
+	if err := os.Rename(record+".away", record); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestFind(t *testing.T) {

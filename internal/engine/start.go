@@ -56,11 +56,11 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, error) {
 	id, err := e.layout.Find(ref)
 	if err != nil {
-		return nil, fmt.Errorf("start workload: %w", err)
+		return nil, about("start", ref, err)
 	}
 	k, err := e.lockIdle(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("start workload %s: %w", ref, err)
+		return nil, about("start", ref, err)
 	}
 	defer k.Unlock()
 	spec, err := e.layout.ReadSpec(id)
@@ -72,7 +72,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 		return nil, err
 	}
 	if err := os.Mkdir(e.layout.RunDir(id), 0o700); err != nil {
-		return nil, fmt.Errorf("start workload %s: %w", ref, err)
+		return nil, about("start", ref, err)
 	}
 	state.Did("start: run-time directory made")
 	sup, err := e.spawn(spec, k)
@@ -86,7 +86,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 		if rerr == nil {
 			rerr = os.RemoveAll(e.layout.RunDir(id))
 		}
-		return nil, errors.Join(fmt.Errorf("start workload %s: %w", ref, err), rerr)
+		return nil, errors.Join(about("start", ref, err), rerr)
 	}
 	return session, nil
 }
