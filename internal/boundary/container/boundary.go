@@ -103,7 +103,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		i.denied = func(d seccomp.Denied) { notice(p.Notice, d) }
 		cfg.ReportDenied = i.denied
 	}
-	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true}); err != nil {
+	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: limitNames(s.Resources)}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err = writeCgroupFile(dir, p.Cgroup); err == nil {
@@ -230,7 +230,7 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	if err != nil {
 		return err
 	}
-	m, err := cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true})
+	m, err := cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: limitNames(s.Resources)})
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,14 @@ package container
 import (
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -68,10 +71,10 @@ func blockIO(r workload.Resources) (*specs.LinuxBlockIO, error) {
 	for _, l := range r.IOLimits {
 		var st unix.Stat_t
 		if err := unix.Stat(l.Device, &st); err != nil {
-			return nil, fmt.Errorf("I/O limit: %s: %w", l.Device, err)
+			return nil, fmt.Errorf("%s: %w", ioFlags(l), err)
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-			return nil, fmt.Errorf("I/O limit: %s is not a block device", l.Device)
+			return nil, fmt.Errorf("%s: %s is not a block device", ioFlags(l), l.Device)
 		}
 		for _, f := range []struct {
 			rate uint64
@@ -85,4 +88,64 @@ func blockIO(r workload.Resources) (*specs.LinuxBlockIO, error) {
 		}
 	}
 	return out, nil
+}
+
+// rates are the limits on a block device: what package cgroup calls each, and
+// the flag that asks for it.
+var rates = []struct {
+	limit, flag string
+	of          func(workload.IOLimit) uint64
+}{
+	{cgroup.IOReadRate, "--device-read-bps", func(l workload.IOLimit) uint64 { return l.ReadBPS }},
+	{cgroup.IOWriteRate, "--device-write-bps", func(l workload.IOLimit) uint64 { return l.WriteBPS }},
+	{cgroup.IOReadOpsRate, "--device-read-iops", func(l workload.IOLimit) uint64 { return l.ReadIOPS }},
+	{cgroup.IOWriteOpsRate, "--device-write-iops", func(l workload.IOLimit) uint64 { return l.WriteIOPS }},
+}
+
+// ioFlags are the flags that ask for the limits on one device.
+func ioFlags(l workload.IOLimit) string {
+	var flags []string
+	for _, r := range rates {
+		if r.of(l) > 0 {
+			flags = append(flags, rateFlag(r.flag, l.Device, r.of(l)))
+		}
+	}
+	return strings.Join(flags, ", ")
+}
+
+func rateFlag(flag, device string, rate uint64) string {
+	return fmt.Sprintf("%s %q", flag, device+":"+strconv.FormatUint(rate, 10))
+}
+
+// limitNames names each limit by the flag that asks for it and the value, so
+// that an error of package cgroup tells what to change on the command line.
+// Sizes are in bytes, however they were typed.
+func limitNames(r workload.Resources) map[string]string {
+	names := map[string]string{}
+	number := func(limit, flag string, n *int64) {
+		if n != nil {
+			names[limit] = flag + " " + strconv.FormatInt(*n, 10)
+		}
+	}
+	number(cgroup.MemoryLimit, "--memory", r.Memory)
+	number(cgroup.SwapLimit, "--memory-swap", r.MemorySwap)
+	number(cgroup.MemoryReservation, "--memory-reservation", r.MemoryReservation)
+	number(cgroup.PidsLimit, "--pids-limit", r.Pids)
+	names[cgroup.CPUQuota] = fmt.Sprintf("--cpus %g", r.CPUs)
+	names[cgroup.CPUShares] = fmt.Sprintf("--cpu-shares %d", r.CPUWeight)
+	names[cgroup.IOWeight] = fmt.Sprintf("--blkio-weight %d", r.IOWeight)
+	names[cgroup.CpusetCPUs] = fmt.Sprintf("--cpuset-cpus %q", r.CpusetCPUs)
+	names[cgroup.CpusetMems] = fmt.Sprintf("--cpuset-mems %q", r.CpusetMems)
+	for _, rate := range rates {
+		var flags []string
+		for _, l := range r.IOLimits {
+			if n := rate.of(l); n > 0 {
+				flags = append(flags, rateFlag(rate.flag, l.Device, n))
+			}
+		}
+		if len(flags) > 0 {
+			names[rate.limit] = strings.Join(flags, ", ")
+		}
+	}
+	return names
 }

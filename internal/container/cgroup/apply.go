@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -88,11 +89,11 @@ func (m *Manager) currentMemoryLimit() (int64, error) {
 		dir, file = m.v2, "memory.max"
 	}
 	if dir == "" {
-		return 0, &MissingError{Limit: swapLimit, Controller: "memory"}
+		return 0, &MissingError{Limit: SwapLimit, Controller: "memory"}
 	}
 	n, err := readNumber(dir, file)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, &MissingError{Limit: swapLimit, Controller: "memory"}
+		return 0, &MissingError{Limit: SwapLimit, Controller: "memory"}
 	}
 	if err != nil || n >= v1Unlimited {
 		return -1, err
@@ -144,7 +145,7 @@ func (m *Manager) applyLimit(l *limit) error {
 	}
 	for _, f := range l.files {
 		if !slices.ContainsFunc(strings.Split(f, "|"), func(f string) bool { return exists(dir, f) }) {
-			return &MissingError{l.name, l.controller, strings.ReplaceAll(f, "|", " or ") + " is missing; " + l.want(dir)}
+			return &MissingError{cmp.Or(l.absent, l.name), l.controller, strings.ReplaceAll(f, "|", " or ") + " is missing; " + l.want(dir)}
 		}
 	}
 	res := l.res

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -8,15 +9,34 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// The names of the limits that most callers offer. See Options.Names.
+const (
+	MemoryLimit       = "memory limit"
+	SwapLimit         = "swap limit" // of memory and swap together
+	MemoryReservation = "memory reservation"
+	CPUShares         = "cpu shares"
+	CPUQuota          = "cpu quota"
+	CpusetCPUs        = "cpuset cpus"
+	CpusetMems        = "cpuset mems"
+	PidsLimit         = "pids limit"
+	IOWeight          = "io weight"
+	IOReadRate        = "io read rate"
+	IOWriteRate       = "io write rate"
+	IOReadOpsRate     = "io read operations rate"
+	IOWriteOpsRate    = "io write operations rate"
+)
+
 // limit is one thing that was asked for, ready to be put in force.
 type limit struct {
-	name       string // as a user would say it, such as "memory limit"
+	name       string // as the user would say it, such as "memory limit"
 	controller string // the kernel's name on the hierarchy that has it
 	v2         bool   // which hierarchy that is
 	// files must each exist in the cgroup; an entry may name alternatives
 	// separated by "|". The library passes over some that are missing.
 	files []string
 	hint  string // what would provide a missing file
+	// absent is the limit that a missing file prevents; "" for name.
+	absent string
 	// optional is a file without which a request for "no limit" is already met.
 	optional string
 	res      cgroups.Resources
@@ -30,6 +50,7 @@ type setting struct{ file, value string }
 // first error and go on, so that the conversion reads as a list.
 type demand struct {
 	lay    *Layout
+	names  map[string]string // see Options
 	limits []limit
 	notes  []string
 	err    error
@@ -39,9 +60,9 @@ type demand struct {
 // field: each is put in force, known to be in force anyway, or an error. A
 // nil or zero field asks for nothing, -1 for no limit.
 //
-// Notes are what the kernel accepts though nothing enforces it at present.
-func limitsFor(r *specs.LinuxResources, lay *Layout) (limits []limit, notes []string, err error) {
-	d := demand{lay: lay}
+// names are Options.Names. Notes are what the kernel accepts though nothing enforces it at present.
+func limitsFor(r *specs.LinuxResources, lay *Layout, names map[string]string) (limits []limit, notes []string, err error) {
+	d := demand{lay: lay, names: names}
 	if r != nil {
 		d.memory(r.Memory)
 		d.cpu(r.CPU)
@@ -63,12 +84,15 @@ func (d *demand) fail(err error) {
 }
 
 func (d *demand) invalid(name, format string, args ...any) {
-	d.fail(invalid(name, format, args...))
+	d.fail(invalid(d.say(name), format, args...))
 }
 
-func (d *demand) note(format string, args ...any) {
-	d.notes = append(d.notes, fmt.Sprintf(format, args...))
+func (d *demand) note(name, format string, args ...any) {
+	d.notes = append(d.notes, d.say(name)+": "+fmt.Sprintf(format, args...))
 }
+
+// say returns the user's words for a limit.
+func (d *demand) say(name string) string { return cmp.Or(d.names[name], name) }
 
 // place says where a controller lives. The names differ for block devices.
 func (d *demand) place(v1, v2 string) (controller string, onV2, ok bool) {
@@ -92,13 +116,13 @@ func (d *demand) add(name, v1, v2 string, fill func(l *limit)) {
 		d.fail(d.missing(name, v1, v2))
 		return
 	}
-	l := limit{name: name, controller: controller, v2: onV2}
+	l := limit{name: d.say(name), controller: controller, v2: onV2}
 	fill(&l)
 	d.limits = append(d.limits, l)
 }
 
 func (d *demand) missing(name, v1, v2 string) error {
-	e := &MissingError{Limit: name, Controller: v1}
+	e := &MissingError{Limit: d.say(name), Controller: v1}
 	if v1 == "" || d.lay.Mode == ModeV2 && v2 != "" {
 		e.Controller = v2
 	}

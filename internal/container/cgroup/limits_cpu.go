@@ -26,11 +26,11 @@ func (d *demand) cpu(c *specs.LinuxCPU) {
 	if s := value(c.Shares); s != 0 {
 		switch {
 		case s < minShares || s > maxShares:
-			d.invalid("cpu shares", "%d is not between %d and %d", s, minShares, maxShares)
+			d.invalid(CPUShares, "%d is not between %d and %d", s, minShares, maxShares)
 		case idle:
-			d.invalid("cpu shares", "an idle cgroup has none")
+			d.invalid(CPUShares, "an idle cgroup has none")
 		}
-		d.add("cpu shares", "cpu", "cpu", func(l *limit) {
+		d.add(CPUShares, "cpu", "cpu", func(l *limit) {
 			if l.v2 {
 				l.res.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(s)
 			} else {
@@ -65,15 +65,15 @@ func (d *demand) bandwidth(c *specs.LinuxCPU) {
 	}
 	switch {
 	case quota < -1:
-		d.invalid("cpu quota", "%d µs is negative (-1 is unlimited)", quota)
+		d.invalid(CPUQuota, "%d µs is negative (-1 is unlimited)", quota)
 	case quota > 0 && quota < minQuota || quota > maxQuota:
-		d.invalid("cpu quota", "%d µs is not between %d and %d", quota, minQuota, int64(maxQuota))
+		d.invalid(CPUQuota, "%d µs is not between %d and %d", quota, minQuota, int64(maxQuota))
 	case period != 0 && (period < minPeriod || period > maxPeriod):
 		d.invalid("cpu period", "%d µs is not between %d and %d", period, minPeriod, maxPeriod)
 	case c.Burst != nil && quota > 0 && *c.Burst > uint64(quota):
 		d.invalid("cpu burst", "%d µs is more than the quota of %d", *c.Burst, quota)
 	}
-	name := "cpu quota"
+	name := CPUQuota
 	switch {
 	case quota == 0 && period == 0:
 		name = "cpu burst"
@@ -129,8 +129,8 @@ func (d *demand) cpuset(c *specs.LinuxCPU) {
 		}
 		d.add(name, "cpuset", "cpuset", func(l *limit) { put(l, formatList(numbers)) })
 	}
-	set("cpuset cpus", c.Cpus, func(l *limit, list string) { l.res.CpusetCpus = list })
-	set("cpuset mems", c.Mems, func(l *limit, list string) { l.res.CpusetMems = list })
+	set(CpusetCPUs, c.Cpus, func(l *limit, list string) { l.res.CpusetCpus = list })
+	set(CpusetMems, c.Mems, func(l *limit, list string) { l.res.CpusetMems = list })
 }
 
 // pids converts the process limit. 0 becomes 1, as in the library: the first
@@ -140,9 +140,9 @@ func (d *demand) pids(p *specs.LinuxPids) {
 		return
 	}
 	if *p.Limit < -1 {
-		d.invalid("pids limit", "%d is negative (-1 is unlimited)", *p.Limit)
+		d.invalid(PidsLimit, "%d is negative (-1 is unlimited)", *p.Limit)
 	}
-	d.add("pids limit", "pids", "pids", func(l *limit) {
+	d.add(PidsLimit, "pids", "pids", func(l *limit) {
 		n := *p.Limit
 		l.res.PidsLimit = &n
 	})

@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	ioWeight    = "io weight"
 	minIOWeight = 10
 	maxIOWeight = 1000
 	// maxDevices bounds each list of devices; a machine has few.
@@ -35,17 +34,17 @@ func (d *demand) blockIO(b *specs.LinuxBlockIO) {
 		d.weight(w)
 	}
 	d.deviceWeights(b.WeightDevice)
-	d.throttle("io read rate", "read_bps_device", "rbps", b.ThrottleReadBpsDevice)
-	d.throttle("io write rate", "write_bps_device", "wbps", b.ThrottleWriteBpsDevice)
-	d.throttle("io read operations rate", "read_iops_device", "riops", b.ThrottleReadIOPSDevice)
-	d.throttle("io write operations rate", "write_iops_device", "wiops", b.ThrottleWriteIOPSDevice)
+	d.throttle(IOReadRate, "read_bps_device", "rbps", b.ThrottleReadBpsDevice)
+	d.throttle(IOWriteRate, "write_bps_device", "wbps", b.ThrottleWriteBpsDevice)
+	d.throttle(IOReadOpsRate, "read_iops_device", "riops", b.ThrottleReadIOPSDevice)
+	d.throttle(IOWriteOpsRate, "write_iops_device", "wiops", b.ThrottleWriteIOPSDevice)
 }
 
 const bfqHint = "a kernel with the bfq scheduler (modprobe bfq)"
 
 func (d *demand) weight(w uint16) {
 	d.checkWeight(w)
-	d.add(ioWeight, "blkio", "io", func(l *limit) {
+	d.add(IOWeight, "blkio", "io", func(l *limit) {
 		l.res.BlkioWeight = w
 		l.files, l.hint = []string{"blkio.weight|blkio.bfq.weight"}, bfqHint
 		if l.v2 {
@@ -57,7 +56,7 @@ func (d *demand) weight(w uint16) {
 
 func (d *demand) checkWeight(w uint16) {
 	if w < minIOWeight || w > maxIOWeight {
-		d.invalid(ioWeight, "%d is not between %d and %d", w, minIOWeight, maxIOWeight)
+		d.invalid(IOWeight, "%d is not between %d and %d", w, minIOWeight, maxIOWeight)
 	}
 }
 
@@ -66,7 +65,7 @@ func (d *demand) deviceWeights(list []specs.LinuxWeightDevice) {
 		return
 	}
 	if len(list) > maxDevices {
-		d.invalid(ioWeight, "%d devices, more than %d", len(list), maxDevices)
+		d.invalid(IOWeight, "%d devices, more than %d", len(list), maxDevices)
 		return
 	}
 	d.add("io device weight", "blkio", "io", func(l *limit) {
@@ -90,7 +89,7 @@ func (d *demand) deviceWeights(list []specs.LinuxWeightDevice) {
 // noteScheduler notes when weights have no effect at present.
 func (d *demand) noteScheduler() {
 	if !weightsMatter("/sys/block", d.lay.V2) {
-		d.note("io weight: no block device here is scheduled by bfq or controlled by io.cost, so the weight has no effect")
+		d.note(IOWeight, "no block device here is scheduled by bfq or controlled by io.cost, so the weight has no effect")
 	}
 }
 
@@ -133,7 +132,7 @@ func (d *demand) throttle(name, v1File, v2Key string, list []specs.LinuxThrottle
 			l.throttle(file, v2Key, t)
 		}
 		if !l.v2 && strings.HasPrefix(v2Key, "w") {
-			d.note("%s: cgroup v1 does not limit buffered writes, only direct and synchronous ones", name)
+			d.note(name, "cgroup v1 does not limit buffered writes, only direct and synchronous ones")
 		}
 	})
 }

@@ -8,11 +8,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-const (
-	memoryLimit = "memory limit"
-	swapLimit   = "swap limit"
-)
-
 // memory converts memory limits, all in bytes.
 //
 // A swap limit counts memory and swap together, as in the runtime spec and in
@@ -24,24 +19,24 @@ func (d *demand) memory(m *specs.LinuxMemory) {
 	if m == nil {
 		return
 	}
-	total := d.bytes(memoryLimit, m.Limit)
-	swap := d.bytes(swapLimit, m.Swap)
-	reservation := d.bytes("memory reservation", m.Reservation)
+	total := d.bytes(MemoryLimit, m.Limit)
+	swap := d.bytes(SwapLimit, m.Swap)
+	reservation := d.bytes(MemoryReservation, m.Reservation)
 	switch {
 	case swap > 0 && total == 0:
-		d.invalid(swapLimit, "needs a memory limit")
+		d.invalid(SwapLimit, "needs a memory limit")
 	case swap > 0 && total < 0:
-		d.invalid(swapLimit, "%d bytes, but memory alone is unlimited", swap)
+		d.invalid(SwapLimit, "%d bytes, but memory alone is unlimited", swap)
 	case swap > 0 && swap < total:
-		d.invalid(swapLimit, "%d bytes of memory and swap, less than the memory limit of %d", swap, total)
+		d.invalid(SwapLimit, "%d bytes of memory and swap, less than the memory limit of %d", swap, total)
 	case reservation > 0 && total > 0 && reservation > total:
-		d.invalid("memory reservation", "%d bytes, more than the memory limit of %d", reservation, total)
+		d.invalid(MemoryReservation, "%d bytes, more than the memory limit of %d", reservation, total)
 	}
 	if total != 0 || swap != 0 {
 		d.memoryAndSwap(total, swap, m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate)
 	}
 	if reservation != 0 {
-		d.add("memory reservation", "memory", "memory", func(l *limit) {
+		d.add(MemoryReservation, "memory", "memory", func(l *limit) {
 			l.res.MemoryReservation = reservation
 		})
 	}
@@ -50,9 +45,9 @@ func (d *demand) memory(m *specs.LinuxMemory) {
 }
 
 func (d *demand) memoryAndSwap(total, swap int64, check bool) {
-	name := memoryLimit
+	name := MemoryLimit
 	if total == 0 {
-		name = swapLimit
+		name = SwapLimit
 	}
 	d.add(name, "memory", "memory", func(l *limit) {
 		l.res = cgroups.Resources{Memory: total, MemorySwap: swap, MemoryCheckBeforeUpdate: check}
@@ -61,7 +56,7 @@ func (d *demand) memoryAndSwap(total, swap int64, check bool) {
 			file = "memory.swap.max"
 		}
 		if swap > 0 {
-			l.files = append(l.files, file)
+			l.files, l.absent = append(l.files, file), d.say(SwapLimit)
 			l.hint = "swap is not accounted (boot with swapaccount=1, or a kernel with CONFIG_SWAP), so memory and swap cannot be limited together"
 		}
 		if swap == -1 {

@@ -160,7 +160,7 @@ func TestWhereLimitsGo(t *testing.T) {
 		{`{"pids":{"limit":5},"unified":{"memory.high":"max","cgroup.max.depth":"3"}}`, fakeV2, "pids/v2; /v2 cgroup.max.depth; memory/v2 memory.high"},
 		{`{"unified":{"cgroup.max.depth":"3"}}`, hybrid, "/v2 cgroup.max.depth"},
 	} {
-		limits, _, err := limitsFor(resources(t, c.text), c.lay)
+		limits, _, err := limitsFor(resources(t, c.text), c.lay, nil)
 		if err != nil {
 			t.Errorf("%s on %s: %v", c.text, c.lay.Mode, err)
 			continue
@@ -186,12 +186,12 @@ func describe(limits []limit) string {
 // TestConversions checks numbers that Docker's users know.
 func TestConversions(t *testing.T) {
 	for shares, weight := range map[string]uint64{"2": 1, "1024": 100, "262144": 10000} {
-		limits, _, err := limitsFor(resources(t, `{"cpu":{"shares":`+shares+`}}`), fakeV2)
+		limits, _, err := limitsFor(resources(t, `{"cpu":{"shares":`+shares+`}}`), fakeV2, nil)
 		if err != nil || limits[0].res.CpuWeight != weight || limits[0].res.CpuShares != 0 {
 			t.Errorf("shares %s: %+v, %v, want weight %d", shares, limits[0].res, err, weight)
 		}
 	}
-	limits, _, err := limitsFor(resources(t, `{"pids":{"limit":0}}`), fakeV1)
+	limits, _, err := limitsFor(resources(t, `{"pids":{"limit":0}}`), fakeV1, nil)
 	if err != nil || *limits[0].res.PidsLimit != 0 {
 		t.Errorf("pids 0: %+v, %v", limits, err)
 	}

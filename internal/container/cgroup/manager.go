@@ -22,6 +22,9 @@ type Options struct {
 	// Strict turns the notes of a Manager into errors: limits that the kernel
 	// accepts though nothing enforces them at present.
 	Strict bool
+	// Names replaces what errors and notes call a limit, such as MemoryLimit, by
+	// the words in which the caller's user asked for it.
+	Names map[string]string
 	// Layout replaces the one that Detect finds.
 	Layout *Layout
 }
@@ -36,7 +39,8 @@ type Manager struct {
 	v2     string // directory in the v2 hierarchy, "" if there is none
 	limits []limit
 	notes  []string
-	policy *devicePolicy // nil: no device rules were given
+	names  map[string]string // see Options
+	policy *devicePolicy     // nil: no device rules were given
 }
 
 // v1Dir is the directory of a Manager in one v1 hierarchy.
@@ -53,6 +57,7 @@ func New(path string, r *specs.LinuxResources, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.names = o.Names
 	if err := m.want(r, o.Strict); err != nil {
 		return nil, err
 	}
@@ -107,7 +112,7 @@ func open(path string, o Options) (*Manager, error) {
 
 // want computes what r asks for.
 func (m *Manager) want(r *specs.LinuxResources, strict bool) error {
-	limits, notes, err := limitsFor(r, m.lay)
+	limits, notes, err := limitsFor(r, m.lay, m.names)
 	if err != nil {
 		return err
 	}
