@@ -33,6 +33,7 @@ type client struct {
 	conn *os.File
 	// foreground clients are never dropped.
 	foreground bool
+	patience   time.Duration // before any other client is
 
 	mu     sync.Mutex
 	change sync.Cond // of all below
@@ -44,7 +45,7 @@ type client struct {
 }
 
 func newClient(conn *os.File) *client {
-	c := &client{conn: conn, done: make(chan struct{})}
+	c := &client{conn: conn, patience: patience, done: make(chan struct{})}
 	c.change.L = &c.mu
 	go c.write()
 	return c
@@ -112,7 +113,7 @@ func (c *client) put(frame func([]byte) ([]byte, error)) error {
 // room waits until something may be queued; c.mu is held.
 func (c *client) room() error {
 	if len(c.queue) > maxQueue && !c.foreground {
-		t := time.AfterFunc(patience, func() { c.fail(errSlow) })
+		t := time.AfterFunc(c.patience, func() { c.fail(errSlow) })
 		defer t.Stop()
 	}
 	for len(c.queue) > maxQueue && !c.free && c.err == nil {
