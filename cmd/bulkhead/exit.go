@@ -78,6 +78,7 @@ var fixes = []struct {
 	{workload.ErrSupervisorLost, "nobody saw how it ended; start it again with `bulkhead start`"},
 	{workload.ErrUnsupported, "`bulkhead doctor` tells what this machine has and lacks"},
 	{idrange.ErrExhausted, "remove workloads that are not needed, or give root more IDs in /etc/subuid and /etc/subgid"},
+	{idrange.ErrTaken, "remove that workload, or make this one again with `bulkhead run`"},
 	{syscall.ENOSPC, "free some space in the state directory, such as with `bulkhead image prune`"},
 	{syscall.EDQUOT, "free some space in the state directory, such as with `bulkhead image prune`"},
 	{syscall.EROFS, "choose a state directory that can be written to with --root"},

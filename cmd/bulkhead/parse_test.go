@@ -118,7 +118,7 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%v: exit code %d, want %d", tt.err, code, tt.want)
 		}
 	}
-	for _, err := range []error{workload.ErrNameTaken, idrange.ErrExhausted, syscall.ENOSPC, workload.ErrUnsupported} {
+	for _, err := range []error{workload.ErrNameTaken, idrange.ErrExhausted, idrange.ErrTaken, syscall.ENOSPC, workload.ErrUnsupported} {
 		if fixFor(fmt.Errorf("a: %w", err)) == "" {
 			t.Errorf("%v: no fix", err)
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
+	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -499,6 +501,59 @@ func TestRemovedMeanwhile(t *testing.T) {
 	check("logs", w.Logs(ctx(t), "brief", LogOptions{Tail: -1}, io.Discard, io.Discard))
 	if err := os.Rename(record+".away", record); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRangeOfAnotherRoot lets another state root have taken a workload's range
+// since a reboot cleared the machine's record.
+func TestRangeOfAnotherRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root's state roots hand out the same IDs")
+	}
+	w := newWorld(t)
+	s := spec("exit", "0")
+	s.Name = "old"
+	r, err := w.Create(ctx(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(r.Dir, "..", "..", "idrange", fmt.Sprint(r.IDBase))
+	link := filepath.Join("/run/bulkhead/idrange", fmt.Sprint(r.IDBase))
+	if to, err := os.Readlink(link); err != nil || to != filepath.Clean(own) {
+		t.Fatalf("the machine's record: got %q, %v, want %q", to, err, filepath.Clean(own))
+	}
+	other := filepath.Join(t.TempDir(), "record")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Start(ctx(t), "old", nil); !errors.Is(err, idrange.ErrTaken) || !strings.Contains(err.Error(), other) {
+		t.Errorf("got %v, want ErrTaken and %s", err, other)
+	}
+	w.want("old", workload.Created)
+	if err := os.Remove(other); err != nil { // the other workload is removed
+		t.Fatal(err)
+	}
+	session, err := w.Start(ctx(t), "old", &Streams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := session.Wait(ctx(t)); err != nil || exit.Code != 0 {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != filepath.Clean(own) {
+		t.Errorf("the machine's record: got %q, %v, want %q", to, err, filepath.Clean(own))
+	}
+	if err := w.Remove(ctx(t), "old", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(link); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after the removal: got %v, want no record", err)
 	}
 }
 

@@ -71,6 +71,12 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	if err != nil {
 		return nil, err
 	}
+	if st.IDCount > 0 {
+		// Another root may have taken the range since a reboot.
+		if err := e.layout.IDs().Claim(st.IDBase); err != nil {
+			return nil, about("start", ref, err)
+		}
+	}
 	if err := os.Mkdir(e.layout.RunDir(id), 0o700); err != nil {
 		return nil, about("start", ref, err)
 	}

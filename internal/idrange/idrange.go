@@ -9,7 +9,8 @@
 //
 // A range in use is a symbolic link in the pool's directory, named after the
 // first ID and pointing to the owner: one system call makes it, exclusively, and a
-// full disk or a crash cannot leave half of it.
+// full disk or a crash cannot leave half of it. Pools of several state roots keep
+// clear of each other through one more directory: see Pool.Among.
 package idrange
 
 import (
@@ -51,6 +52,7 @@ func (r Range) overlaps(o Range) bool {
 // Pool hands out ranges. Several processes may use one directory at a time.
 type Pool struct {
 	dir, etc string
+	machine  string // see Among; "" for none
 }
 
 // Open returns the pool whose records lie in dir, which must exist when the
@@ -91,29 +93,63 @@ func (p *Pool) Allocate(owner string, alive func(owner string) bool) (Range, err
 		return Range{}, err
 	}
 	defer unlock()
-	used, err := p.used()
+	r, err := p.pick(slots)
+	if errors.Is(err, ErrExhausted) {
+		if err := p.takeBack(alive); err != nil {
+			return Range{}, err
+		}
+		r, err = p.pick(slots)
+	}
 	if err != nil {
 		return Range{}, err
 	}
-	r, err := free(slots, used, rand.Int())
-	if errors.Is(err, ErrExhausted) {
-		for base, o := range used {
-			if !alive(o) {
-				if err := os.Remove(p.record(base)); err != nil {
-					return Range{}, fmt.Errorf("take back the ID range of a removed workload: %w", err)
-				}
-				delete(used, base)
-			}
-		}
-		r, err = free(slots, used, rand.Int())
-	}
-	if err != nil {
+	if err := p.announce(r.Base); err != nil {
 		return Range{}, err
 	}
 	if err := os.Symlink(owner, p.record(r.Base)); err != nil {
 		return Range{}, fmt.Errorf("record ID range: %w", err)
 	}
 	return r, nil
+}
+
+// pick returns a range that neither this pool nor another has; the lock is held.
+func (p *Pool) pick(slots []Range) (Range, error) {
+	used, err := p.used()
+	if err != nil {
+		return Range{}, err
+	}
+	others, err := p.others()
+	if err != nil {
+		return Range{}, err
+	}
+	for base := range others {
+		if _, ok := used[base]; !ok {
+			used[base] = ""
+		}
+	}
+	return free(slots, used, rand.Int())
+}
+
+// takeBack removes the records of owners that are gone, and the announcements
+// without a record.
+func (p *Pool) takeBack(alive func(owner string) bool) error {
+	used, err := p.used()
+	if err != nil {
+		return err
+	}
+	for base, o := range used {
+		if !alive(o) {
+			if err := os.Remove(p.record(base)); err != nil {
+				return fmt.Errorf("take back the ID range of a removed workload: %w", err)
+			}
+		}
+	}
+	return p.pruneAll()
+}
+
+// gone reports whether err says that a path leads nowhere.
+func gone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // Release gives the range that begins at base back, if it is owner's.
@@ -133,7 +169,8 @@ func (p *Pool) Release(base uint32, owner string) error {
 	if err != nil {
 		return fmt.Errorf("release ID range: %w", err)
 	}
-	return nil
+	_, err = p.prune(base)
+	return err
 }
 
 // ReleaseOwner gives back whatever owner has. It reads the whole pool: for
@@ -155,7 +192,7 @@ func (p *Pool) ReleaseOwner(owner string) error {
 			}
 		}
 	}
-	return nil
+	return p.pruneAll()
 }
 
 func (p *Pool) record(base uint32) string {
@@ -210,8 +247,28 @@ func free(slots []Range, used map[uint32]string, start int) (Range, error) {
 		ErrExhausted, len(slots))
 }
 
+// lock keeps the other processes of this pool out, and those of all pools that
+// it is among.
 func (p *Pool) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	own, err := flock(p.dir)
+	if err != nil || p.machine == "" {
+		return own, err
+	}
+	all, err := flock(p.machine)
+	if errors.Is(err, os.ErrNotExist) { // the first since the boot
+		if err = os.MkdirAll(p.machine, 0o700); err == nil {
+			all, err = flock(p.machine)
+		}
+	}
+	if err != nil {
+		own()
+		return nil, err
+	}
+	return func() { all(); own() }, nil
+}
+
+func flock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock ID ranges: %w", err)
 	}

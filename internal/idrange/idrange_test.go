@@ -134,12 +134,23 @@ func TestAllocate(t *testing.T) {
 }
 
 // TestProcesses lets eight processes take and give back ranges from a pool of
-// sixteen, and finds no range with two owners.
+// sixteen, and finds no range with two owners; then each has a pool of its own on
+// one machine.
 func TestProcesses(t *testing.T) {
 	if dir := os.Getenv("IDRANGE_TEST_DIR"); dir != "" {
-		allocateALot(t, dir, os.Getenv("IDRANGE_TEST_ETC"))
+		p := Open(dir, os.Getenv("IDRANGE_TEST_ETC"))
+		held := filepath.Join(dir, "held")
+		if machine := os.Getenv("IDRANGE_TEST_MACHINE"); machine != "" {
+			p = Open(t.TempDir(), p.etc).Among(machine)
+		}
+		allocateALot(t, p, held)
 		return
 	}
+	t.Run("one pool", func(t *testing.T) { processes(t, "") })
+	t.Run("one machine", func(t *testing.T) { processes(t, filepath.Join(t.TempDir(), "machine")) })
+}
+
+func processes(t *testing.T, machine string) {
 	const line = "bulkhead:200000:1048576\n"
 	dir, e := t.TempDir(), etc(t, map[string]string{"subuid": line, "subgid": line})
 	if err := os.Mkdir(filepath.Join(dir, "held"), 0o700); err != nil {
@@ -148,7 +159,7 @@ func TestProcesses(t *testing.T) {
 	var cmds []*exec.Cmd
 	for range 8 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestProcesses$")
-		cmd.Env = append(os.Environ(), "IDRANGE_TEST_DIR="+dir, "IDRANGE_TEST_ETC="+e)
+		cmd.Env = append(os.Environ(), "IDRANGE_TEST_DIR="+dir, "IDRANGE_TEST_ETC="+e, "IDRANGE_TEST_MACHINE="+machine)
 		cmd.Stdout = &strings.Builder{}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -162,8 +173,7 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-func allocateALot(t *testing.T, dir, etc string) {
-	p := Open(dir, etc)
+func allocateALot(t *testing.T, p *Pool, heldDir string) {
 	for i := range 200 {
 		owner := strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(i)
 		r, err := p.Allocate(owner, everybody)
@@ -171,7 +181,7 @@ func allocateALot(t *testing.T, dir, etc string) {
 			t.Fatal(err)
 		}
 		// Whoever else had the range would collide here.
-		held := filepath.Join(dir, "held", strconv.Itoa(int(r.Base)))
+		held := filepath.Join(heldDir, strconv.Itoa(int(r.Base)))
 		if err := os.Mkdir(held, 0o700); err != nil {
 			t.Fatalf("range %v has two owners: %v", r, err)
 		}

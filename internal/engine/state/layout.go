@@ -16,6 +16,8 @@
 //	  trash/<id>/              a workload being removed
 //	run/                       mode 0700, normally cleared by a reboot
 //	  boot                     the boot that the rest belongs to
+//	  idrange/                 the default run root only: the ranges of all roots,
+//	                           see idrange.Pool.Among
 //	  <id>/                    exists while a workload is created, runs, or is removed
 //	    socket                 the supervisor's
 //	    …                      the boundary's
@@ -59,8 +61,17 @@ func (l Layout) Log(id workload.ID) string { return filepath.Join(l.Dir(id), "lo
 // Name is the link of a workload's name. The name must be valid.
 func (l Layout) Name(name string) string { return filepath.Join(l.Root, "names", name) }
 
-// IDs is the pool of ID ranges of this root.
-func (l Layout) IDs() *idrange.Pool { return idrange.Open(filepath.Join(l.Root, "idrange"), "/etc") }
+// machineIDs records the ID ranges of all state roots of root's on this machine.
+const machineIDs = "/run/bulkhead/idrange"
+
+// IDs is the pool of ID ranges of this root. Only root's hand out the same IDs.
+func (l Layout) IDs() *idrange.Pool {
+	p := idrange.Open(filepath.Join(l.Root, "idrange"), "/etc")
+	if os.Geteuid() == 0 {
+		p.Among(machineIDs)
+	}
+	return p
+}
 
 // Step is called after each step that changes something, with its name. It is
 // nil but in tests, which end the process there.
