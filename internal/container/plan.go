@@ -553,6 +553,7 @@ func (p *planner) letGo(a launch.Actor) {
 func (p *planner) planMeeting() error {
 	g := p.prog
 	p.proc.planSession(g)
+	p.planEnding()
 	p.planNames()
 	p.planSysctls()
 	p.early = g.Tell(launch.Init, 0, "done with the host's /proc")

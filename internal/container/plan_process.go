@@ -102,6 +102,31 @@ var rlimits = map[string]int{
 	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
 }
 
+// ending are the signals whose default action ends a process (signal(7)),
+// without those that the kernel raises for a fault of the process itself, which
+// end the first process of a pid namespace too, and the real-time ones.
+var ending = []unix.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM, unix.SIGTERM,
+	unix.SIGSTKFLT, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGPWR,
+}
+
+// planEnding lets a signal end a container that is created and not started. The
+// kernel keeps signals without a handler from the first process of a pid
+// namespace (pid_namespaces(7)), so until its program runs it has one.
+func (p *planner) planEnding() {
+	if !p.ns.fresh(specs.PIDNamespace) {
+		return
+	}
+	action := launch.EndingAction()
+	for i, sig := range ending {
+		why := ""
+		if i == 0 {
+			why = "until its program runs, signals end it like any other process"
+		}
+		p.prog.Do(launch.Init, launch.RtSigaction, why, launch.Flag(uintptr(sig), signalName(sig)), launch.Buf(action, "{exit}"), launch.Null(), launch.Int(8))
+	}
+}
+
 // planNames sets the names of the UTS namespace, the session keyring and the
 // loopback interface: all that the first process does while the host mounts.
 func (p *planner) planNames() {

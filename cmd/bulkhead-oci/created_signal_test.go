@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// TestSignalCreated: a container that was not started has run nothing that could
+// have chosen to ignore a signal, so signals end it, whoever sends them. One
+// whose default action is not to end a process leaves it as it is.
+func TestSignalCreated(t *testing.T) {
+	h := newHost(t)
+	h.write(nil, "sleep", "60")
+	for _, c := range []struct{ id, signal string }{
+		{"lifecycle-created-default", ""}, {"lifecycle-created-hup", "HUP"}, {"lifecycle-created-usr1", "USR1"},
+	} {
+		h.must("create", "--bundle", h.bundle, c.id)
+		h.must("kill", c.id, "WINCH")
+		if st, _ := h.status(c.id); st != "created" {
+			t.Errorf("%s is %s after SIGWINCH", c.id, st)
+		}
+		args := []string{"kill", c.id}
+		if c.signal != "" {
+			args = append(args, c.signal)
+		}
+		h.must(args...)
+		h.waitFor(c.id, "stopped")
+		if code, _, _ := h.call("start", c.id); code == 0 {
+			t.Errorf("%s was started after its end", c.id)
+		}
+		h.must("delete", c.id)
+	}
+	const id = "lifecycle-created-sent"
+	h.must("create", "--bundle", h.bundle, id)
+	_, pid := h.status(id)
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	h.waitFor(id, "stopped")
+	h.must("delete", id)
+}
+
+// TestSignalStarted: what ended the container before its start leaves no trace
+// in its program: the kernel keeps SIGTERM from a first process without handler,
+// and the dispositions are the defaults.
+func TestSignalStarted(t *testing.T) {
+	h := newHost(t)
+	const id = "lifecycle-started-signal"
+	h.write(func(s *specs.Spec) { s.Process.User.UID = 1000 }, "sleep", "60")
+	h.must("run", "-d", "--bundle", h.bundle, id)
+	_, pid := h.status(id)
+	h.must("kill", id)
+	if st, _ := h.status(id); st != "running" {
+		t.Errorf("sleep as first process is %s after SIGTERM", st)
+	}
+	for _, field := range []string{"SigCgt", "SigIgn", "SigBlk"} {
+		if mask := statusField(t, pid, field); mask != "0000000000000000" {
+			t.Errorf("%s of the program: %s", field, mask)
+		}
+	}
+	h.must("delete", "--force", id)
+}
+
+// statusField reads a field of proc_pid_status(5).
+func statusField(t *testing.T, pid int, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, value, _ := strings.Cut(line, ":"); key == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	t.Fatalf("no field %s in the status of process %d", name, pid)
+	return ""
+}
