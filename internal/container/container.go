@@ -88,9 +88,16 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err er
 		p.prog.Close()
 		return err
 	}
+	settle := func() error { return nil }
+	if cfg.Cgroup != nil {
+		if settle, err = cfg.Cgroup.RoomFor(makers); err != nil {
+			p.prog.Close()
+			return err
+		}
+	}
 	r, err := p.prog.Run(ctx, launch.Options{Child: p.first, Detached: cfg.Detached})
 	if err != nil {
-		return explain(err)
+		return errors.Join(explain(err), settle())
 	}
 	c.running, c.pidfd = r, r.Value(p.pidfd)
 	c.status = os.NewFile(uintptr(r.Value(p.status)), "status")
@@ -109,12 +116,19 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err er
 			c.Namespaces |= uint64(namespaceFlags[t].flag)
 		}
 	}
-	err = c.finish(cfg, p)
+	// The first process waits to be started, and nobody can start it yet.
+	if err = settle(); err == nil {
+		err = c.finish(cfg, p)
+	}
 	if err != nil {
 		c.kill()
 	}
 	return err
 }
+
+// makers is how many processes are in the cgroup while a container is made: the
+// stage and the first process that it forks.
+const makers = 2
 
 // explain says what a person can do about the error of a step, where the
 // kernel's error number alone does not say.
