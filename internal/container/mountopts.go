@@ -68,7 +68,11 @@ var propagationOptions = map[string]uint64{
 // know in turn.
 func parseMountOptions(options []string) (mountOptions, error) {
 	var o mountOptions
+	var times accessTimes
 	for _, s := range options {
+		if times.take(s) {
+			continue
+		}
 		if p, ok := propagationOptions[s]; ok {
 			if o.propagation != 0 && o.propagation != p {
 				return o, fmt.Errorf("mount options %q contradict each other on propagation", strings.Join(options, ","))
@@ -107,7 +111,61 @@ func parseMountOptions(options []string) (mountOptions, error) {
 			o.data = append(o.data, s)
 		}
 	}
+	o.attrs.apply(times.attrs())
 	return o, nil
+}
+
+// accessTimes are the options of one mount about access times, worked through
+// as mount(2) has them and mount(8) and runc keep them: an option that names a
+// way replaces all that the source of a bind mount has, and one that only takes
+// a way back ("atime", "diratime", "norelatime", "nostrictatime") takes it out
+// of the list of options and leaves the source's alone. The recursive forms
+// (rnoatime) are those of mount_setattr(2), one attribute each.
+type accessTimes struct {
+	way   string // "noatime", "relatime", "strictatime", or none of them
+	noDir bool   // nodiratime
+}
+
+// take reports whether the option is one of them.
+func (t *accessTimes) take(option string) bool {
+	switch option {
+	case "noatime", "relatime", "strictatime":
+		t.way = option
+	case "nodiratime":
+		t.noDir = true
+	case "diratime":
+		t.noDir = false
+	case "atime":
+		t.drop("noatime")
+	case "norelatime", "nostrictatime":
+		t.drop(strings.TrimPrefix(option, "no"))
+	default:
+		return false
+	}
+	return true
+}
+
+func (t *accessTimes) drop(way string) {
+	if t.way == way {
+		t.way = ""
+	}
+}
+
+// attrs is what to set and to clear. nodiratime alone implies relatime.
+func (t *accessTimes) attrs() (set, clr uint64) {
+	if t.way == "" && !t.noDir {
+		return 0, 0
+	}
+	clr = unix.MOUNT_ATTR__ATIME
+	if t.noDir {
+		set = unix.MOUNT_ATTR_NODIRATIME
+	} else {
+		clr |= unix.MOUNT_ATTR_NODIRATIME
+	}
+	if t.way != "" {
+		set |= attrOptions[t.way].set
+	}
+	return set, clr
 }
 
 // attrNames prints mount attributes by name.
