@@ -1,0 +1,37 @@
+package agent
+
+import (
+	"io"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Guest is the machine that the agent runs on: its disks, volumes, clock and
+// power. Package pid1 implements it. Its methods are called from any goroutine,
+// with names that were checked: a serial or a volume is 1 to 64 of the
+// characters a-z, 0-9 and "-".
+type Guest interface {
+	// Image returns the directory where the EROFS image on the disk of that
+	// serial is mounted. It stays until as many calls of release as of Image.
+	Image(serial string) (dir string, release func() error, err error)
+	// Data returns the writable directories of a workload's overlay, made at
+	// the first call and found again after a reboot of the guest. root is the
+	// image's root directory, whose owner and mode upper takes; both are owned by
+	// the workload's range of IDs, unless idCount is 0.
+	Data(id workload.ID, root string, idBase, idCount uint32) (upper, work string, err error)
+	// RemoveData removes what Data made; nothing to remove is no error.
+	RemoveData(id workload.ID) error
+	// Volume mounts a volume whose files are served over conn by FUSE messages,
+	// and returns when it is mounted. It takes conn over if it returns nil, and closes it
+	// when the volume is unmounted; when conn ends, the volume does. conn holds
+	// back what is written until Volume has returned.
+	Volume(id string, conn io.ReadWriteCloser) error
+	// VolumeDir returns where a volume is mounted; an error if it is not.
+	VolumeDir(id string) (string, error)
+	SetClock(t time.Time) error
+	// Reseed feeds the kernel's random generator.
+	Reseed(seed []byte) error
+	// PowerOff begins to end the machine, and may return before it has ended.
+	PowerOff()
+}

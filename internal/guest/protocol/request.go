@@ -1,0 +1,100 @@
+package protocol
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Op is what a Request asks for.
+type Op string
+
+// The operations.
+const (
+	OpCreate     Op = "create"
+	OpExec       Op = "exec"
+	OpStart      Op = "start"
+	OpSignal     Op = "signal"
+	OpPause      Op = "pause"
+	OpResume     Op = "resume"
+	OpProcesses  Op = "processes"
+	OpDelete     Op = "delete" // the Reply comes when the workload is gone; one that never was is gone
+	OpRemoveData Op = "remove-data"
+	OpVolume     Op = "volume"
+	OpStatus     Op = "status"
+	OpClock      Op = "clock"
+	OpSeed       Op = "seed"
+	OpPowerOff   Op = "power-off"
+)
+
+// Request is the first message of a stream.
+type Request struct {
+	Op Op `json:"op"`
+	// ID is the workload's, for all that concerns one but OpCreate.
+	ID     workload.ID `json:"id,omitempty"`
+	Create *Create     `json:"create,omitempty"`
+	Exec   *Exec       `json:"exec,omitempty"`
+	// Process and Signal are OpSignal's. Process is 0 for the first process, or
+	// what the Reply to OpExec said.
+	Process uint64         `json:"process,omitempty"`
+	Signal  syscall.Signal `json:"signal,omitempty"`
+	Volume  string         `json:"volume,omitempty"` // OpVolume: a name that the host chose
+	Time    time.Time      `json:"time,omitzero"`    // OpClock
+	Seed    []byte         `json:"seed,omitempty"`   // OpSeed: 32 to 512 random bytes
+}
+
+// Streams says which standard streams of a process are carried; the others are
+// /dev/null. A process with a terminal has none of them.
+type Streams struct {
+	In  bool `json:"in,omitempty"`
+	Out bool `json:"out,omitempty"`
+	Err bool `json:"err,omitempty"`
+}
+
+// Create asks for a workload, up to, not including, the first instruction of
+// its first process.
+type Create struct {
+	Spec workload.Spec `json:"spec"`
+	// Image is the serial of the disk that holds the root file system.
+	Image string `json:"image"`
+	// IDBase is the first guest ID of the workload's range, IDCount its length.
+	IDBase  uint32 `json:"idBase"`
+	IDCount uint32 `json:"idCount"`
+	// Files are contents by absolute path inside (resolv.conf, hosts, hostname).
+	Files map[string][]byte `json:"files,omitempty"`
+	// Volumes names, for each bind mount of Spec by its index there, the volume
+	// that it shows.
+	Volumes map[int]string `json:"volumes,omitempty"`
+	Streams Streams        `json:"streams"`
+}
+
+// Exec asks for another process.
+type Exec struct {
+	Process workload.Process `json:"process"`
+	Streams Streams          `json:"streams"`
+}
+
+// Reply answers a Request.
+type Reply struct {
+	Error     *Error  `json:"error,omitempty"`
+	Process   uint64  `json:"process,omitempty"`   // OpExec
+	Processes []int   `json:"processes,omitempty"` // OpProcesses: IDs in the guest
+	Status    *Status `json:"status,omitempty"`    // OpStatus
+}
+
+// Status tells about a guest.
+type Status struct {
+	Time time.Time `json:"time"` // the guest's clock
+	// MemoryTotal and MemoryAvailable are the guest kernel's, bytes; see
+	// proc_meminfo(5).
+	MemoryTotal     int64      `json:"memoryTotal"`
+	MemoryAvailable int64      `json:"memoryAvailable"`
+	Workloads       []Workload `json:"workloads,omitempty"`
+}
+
+// Workload is one workload of a guest.
+type Workload struct {
+	ID     workload.ID     `json:"id"`
+	Status workload.Status `json:"status"`
+}
