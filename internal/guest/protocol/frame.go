@@ -46,6 +46,9 @@ var (
 	ErrProtocol = errors.New("protocol error")
 	// ErrVersion tells that the other side speaks another version.
 	ErrVersion = errors.New("other protocol version")
+	// ErrTooLong tells that a message was not sent, as the other side would not
+	// take it.
+	ErrTooLong = errors.New("message is too long")
 	// ErrReset tells that the other side closed a stream without ending it.
 	ErrReset = errors.New("stream was closed by the other side")
 	// ErrClosed tells that this side closed the stream or the session.

@@ -187,7 +187,7 @@ func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 func (w *Writer) Bytes(t Type, b []byte) error {
 	n := len(b) - MessageHeader
 	if n > maxMessage[t] {
-		return fmt.Errorf("message of %d bytes is longer than %d", n, maxMessage[t])
+		return fmt.Errorf("%w: %d bytes, more than %d", ErrTooLong, n, maxMessage[t])
 	}
 	binary.BigEndian.PutUint32(b, uint32(t)<<24|uint32(n))
 	w.mu.Lock()

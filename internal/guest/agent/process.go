@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+var errTooMuch = fmt.Errorf("%w: more standard input than the window allows", protocol.ErrProtocol)
+
+// create makes a workload and serves its first process. When the stream ends,
+// so does the workload.
+func (a *Agent) create(ctx context.Context, st *stream, c *protocol.Create) {
+	if err := checkCreate(c); err != nil {
+		st.reply(protocol.Reply{}, err)
+		return
+	}
+	e, err := a.take(c.Spec.ID)
+	if err != nil {
+		st.reply(protocol.Reply{}, err)
+		return
+	}
+	defer e.end()
+	io, err := newStdio(c.Spec.Process.Terminal, c.Streams)
+	if err != nil {
+		close(e.made)
+		st.refuse(e, err)
+		return
+	}
+	defer io.close()
+	notice := func(line string) { st.w.Notice(line) }
+	if err := e.make(ctx, c, io.theirs, notice); err != nil {
+		st.refuse(e, err)
+		return
+	}
+	io.begun(e.inst.Terminal())
+	st.reply(protocol.Reply{}, nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		st.process(e, e.inst, io)
+		e.mu.Lock()
+		e.status = workload.Exited
+		e.mu.Unlock()
+		<-e.gone
+		st.Close()
+	}()
+	st.messages(io)
+	e.end()
+	select {
+	case <-e.gone:
+		<-ended
+	default: // it cannot be killed, as the log says; a later delete may do better
+	}
+}
+
+// refuse replies err when what was made before it is gone again.
+func (st *stream) refuse(e *entry, err error) {
+	e.end()
+	st.reply(protocol.Reply{}, err)
+}
+
+// exec runs another process. When the stream ends, the process is killed.
+func (a *Agent) exec(ctx context.Context, st *stream, req *protocol.Request) {
+	e, proc, io, err := a.execute(ctx, req)
+	if err != nil {
+		st.reply(protocol.Reply{}, err)
+		return
+	}
+	defer io.close()
+	n := e.add(proc)
+	defer e.forget(n)
+	io.begun(proc.Terminal())
+	st.reply(protocol.Reply{Process: n}, nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		st.process(e, proc, io)
+		st.Close()
+	}()
+	st.messages(io)
+	select {
+	case <-ended:
+	default:
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := proc.Signal(ctx, syscall.SIGKILL); err != nil && !errors.Is(err, workload.ErrNotRunning) {
+			a.Log(fmt.Sprintf("kill a process of workload %s: %v", e.id.Short(), err))
+		}
+		<-ended
+	}
+}
+
+func (a *Agent) execute(ctx context.Context, req *protocol.Request) (*entry, boundary.Process, *stdio, error) {
+	if req.Exec == nil {
+		return nil, nil, nil, fmt.Errorf("%w: exec of nothing", protocol.ErrProtocol)
+	}
+	e, err := a.made(ctx, req.ID)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	e.mu.Lock()
+	status := e.status
+	e.mu.Unlock()
+	if status != workload.Running {
+		return nil, nil, nil, fmt.Errorf("%w: it is %s", workload.ErrNotRunning, status)
+	}
+	io, err := newStdio(req.Exec.Process.Terminal, req.Exec.Streams)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	proc, err := e.inst.Exec(ctx, req.Exec.Process, io.theirs)
+	if err != nil {
+		io.close()
+		return nil, nil, nil, err
+	}
+	return e, proc, io, nil
+}
+
+// process sends what a process writes, and then how it ended.
+func (st *stream) process(e *entry, p boundary.Process, io *stdio) {
+	io.pump(st.w)
+	exit, err := e.wait(p)
+	select {
+	case <-e.gone:
+		if err != nil {
+			io.close() // it never ran
+			io.pumps.Wait()
+			return
+		}
+	default:
+	}
+	if err != nil {
+		exit = workload.Exit{Code: 255, Error: err.Error(), At: time.Now()}
+	}
+	io.drain()
+	st.w.JSON(protocol.TypeExit, exit)
+}
+
+// messages takes the host's messages to a process until the stream ends.
+func (st *stream) messages(io *stdio) {
+	in := newInbox(st.w, io.in)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		in.run(io.terminal != nil)
+	}()
+	for {
+		t, payload, err := st.r.Next()
+		if err == nil {
+			err = st.message(t, payload, io, in)
+		}
+		if err != nil {
+			break
+		}
+	}
+	st.Close()
+	in.end()
+	if io.in != nil {
+		io.in.Close() // ends a write to a process that does not read
+	}
+	<-done
+}
+
+func (st *stream) message(t protocol.Type, payload []byte, io *stdio, in *inbox) error {
+	switch t {
+	case protocol.TypeStdin:
+		return in.add(payload)
+	case protocol.TypeCloseStdin:
+		if io.terminal == nil {
+			in.end()
+		}
+	case protocol.TypeResize:
+		rows, cols, err := protocol.ParseSize(payload)
+		if err != nil {
+			return err
+		}
+		if io.terminal != nil && rows > 0 && cols > 0 {
+			io.terminal.Resize(rows, cols) // fails only when the process has ended
+		}
+	case protocol.TypeCloseOutput:
+		fd, err := protocol.ParseDescriptor(payload)
+		if err != nil {
+			return err
+		}
+		if r := io.out[fd-1]; r != nil && io.terminal == nil {
+			r.Close()
+		}
+	default:
+		return fmt.Errorf("%w: message of type %d from the host", protocol.ErrProtocol, t)
+	}
+	return nil
+}

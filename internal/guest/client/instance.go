@@ -1,0 +1,178 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Instance is one workload in a guest. The errors of its methods wrap
+// ErrGuestLost when the agent is gone.
+type Instance struct {
+	c     *Client
+	id    workload.ID
+	first *process // nil for one that Open returned
+
+	mu      sync.Mutex
+	running map[*process]bool // executed, and not yet ended
+}
+
+var (
+	_ boundary.Instance = (*Instance)(nil)
+	_ boundary.Pauser   = (*Instance)(nil)
+	_ boundary.Lister   = (*Instance)(nil)
+)
+
+// Create makes a workload. Its first process's streams are those of stdio, a nil file
+// is /dev/null; req.Streams is filled in. notice takes lines for the log and may be nil.
+//
+// The files are used by way of duplicates, and put into non-blocking mode if
+// they are pipes, sockets or terminals: that is a property which the
+// duplicates share. The workload lives no longer than this process keeps the
+// stream: when this process dies, the agent removes it.
+func (c *Client) Create(ctx context.Context, req protocol.Create, stdio boundary.Stdio, notice func(line string)) (*Instance, error) {
+	in := &Instance{c: c, id: req.Spec.ID, running: map[*process]bool{}}
+	p, err := newProcess(req.Spec.Process, stdio, notice)
+	if err != nil {
+		return nil, fmt.Errorf("create workload %s in the guest: %w", in.id.Short(), err)
+	}
+	req.Streams = p.streams()
+	if _, err := p.begin(ctx, c, protocol.Request{Op: protocol.OpCreate, Create: &req}); err != nil {
+		return nil, fmt.Errorf("create workload %s in the guest: %w", in.id.Short(), err)
+	}
+	p.signal = in.signal(0)
+	in.first = p
+	return in, nil
+}
+
+// Open returns a workload that another process created, to clean up after it:
+// Signal and Delete work on it.
+func (c *Client) Open(id workload.ID) *Instance {
+	return &Instance{c: c, id: id, running: map[*process]bool{}}
+}
+
+func (i *Instance) call(ctx context.Context, op protocol.Op) (*protocol.Reply, error) {
+	return i.c.call(ctx, protocol.Request{Op: op, ID: i.id})
+}
+
+// Start lets the first process run.
+func (i *Instance) Start(ctx context.Context) error {
+	_, err := i.call(ctx, protocol.OpStart)
+	return err
+}
+
+// Exec runs another process. Its streams are treated as Create treats them.
+func (i *Instance) Exec(ctx context.Context, w workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
+	p, err := newProcess(w, stdio, nil)
+	if err != nil {
+		return nil, fmt.Errorf("exec in the guest: %w", err)
+	}
+	p.ended = func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.running, p)
+	}
+	i.mu.Lock()
+	i.running[p] = true
+	i.mu.Unlock()
+	reply, err := p.begin(ctx, i.c, protocol.Request{
+		Op: protocol.OpExec, ID: i.id, Exec: &protocol.Exec{Process: w, Streams: p.streams()},
+	})
+	if err != nil {
+		p.ended()
+		return nil, fmt.Errorf("exec in the guest: %w", err)
+	}
+	p.signal = i.signal(reply.Process)
+	return p, nil
+}
+
+// signal returns the function that signals process n.
+func (i *Instance) signal(n uint64) func(context.Context, syscall.Signal) error {
+	return func(ctx context.Context, sig syscall.Signal) error {
+		_, err := i.c.call(ctx, protocol.Request{Op: protocol.OpSignal, ID: i.id, Process: n, Signal: sig})
+		return err
+	}
+}
+
+// Wait waits for the first process, and until all that it wrote has been
+// written to its streams. Exit.At is this machine's time.
+func (i *Instance) Wait(ctx context.Context) (workload.Exit, error) {
+	if i.first == nil {
+		return workload.Exit{}, fmt.Errorf("%w: another process created the workload", workload.ErrNotRunning)
+	}
+	return i.first.Wait(ctx)
+}
+
+// Signal signals the first process.
+func (i *Instance) Signal(ctx context.Context, sig syscall.Signal) error {
+	return i.signal(0)(ctx, sig)
+}
+
+// Terminal is the first process's.
+func (i *Instance) Terminal() boundary.Terminal {
+	if i.first == nil {
+		return nil
+	}
+	return i.first.Terminal()
+}
+
+// PID is 0: no process of the host's.
+func (i *Instance) PID() int { return 0 }
+
+// Pause stops all processes of the workload, and Resume continues them.
+func (i *Instance) Pause(ctx context.Context) error {
+	_, err := i.call(ctx, protocol.OpPause)
+	return err
+}
+
+// Resume continues what Pause stopped.
+func (i *Instance) Resume(ctx context.Context) error {
+	_, err := i.call(ctx, protocol.OpResume)
+	return err
+}
+
+// Processes lists the workload's processes by their IDs in the guest.
+func (i *Instance) Processes(ctx context.Context) ([]int, error) {
+	r, err := i.call(ctx, protocol.OpProcesses)
+	if err != nil {
+		return nil, err
+	}
+	return r.Processes, nil
+}
+
+// lastWords is how long Delete waits for the exit codes of the processes that it ended.
+const lastWords = 5 * time.Second
+
+// Delete ends every process of the workload and removes all of it but its
+// data. Output that has not been read by then may be lost.
+func (i *Instance) Delete(ctx context.Context) error {
+	if err := i.c.Delete(ctx, i.id); err != nil {
+		return err
+	}
+	i.Abandon()
+	return nil
+}
+
+// Abandon gives up the streams without a word to the agent: for a guest that is
+// gone. Processes that are not known to have ended are lost.
+func (i *Instance) Abandon() {
+	i.mu.Lock()
+	all := []*process{}
+	for p := range i.running {
+		all = append(all, p)
+	}
+	i.mu.Unlock()
+	if i.first != nil {
+		all = append(all, i.first)
+	}
+	deadline := time.Now().Add(lastWords)
+	for _, p := range all {
+		p.end(deadline)
+	}
+}
