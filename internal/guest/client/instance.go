@@ -78,17 +78,20 @@ func (i *Instance) Exec(ctx context.Context, w workload.Process, stdio boundary.
 		defer i.mu.Unlock()
 		delete(i.running, p)
 	}
-	i.mu.Lock()
-	i.running[p] = true
-	i.mu.Unlock()
 	reply, err := p.begin(ctx, i.c, protocol.Request{
 		Op: protocol.OpExec, ID: i.id, Exec: &protocol.Exec{Process: w, Streams: p.streams()},
 	})
 	if err != nil {
-		p.ended()
 		return nil, fmt.Errorf("exec in the guest: %w", err)
 	}
 	p.signal = i.signal(reply.Process)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	select {
+	case <-p.done:
+	default:
+		i.running[p] = true
+	}
 	return p, nil
 }
 

@@ -14,6 +14,13 @@ type terminal struct {
 	p   *process
 	out *screen
 	mu  sync.Mutex // orders writes
+
+	size struct {
+		sync.Mutex
+		rows, cols uint16
+		pending    bool // to be sent
+		sending    bool // a goroutine does it
+	}
 }
 
 func newTerminal(p *process) *terminal {
@@ -46,17 +53,38 @@ func (t *terminal) Close() error {
 	return nil
 }
 
-// Resize sets the size that programs inside see.
+// Resize sets the size that programs inside see. It does not wait for the
+// guest, and a later size replaces one that has not been sent.
 func (t *terminal) Resize(rows, cols uint16) error {
 	select {
 	case <-t.p.done:
-		return workloadEnded
+		return fmt.Errorf("terminal: %w", os.ErrClosed)
 	default:
-		return lost(t.p.w.Resize(rows, cols))
 	}
+	t.size.Lock()
+	defer t.size.Unlock()
+	t.size.rows, t.size.cols, t.size.pending = rows, cols, true
+	if !t.size.sending {
+		t.size.sending = true
+		go t.sendSizes()
+	}
+	return nil
 }
 
-var workloadEnded = fmt.Errorf("terminal: %w", os.ErrClosed)
+// sendSizes ends by itself: at the latest, writing fails when the process's
+// stream is closed.
+func (t *terminal) sendSizes() {
+	for {
+		t.size.Lock()
+		rows, cols, pending := t.size.rows, t.size.cols, t.size.pending
+		t.size.pending, t.size.sending = false, pending
+		t.size.Unlock()
+		if !pending {
+			return
+		}
+		t.p.w.Resize(rows, cols) // an error is the end of all
+	}
+}
 
 // screen is what a terminal has shown and nobody has read: at most screenSize
 // bytes, beyond which the process has to wait.
