@@ -202,7 +202,7 @@ func mounts(s workload.Spec, p boundary.Prepared) ([]specs.Mount, error) {
 		out = append(out, specs.Mount{Destination: target, Type: "bind", Source: p.Files[target], Options: []string{"bind", "nosuid", "nodev", "noexec"}})
 	}
 	for _, m := range s.Mounts {
-		sm, err := userMount(s, m)
+		sm, err := userMount(s, m, slices.Contains(p.Shifted, m.Source))
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +213,9 @@ func mounts(s workload.Spec, p boundary.Prepared) ([]specs.Mount, error) {
 	return out, nil
 }
 
-func userMount(s workload.Spec, m workload.Mount) (specs.Mount, error) {
+// userMount translates m. If shifted, the source shows owners of the workload's
+// range already.
+func userMount(s workload.Spec, m workload.Mount, shifted bool) (specs.Mount, error) {
 	if !path.IsAbs(m.Target) {
 		return specs.Mount{}, fmt.Errorf("mount target %q is not absolute", m.Target)
 	}
@@ -240,7 +242,7 @@ func userMount(s workload.Spec, m workload.Mount) (specs.Mount, error) {
 		propagation = "rprivate"
 	}
 	options = append(options, propagation, "nodev")
-	if !s.Namespaces.HostUser {
+	if !s.Namespaces.HostUser && !shifted {
 		options = append(options, idmap)
 	}
 	if m.ReadOnly && m.Recursive {

@@ -179,6 +179,32 @@ func TestUserMountsReplaceOurs(t *testing.T) {
 	}
 }
 
+// TestShiftedSources wants an ID-mapped mount for every source but those whose
+// files show the workload's owners already: mapped twice, they would belong to nobody.
+func TestShiftedSources(t *testing.T) {
+	s := workload.Spec{Mounts: []workload.Mount{
+		{Type: "bind", Source: "/srv", Target: "/a"},
+		{Type: "bind", Source: "/srv", Target: "/b", Recursive: true},
+		{Type: "bind", Source: "/opt", Target: "/c"},
+		{Type: "bind", Source: "/opt", Target: "/d", Recursive: true, ReadOnly: true},
+	}}
+	all, err := mounts(s, boundary.Prepared{IDBase: 100000, IDCount: 65536, Shifted: []string{"/srv"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]string{
+		"/a": "bind rprivate nodev",
+		"/b": "rbind rprivate nodev",
+		"/c": "bind rprivate nodev idmap",
+		"/d": "rbind rprivate nodev ridmap rro ro",
+	} {
+		i := slices.IndexFunc(all, func(m specs.Mount) bool { return m.Destination == target })
+		if got := strings.Join(all[i].Options, " "); got != want {
+			t.Errorf("%s: got %q, want %q", target, got, want)
+		}
+	}
+}
+
 func TestResources(t *testing.T) {
 	for _, bad := range []workload.Resources{{CPUs: -1}, {CPUs: 0.001}, {IOWeight: 10, IOLimits: []workload.IOLimit{{Device: "/dev/null", ReadBPS: 1}}}, {IOLimits: []workload.IOLimit{{Device: "/nonexistent"}}}} {
 		if _, err := resources(bad); err == nil {
