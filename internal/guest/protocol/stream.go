@@ -217,7 +217,7 @@ func (st *Stream) Close() error {
 			freeChunk(c)
 		}
 	}
-	st.chunks, st.out = nil, nil
+	st.chunks = nil
 	st.wake()
 	st.finish()
 	st.queue()
