@@ -138,6 +138,10 @@ func (a *Agent) serve(conn *protocol.Stream) {
 		a.volume(st, req.Volume)
 	case protocol.OpPowerOff:
 		st.reply(protocol.Reply{}, nil)
+		select {
+		case <-st.Done(): // the host has it
+		case <-time.After(time.Second):
+		}
 		a.Guest.PowerOff()
 	default:
 		reply, err := a.answer(ctx, req)

@@ -149,8 +149,12 @@ func (i *Instance) Processes(ctx context.Context) ([]int, error) {
 	return r.Processes, nil
 }
 
-// lastWords is how long Delete waits for the exit codes of the processes that it ended.
-const lastWords = 5 * time.Second
+// How long Delete waits for readers that are a little slow, and for the exit
+// codes of the processes that it ended.
+const (
+	patience  = time.Second
+	lastWords = 5 * time.Second
+)
 
 // Delete ends every process of the workload and removes all of it but its
 // data. Output that has not been read by then may be lost.
@@ -158,13 +162,15 @@ func (i *Instance) Delete(ctx context.Context) error {
 	if err := i.c.Delete(ctx, i.id); err != nil {
 		return err
 	}
-	i.Abandon()
+	i.end(patience, lastWords)
 	return nil
 }
 
-// Abandon gives up the streams without a word to the agent: for a guest that is
-// gone. Processes that are not known to have ended are lost.
-func (i *Instance) Abandon() {
+// Abandon gives up the streams at once. An agent that lives removes the
+// workload; processes that are not known to have ended are lost.
+func (i *Instance) Abandon() { i.end(0, 0) }
+
+func (i *Instance) end(patience, lastWords time.Duration) {
 	i.mu.Lock()
 	all := []*process{}
 	for p := range i.running {
@@ -174,8 +180,9 @@ func (i *Instance) Abandon() {
 	if i.first != nil {
 		all = append(all, i.first)
 	}
-	deadline := time.Now().Add(lastWords)
+	var wg sync.WaitGroup
 	for _, p := range all {
-		p.end(deadline)
+		wg.Go(func() { p.end(patience, lastWords) })
 	}
+	wg.Wait()
 }

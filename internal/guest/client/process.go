@@ -239,30 +239,36 @@ func (p *process) output(i int, b []byte) {
 	}
 }
 
-// end gives the process until deadline to tell how it ended, dropping output
-// that nobody reads, and closes its stream.
-func (p *process) end(deadline time.Time) {
+// end gives the process a time to tell how it ended, first with its output,
+// then without, and closes its stream.
+func (p *process) end(patience, lastWords time.Duration) {
 	p.mu.Lock()
 	p.deleted = true
 	p.mu.Unlock()
-	select {
-	case <-p.done:
-	case <-time.After(time.Second): // for readers that are a little slow
+	if !p.endsWithin(patience) {
 		p.window.close()
 		p.closeFiles()
 		if p.terminal != nil {
 			p.terminal.Close()
 		}
-		select {
-		case <-p.done:
-		case <-time.After(time.Until(deadline)):
-		}
+		p.endsWithin(lastWords)
 	}
 	p.conn.Close()
 	if p.terminal != nil {
 		p.terminal.Close()
 	}
-	<-p.done // the stream is closed, and so are the files
+	<-p.done // nothing holds it up: the stream and the files are closed
+}
+
+func (p *process) endsWithin(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // Wait waits for the end, and until all output has been passed on.

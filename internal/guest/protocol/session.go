@@ -151,8 +151,8 @@ func (s *Session) send() error {
 // the next byte.
 func (s *Session) receive() error {
 	r := bufio.NewReaderSize(s.conn, batch)
+	var b [headerSize]byte
 	for {
-		var b [headerSize]byte
 		if _, err := io.ReadFull(r, b[:]); err != nil {
 			return ended(err)
 		}
