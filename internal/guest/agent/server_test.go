@@ -555,3 +555,24 @@ func TestFaults(t *testing.T) {
 	}
 	f.empty(t)
 }
+
+// TestOneFileForBoth keeps the order of what is written to two streams that are
+// one file.
+func TestOneFileForBoth(t *testing.T) {
+	c := client.OverSession(link(t, newFakeAgent(t).Agent))
+	for range 50 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := start(t, c, spec("both"), boundary.Stdio{Out: w, Err: w})
+		w.Close()
+		if b, err := io.ReadAll(r); err != nil || string(b) != "to stdout\nto stderr\n" {
+			t.Errorf("got %q, %v", b, err)
+		}
+		r.Close()
+		if err := in.Delete(limited(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}

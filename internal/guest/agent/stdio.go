@@ -45,6 +45,9 @@ func newStdio(terminal bool, s protocol.Streams) (*stdio, error) {
 		}
 		io.out[i] = r
 	}
+	if s.Joined && !s.Err {
+		io.theirs.Err = io.theirs.Out
+	}
 	return io, nil
 }
 

@@ -27,6 +27,7 @@ type process struct {
 
 	in       *os.File
 	out      [2]*os.File
+	joined   bool      // standard error goes where standard output goes
 	terminal *terminal // nil without one
 
 	window *window
@@ -58,7 +59,24 @@ func newProcess(w workload.Process, stdio boundary.Stdio, notice func(string)) (
 			return nil, err
 		}
 	}
+	if same(p.out[0], p.out[1]) {
+		p.out[1].Close()
+		p.out[1], p.joined = nil, true
+	}
 	return p, nil
+}
+
+// same reports whether two files are one pipe, terminal or file.
+func same(a, b *os.File) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	x, err := a.Stat()
+	if err != nil {
+		return false
+	}
+	y, err := b.Stat()
+	return err == nil && os.SameFile(x, y)
 }
 
 // duplicate returns a descriptor of our own for f that the runtime polls, so
@@ -94,7 +112,7 @@ func (p *process) closeFiles() {
 }
 
 func (p *process) streams() protocol.Streams {
-	return protocol.Streams{In: p.in != nil, Out: p.out[0] != nil, Err: p.out[1] != nil}
+	return protocol.Streams{In: p.in != nil, Out: p.out[0] != nil, Err: p.out[1] != nil, Joined: p.joined}
 }
 
 // begin asks for the process and lets its streams flow.

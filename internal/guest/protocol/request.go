@@ -50,6 +50,9 @@ type Streams struct {
 	In  bool `json:"in,omitempty"`
 	Out bool `json:"out,omitempty"`
 	Err bool `json:"err,omitempty"`
+	// Joined, with Out and without Err, makes standard error the same pipe as
+	// standard output, so that what is written to both keeps its order.
+	Joined bool `json:"joined,omitempty"`
 }
 
 // Create asks for a workload, up to, not including, the first instruction of
