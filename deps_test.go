@@ -51,7 +51,7 @@ var layers = map[string]int{
 	"internal/leakcheck":      25,
 	"internal/boundary":       35,
 	"internal/workload":       0,
-	"internal/guest/protocol": 0,
+	"internal/guest/protocol": 5,
 }
 
 // adapters are imported by commands only.

@@ -22,10 +22,7 @@ func (noMachine) RemoveData(workload.ID) error            { return nil }
 func (noMachine) Volume(string, io.ReadWriteCloser) error { return os.ErrNotExist }
 
 // spoken is a host that says only what was written down.
-type spoken struct {
-	*bytes.Reader
-	end chan struct{}
-}
+type spoken struct{ *bytes.Reader }
 
 func (s *spoken) Write(p []byte) (int, error) { return len(p), nil }
 func (s *spoken) Close() error                { return nil }
@@ -113,7 +110,7 @@ func FuzzSession(f *testing.F) {
 		a := New(Config{Guest: noMachine{m}, Boundary: &fake.Boundary{}, RunDir: t.TempDir(), Log: func(l string) { t.Error(l) }})
 		done := make(chan error, 1)
 		go func() {
-			done <- a.Serve(context.Background(), &spoken{Reader: bytes.NewReader(append(frame(1, 0, hello), b...))})
+			done <- a.Serve(context.Background(), &spoken{bytes.NewReader(append(frame(1, 0, hello), b...))})
 		}()
 		select {
 		case <-done: // what was wrong is not our affair

@@ -34,17 +34,18 @@ func (a *Agent) create(ctx context.Context, st *stream, c *protocol.Create) {
 		return
 	}
 	defer io.close()
-	notice := func(line string) { st.w.Notice(line) }
-	if err := e.make(ctx, c, io.theirs, notice); err != nil {
+	log := newNotices()
+	if err := e.make(ctx, c, io.theirs, log.add); err != nil {
 		st.refuse(e, err)
 		return
 	}
 	io.begun(e.inst.Terminal())
 	st.reply(protocol.Reply{}, nil)
+	go log.run(st.w) // nothing precedes the Reply
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		st.process(e, e.inst, io)
+		st.process(e, e.inst, io, log.finish)
 		e.mu.Lock()
 		e.status = workload.Exited
 		e.mu.Unlock()
@@ -81,7 +82,7 @@ func (a *Agent) exec(ctx context.Context, st *stream, req *protocol.Request) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		st.process(e, proc, io)
+		st.process(e, proc, io, func() {})
 		st.Close()
 	}()
 	st.messages(io)
@@ -123,8 +124,9 @@ func (a *Agent) execute(ctx context.Context, req *protocol.Request) (*entry, bou
 	return e, proc, io, nil
 }
 
-// process sends what a process writes, and then how it ended.
-func (st *stream) process(e *entry, p boundary.Process, io *stdio) {
+// process sends what a process writes, and then how it ended. It calls last
+// before that.
+func (st *stream) process(e *entry, p boundary.Process, io *stdio, last func()) {
 	io.pump(st.w)
 	exit, err := e.wait(p)
 	select {
@@ -132,6 +134,7 @@ func (st *stream) process(e *entry, p boundary.Process, io *stdio) {
 		if err != nil {
 			io.close() // it never ran
 			io.pumps.Wait()
+			last()
 			return
 		}
 	default:
@@ -140,6 +143,7 @@ func (st *stream) process(e *entry, p boundary.Process, io *stdio) {
 		exit = workload.Exit{Code: 255, Error: err.Error(), At: time.Now()}
 	}
 	io.drain()
+	last()
 	st.w.JSON(protocol.TypeExit, exit)
 }
 

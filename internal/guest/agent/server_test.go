@@ -576,3 +576,34 @@ func TestOneFileForBoth(t *testing.T) {
 		}
 	}
 }
+
+// chatty is a boundary that has notices, too early and too many.
+type chatty struct{ fake.Boundary }
+
+func (b *chatty) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
+	for i := range 100 * maxNotices {
+		p.Notice(fmt.Sprint("notice ", i))
+	}
+	return b.Boundary.Create(ctx, s, p)
+}
+
+func TestNotices(t *testing.T) {
+	f := newFakeAgent(t)
+	f.Boundary = &chatty{fake.Boundary{World: f.world}}
+	c := client.OverSession(link(t, f.Agent))
+	var lines []string // of one goroutine, until the end
+	in, err := c.Create(limited(t), spec("exit", "4"), boundary.Stdio{}, func(l string) { lines = append(lines, l) })
+	if err == nil {
+		err = in.Start(limited(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantExit(t, in, 4)
+	if len(lines) != maxNotices || lines[0] != "notice 0" {
+		t.Errorf("got %d lines: %.200q", len(lines), lines)
+	}
+	if err := in.Delete(limited(t)); err != nil {
+		t.Error(err)
+	}
+}

@@ -264,3 +264,52 @@ func (b *inbox) write(p []byte) {
 	b.mu.Unlock()
 	b.w.Window(uint32(len(p)))
 }
+
+// maxNotices is how many lines wait for a slow host; what comes then is dropped,
+// as whoever has a notice must not wait: it may be what answers a system call.
+const maxNotices = 64
+
+// notices passes lines on to the host.
+type notices struct {
+	lines       chan string
+	stop, ended chan struct{}
+}
+
+func newNotices() *notices {
+	return &notices{lines: make(chan string, maxNotices), stop: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// add takes a line. It may be called at any time.
+func (n *notices) add(line string) {
+	select {
+	case n.lines <- line:
+	default:
+	}
+}
+
+// run sends lines until finish is called.
+func (n *notices) run(w *protocol.Writer) {
+	defer close(n.ended)
+	for {
+		select {
+		case line := <-n.lines:
+			w.Notice(line)
+			continue
+		case <-n.stop:
+		}
+		for {
+			select {
+			case line := <-n.lines:
+				w.Notice(line)
+			default:
+				return
+			}
+		}
+	}
+}
+
+// finish returns when the lines that were added have been sent.
+func (n *notices) finish() {
+	close(n.stop)
+	<-n.ended
+}
