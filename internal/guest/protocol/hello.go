@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // Version is the version of the protocol. Both sides must have the same: the
@@ -118,10 +119,12 @@ func readHello(r io.Reader) (h Hello, err error) {
 	return h, h.check()
 }
 
-// ended names the end of the byte stream.
+// ended names the end of the byte stream, in the forms that it takes.
 func ended(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return ErrEnded
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, end) {
+			return ErrEnded
+		}
 	}
 	return err
 }

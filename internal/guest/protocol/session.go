@@ -142,7 +142,7 @@ func (s *Session) send() error {
 		}
 		s.mu.Unlock()
 		if _, err := s.conn.Write(buf); err != nil {
-			return err
+			return ended(err)
 		}
 	}
 }
