@@ -8,7 +8,9 @@ package at
 
 import (
 	"errors"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -224,14 +226,52 @@ func Llistxattr(dir int, name string) ([]string, error) {
 	}
 }
 
+// NoXattr reports whether an error of Lgetxattr says that the file has no such
+// attribute, or its file system none at all.
+func NoXattr(err error) bool { return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) }
+
 // Lgetxattr returns an extended attribute of the file itself. It needs /proc.
 func Lgetxattr(dir int, name, attr string) ([]byte, error) {
-	buf := make([]byte, 65536) // XATTR_SIZE_MAX
-	n, err := unix.Lgetxattr(procPath(dir, name), attr, buf)
+	path := procPath(dir, name)
+	buf := make([]byte, 256)
+	n, err := unix.Lgetxattr(path, attr, buf)
+	if err == unix.ERANGE { //nolint:errorlint // raw errno
+		buf = make([]byte, 65536) // XATTR_SIZE_MAX
+		n, err = unix.Lgetxattr(path, attr, buf)
+	}
 	if err != nil {
 		return nil, wrap("getxattr "+attr, name, err)
 	}
 	return buf[:n:n], nil
+}
+
+// Pread fills p from an offset. It returns io.EOF with less where the file
+// ends.
+func Pread(fd int, p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		var m int
+		if err := retry(func() (err error) { m, err = unix.Pread(fd, p[n:], off+int64(n)); return err }); err != nil {
+			return n, wrap("read", "", err)
+		}
+		if m == 0 {
+			return n, io.EOF
+		}
+		n += m
+	}
+	return n, nil
+}
+
+// NextData returns the next range at or after off that is no hole. Both ends
+// are math.MaxInt64 when only a hole follows. It moves the file's offset.
+func NextData(fd int, off int64) (start, end int64, err error) {
+	start, err = unix.Seek(fd, off, unix.SEEK_DATA)
+	if err == unix.ENXIO { //nolint:errorlint // raw errno
+		return math.MaxInt64, math.MaxInt64, nil
+	}
+	if err == nil {
+		end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
+	}
+	return start, end, wrap("seek", "", err)
 }
 
 // Pwrite writes all of p at an offset.
