@@ -21,8 +21,8 @@ type InUse func(manifest digest.Digest) []string
 type Report struct {
 	Untagged []string        `json:"untagged,omitempty"` // references
 	Deleted  []digest.Digest `json:"deleted,omitempty"`  // manifests
-	// Bytes of blobs and of files in unpacked layers that nothing needed any
-	// more.
+	// Bytes of blobs, of files in unpacked layers and of disks that nothing
+	// needed any more.
 	Bytes int64 `json:"bytes"`
 }
 
@@ -123,7 +123,7 @@ func (s *Store) collect(rep *Report, change func(*table) error) (err error) {
 	return err
 }
 
-// mark adds to keep all that an image needs: blobs, layers and chains.
+// mark adds to keep all that an image needs: blobs, layers, chains and its disk.
 func (s *Store) mark(e *tableImage, keep map[string]bool) error {
 	im, err := s.load(e)
 	if err != nil {
@@ -134,12 +134,15 @@ func (s *Store) mark(e *tableImage, keep map[string]bool) error {
 		keep[l.Digest.Encoded()], keep[l.DiffID.Encoded()] = true, true
 		keep[chainID(im.Layers[:i+1]).Encoded()] = true
 	}
+	if len(im.Layers) > 0 {
+		keep[diskID(im.Layers).Encoded()] = true
+	}
 	return nil
 }
 
 func (s *Store) discardUnmarked(trash *Op, keep map[string]bool) (int64, error) {
 	var bytes int64
-	for _, dir := range []string{"blobs/sha256", "layers", "mended"} {
+	for _, dir := range []string{"blobs/sha256", "layers", "mended", "disks"} {
 		names, err := readNames(s.path(dir))
 		if err != nil {
 			return bytes, err
@@ -158,6 +161,9 @@ func (s *Store) discardUnmarked(trash *Op, keep map[string]bool) (int64, error) 
 }
 
 func (s *Store) sizeOf(dir, name string) int64 {
+	if dir == "disks" {
+		return s.diskUsage(name)
+	}
 	if dir == "layers" {
 		if d := digest.NewDigestFromEncoded(digest.SHA256, name); manifest.CheckDigest(d) == nil {
 			m, _ := s.layerMeta(d)

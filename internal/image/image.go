@@ -25,6 +25,7 @@ type Image struct {
 	Added      time.Time          `json:"added"`            // to this store
 	Size       int64              `json:"size"`             // bytes of manifest, config and layers as stored
 	DiskSize   int64              `json:"diskSize"`         // bytes of files in the unpacked layers; 0 for those not unpacked
+	VMDisk     int64              `json:"vmDisk,omitempty"` // bytes that its disk for virtual machines takes; 0 until there is one
 	Config     manifest.RunConfig `json:"config"`
 	Layers     []Layer            `json:"layers"` // lowest first
 	History    []manifest.History `json:"history,omitempty"`
@@ -89,7 +90,7 @@ func (s *Store) damaged(e *tableImage, err error) error {
 	return err
 }
 
-// measure fills in the unpacked sizes.
+// measure fills in the sizes of what is derived from the blobs.
 func (s *Store) measure(im *Image) error {
 	seen := make(map[digest.Digest]bool)
 	for i := range im.Layers {
@@ -106,6 +107,9 @@ func (s *Store) measure(im *Image) error {
 		}
 		seen[im.Layers[i].DiffID] = true
 	}
+	if len(im.Layers) > 0 {
+		im.VMDisk = s.diskUsage(diskID(im.Layers).Encoded())
+	}
 	return nil
 }
 
@@ -115,7 +119,7 @@ func (s *Store) measure(im *Image) error {
 // one that fits a single image. A name wins over a beginning of a digest.
 //
 // Errors wrap ErrNotFound, ErrAmbiguous, ErrDamaged or reference.ErrInvalid.
-// DiskSize and Unpacked are not filled in; Inspect does that.
+// DiskSize, VMDisk and Unpacked are not filled in; Inspect does that.
 func (s *Store) Resolve(ref string) (Image, error) {
 	t, err := s.readTable()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // TestMain lets the test binary be another user of a store: a process that
@@ -41,6 +42,19 @@ func play(role string) error {
 			return err
 		}
 		return churn(root, os.Getenv("IMAGE_TEST_LAYOUT"), who, 8)
+	case "disk":
+		s, err := image.Open(root)
+		if err != nil {
+			return err
+		}
+		made := false
+		d, release, err := s.Disk(context.Background(), workload.Image{Digest: os.Getenv("IMAGE_TEST_DIGEST")}, func(int64) { made = true })
+		if err != nil {
+			return err
+		}
+		defer release()
+		fmt.Println(made, d.Size)
+		return nil
 	case "import":
 		s, err := image.Open(root)
 		if err != nil {

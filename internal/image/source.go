@@ -7,7 +7,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// Source gives the layers of images in the engine's words.
+// Source gives the layers and disks of images in the engine's words.
 type Source struct{ Store *Store }
 
 // Layers returns the unpacked layers of the image with img.Digest, lowest
@@ -23,4 +23,10 @@ func (s Source) Layers(ctx context.Context, img workload.Image) (workload.Layers
 		return workload.Layers{}, nil, fmt.Errorf("image %s: %w", img.Reference, err)
 	}
 	return workload.Layers{Dirs: chain.Dirs, MaxID: chain.MaxID}, func() { chain.Release() }, nil // what Release leaves, the next Open clears
+}
+
+// Disk returns the image with img.Digest as a virtual machine's disk; see
+// Store.Disk.
+func (s Source) Disk(ctx context.Context, img workload.Image, progress func(written int64)) (Disk, func(), error) {
+	return s.Store.Disk(ctx, img, progress)
 }

@@ -52,6 +52,7 @@ type Store struct {
 	dir        string
 	limits     unpack.Limits
 	imageBytes int64
+	diskBytes  int64
 }
 
 // Option changes how a store is opened.
@@ -72,7 +73,7 @@ func WithLimits(layer unpack.Limits, imageBytes int64) Option {
 // clears away what killed operations left. It is cheap when there is nothing
 // to do: the command line calls it for every run.
 func Open(root string, opts ...Option) (*Store, error) {
-	s := &Store{dir: filepath.Join(root, "images"), imageBytes: unpack.DefaultImageBytes}
+	s := &Store{dir: filepath.Join(root, "images"), imageBytes: unpack.DefaultImageBytes, diskBytes: DefaultDiskBytes}
 	for _, o := range opts {
 		o(s)
 	}
@@ -104,10 +105,10 @@ func (s *Store) makeDirs() error {
 			return err
 		}
 	}
-	if _, err := os.Lstat(s.path("tmp")); err == nil {
+	if _, err := os.Lstat(s.path("disks")); err == nil {
 		return nil // made last
 	}
-	for _, d := range []string{"blobs", "blobs/sha256", "layers", "mended", "tmp"} {
+	for _, d := range []string{"blobs", "blobs/sha256", "layers", "mended", "tmp", "disks"} {
 		if err := os.Mkdir(s.path(d), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
