@@ -85,6 +85,19 @@ func Create(dir int, name string, perm uint32) (fd int, err error) {
 	return open(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
 }
 
+// CreateUnnamed makes a regular file in a directory without a name and opens
+// it for reading and writing. It is gone when it is closed, unless LinkUnnamed
+// gave it a name.
+func CreateUnnamed(dir int, perm uint32) (fd int, err error) {
+	return open(dir, ".", unix.O_RDWR|unix.O_TMPFILE, perm)
+}
+
+// LinkUnnamed gives such a file a name, which must be free. It needs /proc.
+func LinkUnnamed(fd, dir int, name string) error {
+	err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	return wrap("link", name, err)
+}
+
 func open(dir int, name string, flags int, perm uint32) (fd int, err error) {
 	err = retry(func() (err error) {
 		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
