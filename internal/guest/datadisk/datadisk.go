@@ -46,7 +46,8 @@ func Templates(dir string) Option { return func(m *maker) { m.templates = dir } 
 
 // Make makes the file path, which must not exist, with an ext4 file system of
 // size bytes, mode 0600. It takes under a megabyte until something is written
-// into it. The file appears whole and synced, or not at all.
+// into it. The file appears whole and synced, or not at all. A power cut may
+// take the name away until the caller syncs the directory.
 //
 // Errors wrap ErrSize, ErrNoProgram, os.ErrExist or what the system said.
 func Make(ctx context.Context, path string, size int64, opts ...Option) error {
@@ -103,8 +104,5 @@ func create(path string, size int64, fill func(*os.File) error) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := at.LinkUnnamed(int(f.Fd()), int(dir.Fd()), filepath.Base(path)); err != nil {
-		return err
-	}
-	return dir.Sync()
+	return at.LinkUnnamed(int(f.Fd()), int(dir.Fd()), filepath.Base(path))
 }
