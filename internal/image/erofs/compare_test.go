@@ -104,7 +104,7 @@ func mountOverlay(tb testing.TB, dirs ...string) string {
 func describe(tb testing.TB, root string) map[string]string {
 	tb.Helper()
 	out, first, count := make(map[string]string), make(map[uint64]string), make(map[string]int)
-	subdirs, told := make(map[string]int), make(map[string]uint64)
+	subdirs, told := make(map[string]int), make(map[string]string)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func describe(tb testing.TB, root string) map[string]string {
 		}
 		text := fmt.Sprintf("mode %o, owner %d:%d, mtime %d.%09d", st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec)
 		if d.IsDir() {
-			told[rel] = st.Nlink
+			told[rel] = fmt.Sprint(st.Nlink)
 			subdirs[filepath.Dir(rel)]++
 		} else {
 			text += fmt.Sprintf(", size %d, device %d:%d", st.Size, unix.Major(st.Rdev), unix.Minor(st.Rdev))
@@ -139,7 +139,7 @@ func describe(tb testing.TB, root string) map[string]string {
 			}
 			text += ", is " + name
 			count[name]++
-			told[name] = st.Nlink
+			told[name] = fmt.Sprint(st.Nlink)
 		}
 		more, err := content(path, d.Type())
 		if err != nil {
@@ -154,14 +154,14 @@ func describe(tb testing.TB, root string) map[string]string {
 	subdirs["."]-- // Dir(".") is "." itself
 	if isErofs(tb, root) {
 		for name, n := range count {
-			if told[name] != uint64(n) {
-				tb.Errorf("%s: nlink is %d, but it has %d names", name, told[name], n)
+			if told[name] != fmt.Sprint(n) {
+				tb.Errorf("%s: nlink is %s, but it has %d names", name, told[name], n)
 			}
 			delete(told, name)
 		}
 		for dir, n := range told {
-			if n != uint64(subdirs[dir]+2) {
-				tb.Errorf("%s: nlink is %d with %d subdirectories", dir, n, subdirs[dir])
+			if n != fmt.Sprint(subdirs[dir]+2) {
+				tb.Errorf("%s: nlink is %s with %d subdirectories", dir, n, subdirs[dir])
 			}
 		}
 	}

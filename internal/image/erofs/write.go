@@ -223,7 +223,7 @@ func (w *writer) file(dir int, name string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	id := fileID{uint64(st.Dev), st.Ino}
+	id := fileID{st.Dev, st.Ino}
 	if l := w.links[id]; l != nil {
 		if l.seen++; l.seen == l.told {
 			delete(w.links, id)
