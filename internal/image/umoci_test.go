@@ -171,6 +171,9 @@ func TestRealTreeEqualsUmoci(t *testing.T) {
 	}
 	want, got := describe(t, filepath.Join(bundle, "rootfs")), describe(t, mount(t, s, im))
 	compare(t, want, got)
+	d, release := disk(t, s, im)
+	defer release()
+	compare(t, got, describe(t, mountDisk(t, d)))
 	t.Logf("%d files compared", len(got))
 }
 
