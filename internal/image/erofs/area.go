@@ -8,8 +8,9 @@ import (
 	"os"
 )
 
-// ErrLimit says that the image would become larger than allowed.
-var ErrLimit = errors.New("the image needs a larger disk")
+// ErrLimit says that the image would become larger than allowed, or has more
+// files in one place than are held in memory.
+var ErrLimit = errors.New("the EROFS image exceeds a limit")
 
 // maxImage is what 32-bit block numbers reach, but for the last ones, which
 // have meanings of their own.
@@ -20,7 +21,7 @@ type room struct{ used, limit int64 }
 
 func (r *room) take(n int64) error {
 	if n > r.limit-r.used {
-		return fmt.Errorf("%w than %d bytes", ErrLimit, r.limit)
+		return fmt.Errorf("%w: more than %d bytes", ErrLimit, r.limit)
 	}
 	r.used += n
 	return nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -23,7 +24,19 @@ type branch struct {
 
 // branches keeps the directories in use open, as far as there are not too
 // many: every level of a deep tree may exist in each of a hundred layers.
-type branches struct{ recent list.List }
+type branches struct {
+	recent list.List
+	// held counts the names and links in memory, of which there may be names.
+	held, names int
+}
+
+// hold counts n more.
+func (bs *branches) hold(n int) error {
+	if bs.held += n; bs.held > bs.names {
+		return fmt.Errorf("%w: more than %d names in the directories of one path", ErrLimit, bs.names)
+	}
+	return nil
+}
 
 type openBranch struct {
 	b  *branch
@@ -89,6 +102,7 @@ type merged struct {
 	// below lists, by index in entries, the stack of those subdirectories that
 	// more than one layer has.
 	below map[int][]int32
+	held  int // names counted for it
 }
 
 // children returns the stack of the subdirectory entries[i].
@@ -109,6 +123,7 @@ func (m *merged) children(i int) []*branch {
 // it decides, and directories are merged down to the first layer where the name
 // is opaque or no directory (Linux, Documentation/filesystems/overlayfs.rst).
 func (bs *branches) merge(stack []*branch) (*merged, error) {
+	before := bs.held
 	m := &merged{stack: stack, entries: []entry{{name: ".", kind: typeDir}, {name: "..", kind: typeDir}}}
 	for i, b := range stack {
 		if err := bs.list(b, int32(i), &m.entries); err != nil {
@@ -148,6 +163,7 @@ func (bs *branches) merge(stack []*branch) (*merged, error) {
 		}
 		m.entries = append(m.entries, same[0])
 	}
+	m.held = bs.held - before
 	return m, nil
 }
 
@@ -167,6 +183,9 @@ func (bs *branches) list(b *branch, layer int32, out *[]entry) error {
 		names, err := f.ReadDir(1024)
 		for _, n := range names {
 			*out = append(*out, entry{name: n.Name(), layer: layer, kind: kindOf(n.Type())})
+		}
+		if err := bs.hold(len(names)); err != nil {
+			return err
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

@@ -118,6 +118,40 @@ func TestLargeFile(t *testing.T) {
 	}
 }
 
+// TestNamesLimit counts names on the way to a file, not those of the image.
+func TestNamesLimit(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	for i := range 40 {
+		for _, d := range []string{a, b} {
+			for j := range 10 {
+				put(t, d, fmt.Sprintf("d%d/%s-%d", i, filepath.Base(d), j), "")
+			}
+		}
+	}
+	for i := range 5 {
+		// Each has a link that is not in the tree.
+		must(t, os.Link(put(t, a, fmt.Sprintf("links/%d", i), ""), filepath.Join(filepath.Dir(a), fmt.Sprintf("outside-%d", i))))
+	}
+	try := func(most int) error {
+		dir := t.TempDir()
+		out, err := os.Create(filepath.Join(dir, "out"))
+		must(t, err)
+		defer out.Close()
+		scratch, err := os.Create(filepath.Join(dir, "scratch"))
+		must(t, err)
+		defer scratch.Close()
+		_, err = erofs.Write(context.Background(), out, []string{a, b}, erofs.Options{Scratch: scratch, MaxNames: most})
+		return err
+	}
+	// 41 and 40 names in the roots, 20 in a directory; 5 and 5 in "links".
+	if err := try(101); err != nil {
+		t.Errorf("an image of 900 names, 101 at a time: %v", err)
+	}
+	if err := try(100); !errors.Is(err, erofs.ErrLimit) {
+		t.Errorf("with one name too many: %v", err)
+	}
+}
+
 // TestDeepTrees stacks trees of the depth that unpacking allows; together they
 // need more descriptors than may be open at a time.
 func TestDeepTrees(t *testing.T) {

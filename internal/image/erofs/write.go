@@ -13,6 +13,9 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
+// DefaultNames is twice what unpacking takes from one layer.
+const DefaultNames = 2_000_000
+
 // Options of Write.
 type Options struct {
 	// Root is the directory whose attributes the root of the image gets; ""
@@ -21,6 +24,11 @@ type Options struct {
 	// MaxBytes bounds the image; 0 leaves it at what the format holds. An
 	// error then wraps ErrLimit.
 	MaxBytes int64
+	// MaxNames bounds the names in the directories on the way to any file, of
+	// all layers, with the files that have links elsewhere: what is in memory at
+	// a time, at some 130 bytes each. 0 means DefaultNames. An error then wraps
+	// ErrLimit.
+	MaxNames int
 	// UUID names the file system.
 	UUID [16]byte
 	// Scratch is an empty file for the metadata of the image, some hundred
@@ -50,6 +58,10 @@ func Write(ctx context.Context, out *os.File, dirs []string, opts Options) (size
 		},
 		meta:  metaArea{ctx: ctx, f: opts.Scratch, room: r},
 		links: make(map[fileID]*link),
+		open:  branches{names: DefaultNames},
+	}
+	if opts.MaxNames > 0 {
+		w.open.names = opts.MaxNames
 	}
 	defer w.open.close()
 	if err := r.take(BlockSize); err != nil {
@@ -140,6 +152,7 @@ func (w *writer) dir(stack []*branch, attrs *branch, parent uint64) (uint64, err
 		return 0, fmt.Errorf("%s: %w", w.where(attrs), err)
 	}
 	defer func() {
+		w.open.held -= m.held
 		for _, b := range stack {
 			w.open.shut(b)
 		}
@@ -227,6 +240,7 @@ func (w *writer) file(dir int, name string) (uint64, error) {
 	if l := w.links[id]; l != nil {
 		if l.seen++; l.seen == l.told {
 			delete(w.links, id)
+			w.open.held--
 		}
 		return uint64(l.off / slotSize), nil
 	}
@@ -250,6 +264,7 @@ func (w *writer) file(dir int, name string) (uint64, error) {
 	}
 	if err == nil && n.nlink > 1 {
 		w.links[id] = &link{off: off, seen: 1, told: n.nlink}
+		err = w.open.hold(1)
 	}
 	return uint64(off / slotSize), err
 }
