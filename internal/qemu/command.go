@@ -1,0 +1,138 @@
+package qemu
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Descriptors of QEMU. Those of disks follow, in the order of Config.Disks.
+const (
+	fdQMP = 3 + iota
+	fdAgent
+	fdConsole
+	fdDisks
+)
+
+// Paths in QEMU's root. Only the loader of its libraries has the path that the
+// binary names.
+const (
+	pathBinary    = "/qemu"
+	pathKernel    = "/kernel"
+	pathInitramfs = "/initramfs"
+	pathFirmware  = "/firmware"
+	pathModules   = "/modules"
+	pathLibraries = "/libraries"
+)
+
+// AgentPort is the name of the virtio-serial port at which the guest's agent
+// talks: /dev/virtio-ports/bulkhead.agent.
+const AgentPort = "bulkhead.agent"
+
+// sandbox is QEMU's own filter: no obsolete call, no change of identity, no
+// child process, no change of priorities and limits.
+const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+// Command returns the arguments that QEMU is executed with, from argv[0] on. It
+// looks at nothing but c.
+func Command(c Config) []string {
+	c.withDefaults()
+	bus := "device" // virtio over MMIO
+	if c.Machine == Q35 {
+		bus = "pci"
+	}
+	args := []string{
+		"qemu-system-x86_64",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-sandbox", sandbox,
+		"-L", pathFirmware,
+		"-machine", c.machine(), "-cpu", c.cpu(),
+		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.FormatInt(c.Memory/mib, 10) + "M",
+		"-kernel", pathKernel,
+	}
+	if c.Initramfs != "" {
+		args = append(args, "-initrd", pathInitramfs)
+	}
+	args = append(args,
+		"-append", c.kernelArgs(),
+		"-chardev", socket("qmp", fdQMP), "-mon", "chardev=qmp,mode=control",
+		"-chardev", socket("console", fdConsole), "-serial", "chardev:console",
+		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-"+bus+",rng=rng",
+		"-chardev", socket("agent", fdAgent),
+		"-device", "virtio-serial-"+bus+",max_ports=2",
+		"-device", "virtserialport,chardev=agent,name="+AgentPort,
+	)
+	set := 0
+	for _, d := range c.Disks {
+		node := nodeName(d.Serial, 0)
+		if d.File == "" {
+			args = append(args, "-blockdev", emptyNode(d, node))
+		} else {
+			args = append(args, "-add-fd", "fd="+strconv.Itoa(fdDisks+set)+",set="+strconv.Itoa(set)+",opaque="+d.Serial,
+				"-blockdev", fileNode(d, node, "/dev/fdset/"+strconv.Itoa(set)))
+			set++
+		}
+		args = append(args, "-device", "virtio-blk-"+bus+",id="+deviceID(d.Serial)+",drive="+node+",serial="+d.Serial+
+			",werror=report,rerror=report")
+	}
+	return args
+}
+
+func (c *Config) machine() string {
+	if c.Machine == Q35 {
+		return "q35,accel=" + string(c.Accel) + ",usb=off,vmport=off,hpet=off,smbus=off,sata=off,graphics=off,dump-guest-core=off,mem-merge=off"
+	}
+	// Without pit and pic the guest hangs under emulation.
+	return "microvm,accel=" + string(c.Accel) + ",pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off"
+}
+
+func (c *Config) cpu() string {
+	if c.Accel == KVM {
+		return "host"
+	}
+	return "max"
+}
+
+// kernelArgs is the kernel's command line. A panic and a reboot end QEMU
+// (-no-reboot): the supervisor sees that, where a halt would only hang.
+func (c *Config) kernelArgs() string {
+	args := []string{"console=ttyS0", "quiet", "reboot=t", "panic=-1"}
+	return strings.Join(append(args, c.Append...), " ")
+}
+
+func socket(id string, fd int) string {
+	return "socket,id=" + id + ",fd=" + strconv.Itoa(fd)
+}
+
+// deviceID names a disk's device in QMP: /machine/peripheral/ID.
+func deviceID(serial string) string { return "disk-" + serial }
+
+// nodeName names what is behind a disk: the n-th file since the start. A name has
+// at most 31 bytes and begins with a letter.
+func nodeName(serial string, n int) string { return "n-" + serial + "-" + strconv.Itoa(n) }
+
+func emptyNode(d Disk, node string) string {
+	size := d.Size
+	if size == 0 {
+		size = EmptySize
+	}
+	return "driver=null-co,node-name=" + node + ",size=" + strconv.FormatInt(size, 10) + ",read-zeroes=on" + readOnly(d)
+}
+
+// fileNode opens a raw image. There is no probing of formats: the guest could
+// write a header of another one, and read any file that it names.
+func fileNode(d Disk, node, file string) string {
+	// QEMU's lock would need the file open a second time; the supervisor's
+	// state says who uses it.
+	s := "driver=file,node-name=" + node + ",filename=" + file + ",locking=off"
+	if !d.ReadOnly {
+		s += ",discard=unmap"
+	}
+	return s + readOnly(d)
+}
+
+func readOnly(d Disk) string {
+	if d.ReadOnly {
+		return ",read-only=on"
+	}
+	return ",read-only=off"
+}

@@ -1,0 +1,115 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// InsertDisk puts a file into the slot with the given serial number. The guest
+// sees no event: it must not have the disk mounted or cached, and learns of the
+// change from whoever asked for it. The file stays the caller's; its access
+// must be that of the slot.
+func (m *Machine) InsertDisk(ctx context.Context, serial string, file *os.File) error {
+	m.swapping.Lock()
+	defer m.swapping.Unlock()
+	d, err := m.slot(serial)
+	if err != nil {
+		return err
+	}
+	if m.isFilled(serial) {
+		return fmt.Errorf("slot %s holds a disk already", serial)
+	}
+	st, err := file.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", file.Name())
+	}
+	m.set++
+	set := m.set
+	if _, err := m.qmp.do(ctx, "add-fd", map[string]any{"fdset-id": set, "opaque": serial}, file); err != nil {
+		return err
+	}
+	// The block node holds a duplicate of its own.
+	defer m.qmp.do(ctx, "remove-fd", map[string]any{"fdset-id": set}) //nolint:errcheck // an open file too many
+	options := map[string]any{"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", set), "locking": "off", "read-only": d.ReadOnly}
+	if !d.ReadOnly {
+		options["discard"] = "unmap"
+	}
+	if err := m.swap(ctx, d, options); err != nil {
+		return err
+	}
+	m.setFilled(serial, file.Name())
+	return nil
+}
+
+// EjectDisk makes a slot empty again and closes QEMU's descriptor of the file.
+func (m *Machine) EjectDisk(ctx context.Context, serial string) error {
+	m.swapping.Lock()
+	defer m.swapping.Unlock()
+	d, err := m.slot(serial)
+	if err != nil || !m.isFilled(serial) {
+		return err
+	}
+	size := d.Size
+	if size == 0 {
+		size = EmptySize
+	}
+	options := map[string]any{"driver": "null-co", "size": size, "read-zeroes": true, "read-only": d.ReadOnly}
+	if err := m.swap(ctx, d, options); err != nil {
+		return err
+	}
+	m.setFilled(serial, "")
+	return nil
+}
+
+// swap makes a new node, gives it to the device and removes the old one.
+func (m *Machine) swap(ctx context.Context, d Disk, options map[string]any) error {
+	m.mu.Lock()
+	old := nodeName(d.Serial, m.swaps[d.Serial])
+	m.swaps[d.Serial]++
+	node := nodeName(d.Serial, m.swaps[d.Serial])
+	m.mu.Unlock()
+	undo := func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.swaps[d.Serial]--
+	}
+	options["node-name"] = node
+	if _, err := m.qmp.do(ctx, "blockdev-add", options); err != nil {
+		undo()
+		return err
+	}
+	_, err := m.qmp.do(ctx, "qom-set", map[string]any{"path": "/machine/peripheral/" + deviceID(d.Serial), "property": "drive", "value": node})
+	if err != nil {
+		_, undone := m.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": node})
+		undo()
+		return errors.Join(err, undone)
+	}
+	_, err = m.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": old})
+	return err
+}
+
+func (m *Machine) slot(serial string) (Disk, error) {
+	for _, d := range m.cfg.Disks {
+		if d.Serial == serial {
+			return d, nil
+		}
+	}
+	return Disk{}, fmt.Errorf("the machine has no disk %q", serial)
+}
+
+func (m *Machine) isFilled(serial string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.filled[serial] != ""
+}
+
+func (m *Machine) setFilled(serial, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.filled[serial] = name
+}

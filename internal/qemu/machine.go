@@ -1,0 +1,296 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Machine is a running QEMU and the guest in it. Its methods may be called from
+// any goroutine.
+type Machine struct {
+	cfg     Config
+	running *launch.Running
+	pidfd   *os.File
+	qmp     *qmp
+	agent   *os.File
+	console *ring
+	stderr  *ring
+	version Version
+	done    chan struct{} // closed when QEMU is reaped and its output read
+
+	mu     sync.Mutex
+	reason string         // of the guest's end, by QEMU's SHUTDOWN event
+	failed []string       // disks with I/O errors
+	swaps  map[string]int // files put into slots so far, by serial
+	filled map[string]string
+	set    int // the next fdset
+
+	swapping sync.Mutex
+	closing  sync.Once
+}
+
+// handshake is how long QEMU may take from its execve to its first answer.
+const handshake = 30 * time.Second
+
+// Start starts QEMU, confined, with the guest running in it. An error that says
+// which side is at fault is a *Fault. The machine ends with the thread that made
+// it, so with the process; Close ends it before and waits.
+//
+// ctx bounds the start only.
+func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
+	cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("%w: a virtual machine is confined by root, and this is another user", workload.ErrUnsupported)
+	}
+	if cfg.Binary, err = find(cfg.Binary); err != nil {
+		return nil, err
+	}
+	s := &starter{cfg: cfg}
+	defer s.release()
+	p, err := s.prepare()
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.prog.Run(ctx, launch.Options{Child: p.child})
+	if err != nil {
+		return nil, startFault(err)
+	}
+	m := &Machine{
+		cfg: cfg, running: r, pidfd: os.NewFile(uintptr(r.Value(p.pidfd)), "pidfd"), console: newRing(), stderr: newRing(),
+		done: make(chan struct{}), swaps: map[string]int{}, filled: map[string]string{}, agent: s.take(fdAgent), set: len(cfg.Disks),
+	}
+	for _, d := range cfg.Disks {
+		m.filled[d.Serial] = d.File
+	}
+	go m.console.follow(s.take(fdConsole))
+	go m.stderr.follow(s.takeStderr())
+	m.qmp = newQMP(s.take(fdQMP), m.event)
+	go m.reap()
+	status := r.Value(p.status)
+	err = launch.Outcome(status, p.prog.Failure)
+	unix.Close(status)
+	if err == nil {
+		err = m.greet(ctx)
+	} else {
+		err = startFault(err)
+	}
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// ErrNotInstalled says that there is no QEMU on this host.
+var ErrNotInstalled = fmt.Errorf("%w: QEMU is not installed: install the package qemu-system-x86", workload.ErrUnsupported)
+
+const binaryName = "qemu-system-x86_64"
+
+// find returns the path of QEMU without symbolic links.
+func find(name string) (string, error) {
+	if name == "" {
+		var err error
+		if name, err = exec.LookPath(binaryName); err != nil {
+			return "", ErrNotInstalled
+		}
+	}
+	path, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return "", fmt.Errorf("find QEMU: %w", err)
+	}
+	return filepath.Abs(path)
+}
+
+// greet waits for QEMU's first word and checks who speaks.
+func (m *Machine) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handshake)
+	defer cancel()
+	select {
+	case v, ok := <-m.qmp.greeting:
+		if !ok {
+			return m.diedEarly()
+		}
+		m.version = v
+	case <-m.done:
+		return m.diedEarly()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for QEMU: %w", ctx.Err())
+	}
+	if m.version.before(Oldest) {
+		return tooOld(m.version.String())
+	}
+	if _, err := m.qmp.do(ctx, "qmp_capabilities", nil); err != nil {
+		if errors.Is(err, ErrGone) {
+			return m.diedEarly()
+		}
+		return err
+	}
+	return nil
+}
+
+func tooOld(v string) error {
+	return &Fault{Who: Host, Text: fmt.Sprintf("QEMU %s is too old: version %d.%d or later is needed (package qemu-system-x86)", v, Oldest.Major, Oldest.Minor),
+		err: workload.ErrUnsupported}
+}
+
+// diedEarly explains a QEMU that ended before it said a word. One that is too
+// old does so because of an option.
+func (m *Machine) diedEarly() error {
+	select {
+	case <-m.done:
+	case <-time.After(time.Second):
+		m.Kill()
+		<-m.done
+	}
+	if v, ok := askVersion(m.cfg.Binary); ok && v.before(Oldest) {
+		return tooOld(v.String())
+	}
+	f := Diagnose(m)
+	return &f
+}
+
+// askVersion runs QEMU for its version, which takes tens of milliseconds: for
+// the explanation of failures and for doctor.
+func askVersion(binary string) (v Version, ok bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary, "--version").Output()
+	if err != nil {
+		return v, false
+	}
+	n, _ := fmt.Fscanf(bytes.NewReader(out), "QEMU emulator version %d.%d.%d", &v.Major, &v.Minor, &v.Micro)
+	return v, n == 3
+}
+
+// Installed returns the path and the version of the host's QEMU. It runs it, so
+// it is for reports; Start reads the version from QEMU's greeting.
+func Installed() (path string, v Version, err error) {
+	if path, err = find(""); err != nil {
+		return "", v, err
+	}
+	v, ok := askVersion(path)
+	if !ok {
+		return path, v, fmt.Errorf("%s --version says nothing that is understood", path)
+	}
+	if v.before(Oldest) {
+		return path, v, tooOld(v.String())
+	}
+	return path, v, nil
+}
+
+func (m *Machine) event(name string, data json.RawMessage) {
+	var d struct{ Reason, Device, Operation string }
+	if json.Unmarshal(data, &d) != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch name {
+	case "SHUTDOWN":
+		m.reason = d.Reason
+	case "BLOCK_IO_ERROR":
+		if len(m.failed) < 8 {
+			m.failed = append(m.failed, Printable([]byte(d.Operation+" of "+d.Device)))
+		}
+	}
+}
+
+// reap waits for the end of QEMU and of what it wrote.
+func (m *Machine) reap() {
+	m.running.Wait() //nolint:errcheck // asked again in Wait
+	<-m.console.done
+	<-m.stderr.done
+	close(m.done)
+}
+
+// Agent is the host's end of the guest's port bulkhead.agent. Its deadlines
+// work. It is closed with the machine; reading gives io.EOF when QEMU ends.
+func (m *Machine) Agent() *os.File { return m.agent }
+
+// Console returns the last 64 KiB that the guest wrote to its serial console.
+// They are hostile: see Printable.
+func (m *Machine) Console() []byte { return m.console.bytes() }
+
+// Stderr returns the last 64 KiB that QEMU itself wrote; hostile, too.
+func (m *Machine) Stderr() []byte { return m.stderr.bytes() }
+
+// Pid is the process ID of QEMU on the host.
+func (m *Machine) Pid() int { return m.running.Pid() }
+
+// Version is that of the running QEMU.
+func (m *Machine) Version() Version { return m.version }
+
+// Accel is what executes the guest.
+func (m *Machine) Accel() Accel { return m.cfg.Accel }
+
+// Done is closed when QEMU has ended, its output is read and it is reaped.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Wait returns how QEMU ended.
+func (m *Machine) Wait(ctx context.Context) (syscall.WaitStatus, error) {
+	select {
+	case <-m.done:
+		ws, err := m.running.Wait()
+		return syscall.WaitStatus(ws), err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// Kill ends QEMU at once. It does not wait.
+func (m *Machine) Kill() {
+	if conn, err := m.pidfd.SyscallConn(); err == nil {
+		conn.Control(func(fd uintptr) { unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) }) //nolint:errcheck // gone is as good
+	}
+}
+
+// Close kills QEMU, waits for its end and closes what belongs to the machine.
+// The console can still be read.
+func (m *Machine) Close() error {
+	m.closing.Do(func() {
+		m.Kill()
+		<-m.done
+		m.qmp.close()
+		m.agent.Close()
+		m.pidfd.Close()
+	})
+	return nil
+}
+
+// Stop pauses the guest's processors, Cont lets them go on.
+func (m *Machine) Stop(ctx context.Context) error {
+	_, err := m.qmp.do(ctx, "stop", nil)
+	return err
+}
+
+// Cont undoes Stop.
+func (m *Machine) Cont(ctx context.Context) error {
+	_, err := m.qmp.do(ctx, "cont", nil)
+	return err
+}
+
+// Quit asks QEMU to end, after it has written what it holds of the disks.
+func (m *Machine) Quit(ctx context.Context) error {
+	_, err := m.qmp.do(ctx, "quit", nil)
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	return err
+}

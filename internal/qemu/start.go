@@ -1,0 +1,257 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/nofile"
+)
+
+// starter collects what a start needs; release closes what nobody took.
+type starter struct {
+	cfg    Config
+	ours   map[int]*os.File // our ends, by QEMU's descriptor
+	stderr *os.File
+	given  []int // descriptors that no program owns yet
+	copies []string
+}
+
+// farFD is where the descriptors lie that QEMU gets: above all numbers that
+// they are copied to.
+const farFD = 100
+
+func (s *starter) take(n int) *os.File {
+	f := s.ours[n]
+	delete(s.ours, n)
+	return f
+}
+
+func (s *starter) takeStderr() *os.File {
+	f := s.stderr
+	s.stderr = nil
+	return f
+}
+
+func (s *starter) release() {
+	for _, f := range s.ours {
+		f.Close()
+	}
+	s.stderr.Close() // nil is fine
+	for _, fd := range s.given {
+		unix.Close(fd)
+	}
+	for _, name := range s.copies {
+		os.Remove(name) // mounted in QEMU's root, if at all; the last use ends it
+	}
+}
+
+// far duplicates a descriptor to a number of farFD or more, and closes f.
+func (s *starter) far(f *os.File) (int, error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, farFD)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	s.given = append(s.given, fd)
+	return fd, nil
+}
+
+// pair makes a socket pair: ours, with deadlines, and QEMU's.
+func (s *starter) pair(n int, name string) (int, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), name)
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		theirs.Close()
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	s.ours[n] = os.NewFile(uintptr(fds[0]), name)
+	return s.far(theirs)
+}
+
+// prepare opens everything and makes the program, which owns it then.
+func (s *starter) prepare() (*planner, error) {
+	s.ours = map[int]*os.File{}
+	in, err := facts(s.cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(&in); err != nil {
+		return nil, err
+	}
+	s.given = nil
+	return plan(s.cfg, in)
+}
+
+// facts are the inputs of a program that need no descriptor.
+func facts(cfg Config) (in inputs, err error) {
+	if in.binds, err = findClosure(cfg.Binary); err != nil {
+		return in, err
+	}
+	in.lastCapability = sort.Search(64, func(n int) bool {
+		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)
+		return err != nil
+	}) - 1
+	in.hardFiles = nofile.Hard
+	if in.filter, err = filter(cfg.Accel); err != nil {
+		return in, err
+	}
+	in.about, err = seccomp.Summary(profile(cfg.Accel))
+	return in, err
+}
+
+func (s *starter) open(in *inputs) (err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	if in.statusRead, err = s.far(r); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	if in.statusWrite, err = s.far(w); err != nil {
+		return err
+	}
+	if in.null, err = s.file(os.DevNull, os.O_RDWR); err != nil {
+		return err
+	}
+	if s.stderr, w, err = os.Pipe(); err != nil {
+		return err
+	}
+	if in.stderr, err = s.far(w); err != nil {
+		return err
+	}
+	for _, c := range channels {
+		fd, err := s.pair(c.fd, c.name)
+		if err != nil {
+			return err
+		}
+		in.fds = append(in.fds, named{c.name, fd, c.why})
+	}
+	for _, d := range s.cfg.Disks {
+		if d.File == "" {
+			continue
+		}
+		fd, err := s.file(d.File, d.flags())
+		if err != nil {
+			return fmt.Errorf("disk %s: %w", d.Serial, err)
+		}
+		in.fds = append(in.fds, named{"disk_" + d.Serial, fd, d.File})
+	}
+	if err := s.openBoot(in); err != nil {
+		return err
+	}
+	return s.openCgroup(in)
+}
+
+// channels are the sockets of every machine, in the order of their descriptors.
+var channels = []struct {
+	fd        int
+	name, why string
+}{{fdQMP, "qmp", "the control socket"}, {fdAgent, "agent", "the agent's port"}, {fdConsole, "console", "the guest's serial console"}}
+
+func (d Disk) flags() int {
+	if d.ReadOnly {
+		return os.O_RDONLY
+	}
+	return os.O_RDWR
+}
+
+func (s *starter) file(name string, flags int) (int, error) {
+	f, err := os.OpenFile(name, flags|unix.O_NONBLOCK, 0) // a FIFO must not hold us
+	if err != nil {
+		return -1, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() && name != os.DevNull {
+		err = fmt.Errorf("%s is not a regular file", name)
+	}
+	if err != nil {
+		return -1, errors.Join(err, f.Close())
+	}
+	return s.far(f)
+}
+
+func (s *starter) openBoot(in *inputs) (err error) {
+	in.initramfs = absent
+	if in.kernel, err = s.boot(s.cfg.Kernel, "kernel", checkKernel); err != nil {
+		return err
+	}
+	if s.cfg.Initramfs != "" {
+		in.initramfs, err = s.boot(s.cfg.Initramfs, "initramfs", func(*os.File) error { return nil })
+	}
+	return err
+}
+
+// boot opens a file that QEMU will open by a name, as its own user.
+func (s *starter) boot(name, what string, check func(*os.File) error) (int, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", what, err)
+	}
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+	case !st.Mode().IsRegular():
+		err = fmt.Errorf("%s %s is not a regular file", what, name)
+	default:
+		err = check(f)
+	}
+	if err == nil && st.Mode().Perm()&0o004 == 0 {
+		f, err = s.readable(f, what)
+	}
+	if err != nil {
+		return -1, errors.Join(err, f.Close())
+	}
+	return s.far(f)
+}
+
+// readable copies a file that only its owner may read, for the time of the
+// start: QEMU's user is nobody's owner, and the machine's directory is closed
+// to everybody else. It closes f.
+func (s *starter) readable(f *os.File, what string) (*os.File, error) {
+	defer f.Close()
+	name := filepath.Join(s.cfg.Dir, "."+what)
+	s.copies = append(s.copies, name)
+	to, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_RDWR|unix.O_NOFOLLOW, 0o444)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = io.Copy(to, f); err == nil {
+		err = to.Chmod(0o444) // whatever the umask
+	}
+	return to, err
+}
+
+func (s *starter) openCgroup(in *inputs) error {
+	if s.cfg.Cgroup == nil {
+		return nil
+	}
+	tasks, dir, err := s.cfg.Cgroup.Join()
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, t := range tasks {
+		name := t.Name()
+		fd, err := s.far(t)
+		failed = errors.Join(failed, err)
+		in.tasks = append(in.tasks, named{name: name, fd: fd})
+	}
+	if dir != nil {
+		name := dir.Name()
+		fd, err := s.far(dir)
+		failed = errors.Join(failed, err)
+		in.cgroup = named{name: name, fd: fd}
+	}
+	return failed
+}
