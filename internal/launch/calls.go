@@ -32,6 +32,7 @@ const (
 	Kill             Call = unix.SYS_KILL
 	Mkdirat          Call = unix.SYS_MKDIRAT
 	Mknodat          Call = unix.SYS_MKNODAT
+	Mmap             Call = unix.SYS_MMAP
 	Mount            Call = unix.SYS_MOUNT
 	MountSetattr     Call = unix.SYS_MOUNT_SETATTR
 	MoveMount        Call = unix.SYS_MOVE_MOUNT
@@ -122,6 +123,8 @@ func (c Call) String() string {
 		return "mkdirat"
 	case Mknodat:
 		return "mknodat"
+	case Mmap:
+		return "mmap"
 	case Mount:
 		return "mount"
 	case MountSetattr:

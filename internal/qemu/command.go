@@ -79,7 +79,7 @@ func Command(c Config) []string {
 
 func (c *Config) machine() string {
 	if c.Machine == Q35 {
-		return "q35,accel=" + string(c.Accel) + ",usb=off,vmport=off,hpet=off,smbus=off,sata=off,graphics=off,dump-guest-core=off,mem-merge=off"
+		return "q35,accel=" + string(c.Accel) + ",usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off"
 	}
 	// Without pit and pic the guest hangs under emulation.
 	return "microvm,accel=" + string(c.Accel) + ",pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off"
