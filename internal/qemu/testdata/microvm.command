@@ -1,0 +1,31 @@
+qemu-system-x86_64 \
+    -nodefaults \
+    -no-user-config \
+    -display none \
+    -no-reboot \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+    -L /firmware \
+    -machine microvm,accel=tcg,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
+    -cpu max \
+    -smp 2 \
+    -m 512M \
+    -kernel /kernel \
+    -initrd /initramfs \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 bulkhead.test=1' \
+    -chardev socket,id=qmp,fd=3 \
+    -mon chardev=qmp,mode=control \
+    -chardev socket,id=console,fd=5 \
+    -serial chardev:console \
+    -object rng-builtin,id=rng \
+    -device virtio-rng-device,rng=rng \
+    -chardev socket,id=agent,fd=4 \
+    -device virtio-serial-device,max_ports=2 \
+    -device virtserialport,chardev=agent,name=bulkhead.agent \
+    -add-fd fd=6,set=0,opaque=image0 \
+    -blockdev driver=file,node-name=n-image0-0,filename=/dev/fdset/0,locking=off,read-only=on \
+    -device virtio-blk-device,id=disk-image0,drive=n-image0-0,serial=image0,werror=report,rerror=report \
+    -blockdev driver=null-co,node-name=n-image1-0,size=1099511627776,read-zeroes=on,read-only=on \
+    -device virtio-blk-device,id=disk-image1,drive=n-image1-0,serial=image1,werror=report,rerror=report \
+    -add-fd fd=7,set=1,opaque=data \
+    -blockdev driver=file,node-name=n-data-0,filename=/dev/fdset/1,locking=off,discard=unmap,read-only=off \
+    -device virtio-blk-device,id=disk-data,drive=n-data-0,serial=data,werror=report,rerror=report

@@ -1,0 +1,22 @@
+qemu-system-x86_64 \
+    -nodefaults \
+    -no-user-config \
+    -display none \
+    -no-reboot \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+    -L /firmware \
+    -machine q35,accel=kvm,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off \
+    -cpu host \
+    -smp 1 \
+    -m 128M \
+    -kernel /kernel \
+    -append 'console=ttyS0 quiet reboot=t panic=-1' \
+    -chardev socket,id=qmp,fd=3 \
+    -mon chardev=qmp,mode=control \
+    -chardev socket,id=console,fd=5 \
+    -serial chardev:console \
+    -object rng-builtin,id=rng \
+    -device virtio-rng-pci,rng=rng \
+    -chardev socket,id=agent,fd=4 \
+    -device virtio-serial-pci,max_ports=2 \
+    -device virtserialport,chardev=agent,name=bulkhead.agent
