@@ -270,4 +270,3 @@ func errorsJoin(errs ...error) error {
 	}
 	return nil
 }
-
