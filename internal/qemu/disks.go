@@ -5,7 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 )
+
+// swapLimit bounds one exchange of a disk. What was begun is ended or undone even
+// when its caller has gone: half an exchange would lose the slot.
+const swapLimit = 10 * time.Second
 
 // InsertDisk puts a file into the slot with the given serial number. The guest
 // sees no event: it must not have the disk mounted or cached, and learns of the
@@ -28,6 +33,11 @@ func (m *Machine) InsertDisk(ctx context.Context, serial string, file *os.File) 
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", file.Name())
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapLimit)
+	defer cancel()
 	m.set++
 	set := m.set
 	if _, err := m.qmp.do(ctx, "add-fd", map[string]any{"fdset-id": set, "opaque": serial}, file); err != nil {
@@ -54,6 +64,11 @@ func (m *Machine) EjectDisk(ctx context.Context, serial string) error {
 	if err != nil || !m.isFilled(serial) {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapLimit)
+	defer cancel()
 	size := d.Size
 	if size == 0 {
 		size = EmptySize

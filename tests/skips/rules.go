@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 )
 
@@ -82,6 +83,7 @@ func machine() map[string]bool {
 		"no-cap-sys-resource":   !hasCapability(24),
 		"no-swap":               swapIsEmpty(),
 		"no-kvm":                !exists("/dev/kvm"),
+		"no-guest-image":        !made(".cache/guest/*/vmlinux"),
 		"no-kernel-6.1":         !strings.HasPrefix(release(), "6.1."),
 		"no-docker":             !onPath("dockerd"),
 		"no-podman":             !onPath("podman"),
@@ -92,6 +94,13 @@ func machine() map[string]bool {
 }
 
 func exists(file string) bool { _, err := os.Stat(file); return err == nil }
+
+// made tells whether something matches a pattern below the module's root, where
+// this program runs.
+func made(pattern string) bool {
+	found, err := filepath.Glob(pattern)
+	return err == nil && len(found) > 0
+}
 
 func yes(file string) bool {
 	b, err := os.ReadFile(file)
