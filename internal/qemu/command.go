@@ -45,7 +45,7 @@ func Command(c Config) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-sandbox", sandbox,
 		"-L", pathFirmware,
-		"-machine", c.machine(), "-cpu", c.cpu(),
+		"-machine", c.machine(), "-accel", c.accel(), "-cpu", c.cpu(),
 		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.FormatInt(c.Memory/mib, 10) + "M",
 		"-kernel", pathKernel,
 	}
@@ -79,10 +79,32 @@ func Command(c Config) []string {
 
 func (c *Config) machine() string {
 	if c.Machine == Q35 {
-		return "q35,accel=" + string(c.Accel) + ",usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off"
+		return "q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off"
 	}
 	// Without pit and pic the guest hangs under emulation.
-	return "microvm,accel=" + string(c.Accel) + ",pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off"
+	return "microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off"
+}
+
+// translations is the most that TCG keeps of translated code, in MiB; without a
+// bound it is up to 1 GiB, which no limit of the machine's cgroup would expect.
+const translations = 64
+
+func (c *Config) accel() string {
+	if c.Accel == TCG {
+		return "tcg,tb-size=" + strconv.Itoa(translations)
+	}
+	return string(c.Accel)
+}
+
+// Overhead is what QEMU may need beside the guest's RAM, in bytes: for the limit
+// of its cgroup. QEMU with its libraries is about 30 MiB, seen; the rest is room
+// for the queues of devices, and under emulation for translated code and each
+// processor's table of addresses.
+func Overhead(a Accel, cpus int) int64 {
+	if a == KVM {
+		return (64 + 2*int64(cpus)) * mib
+	}
+	return (64 + translations + 16*int64(cpus)) * mib
 }
 
 func (c *Config) cpu() string {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -127,7 +126,7 @@ func TestLinux(t *testing.T) {
 	}
 	agent.WriteString("end\n")
 	if ws, err := m.Wait(t.Context()); err != nil || ws != 0 {
-		t.Errorf("QEMU ended with %v, %v: %s", syscall.WaitStatus(ws), err, m.Stderr())
+		t.Errorf("QEMU ended with %v, %v: %s", ws, err, m.Stderr())
 	}
 	if got := m.Stderr(); len(got) > 0 {
 		t.Errorf("QEMU said %q", got)

@@ -286,6 +286,20 @@ func (m *Machine) Cont(ctx context.Context) error {
 	return err
 }
 
+// Running tells whether the guest's processors run: not so after Stop, or when
+// the guest has ended and QEMU is about to.
+func (m *Machine) Running(ctx context.Context) (bool, error) {
+	b, err := m.qmp.do(ctx, "query-status", nil)
+	if err != nil {
+		return false, err
+	}
+	var s struct{ Running bool }
+	if err := json.Unmarshal(b, &s); err != nil {
+		return false, fmt.Errorf("QEMU: query-status: %w", err)
+	}
+	return s.Running, nil
+}
+
 // Quit asks QEMU to end, after it has written what it holds of the disks.
 func (m *Machine) Quit(ctx context.Context) error {
 	_, err := m.qmp.do(ctx, "quit", nil)

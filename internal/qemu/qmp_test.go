@@ -105,6 +105,9 @@ func TestStopContQuit(t *testing.T) {
 		t.Fatal(err)
 	}
 	total := func() int64 { m.console.mu.Lock(); defer m.console.mu.Unlock(); return m.console.total }
+	if running, err := m.Running(ctx); err != nil || running {
+		t.Errorf("after stop: running %v, %v", running, err)
+	}
 	time.Sleep(50 * time.Millisecond) // what is under way arrives
 	before := total()
 	time.Sleep(50 * time.Millisecond)
@@ -113,6 +116,9 @@ func TestStopContQuit(t *testing.T) {
 	}
 	if err := m.Cont(ctx); err != nil {
 		t.Fatal(err)
+	}
+	if running, err := m.Running(ctx); err != nil || !running {
+		t.Errorf("after cont: running %v, %v", running, err)
 	}
 	for total() == before && ctx.Err() == nil {
 		time.Sleep(time.Millisecond)

@@ -5,7 +5,8 @@ qemu-system-x86_64 \
     -no-reboot \
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
     -L /firmware \
-    -machine microvm,accel=tcg,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
+    -machine microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
+    -accel tcg,tb-size=64 \
     -cpu max \
     -smp 2 \
     -m 512M \

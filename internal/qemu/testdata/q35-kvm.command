@@ -5,7 +5,8 @@ qemu-system-x86_64 \
     -no-reboot \
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
     -L /firmware \
-    -machine q35,accel=kvm,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off \
+    -machine q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off \
+    -accel kvm \
     -cpu host \
     -smp 1 \
     -m 128M \
