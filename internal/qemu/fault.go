@@ -90,7 +90,7 @@ func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Part
 	switch reason {
 	case "guest-reset", "guest-shutdown", "guest-panic":
 		if console == "" {
-			return Kernel, "the guest restarted without a word: its kernel does not boot on this machine"
+			return Kernel, "the guest restarted without a word: its kernel does not boot on this machine, or not with so little memory"
 		}
 		return Agent, "the guest ended itself before its agent answered"
 	case "host-qmp-quit":
