@@ -16,6 +16,7 @@ const (
 	CloseRange       Call = unix.SYS_CLOSE_RANGE
 	Dup3             Call = unix.SYS_DUP3
 	Execve           Call = unix.SYS_EXECVE
+	Execveat         Call = unix.SYS_EXECVEAT
 	ExitGroup        Call = unix.SYS_EXIT_GROUP
 	Fchdir           Call = unix.SYS_FCHDIR
 	Fchmod           Call = unix.SYS_FCHMOD
@@ -91,6 +92,8 @@ func (c Call) String() string {
 		return "dup3"
 	case Execve:
 		return "execve"
+	case Execveat:
+		return "execveat"
 	case ExitGroup:
 		return "exit_group"
 	case Fchdir:
