@@ -38,8 +38,10 @@ var layers = map[string]int{
 	"internal/boundary/fake":         70,
 
 	// The guest's agent runs workloads with the host's container code.
-	"internal/guest":     60,
-	"internal/container": 50,
+	"internal/guest": 60,
+	// The host's end of volumes: it is confined by the launch program.
+	"internal/fileserver": 60,
+	"internal/container":  50,
 	// QEMU's confinement uses the container's assembler of seccomp filters.
 	"internal/qemu":    55,
 	"internal/image":   50,
@@ -51,6 +53,7 @@ var layers = map[string]int{
 
 	"internal/leakcheck":      25,
 	"internal/boundary":       35,
+	"internal/fuse":           10,
 	"internal/workload":       0,
 	"internal/guest/protocol": 5,
 }
@@ -71,6 +74,9 @@ var systemCallersToo = map[string]string{
 	"internal/qemu":               "it plans system calls, so it names their constants, makes socket pairs and passes descriptors",
 	"internal/container":          "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
 	"internal/container/seccomp":  "it asks the kernel what its filters may do, and answers a filter's notifications",
+	"internal/fileserver":         "it plans the system calls that confine the file server",
+	"internal/fileserver/serve":   "it is the file server: it performs the guest's file system calls one by one",
+	"internal/guest/volume":       "it mounts a file system and is its device",
 	"internal/boundary/container": "it fills in device numbers and terminal sizes, and reads the kernel's version",
 }
 
@@ -78,7 +84,7 @@ var systemCallersToo = map[string]string{
 // packages below cost several times the memory and the start time of all that
 // these commands do.
 var (
-	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init"}
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver"}
 	tooHeavy  = []string{"net/http", "html/template"}
 	heavyTree = []string{
 		"github.com/google/go-containerregistry",

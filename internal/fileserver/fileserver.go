@@ -55,6 +55,7 @@ type Server struct {
 	conn    *os.File
 	file    bool
 	running *launch.Running
+	pidfd   int // -1 once it is closed
 	said    *tail
 	drained chan struct{} // all is read that the helper says
 	stop    func() bool
@@ -108,25 +109,23 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	open = append(open, fds.statusRead, fds.statusWrite, fds.goRead, fds.goWrite, fds.stream, fds.errors)
 	last, err := lastCapability()
-	if err != nil {
-		conn.Close()
-		said.Close()
-		return fail(err)
-	}
-	open = nil
-	p, err := plan(cfg, file, fds, last)
+	bpf, filterErr := filter()
+	var p *planned
 	var running *launch.Running
-	if err == nil {
-		running, err = p.Run(ctx, launch.Options{Child: p.first})
-	} else if p != nil {
-		p.Close()
+	if err = errors.Join(err, filterErr); err == nil {
+		open = nil // the program's
+		if p, err = plan(cfg, file, fds, last, bpf); err != nil {
+			p.Close()
+		} else {
+			running, err = p.Run(ctx, launch.Options{Child: p.first})
+		}
 	}
 	if err != nil {
 		conn.Close()
 		said.Close()
 		return fail(err)
 	}
-	s := &Server{conn: conn, file: file, running: running, said: &tail{}, drained: make(chan struct{})}
+	s := &Server{conn: conn, file: file, running: running, pidfd: running.Value(p.pidfd), said: &tail{}, drained: make(chan struct{})}
 	go func() {
 		defer close(s.drained)
 		defer said.Close()
@@ -198,14 +197,16 @@ func (s *Server) Pid() int { return s.running.Pid() }
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	s.mu.Unlock()
 	s.conn.Close()
-	select {
-	case <-s.running.Exited():
-	default:
-		unix.Kill(s.running.Pid(), unix.SIGKILL)
+	if s.pidfd >= 0 {
+		unix.PidfdSendSignal(s.pidfd, unix.SIGKILL, nil, 0) //nolint:errcheck // it may be gone already
+		unix.Close(s.pidfd)
+		s.pidfd = -1
 	}
-	s.stop()
+	s.mu.Unlock()
+	if s.stop != nil {
+		s.stop()
+	}
 	<-s.drained
 	_, err := s.running.Wait()
 	return err

@@ -26,8 +26,8 @@ var volumeCalls = []string{
 	"pwritev2", "read", "readlinkat", "renameat2", "statx", "symlinkat", "umask", "unlinkat", "utimensat", "write",
 }
 
-// goThread are the flags of clone(2) for a thread of the Go runtime; no
-// process can be made.
+// goThread are the flags of clone(2) for a thread of the Go runtime, which adds
+// CLONE_SETTLS on some architectures; no process can be made.
 const goThread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
 // filter is the allow-list of the helper: everything else fails with EPERM.
@@ -42,7 +42,7 @@ func filter() (seccomp.Filter, error) {
 		Syscalls: []specs.LinuxSyscall{
 			allow(runtimeCalls),
 			allow(volumeCalls),
-			allow([]string{"clone"}, specs.LinuxSeccompArg{Index: 0, Value: goThread, Op: specs.OpEqualTo}),
+			allow([]string{"clone"}, specs.LinuxSeccompArg{Index: 0, Value: ^uint64(unix.CLONE_SETTLS), ValueTwo: goThread, Op: specs.OpMaskedEqual}),
 			{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &missing},
 			// Only of a descriptor, as the launch program does it. Afterwards there is
 			// nothing to execute: the volume is mounted noexec.

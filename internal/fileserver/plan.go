@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver/serve"
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 )
@@ -38,6 +39,12 @@ var capabilities = []struct {
 	{unix.CAP_FSETID, "CAP_FSETID"},             // chmod keeps the setgid bit of a group that root is not in
 }
 
+// safe are the attributes of every mount that the helper sees.
+const (
+	safe     = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
+	safeText = "MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC|MOUNT_ATTR_NOSYMFOLLOW"
+)
+
 // emptyPath and the like print as in the manual.
 var (
 	emptyPath      = launch.Flag(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH")
@@ -48,17 +55,13 @@ var (
 // planned is a program with the slots that its caller wants.
 type planned struct {
 	*launch.Program
-	first launch.Slot
+	first, pidfd launch.Slot
 }
 
 // plan makes the launch program of a helper: its root directory is the volume
 // and nothing else, it is in namespaces of its own, also of users, and it can
 // make no system call but those of the filter.
-func plan(cfg Config, file bool, fds descriptors, lastCap int) (*planned, error) {
-	bpf, err := filter()
-	if err != nil {
-		return nil, err
-	}
+func plan(cfg Config, file bool, fds descriptors, lastCap int, bpf seccomp.Filter) (*planned, error) {
 	g := launch.New("file server")
 	p := &planned{Program: g}
 	status := g.Given("status", fds.statusRead, "the children tell here how they fare")
@@ -85,6 +88,7 @@ func plan(cfg Config, file bool, fds descriptors, lastCap int) (*planned, error)
 		g.Do(a, launch.Prctl, why, launch.Flag(uintptr(op), opText), arg, launch.Int(0), launch.Int(0), launch.Int(0))
 	}
 
+	tree := p.planTree(cfg, source)
 	g.Do(launch.Host, launch.Unshare, "mounts that only this thread and its children see",
 		launch.Flag(unix.CLONE_FS|unix.CLONE_NEWNS, "CLONE_FS|CLONE_NEWNS"))
 	g.Do(launch.Host, launch.Mount, "and that nobody else ever will", launch.Null(), launch.Str("/"), launch.Null(),
@@ -124,6 +128,9 @@ func plan(cfg Config, file bool, fds descriptors, lastCap int) (*planned, error)
 	g.Do(launch.Stage, launch.ExitGroup, "", launch.Int(0))
 	g.Await(told, p.first, "the helper exists")
 	g.Do(launch.Host, launch.Wait4, "", launch.Use(stage), launch.Null(), launch.Int(0), launch.Null())
+	p.pidfd = g.Slot("pidfd")
+	g.Do(launch.Host, launch.PidfdOpen, "to end it by", launch.Use(p.first), launch.Int(0)).ToFD(p.pidfd)
+	g.Keep(p.pidfd)
 	for _, l := range []struct {
 		number int
 		name   string
@@ -133,7 +140,7 @@ func plan(cfg Config, file bool, fds descriptors, lastCap int) (*planned, error)
 			launch.Buf(launch.U64(l.max, l.max), fmt.Sprintf("{%d, %d}", l.max, l.max)), launch.Null())
 	}
 
-	p.planRoot(cfg, file, source)
+	p.planRoot(file, tree)
 
 	// The helper.
 	letGo(launch.Init)
@@ -154,13 +161,12 @@ func plan(cfg Config, file bool, fds descriptors, lastCap int) (*planned, error)
 	return p, g.Build()
 }
 
-// planRoot makes the volume the root directory. A file has a directory of its
-// own around it, which is empty but for the file and read-only.
-func (p *planned) planRoot(cfg Config, file bool, source launch.Slot) {
+// planTree makes the mount of the volume, while the thread is in the mount
+// namespace that the source is in.
+func (p *planned) planTree(cfg Config, source launch.Slot) launch.Slot {
 	g := p.Program
-	attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW)
-	const safe = "MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC|MOUNT_ATTR_NOSYMFOLLOW"
-	text := safe
+	attrs := uint64(safe)
+	text := safeText
 	if cfg.ReadOnly {
 		attrs |= unix.MOUNT_ATTR_RDONLY
 		text += "|MOUNT_ATTR_RDONLY"
@@ -174,6 +180,13 @@ func (p *planned) planRoot(cfg Config, file bool, source launch.Slot) {
 	b := launch.U64(attrs, 0, unix.MS_PRIVATE, 0)
 	g.Do(launch.Host, launch.MountSetattr, "no link in it is followed, nothing in it is a device or a program", launch.Use(tree), launch.Str(""), emptyRecursive,
 		launch.Buf(b, "{attr_set="+text+", propagation=MS_PRIVATE}"), launch.Int(len(b)))
+	return tree
+}
+
+// planRoot makes the volume the root directory. A file has a directory of its
+// own around it, which is empty but for the file and read-only.
+func (p *planned) planRoot(file bool, tree launch.Slot) {
+	g := p.Program
 	attach := func(m launch.Slot, at, why string) {
 		g.Do(launch.Host, launch.MoveMount, why, launch.Use(m), launch.Str(""), launch.AtCWD(), launch.Str(at), launch.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
 	}
@@ -184,7 +197,7 @@ func (p *planned) planRoot(cfg Config, file bool, source launch.Slot) {
 		g.Do(launch.Host, launch.Fsopen, "a directory around the file", launch.Str("tmpfs"), launch.Flag(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).ToFD(fs)
 		g.Do(launch.Host, launch.Fsconfig, "", launch.Use(fs), launch.Flag(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"), launch.Null(), launch.Null(), launch.Int(0))
 		g.Do(launch.Host, launch.Fsmount, "", launch.Use(fs), launch.Flag(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"),
-			launch.Flag(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSYMFOLLOW, safe)).ToFD(root)
+			launch.Flag(safe, safeText)).ToFD(root)
 		g.Do(launch.Host, launch.Mknodat, "where the file goes", launch.Use(root), launch.Str(fileName), launch.Flag(unix.S_IFREG, "S_IFREG"), launch.Int(0))
 	}
 	attach(root, "/", "over the host's files")
