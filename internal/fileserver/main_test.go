@@ -2,11 +2,13 @@ package fileserver_test
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
@@ -85,12 +87,13 @@ func mount(t testing.TB, cfg fileserver.Config) (source, inside string, s *files
 	if err != nil {
 		t.Fatal(err, s.Wait())
 	}
+	// A request that is never answered cannot be killed: cut it off instead.
+	cut := time.AfterFunc(time.Minute, func() { unix.Unmount(inside, unix.MNT_FORCE|unix.MNT_DETACH) })
 	t.Cleanup(func() {
+		cut.Stop()
 		if err := unmount(); err != nil {
 			t.Error(err)
 		}
 	})
 	return source, inside, s
 }
-
-var _ io.Closer = (*fileserver.Server)(nil)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -79,8 +80,11 @@ func Mount(dir string, conn io.ReadWriteCloser, o Options) (unmount func() error
 	r.wait.Go(r.requests)
 	r.wait.Go(r.replies)
 	// The first look waits for the two ends to agree on a version.
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	file := dir
+	if !o.File {
+		file = filepath.Join(dir, pollName)
+	}
+	if err := teachPoll(file); err != nil {
 		return fail(errors.Join(err, r.unmount(dir)))
 	}
 	return func() error { return r.unmount(dir) }, nil
@@ -120,11 +124,28 @@ func (r *relay) requests() {
 			r.end(fmt.Errorf("request: %w", fuse.ErrMalformed))
 			return
 		}
+		// A release or forget of the file that is shown during the mount may come
+		// late, so this stays. Node numbers of the server are counted from 1.
+		if reply, ok := answerPoll(buf[:n]); ok {
+			if err := r.reply(reply); err != nil && !errors.Is(err, unix.ENOENT) {
+				r.end(fmt.Errorf("reply: %w", err))
+				return
+			}
+			continue
+		}
 		if _, err := r.conn.Write(buf[:n]); err != nil {
 			r.end(errors.Join(ErrEnded, err))
 			return
 		}
 	}
+}
+
+func (r *relay) reply(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := r.dev.Write(b)
+	return err
 }
 
 // replies carries messages from the host.
