@@ -1,0 +1,181 @@
+package serve
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/fuse"
+)
+
+// serveHere serves dir in this process and returns a way to ask.
+func serveHere(t *testing.T, dir string, l limits) func(op uint32, node uint64, body []byte) (unix.Errno, []byte) {
+	t.Helper()
+	fd, err := OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, its := net.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- Serve(its, Options{Root: fd, IDCount: 1 << 16, limits: l}) }()
+	t.Cleanup(func() {
+		ours.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		unix.Close(fd)
+	})
+	buf := make([]byte, fuse.MaxReply)
+	return func(op uint32, node uint64, body []byte) (unix.Errno, []byte) {
+		t.Helper()
+		if _, err := ours.Write(message(op, node, body)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := fuse.ReadReply(ours, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return unix.Errno(-int32(binary.LittleEndian.Uint32(buf[4:]))), buf[fuse.OutHeaderSize:n]
+	}
+}
+
+func id(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+func TestNodesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 100 {
+		if err := os.MkdirAll(filepath.Join(dir, fmt.Sprint(i), "sub"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := serveHere(t, dir, limits{handles: 4, directories: 2, nodes: 8})
+	var first uint64
+	for i := range 100 {
+		e, b := ask(fuse.Lookup, fuse.RootID, []byte(fmt.Sprint(i)+"\x00"))
+		if e != 0 {
+			t.Fatalf("lookup %d: %v", i, e)
+		}
+		n := id(b)
+		if i == 0 {
+			first = n
+		}
+		if e, _ := ask(fuse.Lookup, n, []byte("sub\x00")); e != 0 {
+			t.Fatalf("lookup below %d: %v", i, e)
+		}
+	}
+	if e, _ := ask(fuse.Getattr, first, make([]byte, 16)); e != unix.ESTALE {
+		t.Errorf("a node that was used long ago: %v", e)
+	}
+	// A tree deeper than the table: an error, and the rest goes on working.
+	deep := dir + strings.Repeat("/d", 40)
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n, e := uint64(fuse.RootID), unix.Errno(0)
+	depth := 0
+	for ; depth < 40 && e == 0; depth++ {
+		var b []byte
+		if e, b = ask(fuse.Lookup, n, []byte("d\x00")); e == 0 {
+			n = id(b)
+		}
+	}
+	if e != unix.ENFILE || depth < 8 {
+		t.Errorf("a deep tree: %v at %d", e, depth)
+	}
+	if e, _ := ask(fuse.Getattr, n, make([]byte, 16)); e != 0 {
+		t.Errorf("the deepest directory that was found: %v", e)
+	}
+}
+
+func TestHandlesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	ask := serveHere(t, dir, limits{handles: 4, directories: 2, nodes: 8})
+	var handles []uint64
+	for i := range 5 {
+		e, b := ask(fuse.Opendir, fuse.RootID, make([]byte, 8))
+		if want := i == 4; (e == unix.ENFILE) != want {
+			t.Fatalf("handle %d: %v", i, e)
+		}
+		if e == 0 {
+			handles = append(handles, id(b))
+		}
+	}
+	release := binary.LittleEndian.AppendUint64(nil, handles[0])
+	if e, _ := ask(fuse.Releasedir, fuse.RootID, append(release, make([]byte, 16)...)); e != 0 {
+		t.Fatal(e)
+	}
+	if e, _ := ask(fuse.Opendir, fuse.RootID, make([]byte, 8)); e != 0 {
+		t.Errorf("after one was closed: %v", e)
+	}
+}
+
+// TestHostMovesDirectories makes the recorded places of two directories
+// contradict each other.
+func TestHostMovesDirectories(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.MkdirAll(at("a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ask := serveHere(t, dir, limits{handles: 4, directories: 2, nodes: 8})
+	find := func(n uint64, name string) uint64 {
+		t.Helper()
+		e, b := ask(fuse.Lookup, n, []byte(name+"\x00"))
+		if e != 0 {
+			t.Fatalf("lookup %s: %v", name, e)
+		}
+		return id(b)
+	}
+	a := find(fuse.RootID, "a")
+	b := find(a, "b")
+	ask(fuse.Getattr, b, make([]byte, 16)) // opens it
+	if err := os.Rename(at("a/b"), at("b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(at("a"), at("b/a")); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(b, "a"); got != a {
+		t.Errorf("node %d, want %d", got, a)
+	}
+	if got := find(fuse.RootID, "b"); got != b {
+		t.Errorf("node %d, want %d", got, b)
+	}
+	if e, _ := ask(fuse.Getattr, a, make([]byte, 16)); e != 0 {
+		t.Error(e)
+	}
+}
+
+// TestOldChmod changes modes the way that kernels before 6.6 allow.
+func TestOldChmod(t *testing.T) {
+	dir := t.TempDir()
+	for name, kind := range map[string]uint32{"file": unix.S_IFREG, "fifo": unix.S_IFIFO, "socket": unix.S_IFSOCK} {
+		if err := unix.Mknod(filepath.Join(dir, name), kind|0o600, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "dir"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l := limits{handles: 4, directories: 2, nodes: 8, oldChmod: true}
+	ask := serveHere(t, dir, l)
+	for _, name := range []string{"file", "fifo", "socket", "dir"} {
+		_, b := ask(fuse.Lookup, fuse.RootID, []byte(name+"\x00"))
+		body := make([]byte, 88) // struct fuse_setattr_in
+		binary.LittleEndian.PutUint32(body, setMode)
+		binary.LittleEndian.PutUint32(body[68:], 0o751)
+		if e, _ := ask(fuse.Setattr, id(b), body); e != 0 {
+			t.Errorf("%s: %v", name, e)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil || st.Mode&0o7777 != 0o751 {
+			t.Errorf("%s has mode %o, %v", name, st.Mode, err)
+		}
+	}
+}
