@@ -135,6 +135,34 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
+// Explain prints the system calls by which a helper for cfg is started and
+// confined, without performing them.
+func Explain(w io.Writer, cfg Config) error {
+	st, err := os.Stat(cfg.Source)
+	if err != nil {
+		return err
+	}
+	last, err := lastCapability()
+	if err != nil {
+		return err
+	}
+	bpf, err := filter()
+	if err != nil {
+		return err
+	}
+	none := descriptors{-1, -1, -1, -1, -1, -1, -1, -1, nil}
+	for range cfg.Cgroups {
+		none.tasks = append(none.tasks, -1)
+	}
+	p, err := plan(cfg, st.Mode().IsRegular(), none, last, bpf)
+	defer p.Close()
+	if err != nil {
+		return err
+	}
+	_, err = p.WriteTo(w)
+	return err
+}
+
 // connect makes the pipes and the stream; the host's ends of the stream and of
 // the helper's complaints are returned.
 func (fds *descriptors) connect() (conn, said *os.File, err error) {

@@ -239,3 +239,54 @@ func TestMalformedStreamEndsTheHelperOnly(t *testing.T) {
 		t.Error("it still waits")
 	}
 }
+
+func TestJoinsItsCgroup(t *testing.T) {
+	needRoot(t)
+	dir := "/sys/fs/cgroup/pids/bulkhead-fileserver-test"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		dir = "/sys/fs/cgroup/bulkhead-fileserver-test"
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skip("cannot make a cgroup:", err)
+	}
+	t.Cleanup(func() {
+		for range 50 { // the last process leaves a moment after it is reaped
+			if os.Remove(dir) == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Error("the cgroup is still in use")
+	})
+	_, s := start(t, fileserver.Config{Cgroups: []string{dir}})
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", s.Pid()))
+	if err != nil || !strings.Contains(string(b), "/bulkhead-fileserver-test") {
+		t.Errorf("its cgroups: %s %v", b, err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	var b strings.Builder
+	if err := fileserver.Explain(&b, fileserver.Config{Source: t.TempDir(), ReadOnly: true, IDCount: 1 << 16}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"pivot_root", "MOUNT_ATTR_NOSYMFOLLOW|MOUNT_ATTR_RDONLY", "CLONE_NEWUSER", "PR_SET_NO_NEW_PRIVS", "seccomp(", "execveat("} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestStartNamesWhatIsWrong(t *testing.T) {
+	needRoot(t)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]string{"/does/not/exist": "no such file", fifo: "neither"} {
+		_, err := fileserver.Start(t.Context(), fileserver.Config{Program: program, Source: source, IDCount: 1})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), source) {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+}
