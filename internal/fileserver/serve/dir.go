@@ -80,13 +80,10 @@ func (s *server) opendir(r *request, n *node) error {
 	if err != nil {
 		return err
 	}
-	h, err := s.addHandle(n, fd, unix.O_RDONLY)
+	h, err := s.addHandle(n, fd, unix.O_RDONLY, &stream{fd: fd})
 	if err != nil {
 		return err
 	}
-	s.handles.mu.Lock()
-	h.stream = &stream{fd: fd}
-	s.handles.mu.Unlock()
 	r.put64(h.id)
 	r.put32(0, 0)
 	return nil
@@ -105,9 +102,7 @@ func (s *server) list(r *request, n *node, plus bool) error {
 		return err
 	}
 	defer s.done(h)
-	s.handles.mu.Lock()
 	d := h.stream
-	s.handles.mu.Unlock()
 	if r.short || d == nil || offset < 0 {
 		return syscall.EINVAL
 	}

@@ -57,7 +57,7 @@ func (s *server) openAgain(n *node, access uint64) (int, uint64, error) {
 }
 
 func (s *server) putHandle(r *request, n *node, fd int, access uint64) error {
-	h, err := s.addHandle(n, fd, access)
+	h, err := s.addHandle(n, fd, access, nil)
 	if err != nil {
 		return err
 	}

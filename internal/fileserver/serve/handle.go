@@ -32,11 +32,11 @@ type handles struct {
 
 func newHandles(most int) *handles { return &handles{byID: map[uint64]*handle{}, next: 1, most: most} }
 
-// add makes a handle of a descriptor, which it owns from then on, also when
+// addHandle makes a handle of a descriptor, which it owns from then on, also when
 // there are too many.
-func (s *server) addHandle(n *node, fd int, access uint64) (*handle, error) {
+func (s *server) addHandle(n *node, fd int, access uint64, d *stream) (*handle, error) {
 	t := s.handles
-	h := &handle{n: n, fd: fd, access: access}
+	h := &handle{n: n, fd: fd, access: access, stream: d}
 	t.mu.Lock()
 	if len(t.byID) >= t.most {
 		t.mu.Unlock()
