@@ -12,10 +12,11 @@
 //
 //	lock              held for a few file operations, never while data moves
 //	fetch.lock        held by the one command that fetches the default
+//	make.lock         held by the one command that makes an initramfs
 //	default           the name that "" stands for
 //	store/NAME/       kernel.json, vmlinux, modules/: complete, or not there
 //	unpacked/DIGEST   images named by path, uncompressed
-//	initramfs/KEY     ready-made ones; KEY covers everything they are made of
+//	initramfs/KEY/    ready-made ones; KEY covers everything they are made of
 //	tmp/              what is being made; locked while its process lives
 //
 // Everything becomes visible by a rename after it was written to the disk, so a
@@ -71,7 +72,7 @@ type Kernel struct {
 	Name    string    `json:"name,omitempty"` // in the store; "" for a file
 	Release string    `json:"release"`        // as uname -r says
 	Source  string    `json:"source"`         // where it came from, for people
-	Digest  string    `json:"digest"`         // SHA-256 of the image, hexadecimal
+	Digest  string    `json:"digest"`         // SHA-256 of the image, hexadecimal; "" for a file
 	Added   time.Time `json:"added,omitzero"`
 	Image   string    `json:"image"` // path of the ELF image
 	Size    int64     `json:"size"`  // of the image, in bytes
@@ -79,6 +80,10 @@ type Kernel struct {
 	// when everything is built in.
 	ModulesDir string `json:"modulesDir,omitempty"`
 	Default    bool   `json:"default"`
+
+	// ID tells two kernels apart that had the same name: random, and part of the
+	// key of what is made from the kernel.
+	ID string `json:"id,omitempty"`
 
 	// What follows is filled in by Resolve.
 
@@ -124,4 +129,3 @@ func heard(p Progress) Progress {
 	}
 	return p
 }
-

@@ -1,0 +1,387 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/initramfs"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kmod"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/vmlinux"
+)
+
+const (
+	nonblock = syscall.O_NONBLOCK
+	// keepFor is how long what is made from files named by path, and archives,
+	// stay after their last use.
+	keepFor = 30 * 24 * time.Hour
+	// archiveFormat is raised whenever the same parts make another archive.
+	archiveFormat = "1"
+	archiveFile   = "initrd"
+)
+
+// Resolve returns a kernel that can be booted, with its initramfs. name is ""
+// for the default, the name of a stored kernel, or the path of an image: a word
+// with a slash. The default is fetched if there is none. Modules of an image
+// named by path are looked for in /lib/modules/RELEASE; without that directory
+// everything is taken to be built in.
+func (s *Store) Resolve(ctx context.Context, name string, want Wanted, p Progress) (Kernel, error) {
+	p = heard(p)
+	var k Kernel
+	var err error
+	switch {
+	case strings.Contains(name, "/"):
+		k, err = s.file(ctx, name)
+	case name == "":
+		k, err = s.standard(ctx, p)
+	default:
+		k, err = s.Get(name)
+	}
+	if err != nil {
+		return Kernel{}, err
+	}
+	if info, err := os.Stat(k.Image); err != nil || info.Size() != k.Size {
+		return Kernel{}, fmt.Errorf("kernel %s: %w: its image in the store is damaged; remove it and add it again", k.Name, ErrInvalid)
+	}
+	return s.withInitramfs(ctx, k, want, p)
+}
+
+// standard returns the default, and fetches it if there is none.
+func (s *Store) standard(ctx context.Context, p Progress) (Kernel, error) {
+	k, err := s.Get("")
+	if !errors.Is(err, ErrNotFound) {
+		return k, err
+	}
+	if name, _ := s.defaultName(); name != "" {
+		return Kernel{}, err // chosen, and gone: nobody's guess is as good
+	}
+	unlock, err := s.lock(ctx, "fetch.lock", func() { p.Update(defaultName, "waiting", 0, 0) })
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer unlock()
+	if k, err := s.Get(""); !errors.Is(err, ErrNotFound) {
+		return k, err // another command fetched it
+	}
+	return s.fetchDefault(ctx, p)
+}
+
+// Update fetches the distribution's kernel again if there is a newer one, and
+// reports whether there was. The default stays what it is.
+func (s *Store) Update(ctx context.Context, p Progress) (k Kernel, newer bool, err error) {
+	p = heard(p)
+	unlock, err := s.lock(ctx, "fetch.lock", func() { p.Update(defaultName, "waiting", 0, 0) })
+	if err != nil {
+		return Kernel{}, false, err
+	}
+	defer unlock()
+	old, err := s.read(defaultName)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Kernel{}, false, err
+	}
+	k, err = s.fetchDefault(ctx, p)
+	return k, err == nil && k.ID != old.ID, err
+}
+
+// defaultName is what the distribution's kernel is called.
+const defaultName = "debian"
+
+// fetchDefault stores the distribution's kernel unless that very one is here.
+// The caller holds fetch.lock.
+func (s *Store) fetchDefault(ctx context.Context, p Progress) (Kernel, error) {
+	if err := s.sweep(ctx); err != nil {
+		return Kernel{}, err
+	}
+	st, err := s.newStage(ctx)
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer st.close()
+	var have string
+	if k, err := s.read(defaultName); err == nil {
+		have = k.Source
+	}
+	p.Update(defaultName, "looking for it", 0, 0)
+	deb, source, err := s.fetch.fetch(ctx, st.path("package.deb"), have, p)
+	switch {
+	case err != nil:
+		return Kernel{}, fmt.Errorf("%w: %w", ErrFetch, err)
+	case deb == "":
+		p.Done(defaultName, "is the newest already")
+		return s.Get(defaultName)
+	}
+	return s.add(ctx, st, defaultName, AddOptions{Image: deb, Source: source, Replace: true}, p)
+}
+
+// file returns the kernel in a file that is named by its path.
+func (s *Store) file(ctx context.Context, name string) (Kernel, error) {
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return Kernel{}, err
+	}
+	in, size, err := openImage(name)
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer in.Close()
+	kind, err := vmlinux.Identify(in, size)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
+	}
+	var k Kernel
+	switch kind {
+	case vmlinux.ELF:
+		k, err = examine(name)
+	case vmlinux.BzImage:
+		k, err = s.unpacked(ctx, in, size)
+	case vmlinux.Deb:
+		err = fmt.Errorf("%w: it is a Debian package; store it with `bulkhead kernel add` first", ErrInvalid)
+	}
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
+	}
+	k.Source, k.Digest = name, ""
+	if dir := filepath.Join("/lib/modules", k.Release); k.Release != "" {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			k.ModulesDir = dir
+		}
+	}
+	return k, nil
+}
+
+// unpacked returns the image inside a bzImage, from the cache if it is there.
+func (s *Store) unpacked(ctx context.Context, in *os.File, size int64) (Kernel, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(in, 0, size)); err != nil {
+		return Kernel{}, err
+	}
+	digest := hex.EncodeToString(sum.Sum(nil))
+	target := s.path("unpacked", digest)
+	if k, err := examine(target); err == nil {
+		touch(target)
+		return k, nil
+	}
+	st, err := s.newStage(ctx)
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer st.close()
+	k, err := expand(ctx, in, size, st.path(imageFile))
+	if err != nil {
+		return Kernel{}, err
+	}
+	s.forget("unpacked")
+	if err := os.Rename(st.path(imageFile), target); err != nil {
+		return Kernel{}, err
+	}
+	k.Image = target
+	return k, syncDir(s.path("unpacked"))
+}
+
+// touch notes that a file was used. That it fails is no reason to fail.
+func touch(file string) { _ = os.Chtimes(file, time.Time{}, time.Now()) }
+
+// forget removes what was not used for long. Errors are left to the next time.
+func (s *Store) forget(dir string) {
+	entries, err := os.ReadDir(s.path(dir))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > keepFor {
+			_ = os.RemoveAll(s.path(dir, e.Name()))
+		}
+	}
+}
+
+// contents is what is written down beside an archive.
+type contents struct {
+	Modules []string `json:"modules"`
+	Builtin []string `json:"builtin"`
+}
+
+// withInitramfs adds the archive to a kernel, ready-made if there is one.
+func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted, p Progress) (Kernel, error) {
+	wanted := want.Modules
+	if wanted == nil {
+		wanted = BaseModules
+	}
+	agent, size, err := openAgent(want.Agent)
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer agent.Close()
+	parts := sha256.New()
+	fmt.Fprintf(parts, "%s\n%q\n", archiveFormat, wanted)
+	if _, err := io.Copy(parts, io.NewSectionReader(agent, 0, size)); err != nil {
+		return Kernel{}, fmt.Errorf("read the agent %s: %w", want.Agent, err)
+	}
+	// A stored kernel never changes under its ID. The modules of others may, so
+	// they are looked at each time.
+	id := k.ID
+	var made archive
+	switch {
+	case k.ModulesDir == "":
+		id, made.Builtin = "none", slices.Clone(wanted)
+	case id == "":
+		id = "file"
+		if made, err = collect(k, wanted); err != nil {
+			return Kernel{}, err
+		}
+		for _, m := range made.modules {
+			fmt.Fprintf(parts, "%s %x\n", m.Name, sha256.Sum256(m.Content))
+		}
+	}
+	key := id + "-" + hex.EncodeToString(parts.Sum(nil)[:16])
+	if done, ok := s.ready(k, key); ok {
+		return done, nil
+	}
+	unlock, err := s.lock(ctx, "make.lock", nil)
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer unlock()
+	if done, ok := s.ready(k, key); ok {
+		return done, nil
+	}
+	if k.ModulesDir != "" && made.modules == nil {
+		if made, err = collect(k, wanted); err != nil {
+			return Kernel{}, err
+		}
+	}
+	if err := s.makeArchive(ctx, key, agent, size, made); err != nil {
+		return Kernel{}, fmt.Errorf("make the initramfs for kernel %s: %w", k.Release, err)
+	}
+	done, ok := s.ready(k, key)
+	if !ok {
+		return Kernel{}, fmt.Errorf("make the initramfs for kernel %s: it was removed again", k.Release)
+	}
+	return done, nil
+}
+
+// openAgent opens the program that becomes /init.
+func openAgent(file string) (*os.File, int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open the guest's agent: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("the guest's agent %s is not a plain file", file)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// ready adds an archive that is there.
+func (s *Store) ready(k Kernel, key string) (Kernel, bool) {
+	dir := s.path("initramfs", key)
+	raw, err := os.ReadFile(filepath.Join(dir, "contents.json"))
+	if err != nil {
+		return k, false
+	}
+	var c contents
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return k, false
+	}
+	touch(dir)
+	k.Initramfs, k.Modules, k.Builtin = filepath.Join(dir, archiveFile), c.Modules, c.Builtin
+	return k, true
+}
+
+// archive is what goes into one.
+type archive struct {
+	contents
+	modules []initramfs.Module
+}
+
+// collect reads the modules that are wanted and what they depend on.
+func collect(k Kernel, wanted []string) (archive, error) {
+	a, err := collectFrom(k, wanted)
+	if errors.Is(err, kmod.ErrMissing) {
+		return archive{}, fmt.Errorf("%w: kernel %s: %w", ErrModule, k.Release, err)
+	}
+	if err != nil {
+		return archive{}, fmt.Errorf("collect the modules of kernel %s: %w", k.Release, err)
+	}
+	return a, nil
+}
+
+func collectFrom(k Kernel, wanted []string) (archive, error) {
+	tree, err := kmod.Open(k.ModulesDir)
+	if err != nil {
+		return archive{}, err
+	}
+	defer tree.Close()
+	load, builtin, err := tree.Closure(k.Release, wanted...)
+	if err != nil {
+		return archive{}, err
+	}
+	a := archive{contents: contents{Builtin: builtin}, modules: []initramfs.Module{}}
+	for _, m := range load {
+		content, err := tree.Read(m.Path)
+		if err != nil {
+			return archive{}, err
+		}
+		a.Modules = append(a.Modules, m.Name)
+		a.modules = append(a.modules, initramfs.Module{Name: m.Name, Content: content})
+	}
+	return a, nil
+}
+
+// makeArchive writes an archive and makes it visible. The caller holds
+// make.lock.
+func (s *Store) makeArchive(ctx context.Context, key string, agent io.ReaderAt, size int64, a archive) error {
+	st, err := s.newStage(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	dir := st.path("initramfs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	err = writeSynced(filepath.Join(dir, archiveFile), func(w io.Writer) error {
+		return initramfs.Write(&stopper{ctx, w}, agent, size, a.modules)
+	})
+	if err != nil {
+		return err
+	}
+	err = writeSynced(filepath.Join(dir, "contents.json"), func(w io.Writer) error {
+		return json.NewEncoder(w).Encode(a.contents)
+	})
+	if err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	s.forget("initramfs")
+	target := s.path("initramfs", key)
+	if err := os.Rename(dir, target); errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
+		// Something unreadable has the name.
+		if err := os.Rename(target, st.path("old")); err != nil {
+			return err
+		}
+		if err := os.Rename(dir, target); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	return syncDir(s.path("initramfs"))
+}
