@@ -18,10 +18,10 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -
 # What the tests run as programs of their own, by Debian package.
 TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils
 
-.PHONY: help build install demo demo-full test test-full test-guest bench lint generate clean go
+.PHONY: help build install demo demo-full test test-full test-guest guest-kernel bench lint generate clean go
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 # Debian 12 has Go 1.19, which cannot even fetch a newer toolchain.
 go:
@@ -56,6 +56,10 @@ test-full: build ## every tier: slow tests, race detector, Debian's 6.1 kernel i
 
 test-guest: build ## the tests under Debian's own kernel, cgroup v2 and AppArmor, in QEMU
 	tests/guest/run
+
+guest-kernel: build ## a small kernel for guests, from Debian's source, stored as "small"
+	@tools/need linux-source-6.1 gcc make libc6-dev libelf-dev flex bison bc xz-utils binutils
+	tools/guest-kernel
 
 bench: build ## measure against the peers on this machine; PEERS=install fetches Debian's
 	@tools/need busybox-static

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -91,7 +92,7 @@ func fixFor(err error) string {
 			return f.fix
 		}
 	}
-	for _, f := range imageFixes {
+	for _, f := range slices.Concat(imageFixes, kernelFixes) {
 		if errors.Is(err, f.err) {
 			return f.fix
 		}

@@ -24,7 +24,7 @@ func (s *Store) Add(ctx context.Context, name string, o AddOptions, p Progress) 
 		return Kernel{}, fmt.Errorf("%q cannot be the name of a kernel: use letters, digits and ._-, at most 64", name)
 	}
 	if _, err := s.read(name); err == nil && !o.Replace {
-		return Kernel{}, fmt.Errorf("there is a kernel %s already: %w", name, fs.ErrExist)
+		return Kernel{}, fmt.Errorf("%w: %s", ErrExists, name)
 	}
 	if err := s.sweep(ctx); err != nil {
 		return Kernel{}, err

@@ -43,14 +43,18 @@ var (
 	ErrFetch = errors.New("no guest kernel is here, and the distribution's cannot be fetched")
 	// ErrModule: the kernel lacks a module that was asked for.
 	ErrModule = errors.New("kernel module missing")
-	// ErrInUse: the kernel is the default and others are there.
-	ErrInUse = errors.New("kernel is the default")
+	// ErrExists: the name is taken.
+	ErrExists = errors.New("there is a kernel of that name already")
+	// ErrInUse: the kernel is the default, and there are others.
+	ErrInUse = errors.New("the default kernel cannot be removed while there are others")
 )
 
 // BaseModules are what the agent needs to find its disks and its channel and to
-// make workloads. Each costs boot time, so there is none to spare.
+// make workloads. Each costs boot time, so there is none to spare: virtio_mmio,
+// for one, finds nothing with a kernel of modules, since Debian's takes no
+// devices from the command line.
 var BaseModules = []string{
-	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_rng",
+	"virtio_pci", "virtio_blk", "virtio_console", "virtio_rng",
 	"erofs", "ext4", "overlay", "fuse",
 }
 

@@ -242,7 +242,7 @@ func (s *Store) publish(ctx context.Context, st *stage, k Kernel, replace bool) 
 	defer unlock()
 	if old, err := s.read(k.Name); err == nil {
 		if !replace {
-			return fmt.Errorf("there is a kernel %s already: %w", k.Name, fs.ErrExist)
+			return fmt.Errorf("%w: %s", ErrExists, k.Name)
 		}
 		if err := sys.Exchange(st.path("kernel"), s.path("store", k.Name)); err != nil {
 			return err
