@@ -180,11 +180,7 @@ func decompressor(r io.ReaderAt, s setup) (io.Reader, func(), error) {
 	case bytes.HasPrefix(m, []byte("BZh")):
 		out = bzip2.NewReader(body)
 	case bytes.HasPrefix(m, []byte("\x5d\x00\x00")):
-		// The size of the dictionary follows the properties byte.
-		if dictionary := binary.LittleEndian.Uint32(magic[1:5]); dictionary > maxDictionary {
-			return nil, nil, invalid("its compressed part asks for a dictionary of %d bytes, more than %d", dictionary, maxDictionary)
-		}
-		out, err = lzma.ReaderConfig{DictCap: 1 << 16}.NewReader(body)
+		out, err = lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(body)
 	case bytes.HasPrefix(m, []byte("\x89LZO")):
 		return nil, nil, invalid("it is compressed with LZO; give the uncompressed vmlinux, or one compressed with xz, zstd, lz4 or gzip")
 	case bytes.HasPrefix(m, []byte(elfMagic)):
