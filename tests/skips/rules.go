@@ -89,8 +89,27 @@ func machine() map[string]bool {
 		"no-podman":             !onPath("podman"),
 		"no-runc":               !onPath("runc"),
 		"no-crun":               !onPath("crun"),
+		"no-network":            !defaultRoute(),
 		"no-libseccomp-headers": !exists("/usr/include/seccomp.h"),
 	}
+}
+
+// defaultRoute reports whether packets have a way out: a route to everywhere.
+func defaultRoute() bool {
+	v4, _ := os.ReadFile("/proc/net/route")
+	for line := range strings.Lines(string(v4)) {
+		if f := strings.Fields(line); len(f) > 7 && f[1] == "00000000" && f[7] == "00000000" {
+			return true
+		}
+	}
+	v6, _ := os.ReadFile("/proc/net/ipv6_route")
+	for line := range strings.Lines(string(v6)) {
+		f := strings.Fields(line)
+		if len(f) > 9 && strings.Trim(f[0]+f[1], "0") == "" && f[9] != "lo" {
+			return true
+		}
+	}
+	return false
 }
 
 func exists(file string) bool { _, err := os.Stat(file); return err == nil }

@@ -52,7 +52,11 @@ func (s *Store) lock(ctx context.Context, name string, waiting func()) (unlock f
 	return unlock, nil
 }
 
-const stagePrefix = "stage-"
+// How the names below tmp begin.
+const (
+	stagePrefix   = "stage-"
+	defaultPrefix = "default-"
+)
 
 // stage is a directory for what is being made. It is locked while its process
 // lives, so that whoever comes later knows what may be removed.
@@ -106,6 +110,12 @@ func (s *Store) sweep(ctx context.Context) error {
 	}
 	defer unlock()
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), defaultPrefix) {
+			// Who makes one holds the lock, so this one's maker is gone.
+			if err := os.Remove(s.path("tmp", e.Name())); err != nil {
+				return err
+			}
+		}
 		if !strings.HasPrefix(e.Name(), stagePrefix) {
 			continue
 		}

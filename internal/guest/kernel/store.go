@@ -155,7 +155,7 @@ func (s *Store) Use(ctx context.Context, name string) error {
 
 // setDefault replaces the file. The caller holds the lock.
 func (s *Store) setDefault(name string) error {
-	f, err := os.CreateTemp(s.path("tmp"), "default-")
+	f, err := os.CreateTemp(s.path("tmp"), defaultPrefix)
 	if err != nil {
 		return err
 	}
