@@ -142,7 +142,7 @@ a Debian kernel package, which brings its modules along. The kernel must have a
 PVH entry (CONFIG_PVH=y). Without modules everything that guests need must be
 built in: virtio, EROFS, ext4, overlayfs and FUSE. The first kernel becomes the
 default.`,
-		Example: `  bulkhead kernel add mine --image /boot/vmlinuz-6.1.0-56-amd64 --modules /lib/modules/6.1.0-56-amd64
+		Example: `  bulkhead kernel add mine --image ./vmlinux --modules /lib/modules/6.1.0-56-amd64
   bulkhead kernel add next --image linux-image-6.12.0-1-amd64.deb --use`,
 		Args: needs(1, 1, "a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -152,9 +152,11 @@ default.`,
 			return a.withKernels(cmd, func(ctx context.Context, s *kernel.Store) error {
 				d := a.progress(quiet)
 				defer d.Close()
-				if abs, err := filepath.Abs(o.Image); err == nil {
-					o.Source = abs
+				abs, err := filepath.Abs(o.Image)
+				if err != nil {
+					return err
 				}
+				o.Image = abs // what is remembered as its source
 				if _, err := s.Add(ctx, args[0], o, d); err != nil || !use {
 					return err
 				}

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kerneltest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
 )
@@ -117,7 +118,8 @@ func condition(cond string) (bool, error) {
 	return false, fmt.Errorf("unknown condition %q", cond)
 }
 
-// setup gives a script a state directory and the tar of an image, and removes
+// setup gives a script a state directory, the tar of an image and the files of a
+// kernel (which nothing could boot), and removes
 // what it leaves running.
 func setup(env *testscript.Env) error {
 	// Socket paths end at 107 bytes (unix(7)), so state lies in a short directory.
@@ -136,6 +138,17 @@ func setup(env *testscript.Env) error {
 	}
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "rootfs.tar"), rootfs, 0o600); err != nil {
 		return err
+	}
+	const release = "6.1.0-99-test"
+	for name, content := range map[string][]byte{
+		"vmlinux":         kerneltest.Image(release),
+		"modules/fuse.ko": kerneltest.Module(release, "depends="),
+		"vmlinux-cut":     kerneltest.Image(release)[:200],
+	} {
+		file := filepath.Join(env.WorkDir, "kernel", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, content, 0o600)); err != nil {
+			return err
+		}
 	}
 	s, err := image.Open(root)
 	if err != nil {
