@@ -1,0 +1,150 @@
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// InitProgram is where the guest has the program that workload.Spec.Init asks
+// for, if its initramfs brought one.
+const InitProgram = "/bin/bulkhead-init"
+
+// boot makes the guest out of what the kernel started.
+func boot() error {
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"make the root", makeRoot},
+		{"mount", func() error { return mountAll(newRoot, mounts) }},
+		{"load modules", loadModules},
+		{"switch the root", switchRoot},
+		{"mount", func() error { return mountAll("/", lateMounts) }},
+		{"links in /dev", linkDevices},
+		{"propagation", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") }},
+		{"cgroups", delegate},
+		{"loopback", loopbackUp},
+		{"host name", func() error { return unix.Sethostname([]byte("bulkhead")) }},
+		{"kernel parameters", setParameters},
+		{"limits", setLimits},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// linkDevices makes the names that udev makes.
+func linkDevices() error {
+	for name, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2",
+	} {
+		if err := os.Symlink(target, name); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+const cgroups = "/sys/fs/cgroup"
+
+// workloadCgroup is above the cgroups of all workloads.
+const workloadCgroup = cgroups + "/bulkhead"
+
+// controllers are those that limits and statistics need.
+var controllers = []string{"cpu", "cpuset", "hugetlb", "io", "memory", "pids"}
+
+// delegate enables the controllers for the workloads' cgroups, of which the
+// kernel may lack some: a limit that needs one then fails with its name. Our
+// own processes stay in the root, which has no limits.
+func delegate() error {
+	b, err := os.ReadFile(cgroups + "/cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	offered := strings.Fields(string(b))
+	var enable []string
+	for _, c := range controllers {
+		if slices.Contains(offered, c) {
+			enable = append(enable, "+"+c)
+		}
+	}
+	if err := os.Mkdir(workloadCgroup, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range []string{cgroups, workloadCgroup} {
+		if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte(strings.Join(enable, " ")), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loopbackUp turns the loopback interface on: netdevice(7).
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return os.NewSyscallError("ioctl SIOCSIFFLAGS", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req))
+}
+
+// parameters are what systemd and Debian set on every host where the kernel's
+// own default is weaker: links and FIFOs of others in sticky directories, and
+// what the kernel's log and addresses tell.
+var parameters = [][2]string{
+	{"fs/protected_hardlinks", "1"},
+	{"fs/protected_symlinks", "1"},
+	{"fs/protected_fifos", "1"},
+	{"fs/protected_regular", "2"},
+	{"kernel/dmesg_restrict", "1"},
+	{"kernel/kptr_restrict", "1"},
+	{"kernel/unprivileged_bpf_disabled", "1"},
+}
+
+// setParameters sets those that the kernel knows.
+func setParameters() error {
+	for _, p := range parameters {
+		name := "/proc/sys/" + p[0]
+		if err := os.WriteFile(name, []byte(p[1]), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// setLimits raises what workloads inherit to what a container host gives: the
+// kernel's own defaults depend on the size of memory.
+func setLimits() error {
+	const files = 1 << 20
+	for _, l := range []struct {
+		name       string
+		resource   int
+		soft, hard uint64
+	}{
+		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, files, files},
+		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, unix.RLIM_INFINITY, unix.RLIM_INFINITY},
+	} {
+		// Not package unix's: this one also tells package syscall, which otherwise
+		// gives children the limit that it found at start.
+		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: l.soft, Max: l.hard}); err != nil {
+			return fmt.Errorf("set %s: %w", l.name, err)
+		}
+	}
+	return nil
+}
