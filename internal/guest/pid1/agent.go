@@ -67,9 +67,11 @@ func sessions(ctx context.Context, p *port, serve Server) error {
 			return fmt.Errorf("begin a session: %w", err)
 		}
 		began := time.Now()
+		unhook := context.AfterFunc(ctx, func() { conn.Close() }) // wakes who reads
 		if err := serve(ctx, conn); err != nil && ctx.Err() == nil {
 			Log("session: %v", err)
 		}
+		unhook()
 		if err := conn.Close(); err != nil {
 			return fmt.Errorf("end a session: %w", err)
 		}

@@ -100,7 +100,7 @@ func TestGuest(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(tree, "file"), []byte("content"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(tree, 0o1755); err != nil {
+			if err := os.Chmod(tree, os.ModeSticky|0o755); err != nil {
 				t.Fatal(err)
 			}
 			disk := guesttest.Ext4(t, 64)
