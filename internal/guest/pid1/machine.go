@@ -1,7 +1,6 @@
 package pid1
 
 import (
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -12,8 +11,9 @@ import (
 // A Machine is what the guest offers to the server of the protocol: disks,
 // clock, random generator, and its own end.
 type Machine struct {
-	images images
-	data   *data
+	images  images
+	data    *data
+	volumes volumes
 
 	stop sync.Once
 	off  chan struct{}
@@ -38,15 +38,14 @@ func (m *Machine) Data(id workload.ID, root string, idBase, idCount uint32) (upp
 // RemoveData deletes what a workload wrote.
 func (m *Machine) RemoveData(id workload.ID) error { return m.data.remove(id) }
 
-// Volume would mount a volume that the host serves over conn.
-func (m *Machine) Volume(id string, _ io.ReadWriteCloser) error {
-	return fmt.Errorf("%w: this guest has no volumes (%.40q)", workload.ErrUnsupported, id)
+// Volume mounts a volume that the host serves over conn, and takes conn over.
+// It ends when conn does.
+func (m *Machine) Volume(name string, conn io.ReadWriteCloser) error {
+	return m.volumes.attach(name, conn)
 }
 
-// VolumeDir would return where a volume is mounted.
-func (m *Machine) VolumeDir(id string) (string, error) {
-	return "", fmt.Errorf("%w: this guest has no volumes (%.40q)", workload.ErrUnsupported, id)
-}
+// VolumeDir returns where a volume is mounted.
+func (m *Machine) VolumeDir(name string) (string, error) { return m.volumes.dir(name) }
 
 // SetClock sets the wall clock.
 func (m *Machine) SetClock(now time.Time) error { return setClock(now) }
