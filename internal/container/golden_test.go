@@ -104,7 +104,7 @@ func TestGoldenExec(t *testing.T) {
 
 func golden(t *testing.T, name string, p *launch.Program, root string, l *Layers) {
 	t.Helper()
-	got := strings.NewReplacer(filepath.Dir(root)+"\"", "/store\"", filepath.Dir(l.Upper), "/workload").Replace(p.String())
+	got := strings.NewReplacer(root+"\"", "/store/layer\"", filepath.Dir(l.Upper), "/workload").Replace(p.String())
 	file := filepath.Join("testdata", name+".golden")
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {

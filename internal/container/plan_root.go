@@ -105,7 +105,12 @@ func (p *planner) attachRoot() {
 }
 
 // layerNames returns the directory that holds all layers and their names in it.
+// A single one is its own: in a guest it is the root of an image's file system,
+// and the directory above may be of a file system that cannot be ID-mapped.
 func layerNames(l *Layers) (parent string, names []string, err error) {
+	if len(l.Lower) == 1 {
+		return l.Lower[0], []string{"."}, nil
+	}
 	parent = filepath.Dir(l.Lower[0])
 	for common := false; !common; {
 		common = true
