@@ -44,9 +44,9 @@ func findPort(name string) (string, error) {
 
 // A port is a virtio port. It stays open: the host comes and goes.
 //
-//	            ┌────────────────── host is gone ◀────────────────┐
-//	            ▼                                                 │
-//	  waiting for the host ── connect ──▶ session ── Close ──▶ ended
+//	          ┌────────────────── host is gone ◀────────────────┐
+//	          ▼                                                 │
+//	waiting for the host ── connect ──▶ session ── Close ──▶ ended
 //
 // While no host is there, a read returns no bytes at once, and poll(2) always
 // reports POLLHUP (drivers/char/virtio_console.c): what waits for the host must
