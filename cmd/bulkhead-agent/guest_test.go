@@ -97,10 +97,11 @@ func limited(t *testing.T) context.Context {
 }
 
 // remote is the boundary that the suite judges: the guest's containers.
-type remote struct {
-	boundary.Boundary // none: only these methods are called
-	g                 *guest
-}
+type remote struct{ g *guest }
+
+func (remote) Name() string                       { return "vm" }
+func (remote) Check(context.Context) error        { return nil }
+func (remote) Needs(workload.Spec) boundary.Needs { return boundary.Needs{Root: boundary.Disk} }
 
 func (r remote) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
 	return r.g.create(ctx, s, p.Stdio)
