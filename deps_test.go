@@ -71,13 +71,15 @@ var systemCallers = []string{"internal/sys", "internal/launch"}
 
 // systemCallersToo are the exceptions, each with its reason.
 var systemCallersToo = map[string]string{
-	"internal/qemu":               "it plans system calls, so it names their constants, makes socket pairs and passes descriptors",
-	"internal/container":          "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
-	"internal/container/seccomp":  "it asks the kernel what its filters may do, and answers a filter's notifications",
-	"internal/fileserver":         "it plans the system calls that confine the file server",
-	"internal/fileserver/serve":   "it is the file server: it performs the guest's file system calls one by one",
-	"internal/guest/volume":       "it mounts a file system and is its device",
-	"internal/boundary/container": "it fills in device numbers and terminal sizes, and reads the kernel's version",
+	"internal/qemu":                 "it plans system calls, so it names their constants, makes socket pairs and passes descriptors",
+	"internal/container":            "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
+	"internal/container/seccomp":    "it asks the kernel what its filters may do, and answers a filter's notifications",
+	"internal/fileserver":           "it plans the system calls that confine the file server",
+	"internal/fileserver/serve":     "it is the file server: it performs the guest's file system calls one by one",
+	"internal/guest/volume":         "it mounts a file system and is its device",
+	"internal/boundary/container":   "it fills in device numbers and terminal sizes, and reads the kernel's version",
+	"internal/guest/pid1":           "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
+	"internal/guest/pid1/testguest": "it is an init, too",
 }
 
 // lean are the commands that start once per workload and stay with it. The
@@ -85,6 +87,7 @@ var systemCallersToo = map[string]string{
 // these commands do.
 var (
 	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver"}
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-agent"}
 	tooHeavy  = []string{"net/http", "html/template"}
 	heavyTree = []string{
 		"github.com/google/go-containerregistry",

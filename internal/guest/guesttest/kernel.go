@@ -20,7 +20,8 @@ var modules = []string{
 
 // kernel is what the script tests/guest/image prepared.
 type kernel struct {
-	dir     string // with vmlinux
+	vmlinux string
+	dir     string // of everything
 	version string
 	modules []string // files, in the order in which they are loaded
 }
@@ -42,7 +43,7 @@ func prepare(t testing.TB) kernel {
 			failure = err.Error()
 			return
 		}
-		k := kernel{dir: out}
+		k := kernel{dir: out, vmlinux: filepath.Join(out, "vmlinux")}
 		b, err := os.ReadFile(filepath.Join(k.dir, "version"))
 		if err != nil {
 			failure = err.Error()
@@ -59,6 +60,22 @@ func prepare(t testing.TB) kernel {
 		t.Fatal("prepare the guest's kernel: ", failure)
 	}
 	return prepared
+}
+
+// smallKernel names a kernel image that finds the devices of a microvm on its
+// command line, with all that a guest needs built in. Debian's does not.
+const smallKernel = "BULKHEAD_SMALL_KERNEL"
+
+func kernelFor(t testing.TB, machine string) kernel {
+	t.Helper()
+	if machine != "microvm" {
+		return prepare(t)
+	}
+	name := os.Getenv(smallKernel)
+	if name == "" {
+		t.Skip("Debian's kernel cannot find a microvm's devices; set " + smallKernel + " to the image that make guest-kernel makes")
+	}
+	return kernel{vmlinux: name}
 }
 
 // extract copies the modules out of the root file system, which is an ext4
@@ -133,9 +150,11 @@ func moduleRoot(t testing.TB) string {
 	return filepath.Dir(out)
 }
 
-// Build builds a static program of this module.
+// Build builds a static program of this module, to be booted. It skips as Start
+// does.
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
+	need(t)
 	name := filepath.Join(t.TempDir(), filepath.Base(pkg))
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", name, "./"+pkg)
 	cmd.Dir = moduleRoot(t)

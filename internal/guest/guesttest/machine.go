@@ -45,16 +45,8 @@ type Machine struct {
 // is not possible.
 func Start(t testing.TB, c Config) *Machine {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("boots a guest under software emulation, which takes seconds; make test-full runs it")
-	}
-	if os.Getenv("BULKHEAD_GUEST") != "" {
-		t.Skip("boots a guest; not in another one")
-	}
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("needs qemu-system-x86_64: ", err)
-	}
-	k := prepare(t)
+	need(t)
+	k := kernelFor(t, c.Type)
 	dir := t.TempDir()
 	m := &Machine{t: t, socket: filepath.Join(dir, "port"), console: filepath.Join(dir, "console"), ended: make(chan struct{})}
 	args := c.args(k, initramfs(t, k, c.Init, c.Files), m)
@@ -78,6 +70,20 @@ func Start(t testing.TB, c Config) *Machine {
 	return m
 }
 
+// need skips the test where no guest can be booted.
+func need(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a guest under software emulation, which takes seconds; make test-full runs it")
+	}
+	if os.Getenv("BULKHEAD_GUEST") != "" {
+		t.Skip("boots a guest; not in another one")
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip("needs qemu-system-x86_64: ", err)
+	}
+}
+
 // args is the least that boots: internal/qemu has the real ones.
 func (c Config) args(k kernel, initrd string, m *Machine) []string {
 	bus, memory, cpus := "pci", c.Memory, max(c.CPUs, 1)
@@ -86,14 +92,12 @@ func (c Config) args(k kernel, initrd string, m *Machine) []string {
 	}
 	machine := "q35,accel=tcg"
 	if c.Type == "microvm" {
-		// ACPI describes the devices: Debian's kernel takes none from its command
-		// line.
-		bus, machine = "device", "microvm,accel=tcg,pit=on,pic=on,rtc=on,acpi=on,x-option-roms=off"
+		bus, machine = "device", "microvm,accel=tcg,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off"
 	}
 	args := []string{
 		"-M", machine, "-cpu", "max", "-m", fmt.Sprint(memory), "-smp", fmt.Sprint(cpus),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", filepath.Join(k.dir, "vmlinux"), "-initrd", initrd,
+		"-kernel", k.vmlinux, "-initrd", initrd,
 		"-append", // No AppArmor: nothing in the guest could compile a profile.
 		"console=ttyS0 quiet reboot=t panic=-1 cgroup_no_v1=all apparmor=0 " + c.Append,
 		"-serial", "file:" + m.console,

@@ -316,7 +316,7 @@ func TestAgentDies(t *testing.T) {
 	} {
 		t.Run(command, func(t *testing.T) {
 			disk := guesttest.Ext4(t, 16)
-			g := boot(t, "microvm", map[string]string{"data": disk})
+			g := boot(t, "q35", map[string]string{"data": disk})
 			g.do("data %s / 100000", workload.NewID())
 			if command == "killed" {
 				command = "kill " + g.do("pid") + " 9"
