@@ -17,6 +17,7 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -
 
 # What the tests run as programs of their own, by Debian package.
 TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils
+TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev qemu-system-x86 erofs-utils kmod e2fsprogs
 
 .PHONY: help build install demo demo-full test test-full test-guest guest-kernel bench lint generate clean go
 
