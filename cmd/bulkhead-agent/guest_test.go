@@ -39,17 +39,22 @@ func boot(t *testing.T) *guest {
 		Type: "q35", CPUs: 2, Memory: 512, Init: guesttest.Build(t, "cmd/bulkhead-agent"),
 		Disks: map[string]string{"image0": guesttest.Erofs(t, tree(t)), "data": guesttest.Ext4(t, 256)},
 	})}
+	g.greet(t)
+	return g
+}
+
+// greet begins a session.
+func (g *guest) greet(t *testing.T) {
 	conn := g.machine.Dial()
 	_ = conn.SetDeadline(time.Time{})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	var err error
-	if g.session, err = protocol.Host(ctx, conn); err != nil {
+	s, err := protocol.Host(ctx, conn)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { g.session.Close() })
-	g.Client = client.OverSession(g.session)
-	return g
+	t.Cleanup(func() { s.Close() })
+	g.session, g.Client = s, client.OverSession(s)
 }
 
 // tree makes a root file system.
@@ -352,12 +357,9 @@ func TestHostComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.session.Close()
-	conn := g.machine.Dial()
-	_ = conn.SetDeadline(time.Time{})
-	if g.session, err = protocol.Host(limited(t), conn); err != nil {
-		t.Fatal(err)
-	}
-	g.Client = client.OverSession(g.session)
+	// The guest must see that the host is gone: package pid1 tells why.
+	time.Sleep(2 * time.Second)
+	g.greet(t)
 	status, err := g.Status(limited(t))
 	if err != nil || slices.ContainsFunc(status.Workloads, func(w protocol.Workload) bool { return w.ID == s.ID }) {
 		t.Errorf("after the host came back: %+v, %v", status, err)

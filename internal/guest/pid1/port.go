@@ -51,6 +51,11 @@ func findPort(name string) (string, error) {
 // While no host is there, a read returns no bytes at once, and poll(2) always
 // reports POLLHUP (drivers/char/virtio_console.c): what waits for the host must
 // not do it by reading.
+//
+// The port tells that the host is gone, not that it was gone: one that comes
+// back within the time that the guest needs to look finds the old session still
+// there, sees that what it reads is no greeting, and has to hang up and come
+// again later.
 type port struct {
 	file  *os.File // non-blocking and polled by the runtime
 	epoll int
