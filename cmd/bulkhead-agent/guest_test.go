@@ -34,9 +34,9 @@ type guest struct {
 
 // boot starts a guest whose image is a tree with busybox and the suite's
 // program.
-func boot(t *testing.T) *guest {
+func boot(t *testing.T, machine string) *guest {
 	g := &guest{machine: guesttest.Start(t, guesttest.Config{
-		Type: "q35", CPUs: 2, Memory: 512, Init: guesttest.Build(t, "cmd/bulkhead-agent"),
+		Type: machine, CPUs: 2, Memory: 512, Init: guesttest.Build(t, "cmd/bulkhead-agent"),
 		Disks: map[string]string{"image0": guesttest.Erofs(t, tree(t)), "data": guesttest.Ext4(t, 256)},
 	})}
 	g.greet(t)
@@ -127,7 +127,7 @@ func (g *guest) create(ctx context.Context, s workload.Spec, stdio boundary.Stdi
 // TestConformance runs the suite that every boundary must pass against the
 // containers in a guest.
 func TestConformance(t *testing.T) {
-	g := boot(t)
+	g := boot(t, "q35")
 	boundarytest.Run(t, boundarytest.Harness{
 		Boundary: remote{g: g}, Program: "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
@@ -240,15 +240,19 @@ func (r *running) exec(script string) string {
 	return out.String()
 }
 
-// TestWorkloads boots one guest and looks at workloads from inside.
+// TestWorkloads boots guests and looks at workloads from inside.
 func TestWorkloads(t *testing.T) {
-	g := boot(t)
-	t.Run("confined", func(t *testing.T) { testConfined(t, g) })
-	t.Run("two", func(t *testing.T) { testTwo(t, g) })
-	t.Run("memory", func(t *testing.T) { testMemory(t, g) })
-	t.Run("pids", func(t *testing.T) { testPids(t, g) })
-	t.Run("clock and seed", func(t *testing.T) { testClock(t, g) })
-	g.powerOff(t)
+	for _, machine := range []string{"q35", "microvm"} {
+		t.Run(machine, func(t *testing.T) {
+			g := boot(t, machine)
+			t.Run("confined", func(t *testing.T) { testConfined(t, g) })
+			t.Run("two", func(t *testing.T) { testTwo(t, g) })
+			t.Run("memory", func(t *testing.T) { testMemory(t, g) })
+			t.Run("pids", func(t *testing.T) { testPids(t, g) })
+			t.Run("clock and seed", func(t *testing.T) { testClock(t, g) })
+			g.powerOff(t)
+		})
+	}
 }
 
 func testConfined(t *testing.T, g *guest) {
@@ -347,7 +351,7 @@ func testClock(t *testing.T, g *guest) {
 // TestHostComesBack: the workloads of a session end with it, and the guest
 // serves the next one.
 func TestHostComesBack(t *testing.T) {
-	g := boot(t)
+	g := boot(t, "q35")
 	s := workload.Spec{ID: workload.NewID(), Name: "left", Boundary: "vm", Process: process("busybox sleep 1000"), Network: "none"}
 	in, err := g.create(limited(t), s, boundary.Stdio{})
 	if err != nil {
