@@ -16,8 +16,7 @@ VERSION := $(shell git describe --tags --always --dirty=+dirty 2>/dev/null || ec
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
 # What the tests run as programs of their own, by Debian package.
-TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils
-TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev qemu-system-x86 erofs-utils kmod e2fsprogs
+TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils qemu-system-x86 kmod
 
 .PHONY: help build install demo demo-full test test-full test-guest guest-kernel bench lint generate clean go
 

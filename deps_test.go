@@ -86,8 +86,7 @@ var systemCallersToo = map[string]string{
 // packages below cost several times the memory and the start time of all that
 // these commands do.
 var (
-	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver"}
-	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-agent"}
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent"}
 	tooHeavy  = []string{"net/http", "html/template"}
 	heavyTree = []string{
 		"github.com/google/go-containerregistry",
