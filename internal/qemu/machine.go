@@ -179,6 +179,12 @@ func askVersion(binary string) (v Version, ok bool) {
 	return v, n == 3
 }
 
+// Present makes sure that there is a QEMU, without running it.
+func Present() error {
+	_, err := find("")
+	return err
+}
+
 // Installed returns the path and the version of the host's QEMU. It runs it, so
 // it is for reports; Start reads the version from QEMU's greeting.
 func Installed() (path string, v Version, err error) {

@@ -17,9 +17,11 @@ import (
 // noMachine is a machine that makes nothing on disk, and where all fails that may.
 type noMachine struct{ *machine }
 
-func (noMachine) PowerOff()                               {}
-func (noMachine) RemoveData(workload.ID) error            { return nil }
-func (noMachine) Volume(string, io.ReadWriteCloser) error { return os.ErrNotExist }
+func (noMachine) PowerOff()                    {}
+func (noMachine) RemoveData(workload.ID) error { return nil }
+func (noMachine) Volume(string, bool, io.ReadWriteCloser) (string, func() error, error) {
+	return "", nil, os.ErrNotExist
+}
 
 // spoken is a host that says only what was written down.
 type spoken struct{ *bytes.Reader }

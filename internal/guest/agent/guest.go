@@ -22,13 +22,14 @@ type Guest interface {
 	Data(id workload.ID, root string, idBase, idCount uint32) (upper, work string, err error)
 	// RemoveData removes what Data made; nothing to remove is no error.
 	RemoveData(id workload.ID) error
-	// Volume mounts a volume whose files are served over conn by FUSE messages,
-	// and returns when it is mounted. It takes conn over if it returns nil, and closes it
-	// when the volume is unmounted; when conn ends, the volume does. conn holds
-	// back what is written until Volume has returned.
-	Volume(id string, conn io.ReadWriteCloser) error
-	// VolumeDir returns where a volume is mounted; an error if it is not.
-	VolumeDir(id string) (string, error)
+	// KeepData removes what Data made for others than keep.
+	KeepData(keep []workload.ID) error
+	// Images are the serials of the images that are mounted.
+	Images() []string
+	// Volume mounts a volume, whose files are served over conn by FUSE messages,
+	// and returns its path and what unmounts it and closes conn. file says that
+	// it is a single file. When conn ends, whoever uses the volume gets errors.
+	Volume(id string, file bool, conn io.ReadWriteCloser) (path string, unmount func() error, err error)
 	SetClock(t time.Time) error
 	// Reseed feeds the kernel's random generator.
 	Reseed(seed []byte) error

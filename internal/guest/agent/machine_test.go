@@ -29,6 +29,7 @@ type machine struct {
 	attached map[string]bool
 	clock    time.Time
 	seed     []byte
+	kept     []workload.ID
 	off      chan struct{}
 	hang     chan struct{} // if set, Image waits for it
 }
@@ -75,32 +76,44 @@ func (m *machine) RemoveData(id workload.ID) error {
 	return os.RemoveAll(filepath.Join(m.data, string(id)))
 }
 
-// Volume asks once what is there, as the kernel does, and waits for the end.
-func (m *machine) Volume(name string, conn io.ReadWriteCloser) error {
+func (m *machine) KeepData(keep []workload.ID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.sources[name] == "" {
-		return errors.New("no such directory")
-	}
-	m.attached[name] = true
-	go func() {
-		conn.Write([]byte("hello"))
-		io.Copy(io.Discard, conn)
-		conn.Close()
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.attached, name)
-	}()
+	m.kept = keep
 	return nil
 }
 
-func (m *machine) VolumeDir(name string) (string, error) {
+func (m *machine) Images() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.attached[name] {
-		return "", fmt.Errorf("volume %s is not attached", name)
+	if m.images == 0 {
+		return nil
 	}
-	return m.sources[name], nil
+	return []string{"image0"}
+}
+
+// Volume asks once what is there, as the kernel does when it mounts, and needs
+// the answer.
+func (m *machine) Volume(name string, _ bool, conn io.ReadWriteCloser) (string, func() error, error) {
+	m.mu.Lock()
+	source := m.sources[name]
+	m.mu.Unlock()
+	if source == "" {
+		return "", nil, errors.New("no such directory")
+	}
+	conn.Write([]byte("hello"))
+	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
+		return "", nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.attached[name] = true
+	return source, func() error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.attached, name)
+		return conn.Close()
+	}, nil
 }
 
 func (m *machine) SetClock(t time.Time) error { m.clock = t; return nil }
@@ -211,7 +224,7 @@ func (r *remote) Create(ctx context.Context, s workload.Spec, p boundary.Prepare
 		r.m.mu.Lock()
 		r.m.sources[name] = m.Source
 		r.m.mu.Unlock()
-		detach, err := r.c.AttachVolume(ctx, name, func(c io.ReadWriteCloser) { io.Copy(io.Discard, c) })
+		detach, err := r.c.AttachVolume(ctx, name, false, func(c io.ReadWriteCloser) { io.Copy(c, c) })
 		if err != nil {
 			return nil, err
 		}

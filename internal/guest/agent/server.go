@@ -49,6 +49,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	workloads map[workload.ID]*entry
+	volumes   map[string]*volume // by name
 }
 
 // New returns an agent without workloads.
@@ -59,7 +60,7 @@ func New(c Config) *Agent {
 	if c.Log == nil {
 		c.Log = func(string) {}
 	}
-	return &Agent{Config: c, workloads: map[workload.ID]*entry{}}
+	return &Agent{Config: c, workloads: map[workload.ID]*entry{}, volumes: map[string]*volume{}}
 }
 
 // Serve serves one session over conn, which it owns, with a new agent.
@@ -135,7 +136,7 @@ func (a *Agent) serve(conn *protocol.Stream) {
 	case protocol.OpExec:
 		a.exec(ctx, st, req)
 	case protocol.OpVolume:
-		a.volume(st, req.Volume)
+		a.volume(st, req.Volume, req.File)
 	case protocol.OpPowerOff:
 		st.reply(protocol.Reply{}, nil)
 		select {
@@ -168,6 +169,8 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 			return r, fmt.Errorf("%w: a seed of %d bytes", protocol.ErrProtocol, n)
 		}
 		return r, a.Guest.Reseed(req.Seed)
+	case protocol.OpKeepData:
+		return r, a.keepData(req.Keep)
 	}
 	id, err := workload.ParseID(string(req.ID))
 	if err != nil {

@@ -372,10 +372,11 @@ func TestVolumes(t *testing.T) {
 	c := client.OverSession(link(t, f.Agent))
 	f.m.sources["data"] = t.TempDir()
 	got := make(chan string, 1)
-	detach, err := c.AttachVolume(limited(t), "data", func(conn io.ReadWriteCloser) {
+	detach, err := c.AttachVolume(limited(t), "data", false, func(conn io.ReadWriteCloser) {
 		b := make([]byte, 5)
 		io.ReadFull(conn, b)
 		got <- string(b)
+		conn.Write(b)
 		io.Copy(io.Discard, conn)
 	})
 	if err != nil {
@@ -397,12 +398,21 @@ func TestVolumes(t *testing.T) {
 	if err != nil || len(mounts) != 2 || mounts[1].Source != f.m.sources["data"] || len(shifted) != 1 || shifted[0] != f.m.sources["data"] {
 		t.Errorf("got %+v, %v, %v", mounts, shifted, err)
 	}
-	if _, err := c.AttachVolume(limited(t), "none", func(io.ReadWriteCloser) {}); err == nil || !strings.Contains(err.Error(), "no such directory") {
+	failed, err := c.AttachVolume(limited(t), "none", false, func(c io.ReadWriteCloser) { io.Copy(io.Discard, c) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Volumes = map[int]string{1: "none"}
+	if _, err := c.Create(limited(t), req, boundary.Stdio{}, nil); err == nil || !strings.Contains(err.Error(), "no such directory") {
 		t.Errorf("a volume that cannot be mounted: %v", err)
 	}
+	failed()
 	detach()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := f.m.VolumeDir("data"); err != nil {
+		f.m.mu.Lock()
+		attached := len(f.m.attached)
+		f.m.mu.Unlock()
+		if attached == 0 {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -129,7 +129,7 @@ func (a *Agent) mounts(c *protocol.Create) (out []workload.Mount, shifted []stri
 			if !ok {
 				return nil, nil, fmt.Errorf("%w: mount at %s: no volume shows %s to the guest", workload.ErrUnsupported, m.Target, m.Source)
 			}
-			dir, err := a.Guest.VolumeDir(name)
+			dir, err := a.volumePath(name)
 			if err != nil {
 				return nil, nil, fmt.Errorf("mount at %s: %w", m.Target, err)
 			}

@@ -84,18 +84,25 @@ func (c *Client) PowerOff(ctx context.Context) error {
 	return err
 }
 
-// AttachVolume mounts a volume in the guest under a name of 1 to 64 of a-z, 0-9
-// and "-". serve answers the FUSE requests that it reads, and is called in a
+// KeepData removes what workloads other than keep wrote to the guest's disk. For
+// a guest that runs none yet.
+func (c *Client) KeepData(ctx context.Context, keep []workload.ID) error {
+	_, err := c.call(ctx, protocol.Request{Op: protocol.OpKeepData, Keep: keep})
+	return err
+}
+
+// AttachVolume mounts a volume, which may be a single file, in the guest under a
+// name of 1 to 64 of a-z, 0-9 and "-". serve answers the FUSE requests that it reads, and is called in a
 // goroutine of its own; the volume ends when serve returns or the returned
 // function, which waits for that, is called.
-func (c *Client) AttachVolume(ctx context.Context, name string, serve func(io.ReadWriteCloser)) (detach func(), err error) {
+func (c *Client) AttachVolume(ctx context.Context, name string, file bool, serve func(io.ReadWriteCloser)) (detach func(), err error) {
 	conn, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// The guest may ask for something before it replies that all is well, but its
 	// requests come after the Reply.
-	_, err = ask(ctx, conn, protocol.Request{Op: protocol.OpVolume, Volume: name})
+	_, err = ask(ctx, conn, protocol.Request{Op: protocol.OpVolume, Volume: name, File: file})
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("attach volume %s: %w", name, err)

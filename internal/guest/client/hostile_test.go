@@ -77,7 +77,7 @@ func TestHostileReplies(t *testing.T) {
 			_, exec := in.Exec(soon(t), workload.Process{Terminal: true}, boundary.Stdio{})
 			_, status := c.Status(soon(t))
 			_, list := in.Processes(soon(t))
-			_, volume := c.AttachVolume(soon(t), "v", nil)
+			_, volume := c.AttachVolume(soon(t), "v", false, nil)
 			for what, err := range map[string]error{
 				"create": create, "exec": exec, "status": status, "list": list, "volume": volume,
 				"start": in.Start(soon(t)), "signal": in.Signal(soon(t), 9), "delete": in.Delete(soon(t)),

@@ -65,6 +65,9 @@ var NetModules = []string{"virtio_net"}
 type Wanted struct {
 	// Agent is the path of the bulkhead-agent program, the guest's /init.
 	Agent string
+	// Init is the path of the bulkhead-init program, for workloads that ask for
+	// it; "" leaves it out.
+	Init string
 	// Modules are the names of the modules that are loaded at boot, in any
 	// order and without what they depend on; nil means BaseModules. What is
 	// built into the kernel is left out.

@@ -217,16 +217,25 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted, p Prog
 	if wanted == nil {
 		wanted = BaseModules
 	}
-	agent, size, err := openAgent(want.Agent)
-	if err != nil {
-		return Kernel{}, err
-	}
-	defer agent.Close()
 	parts := sha256.New()
 	fmt.Fprintf(parts, "%s\n%q\n", archiveFormat, wanted)
-	if _, err := io.Copy(parts, io.NewSectionReader(agent, 0, size)); err != nil {
-		return Kernel{}, fmt.Errorf("read the agent %s: %w", want.Agent, err)
+	var programs []initramfs.Program
+	for _, p := range []struct{ path, file string }{{"init", want.Agent}, {"bin/bulkhead-init", want.Init}} {
+		if p.file == "" && p.path != "init" {
+			continue
+		}
+		f, size, err := openProgram(p.file)
+		if err != nil {
+			return Kernel{}, err
+		}
+		defer f.Close()
+		fmt.Fprintf(parts, "%s %d\n", p.path, size)
+		if _, err := io.Copy(parts, io.NewSectionReader(f, 0, size)); err != nil {
+			return Kernel{}, fmt.Errorf("read the guest's program %s: %w", p.file, err)
+		}
+		programs = append(programs, initramfs.Program{Path: p.path, Content: f, Size: size})
 	}
+	var err error
 	// A stored kernel never changes under its ID. The modules of others may, so
 	// they are looked at each time.
 	id := k.ID
@@ -260,7 +269,7 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted, p Prog
 			return Kernel{}, err
 		}
 	}
-	if err := s.makeArchive(ctx, key, agent, size, made); err != nil {
+	if err := s.makeArchive(ctx, key, programs, made); err != nil {
 		return Kernel{}, fmt.Errorf("make the initramfs for kernel %s: %w", k.Release, err)
 	}
 	done, ok := s.ready(k, key)
@@ -270,15 +279,15 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted, p Prog
 	return done, nil
 }
 
-// openAgent opens the program that becomes /init.
-func openAgent(file string) (*os.File, int64, error) {
+// openProgram opens a program that the guest gets.
+func openProgram(file string) (*os.File, int64, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, 0, fmt.Errorf("open the guest's agent: %w", err)
+		return nil, 0, fmt.Errorf("open a program of the guest's: %w", err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("the guest's agent %s is not a plain file", file)
+		err = fmt.Errorf("the guest's program %s is not a plain file", file)
 	}
 	if err != nil {
 		f.Close()
@@ -345,7 +354,7 @@ func collectFrom(k Kernel, wanted []string) (archive, error) {
 
 // makeArchive writes an archive and makes it visible. The caller holds
 // make.lock.
-func (s *Store) makeArchive(ctx context.Context, key string, agent io.ReaderAt, size int64, a archive) error {
+func (s *Store) makeArchive(ctx context.Context, key string, programs []initramfs.Program, a archive) error {
 	st, err := s.newStage(ctx)
 	if err != nil {
 		return err
@@ -356,7 +365,7 @@ func (s *Store) makeArchive(ctx context.Context, key string, agent io.ReaderAt, 
 		return err
 	}
 	err = writeSynced(filepath.Join(dir, archiveFile), func(w io.Writer) error {
-		return initramfs.Write(&stopper{ctx, w}, agent, size, a.modules)
+		return initramfs.Write(&stopper{ctx, w}, programs, a.modules)
 	})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -161,4 +162,26 @@ func (d *data) remove(id workload.ID) error {
 		return err
 	}
 	return os.RemoveAll(dir)
+}
+
+// keep deletes what is on the disk of other workloads than ids, and what was
+// never finished.
+func (d *data) keep(ids []workload.ID) error {
+	if err := d.open(); err != nil {
+		return err
+	}
+	top := filepath.Join(d.dir, "workloads")
+	entries, err := os.ReadDir(top)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(ids, workload.ID(e.Name())) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(top, e.Name())))
+		}
+	}
+	return err
 }

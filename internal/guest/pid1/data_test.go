@@ -79,11 +79,11 @@ func TestDataUnmounted(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, s := range []string{"", ".", "..", "a/b", "a b", "image\x00", strings.Repeat("a", 65)} {
-		if safeName(s) || safeSerial(s) {
+		if safeSerial(s) {
 			t.Errorf("%q is taken for a name", s)
 		}
 	}
-	if !safeName("v0-1") || !safeSerial("image12") {
+	if !safeSerial("image12") {
 		t.Error("a good name is refused")
 	}
 }

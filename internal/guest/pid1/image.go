@@ -3,8 +3,10 @@ package pid1
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -73,6 +75,13 @@ func (s *images) release(serial string, m *image) error {
 		}
 	}
 	return errors.Join(err, flush(m.device), os.Remove(m.dir))
+}
+
+// serials are the disks that are mounted.
+func (s *images) serials() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.open))
 }
 
 func mountImage(serial string) (*image, error) {

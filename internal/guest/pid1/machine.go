@@ -1,19 +1,23 @@
 package pid1
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // A Machine is what the guest offers to the server of the protocol: disks,
 // clock, random generator, and its own end.
 type Machine struct {
-	images  images
-	data    *data
-	volumes volumes
+	images images
+	data   *data
 
 	stop sync.Once
 	off  chan struct{}
@@ -38,14 +42,35 @@ func (m *Machine) Data(id workload.ID, root string, idBase, idCount uint32) (upp
 // RemoveData deletes what a workload wrote.
 func (m *Machine) RemoveData(id workload.ID) error { return m.data.remove(id) }
 
-// Volume mounts a volume that the host serves over conn, and takes conn over.
-// It ends when conn does.
-func (m *Machine) Volume(name string, conn io.ReadWriteCloser) error {
-	return m.volumes.attach(name, conn)
-}
+// KeepData deletes what others than keep wrote.
+func (m *Machine) KeepData(keep []workload.ID) error { return m.data.keep(keep) }
 
-// VolumeDir returns where a volume is mounted.
-func (m *Machine) VolumeDir(name string) (string, error) { return m.volumes.dir(name) }
+// Images are the serial numbers of the image disks that are mounted.
+func (m *Machine) Images() []string { return m.images.serials() }
+
+// volumeDir holds the mount point of each volume.
+const volumeDir = "/run/bulkhead/volumes"
+
+// Volume mounts a volume, a directory or a file, that the host serves over conn.
+func (m *Machine) Volume(name string, file bool, conn io.ReadWriteCloser) (path string, unmount func() error, err error) {
+	path = filepath.Join(volumeDir, name)
+	if err := os.MkdirAll(volumeDir, 0o711); err != nil {
+		return "", nil, err
+	}
+	if file {
+		err = os.WriteFile(path, nil, 0o600)
+	} else {
+		err = os.Mkdir(path, 0o755)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	end, err := volume.Mount(path, conn, volume.Options{File: file})
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("volume %s: %w", name, err), os.Remove(path))
+	}
+	return path, func() error { return errors.Join(end(), os.Remove(path)) }, nil
+}
 
 // SetClock sets the wall clock.
 func (m *Machine) SetClock(now time.Time) error { return setClock(now) }

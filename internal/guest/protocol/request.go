@@ -21,6 +21,7 @@ const (
 	OpProcesses  Op = "processes"
 	OpDelete     Op = "delete" // the Reply comes when the workload is gone; one that never was is gone
 	OpRemoveData Op = "remove-data"
+	OpKeepData   Op = "keep-data" // removes what Data made for all but Keep
 	OpVolume     Op = "volume"
 	OpStatus     Op = "status"
 	OpClock      Op = "clock"
@@ -40,6 +41,8 @@ type Request struct {
 	Process uint64         `json:"process,omitempty"`
 	Signal  syscall.Signal `json:"signal,omitempty"`
 	Volume  string         `json:"volume,omitempty"` // OpVolume: a name that the host chose
+	File    bool           `json:"file,omitempty"`   // OpVolume: it is one file
+	Keep    []workload.ID  `json:"keep,omitempty"`   // OpKeepData
 	Time    time.Time      `json:"time,omitzero"`    // OpClock
 	Seed    []byte         `json:"seed,omitempty"`   // OpSeed: 32 to 512 random bytes
 }
@@ -94,6 +97,8 @@ type Status struct {
 	MemoryTotal     int64      `json:"memoryTotal"`
 	MemoryAvailable int64      `json:"memoryAvailable"`
 	Workloads       []Workload `json:"workloads,omitempty"`
+	// Images are the serials of the disks that are mounted.
+	Images []string `json:"images,omitempty"`
 }
 
 // Workload is one workload of a guest.

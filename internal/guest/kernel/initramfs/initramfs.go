@@ -3,6 +3,7 @@
 // else. The same content gives the same bytes.
 //
 //	/init            the agent
+//	/bin             bulkhead-init, if it is wanted
 //	/modules/order   a path for each module, one a line, dependencies first
 //	/modules/*.ko    the modules, uncompressed
 //	/dev/console     for what goes wrong before the agent has mounted /dev
@@ -23,7 +24,7 @@ import (
 const OrderFile = "/modules/order"
 
 // directories are made empty.
-var directories = []string{"dev", "modules", "proc", "root", "run", "sys", "tmp"}
+var directories = []string{"bin", "dev", "modules", "proc", "root", "run", "sys", "tmp"}
 
 // Module is one to be loaded at boot.
 type Module struct {
@@ -31,12 +32,15 @@ type Module struct {
 	Content []byte // ELF, not compressed
 }
 
-// Write writes the archive. agent has size bytes. Modules are listed in their
-// order.
-func Write(w io.Writer, agent io.ReaderAt, size int64, modules []Module) error {
-	if size <= 0 || size > 1<<31-1 {
-		return fmt.Errorf("an agent of %d bytes does not fit into the archive", size)
-	}
+// Program is one of ours that the guest gets.
+type Program struct {
+	Path    string // within the archive, such as "init" for the agent
+	Content io.ReaderAt
+	Size    int64 // bytes
+}
+
+// Write writes the archive. Modules are listed in their order.
+func Write(w io.Writer, programs []Program, modules []Module) error {
 	var records []cpio.Record
 	for _, dir := range directories {
 		records = append(records, cpio.Directory(dir, 0o755))
@@ -44,8 +48,16 @@ func Write(w io.Writer, agent io.ReaderAt, size int64, modules []Module) error {
 	// The kernel opens it as /init's standard streams.
 	records = append(records,
 		cpio.CharDev("dev/console", 0o600, 5, 1),
-		cpio.Record{ReaderAt: io.NewSectionReader(agent, 0, size), Info: cpio.Info{Name: "init", Mode: cpio.S_IFREG | 0o755, FileSize: uint64(size)}},
 	)
+	for _, p := range programs {
+		if p.Size <= 0 || p.Size > 1<<31-1 {
+			return fmt.Errorf("a program of %d bytes does not fit into the archive", p.Size)
+		}
+		records = append(records, cpio.Record{
+			ReaderAt: io.NewSectionReader(p.Content, 0, p.Size),
+			Info:     cpio.Info{Name: p.Path, Mode: cpio.S_IFREG | 0o755, FileSize: uint64(p.Size)},
+		})
+	}
 	var order strings.Builder
 	for _, m := range modules {
 		file := path.Join("modules", m.Name+".ko")

@@ -14,7 +14,7 @@ import (
 func write(t *testing.T, agent string, modules []Module) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Write(&b, strings.NewReader(agent), int64(len(agent)), modules); err != nil {
+	if err := Write(&b, []Program{{"init", strings.NewReader(agent), int64(len(agent))}}, modules); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -61,11 +61,11 @@ func TestWrite(t *testing.T) {
 }
 
 func TestWithoutAgent(t *testing.T) {
-	if err := Write(io.Discard, strings.NewReader(""), 0, nil); err == nil {
+	if err := Write(io.Discard, []Program{{"init", strings.NewReader(""), 0}}, nil); err == nil {
 		t.Error("an empty agent was taken")
 	}
 	// The file shrank after it was measured.
-	if err := Write(io.Discard, strings.NewReader("ab"), 3, nil); err == nil {
+	if err := Write(io.Discard, []Program{{"init", strings.NewReader("ab"), 3}}, nil); err == nil {
 		t.Error("an agent that was cut off was taken")
 	}
 }
