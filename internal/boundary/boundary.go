@@ -85,6 +85,12 @@ type Machine struct {
 	Image, Data string
 	// Kernel is an uncompressed kernel image, Initramfs what it starts with.
 	Kernel, Initramfs string
+	// MMIO tells that the kernel finds virtio devices that its command line
+	// names, so that a machine without PCI and ACPI will do.
+	MMIO bool
+	// Accel is what executes the guest's instructions, "kvm" or "tcg"; it is
+	// chosen anew at each start.
+	Accel string
 	// FileServer is the program that serves volumes to the guest.
 	FileServer string
 	// Socket is where the supervisor of the tenant's machine listens; empty for
@@ -127,8 +133,8 @@ type Terminal interface {
 	Resize(rows, cols uint16) error
 }
 
-// Pauser and Lister are abilities that an Instance may have, Explainer one of a
-// Boundary. Whoever wants one asks by type assertion.
+// Pauser, Lister and Host are abilities that an Instance may have, Explainer one
+// of a Boundary. Whoever wants one asks by type assertion.
 type (
 	// Pauser stops and continues all processes of a workload.
 	Pauser interface {
@@ -138,6 +144,15 @@ type (
 	// Lister lists the processes of a workload by their ID on the host.
 	Lister interface {
 		Processes(ctx context.Context) ([]int, error)
+	}
+	// Host is a machine that the instances of other workloads run in: a
+	// tenant's.
+	Host interface {
+		// Dial opens a stream to the guest's agent.
+		Dial(ctx context.Context) (io.ReadWriteCloser, error)
+		// Insert shows the guest an image as a disk and returns the disk's serial
+		// number. The guest keeps it until release is called.
+		Insert(ctx context.Context, image string) (serial string, release func(), err error)
 	}
 	// Explainer prints what Create would do.
 	Explainer interface {

@@ -43,6 +43,13 @@ type Layers struct {
 	MaxID uint32
 }
 
+// Disk is an image as one read-only disk image.
+type Disk struct {
+	Path string // absolute host path
+	// MaxID is the largest user or group ID that owns a file in it.
+	MaxID uint32
+}
+
 // Process describes one process, the workload's first or an executed one.
 type Process struct {
 	Args     []string `json:"args"`
@@ -140,6 +147,9 @@ type VM struct {
 	Tenant string `json:"tenant,omitempty"`
 	// System boots the image's own init system as the guest's first process.
 	System bool `json:"system,omitempty"`
+	// Machine is set for a tenant's machine itself: it has no image and no
+	// process, and ends when it is stopped.
+	Machine bool `json:"machine,omitempty"`
 }
 
 // Security holds what widens or narrows the default confinement.

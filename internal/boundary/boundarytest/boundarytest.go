@@ -56,6 +56,9 @@ type Harness struct {
 	Prepare func(t testing.TB, s workload.Spec) boundary.Prepared
 	// Lacks names the abilities that are missing, and why.
 	Lacks map[Ability]string
+	// Timeout is how long one call, or one line of output, may take before the
+	// test fails; 0 stands for 20 seconds.
+	Timeout time.Duration
 	// Leaks is what the leak guard watches.
 	Leaks leakcheck.Options
 }
@@ -168,9 +171,16 @@ type run struct {
 	Harness
 }
 
+func (r *run) timeout() time.Duration {
+	if r.Timeout > 0 {
+		return r.Timeout
+	}
+	return 20 * time.Second
+}
+
 // ctx ends what hangs.
 func (r *run) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), r.timeout())
 	r.Cleanup(cancel)
 	return ctx
 }
@@ -263,7 +273,7 @@ func (r *run) line(f io.Reader) string {
 	select {
 	case s := <-got:
 		return s
-	case <-time.After(20 * time.Second):
+	case <-time.After(r.timeout()):
 		r.Fatal("no output in time")
 		return ""
 	}

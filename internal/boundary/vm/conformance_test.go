@@ -1,0 +1,155 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/datadisk"
+	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/erofs"
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+func TestMain(m *testing.M) {
+	boundarytest.Main(m, func() boundary.Boundary { return Boundary{} })
+}
+
+// testCgroup is above the cgroups of this test process.
+var testCgroup = fmt.Sprintf("/bulkhead-vm-test-%d", os.Getpid())
+
+// dataBytes is the size of the writable disks of tests.
+const dataBytes = 256 * mib
+
+// TestConformance runs the suite that every boundary must pass, each workload
+// in a machine of its own.
+func TestConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine for each test; TestTenantConformance runs the same in one")
+	}
+	f := newFixture(t)
+	boundarytest.Run(t, boundarytest.Harness{
+		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Prepare: f.prepare,
+		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
+	})
+}
+
+// TestTenantConformance runs the same suite with all workloads in the machine
+// of one tenant.
+func TestTenantConformance(t *testing.T) {
+	f := newFixture(t)
+	s := workload.Spec{ID: workload.NewID(), Boundary: "vm", VM: workload.VM{Machine: true}, Created: time.Now()}
+	p := f.prepare(t, s)
+	host, err := Boundary{}.Create(t.Context(), s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := host.Delete(context.Background()); err != nil {
+			t.Errorf("delete the tenant's machine: %v", err)
+		}
+	})
+	boundarytest.Run(t, boundarytest.Harness{
+		Boundary: tenantBoundary{Boundary{Reach: func(string) boundary.Host { return host.(boundary.Host) }}},
+		Program:  "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
+			p := f.prepare(t, s)
+			p.Machine.Data, p.Machine.Socket = "", "tenant"
+			return p
+		},
+		Lacks: map[boundarytest.Ability]string{
+			boundarytest.CreatorDies: "the machine belongs to the test's own process, which another cannot reach",
+		},
+		Leaks: leakcheck.Options{Cgroups: []string{testCgroup}},
+	})
+}
+
+// tenantBoundary runs every workload in the machine of the test's tenant.
+type tenantBoundary struct{ Boundary }
+
+func (b tenantBoundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
+	s.VM.Tenant = "test"
+	return b.Boundary.Create(ctx, s, p)
+}
+
+// fixture is what the workloads of a test have in common.
+type fixture struct {
+	machine boundary.Machine
+	image   string
+	pool    *idrange.Pool
+	disks   string // templates of data disks
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{machine: vmtest.Machine(t), disks: t.TempDir(), pool: idrange.Open(t.TempDir(), "/etc")}
+	layer := t.TempDir()
+	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "vol", "scratch"} {
+		if err := os.Mkdir(filepath.Join(layer, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
+	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f.image = writeImage(t, layer)
+	t.Cleanup(func() { // empty by now; removing fails otherwise
+		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			dirs, _ := filepath.Glob(pattern + testCgroup)
+			for _, d := range dirs {
+				os.Remove(d)
+			}
+		}
+	})
+	return f
+}
+
+// writeImage makes an EROFS image of layers.
+func writeImage(t testing.TB, layers ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	open := func(name string) *os.File {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	out, scratch := open("image"), open("scratch")
+	defer out.Close()
+	defer scratch.Close()
+	if _, err := erofs.Write(t.Context(), out, layers, erofs.Options{Scratch: scratch}); err != nil {
+		t.Fatal(err)
+	}
+	return out.Name()
+}
+
+// prepare does what the engine does before Create.
+func (f *fixture) prepare(t testing.TB, s workload.Spec) boundary.Prepared {
+	t.Helper()
+	dir := t.TempDir()
+	m := f.machine
+	p := boundary.Prepared{Dir: filepath.Join(dir, "run"), Cgroup: testCgroup + "/" + string(s.ID), Machine: &m}
+	if err := os.Mkdir(p.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.pool.Peek()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.IDBase, p.IDCount = r.Base, r.Count
+	m.Image, m.Data = f.image, filepath.Join(dir, "data")
+	if err := datadisk.Make(t.Context(), m.Data, dataBytes, datadisk.Templates(f.disks)); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

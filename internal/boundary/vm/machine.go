@@ -1,0 +1,186 @@
+package vm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// How long a guest may take for what is quick when it is well.
+const (
+	bootTimeout         = 30 * time.Second
+	emulatedBootTimeout = 4 * time.Minute
+	greetTimeout        = 30 * time.Second
+	powerOffTimeout     = 20 * time.Second
+	killTimeout         = 5 * time.Second // of asking the agent before the machine is ended
+)
+
+// machine is a running VMM with its guest. It implements boundary.Host.
+type machine struct {
+	vmm    *qemu.Machine
+	sess   *protocol.Session
+	cgroup *cgroup.Manager
+
+	mu    sync.Mutex
+	slots []*slot
+}
+
+var _ boundary.Host = (*machine)(nil)
+
+// config describes the VMM's machine.
+func config(s workload.Spec, p boundary.Prepared, dir string, z size) (qemu.Config, error) {
+	c := qemu.Config{
+		Kernel: p.Machine.Kernel, Initramfs: p.Machine.Initramfs,
+		CPUs: z.cpus, Memory: z.ram, Accel: qemu.Accel(p.Machine.Accel), IDBase: p.IDBase, Dir: dir,
+		Machine: qemu.Q35,
+		// Nobody in the guest could load an AppArmor profile: there is no policy
+		// compiler, and what contains a workload first is the machine.
+		Append: []string{"apparmor=0"},
+	}
+	if p.Machine.MMIO && !s.VM.Machine {
+		c.Machine = qemu.MicroVM
+	}
+	if !s.VM.Machine {
+		c.Disks = append(c.Disks, qemu.Disk{Serial: "image0", File: p.Machine.Image, ReadOnly: true})
+	}
+	c.Disks = append(c.Disks, qemu.Disk{Serial: "data", File: p.Machine.Data})
+	if s.VM.Machine {
+		for n := len(c.Disks); n < qemu.MaxDisks(c.Machine); n++ {
+			c.Disks = append(c.Disks, qemu.Disk{Serial: slotName(n), ReadOnly: true})
+		}
+	}
+	return c, nil
+}
+
+// boot starts the VMM and waits for the guest's agent.
+func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared, dir string, z size, cg *cgroup.Manager) (*machine, error) {
+	c, err := config(s, p, dir, z)
+	if err != nil {
+		return nil, err
+	}
+	c.Cgroup = cg
+	vmm, err := qemu.Start(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{vmm: vmm, cgroup: cg}
+	for _, d := range c.Disks {
+		if d.File == "" {
+			m.slots = append(m.slots, &slot{serial: d.Serial})
+		}
+	}
+	limit := b.BootTimeout
+	if limit == 0 {
+		limit = bootTimeout
+		if c.Accel == qemu.TCG {
+			limit = emulatedBootTimeout
+		}
+	}
+	if err := m.greet(ctx, limit); err != nil {
+		return nil, errors.Join(err, m.kill())
+	}
+	return m, nil
+}
+
+// greet waits for the agent, and gives the guest the time and randomness that
+// it must not start a workload without.
+func (m *machine) greet(ctx context.Context, limit time.Duration) error {
+	bctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
+	defer cancel()
+	var err error
+	if m.sess, err = protocol.Host(bctx, m.vmm.Agent()); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return m.fault(err)
+	}
+	gctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	c := clientOf(m)
+	seed := make([]byte, 256)
+	rand.Read(seed)
+	if err := c.Reseed(gctx, seed); err != nil {
+		return fmt.Errorf("seed the guest's random generator: %w", m.fault(err))
+	}
+	if err := c.SetClock(gctx, time.Now()); err != nil {
+		return fmt.Errorf("set the guest's clock: %w", m.fault(err))
+	}
+	return nil
+}
+
+// fault says whose fault err is, when a guest does not do what it should.
+func (m *machine) fault(err error) error {
+	if killed, kerr := m.cgroup.OOMKilled(); kerr == nil && killed {
+		return fmt.Errorf("host: the machine was killed for using more memory than its cgroup on the host allows: %w", err)
+	}
+	f := qemu.Diagnose(m.vmm)
+	return &fault{f, err}
+}
+
+// fault is what is known about a guest that did not do what it should.
+type fault struct {
+	qemu.Fault
+	err error
+}
+
+// Error says who is at fault, and shows what the guest and the VMM wrote last.
+func (f *fault) Error() string {
+	text := f.Fault.Error()
+	for _, part := range []struct {
+		name  string
+		lines []string
+	}{{"the guest's console", f.Console}, {"QEMU", f.Stderr}} {
+		if len(part.lines) > 0 {
+			text += "\n  last lines of " + part.name + ":\n    " + strings.Join(part.lines, "\n    ")
+		}
+	}
+	return text
+}
+
+func (f *fault) Unwrap() []error { return []error{&f.Fault, f.err} }
+
+// Dial opens a stream to the agent.
+func (m *machine) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
+	s, err := m.sess.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", client.ErrGuestLost, err)
+	}
+	return s, nil
+}
+
+// powerOff lets the guest write its disk back and end, for a limited time.
+func (m *machine) powerOff(ctx context.Context) {
+	if m.sess == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, powerOffTimeout)
+	defer cancel()
+	if clientOf(m).PowerOff(ctx) != nil {
+		return
+	}
+	select {
+	case <-m.vmm.Done():
+	case <-ctx.Done():
+	}
+}
+
+// kill ends the VMM, and returns when it is gone.
+func (m *machine) kill() error {
+	err := m.vmm.Close()
+	if m.sess != nil {
+		m.sess.Close()
+	}
+	return err
+}

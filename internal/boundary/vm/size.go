@@ -1,0 +1,103 @@
+package vm
+
+import (
+	"fmt"
+	"math"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// The memory of a machine, in bytes.
+const (
+	mib = 1 << 20
+
+	// DefaultMemory is what a workload gets where no limit is given: a machine's
+	// memory is finite.
+	DefaultMemory = 512 * mib
+	// guestOverhead is what the guest's kernel, the agent and the page tables
+	// take of the guest's memory, on top of the workload's.
+	guestOverhead = 96 * mib
+	// fileServer is what the helper that serves one volume may use.
+	fileServer = 256 * mib
+
+	// maxMemory keeps a mistyped size from being taken for a wish.
+	maxMemory = 1 << 40
+	// vmmTasks bounds the threads of the VMM and its helpers.
+	vmmTasks = 256
+)
+
+// size is how large a machine is.
+type size struct {
+	cpus  int
+	ram   int64 // bytes of guest memory, a multiple of 1 MiB
+	total int64 // bytes that the machine's cgroup may use
+	quota float64
+}
+
+// sizeOf works out a machine for s. A workload of a tenant has no machine, but
+// helpers of its own.
+func sizeOf(s workload.Spec, accel qemu.Accel, shared bool) (size, error) {
+	volumes := int64(0)
+	for _, m := range s.Mounts {
+		if m.Type == "bind" {
+			volumes += fileServer
+		}
+	}
+	if shared {
+		return size{total: max(volumes, mib)}, nil
+	}
+	z := size{cpus: 1, quota: s.Resources.CPUs}
+	if z.quota > 0 {
+		z.cpus = int(math.Ceil(z.quota))
+	}
+	memory := memoryOf(s.Resources)
+	if memory <= 0 || memory > maxMemory {
+		return z, fmt.Errorf("%d bytes of memory: a machine takes 1 byte to 1 TiB", memory)
+	}
+	z.ram = (memory + guestOverhead + mib - 1) / mib * mib
+	z.total = z.ram + qemu.Overhead(accel, z.cpus) + volumes
+	return z, nil
+}
+
+// memoryOf is the limit of the workload inside.
+func memoryOf(r workload.Resources) int64 {
+	if r.Memory != nil {
+		return *r.Memory
+	}
+	return DefaultMemory
+}
+
+// limits are those of the machine's cgroup on the host.
+func (z size) limits(s workload.Spec) *specs.LinuxResources {
+	tasks := int64(vmmTasks)
+	r := &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: &z.total},
+		Pids:   &specs.LinuxPids{Limit: &tasks},
+		CPU:    &specs.LinuxCPU{},
+	}
+	if z.quota > 0 {
+		const period = 100000 // microseconds, the kernel's default
+		quota, p := int64(z.quota*period), uint64(period)
+		r.CPU.Quota, r.CPU.Period = &quota, &p
+	}
+	if w := s.Resources.CPUWeight; w > 0 {
+		r.CPU.Shares = &w
+	}
+	return r
+}
+
+// inside is what the agent is asked for.
+func inside(s workload.Spec) workload.Spec {
+	own := s.VM.Tenant == ""
+	s.Boundary, s.VM, s.Labels = "container", workload.VM{}, nil
+	s.Network = "none"
+	s.Resources.CPUWeight = 0 // between machines, where it is in force
+	if own {
+		memory := memoryOf(s.Resources)
+		s.Resources.Memory, s.Resources.MemorySwap = &memory, nil // there is no swap
+	}
+	return s
+}

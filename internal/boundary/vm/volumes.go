@@ -1,0 +1,62 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// serveVolumes starts a file server for each bind mount of s and lets the agent
+// mount it. It returns the volumes' names by the mounts' index.
+func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.Prepared, c *client.Client) (map[int]string, error) {
+	names := map[int]string{}
+	for n, m := range s.Mounts {
+		if m.Type != "bind" {
+			continue
+		}
+		if m.Propagation != "" && m.Propagation != "private" && m.Propagation != "rprivate" {
+			return nil, fmt.Errorf("%w: mount %s: propagation %s does not reach into a virtual machine", workload.ErrUnsupported, m.Target, m.Propagation)
+		}
+		if err := makeSource(m); err != nil {
+			return nil, err
+		}
+		v, err := fileserver.Start(ctx, fileserver.Config{
+			Program: p.Machine.FileServer, Source: m.Source, ReadOnly: m.ReadOnly,
+			IDBase: p.IDBase, IDCount: p.IDCount, Recursive: m.Recursive,
+			Cgroups: slices.Collect(maps.Values(r.cgroup.Paths())),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("mount source %s: %w", m.Source, err)
+		}
+		r.volumes = append(r.volumes, v)
+		name := string(s.ID[:16]) + "-" + strconv.Itoa(n)
+		if _, err := c.AttachVolume(ctx, name, v.File(), func(stream io.ReadWriteCloser) { protocol.Relay(stream, v.Conn()) }); err != nil {
+			return nil, fmt.Errorf("mount source %s: %w", m.Source, r.blame(err))
+		}
+		names[n] = name
+	}
+	return names, nil
+}
+
+// makeSource makes a missing directory that -v names, as Docker does.
+func makeSource(m workload.Mount) error {
+	if _, err := os.Stat(m.Source); !errors.Is(err, fs.ErrNotExist) || !m.CreateSource {
+		return err
+	}
+	if err := os.MkdirAll(m.Source, 0o755); err != nil {
+		return fmt.Errorf("mount source: %w", err)
+	}
+	return nil
+}
