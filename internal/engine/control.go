@@ -185,7 +185,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 			return err
 		}
 		defer k.Unlock()
-		return e.removeIdle(id)
+		return e.removeIdle(ctx, id)
 	})
 	if force && errors.Is(err, workload.ErrNotFound) {
 		return nil // it was to be removed at its end
@@ -197,7 +197,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 }
 
 // removeIdle removes a workload that has no supervisor and whose lock is held.
-func (e *Engine) removeIdle(id workload.ID) error {
+func (e *Engine) removeIdle(ctx context.Context, id workload.ID) error {
 	spec, err := e.layout.ReadSpec(id)
 	if err != nil {
 		e.warn(err) // a damaged record is no reason to keep the workload
@@ -208,6 +208,10 @@ func (e *Engine) removeIdle(id workload.ID) error {
 		e.warn(err)
 		return e.rollback(id)
 	}
+	if err := e.checkDeserted(ctx, spec); err != nil {
+		return err
+	}
+	e.warn(e.removeData(ctx, spec))
 	return e.layout.Remove(id, spec.Name, st.IDBase)
 }
 

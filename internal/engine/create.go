@@ -63,7 +63,7 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 		return nil, err
 	}
 	needs := b.Needs(*s)
-	if needs.Root != boundary.Layers {
+	if needs.Root == boundary.Disk && e.cfg.Machines == nil {
 		return nil, fmt.Errorf("%w: boundary %q wants a disk image", workload.ErrUnsupported, s.Boundary)
 	}
 	if s.ID == "" {
@@ -104,7 +104,7 @@ func (e *Engine) reserve(s *workload.Spec) (*state.Lock, error) {
 	}
 	generated := s.Name == ""
 	if !generated {
-		if err := state.CheckName(s.Name); err != nil {
+		if err := checkName(s); err != nil {
 			return nil, err
 		}
 	}
@@ -176,11 +176,7 @@ func (e *Engine) nameFree(name string) error {
 // fill gives a reserved workload its ID range, layers and directories.
 func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Needs, p *prepared) error {
 	dir := e.layout.Dir(s.ID)
-	p.state = state.State{
-		Status: workload.Created,
-		Upper:  filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
-		Cgroup: e.cfg.CgroupParent + "/" + string(s.ID),
-	}
+	p.state = state.State{Status: workload.Created, Cgroup: e.cfg.CgroupParent + "/" + string(s.ID)}
 	if needs.IDRange {
 		r, err := e.layout.IDs().Allocate(string(s.ID), func(owner string) bool {
 			id, err := workload.ParseID(owner)
@@ -196,23 +192,49 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 		p.state.IDBase, p.state.IDCount = r.Base, r.Count
 		state.Did("create: IDs allocated")
 	}
+	fill := e.fillLayers
+	if needs.Root == boundary.Disk {
+		fill = e.fillMachine
+	}
+	if err := fill(ctx, s, needs, p); err != nil {
+		return err
+	}
+	if s.VM.Machine {
+		return nil
+	}
+	var err error
+	if p.state.Files, err = makeFiles(filepath.Join(dir, "files"), s, &p.state); err != nil {
+		return fmt.Errorf("make the workload's network files: %w", err)
+	}
+	state.Did("create: files made")
+	return nil
+}
+
+// fillLayers prepares a root file system of layers.
+func (e *Engine) fillLayers(ctx context.Context, s *workload.Spec, needs boundary.Needs, p *prepared) error {
 	layers, release, err := e.cfg.Images.Layers(ctx, s.Image)
 	if err != nil {
 		return err
 	}
 	p.state.Layers, p.release = layers.Dirs, release
-	if needs.IDRange && layers.MaxID >= p.state.IDCount {
-		return fmt.Errorf("%w: the image has files of user or group %d, and a workload has the IDs 0 to %d; --userns host runs it without a user namespace",
-			workload.ErrUnsupported, layers.MaxID, p.state.IDCount-1)
+	if err := checkIDs(needs, layers.MaxID, p); err != nil {
+		return err
 	}
+	dir := e.layout.Dir(s.ID)
+	p.state.Upper, p.state.Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	if err := makeUpper(&p.state); err != nil {
 		return fmt.Errorf("make the writable layer: %w", err)
 	}
 	state.Did("create: upper made")
-	if p.state.Files, err = makeFiles(filepath.Join(dir, "files"), s, &p.state); err != nil {
-		return fmt.Errorf("make the workload's network files: %w", err)
+	return nil
+}
+
+// checkIDs makes sure that every owner of the image has an ID in the workload.
+func checkIDs(needs boundary.Needs, highest uint32, p *prepared) error {
+	if needs.IDRange && highest >= p.state.IDCount {
+		return fmt.Errorf("%w: the image has files of user or group %d, and a workload has the IDs 0 to %d; --userns host runs it without a user namespace",
+			workload.ErrUnsupported, highest, p.state.IDCount-1)
 	}
-	state.Did("create: files made")
 	return nil
 }
 
@@ -281,6 +303,15 @@ func (e *Engine) Explain(ctx context.Context, s workload.Spec, w io.Writer) erro
 			return err
 		}
 		p.IDBase, p.IDCount = r.Base, r.Count
+	}
+	if b.Needs(s).Root == boundary.Disk {
+		p.Upper, p.Work = "", ""
+		release, err := e.explainMachine(ctx, s, &p)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return x.Explain(s, p, w)
 	}
 	layers, release, err := e.cfg.Images.Layers(ctx, s.Image)
 	if err != nil {

@@ -42,6 +42,9 @@ type Config struct {
 	Boundaries []boundary.Boundary
 	// Images gives the layers of images.
 	Images ImageSource
+	// Machines gives what virtual machines are made from; nil where no boundary
+	// wants one.
+	Machines MachineSource
 	// CgroupParent is the cgroup below which workloads and supervisors get
 	// theirs; "" stands for "/bulkhead".
 	CgroupParent string
@@ -57,6 +60,20 @@ type ImageSource interface {
 	// it once the workload is listed by Engine.List, whose Spec.Image.Digest
 	// must keep the layers from then on.
 	Layers(ctx context.Context, img workload.Image) (layers workload.Layers, release func(), err error)
+}
+
+// MachineSource prepares what a virtual machine is made from.
+type MachineSource interface {
+	// Disk returns the root file system of img as one disk image. It stays on
+	// disk until release is called, and from then on as Layers' result does.
+	Disk(ctx context.Context, img workload.Image) (disk workload.Disk, release func(), err error)
+	// DataDisk makes an empty writable disk of size bytes at path, 0 for the
+	// default.
+	DataDisk(ctx context.Context, path string, size int64) error
+	// Start fills in what is settled right before a start: the kernel, which may
+	// have been replaced by an update, the accelerator, and the file server.
+	// Making a kernel ready may take long the first time.
+	Start(ctx context.Context, v workload.VM, m *boundary.Machine) error
 }
 
 // DefaultRoots returns the state directories of the calling user:

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -35,6 +36,8 @@ type Record struct {
 	// first, below Upper.
 	Layers []string `json:"layers"`
 	Upper  string   `json:"upper"`
+	// Machine is what the workload's virtual machine is made from, nil without one.
+	Machine *boundary.Machine `json:"machine,omitempty"`
 	// Dir holds what is kept of the workload, RunDir what a reboot clears.
 	Dir    string `json:"dir"`
 	RunDir string `json:"runDir"`
@@ -50,7 +53,7 @@ func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
 		Started: st.Started, Finished: st.Finished, Exit: st.Exit,
 		Weakenings: s.Weakenings(),
 		Cgroup:     st.Cgroup, IDBase: st.IDBase, IDCount: st.IDCount,
-		Layers: st.Layers, Upper: st.Upper,
+		Layers: st.Layers, Upper: st.Upper, Machine: st.Machine,
 		Dir: e.layout.Dir(s.ID), RunDir: e.layout.RunDir(s.ID),
 		LogPath: e.layout.Log(s.ID), LogError: st.LogError,
 	}

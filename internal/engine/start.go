@@ -30,7 +30,10 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 		return nil, fmt.Errorf("run workload: %w", err)
 	}
 	defer p.release()
-	session, err := sup.start(ctx, &s, &p.state, io)
+	var session *Session
+	if err = e.readyMachine(ctx, &s, &p.state); err == nil {
+		session, err = sup.start(ctx, &s, &p.state, io)
+	}
 	if err != nil {
 		sup.abandon()
 		rerr := e.deleteBoundary(ctx, s.ID)
@@ -83,6 +86,9 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	state.Did("start: run-time directory made")
 	sup, err := e.spawn(spec, k)
 	var session *Session
+	if err == nil {
+		err = e.readyMachine(ctx, spec, st)
+	}
 	if err == nil {
 		session, err = sup.start(ctx, spec, st, io)
 	}

@@ -187,6 +187,20 @@ func CheckName(name string) error {
 	return nil
 }
 
+// Named returns the workload that has a name, which is not checked.
+func (l Layout) Named(name string) (workload.ID, bool) {
+	to, err := os.Readlink(l.Name(name))
+	if err != nil {
+		return "", false
+	}
+	id, err := workload.ParseID(to)
+	if err != nil {
+		return "", false
+	}
+	_, err = os.Lstat(l.Dir(id))
+	return id, err == nil
+}
+
 // Find returns the workload that ref means: a whole ID, a name, or the
 // beginning of an ID, tried in this order.
 func (l Layout) Find(ref string) (workload.ID, error) {
@@ -199,12 +213,8 @@ func (l Layout) Find(ref string) (workload.ID, error) {
 	if CheckName(ref) != nil {
 		return "", fmt.Errorf("%w: %q", workload.ErrNotFound, ref)
 	}
-	if to, err := os.Readlink(l.Name(ref)); err == nil {
-		if id, err := workload.ParseID(to); err == nil {
-			if _, err := os.Lstat(l.Dir(id)); err == nil {
-				return id, nil
-			}
-		}
+	if id, ok := l.Named(ref); ok {
+		return id, nil
 	}
 	all, err := l.All()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -35,6 +36,8 @@ type State struct {
 	IDBase  uint32            `json:"idBase"`
 	IDCount uint32            `json:"idCount"`
 	Cgroup  string            `json:"cgroup"`
+	// Machine is nil where the root is made of layers.
+	Machine *boundary.Machine `json:"machine,omitempty"`
 }
 
 // next lists what each status can become. See workload.Status.

@@ -53,6 +53,8 @@ func (s *supervisor) serve(conn *os.File) {
 		s.serveExec(r, c, &req)
 	case wire.OpWait:
 		s.serveWait(r, c)
+	case wire.OpDial, wire.OpInsert:
+		s.serveHost(conn, c, &req)
 	default:
 		reply, err := s.answer(&req)
 		reply.Error = wire.NewError(err)

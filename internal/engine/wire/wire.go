@@ -100,6 +100,8 @@ const (
 	OpResume    Op = "resume"
 	OpProcesses Op = "processes"
 	OpStatus    Op = "status"
+	OpDial      Op = "dial"   // after the Reply the connection is a stream to the guest's agent
+	OpInsert    Op = "insert" // after the Reply the disk stays until the connection is closed
 )
 
 // Request is a client's first frame.
@@ -109,6 +111,8 @@ type Request struct {
 	Start   *Start         `json:"start,omitempty"`
 	Exec    *Exec          `json:"exec,omitempty"`
 	Signal  syscall.Signal `json:"signal,omitempty"`
+	// Image is OpInsert's, an absolute path.
+	Image string `json:"image,omitempty"`
 	// Timeout is OpStop's.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Streams asks OpStart and OpExec for the output and for Exit; without it
@@ -134,7 +138,7 @@ func (s *Start) Prepared() boundary.Prepared {
 		Dir:    state.Layout{Root: s.Root, Run: s.Run}.RunDir(s.Spec.ID),
 		Layers: s.State.Layers, Upper: s.State.Upper, Work: s.State.Work,
 		IDBase: s.State.IDBase, IDCount: s.State.IDCount,
-		Files: s.State.Files, Cgroup: s.State.Cgroup, Init: s.Init,
+		Files: s.State.Files, Cgroup: s.State.Cgroup, Init: s.Init, Machine: s.State.Machine,
 	}
 }
 
@@ -155,6 +159,8 @@ type Reply struct {
 	// Terminal is set when the process has one, Stdin when it has an input.
 	Terminal bool `json:"terminal,omitempty"`
 	Stdin    bool `json:"stdin,omitempty"`
+	// Serial is OpInsert's: the serial number of the disk.
+	Serial string `json:"serial,omitempty"`
 }
 
 // Error is an error that crosses the socket. Code keeps the sentinel errors

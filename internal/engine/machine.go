@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// fillMachine prepares what a virtual machine is made from: the image as a
+// disk, a writable disk, a kernel. A workload of a tenant writes to the
+// tenant's disk and runs on the tenant's kernel; a tenant's machine has no image.
+func (e *Engine) fillMachine(ctx context.Context, s *workload.Spec, needs boundary.Needs, p *prepared) error {
+	m := &boundary.Machine{}
+	p.state.Machine = m
+	if !s.VM.Machine {
+		disk, release, err := e.cfg.Machines.Disk(ctx, s.Image)
+		if err != nil {
+			return err
+		}
+		m.Image, p.release = disk.Path, release
+		if err := checkIDs(needs, disk.MaxID, p); err != nil {
+			return err
+		}
+		state.Did("create: image disk made")
+	}
+	if s.VM.Tenant != "" {
+		_, err := e.tenantMachine(s.VM.Tenant)
+		return err
+	}
+	// Early, so that a kernel that does not exist fails the command that names it.
+	if err := e.cfg.Machines.Start(ctx, s.VM, m); err != nil {
+		return err
+	}
+	data := filepath.Join(e.layout.Dir(s.ID), "data")
+	if err := e.cfg.Machines.DataDisk(ctx, data, s.VM.Disk); err != nil {
+		return fmt.Errorf("make the writable disk: %w", err)
+	}
+	m.Data = data
+	state.Did("create: data disk made")
+	return nil
+}
+
+// readyMachine makes sure, right before a start, that a workload's machine can
+// be had: its kernel, which may have been replaced by an update since the
+// workload was made, or its tenant's machine, which is started if need be.
+func (e *Engine) readyMachine(ctx context.Context, s *workload.Spec, st *state.State) (err error) {
+	m := st.Machine
+	if m == nil {
+		return nil
+	}
+	if s.VM.Tenant != "" {
+		if m.Socket, err = e.reachTenant(ctx, s.VM.Tenant); err != nil {
+			return err
+		}
+	}
+	return e.cfg.Machines.Start(ctx, s.VM, m)
+}
+
+// explainMachine fills in what Create would, and makes nothing that belongs to
+// the workload.
+func (e *Engine) explainMachine(ctx context.Context, s workload.Spec, p *boundary.Prepared) (release func(), err error) {
+	if e.cfg.Machines == nil {
+		return nil, fmt.Errorf("%w: boundary %q wants a disk image", workload.ErrUnsupported, s.Boundary)
+	}
+	disk, release, err := e.cfg.Machines.Disk(ctx, s.Image)
+	if err != nil {
+		return nil, err
+	}
+	m := &boundary.Machine{Image: disk.Path, Data: filepath.Join(e.layout.Dir(s.ID), "data")}
+	p.Machine = m
+	if s.VM.Tenant != "" {
+		id, err := e.tenantMachine(s.VM.Tenant)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		m.Socket = e.layout.RunDir(id)
+		return release, nil
+	}
+	if err := e.cfg.Machines.Start(ctx, s.VM, m); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
