@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
@@ -55,6 +56,7 @@ type inspectView struct {
 	State       inspectState
 	Weakenings  []workload.Weakening
 	Host        inspectHost
+	Machine     *boundary.Machine `json:",omitempty"`
 	Spec        workload.Spec
 }
 
@@ -122,6 +124,7 @@ func newInspectView(r *engine.Record) inspectView {
 			IDBase: r.IDBase, IDCount: r.IDCount, Cgroup: r.Cgroup, Layers: r.Layers, Upper: r.Upper,
 			Dir: r.Dir, RunDir: r.RunDir, LogPath: r.LogPath, LogError: r.LogError,
 		},
+		Machine: r.Machine,
 	}
 	if v.Weakenings == nil {
 		v.Weakenings = []workload.Weakening{}

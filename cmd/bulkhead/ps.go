@@ -79,7 +79,7 @@ alternatives, those of different kinds must all hold.`,
 				slices.Reverse(records)
 				var rows []psRow
 				for _, r := range records {
-					if (all || r.Status == workload.Running || r.Status == workload.Paused) && keep.match(r) {
+					if r.Tenant() == "" && (all || r.Status == workload.Running || r.Status == workload.Paused) && keep.match(r) {
 						rows = append(rows, newPsRow(r, time.Now(), noTrunc))
 					}
 				}

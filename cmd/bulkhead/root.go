@@ -70,7 +70,7 @@ inspect.`,
 		&cobra.Group{ID: groupSystem, Title: "This machine and this program:"},
 	)
 	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(),
-		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand())
+		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.tenantCommand())
 	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.explainCommand())
 	addTo(root, groupImage, a.imageCommands()...)
 	addTo(root, groupSystem, a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())

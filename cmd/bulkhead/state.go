@@ -43,7 +43,7 @@ func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	supervisor, err := findSupervisor()
+	supervisor, err := findProgram(supervisorName)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,7 @@ func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	return engine.Open(ctx, engine.Config{
 		Root: root, RunRoot: runRoot, Supervisor: supervisor,
 		Boundaries: a.boundaries, Images: image.Source{Store: images}, Warn: a.warn,
+		Machines: &machines{a: a, root: root, images: images},
 	})
 }
 
@@ -62,9 +63,10 @@ func (a *app) warn(message string) {
 	fmt.Fprintf(a.err, "bulkhead: warning: %s\n", safetext.Line(message))
 }
 
-// findSupervisor looks beside this program, then where packages put helpers.
-// The search path is not asked: whoever sets it would choose what runs as root.
-func findSupervisor() (string, error) {
+// findProgram finds another program of ours: beside this one, then where
+// packages put helpers. The search path is not asked: whoever sets it would
+// choose what runs as root.
+func findProgram(name string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find this program's own file: %w", err)
@@ -72,12 +74,12 @@ func findSupervisor() (string, error) {
 	dir := filepath.Dir(self)
 	places := []string{dir, filepath.Join(dir, "..", "libexec", "bulkhead"), "/usr/libexec/bulkhead", "/usr/lib/bulkhead"}
 	for _, place := range places {
-		path := filepath.Join(place, supervisorName)
+		path := filepath.Join(place, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
 		}
 	}
-	return "", advice.New(fmt.Sprintf("the program %s is missing", supervisorName),
+	return "", advice.New(fmt.Sprintf("the program %s is missing", name),
 		fmt.Sprintf("install it beside %s, as `make build` does", self))
 }
 

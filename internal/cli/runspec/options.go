@@ -24,6 +24,7 @@ type Options struct {
 	Devices, Ulimits       []string
 	Resources              ResourceFlags
 	Security               SecurityFlags
+	VM                     VMFlags
 }
 
 // AddFlags binds every flag of run and create to o.
@@ -33,6 +34,9 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.addFileFlags(fs)
 	o.addLimitFlags(fs)
 	o.addSecurityFlags(fs)
+	o.VM.AddFlags(fs)
+	fs.StringVar(&o.VM.Tenant, "tenant", "", "run in the machine of a tenant, by its `name`; implies --boundary vm")
+	fs.BoolVar(&o.VM.System, "systemd", false, "boot the image's own init system as the guest's first process; with --boundary vm")
 }
 
 func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
@@ -51,7 +55,7 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
 	fs.StringVar(&o.Pull, "pull", "missing", "when to pull the image: `policy` always, missing or never")
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
-	fs.StringVar(&o.Boundary, "boundary", "container", "what isolates the workload, a `boundary`")
+	fs.StringVar(&o.Boundary, "boundary", "", "what isolates the workload: `container` (default) or vm")
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
 	fs.IntVar(&o.StopTimeout, "stop-timeout", 10, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
 }
@@ -95,7 +99,7 @@ func (o *Options) addSecurityFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.PID, "pid", "", "process namespace: a `mode`, private (default) or host")
 	fs.StringVar(&s.IPC, "ipc", "", "IPC namespace: a `mode`, private (default) or host")
 	fs.StringVar(&s.UTS, "uts", "", "host name namespace: a `mode`, private (default) or host")
-	fs.BoolVar(&s.Privileged, "privileged", false, "not available: says what to use instead")
+	fs.BoolVar(&s.Privileged, "privileged", false, "for --systemd only, whose guest is the workload's own; says what to use instead")
 }
 
 // laterFlags are flags that people know from Docker and that this version does

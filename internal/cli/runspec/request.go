@@ -46,6 +46,7 @@ type Request struct {
 // Check validates the flags and returns them as a Request. args are the words
 // after the image's name.
 func (o *Options) Check(host Host, args []string) (*Request, error) {
+	o.chooseBoundary()
 	if err := boundaryAvailable(host, o.Boundary); err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (o *Options) Check(host Host, args []string) (*Request, error) {
 	}
 	r.spec.Process.Terminal = o.TTY
 	for _, step := range []func(*Request, Host) error{
-		o.words, o.identity, o.process, o.mounts, o.isolation, o.limits,
+		o.words, o.identity, o.process, o.mounts, o.isolation, o.limits, o.machine,
 	} {
 		if err := step(r, host); err != nil {
 			return nil, err

@@ -29,10 +29,6 @@ type SecurityFlags struct {
 // a seccomp profile as its text.
 func (f *SecurityFlags) security(host Host) (workload.Security, error) {
 	s := workload.Security{SeccompReport: f.SeccompReport}
-	if f.Privileged {
-		return s, advice.New("--privileged is not available: a workload that needs the whole machine belongs in a virtual machine",
-			"for a single need name it: --cap-add NAME, --device PATH, --security-opt seccomp=FILE, --userns host, --pid host or --network host")
-	}
 	var err error
 	if s.CapAdd, err = parseCaps("--cap-add", f.CapAdd); err != nil {
 		return s, err

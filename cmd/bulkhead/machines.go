@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/datadisk"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// defaultDisk is the size of a writable disk where none was asked for, in
+// bytes. It is sparse: what is not written takes no room.
+const defaultDisk = 10 << 30
+
+// machines prepares what virtual machines are made from. It implements
+// engine.MachineSource.
+type machines struct {
+	a      *app
+	root   string
+	images *image.Store
+}
+
+// Disk returns an image as one disk.
+func (m *machines) Disk(ctx context.Context, img workload.Image) (workload.Disk, func(), error) {
+	d, release, err := m.images.Disk(ctx, img, nil)
+	if err != nil {
+		return workload.Disk{}, nil, fmt.Errorf("image %s: %w", img.Reference, err)
+	}
+	return workload.Disk{Path: d.Path, MaxID: d.MaxID}, release, nil
+}
+
+// DataDisk makes an empty writable disk.
+func (m *machines) DataDisk(ctx context.Context, path string, size int64) error {
+	if size == 0 {
+		size = defaultDisk
+	}
+	return datadisk.Make(ctx, path, size, datadisk.Templates(filepath.Join(m.root, "disks")))
+}
+
+// Start settles kernel, accelerator and file server.
+func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machine) (err error) {
+	if to.FileServer, err = findProgram("bulkhead-fileserver"); err != nil {
+		return err
+	}
+	if v.Tenant != "" {
+		return nil // kernel and accelerator are those of the tenant's machine
+	}
+	accel, err := qemu.Choose(ctx, v.Accel)
+	if err != nil {
+		return advice.Wrap(err, err.Error(), "leave out --accel, which takes what works; `bulkhead doctor` says what that is")
+	}
+	to.Accel = string(accel)
+	if accel == qemu.TCG {
+		m.tellEmulation()
+	}
+	agent, err := findProgram("bulkhead-agent")
+	if err != nil {
+		return err
+	}
+	init, err := findProgram("bulkhead-init")
+	if err != nil {
+		return err
+	}
+	store, err := kernel.Open(m.root)
+	if err != nil {
+		return err
+	}
+	d := m.a.progress(false)
+	defer d.Close()
+	k, err := store.Resolve(ctx, v.Kernel, kernel.Wanted{Agent: agent, Init: init}, d)
+	switch {
+	case errors.Is(err, kernel.ErrNotFound):
+		return advice.Wrap(err, err.Error(), "`bulkhead kernel ls` lists the kernels there are; --kernel also takes the path of one")
+	case errors.Is(err, kernel.ErrFetch):
+		return advice.Wrap(err, err.Error(), "add one with `bulkhead kernel add NAME --image PATH`")
+	case err != nil:
+		return err
+	}
+	to.Kernel, to.Initramfs = k.Image, k.Initramfs
+	to.MMIO = slices.Contains(k.Builtin, "virtio_mmio")
+	return nil
+}
+
+// tellEmulation says once, ever, that emulation is no security boundary.
+// inspect and doctor say it whenever they are asked.
+func (m *machines) tellEmulation() {
+	f, err := os.OpenFile(filepath.Join(m.root, "told-emulation"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return // told already
+	}
+	f.Close()
+	m.a.warn(qemu.NoBoundary)
+}

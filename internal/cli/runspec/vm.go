@@ -1,0 +1,186 @@
+package runspec
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+	"github.com/spf13/pflag"
+)
+
+// VMFlags are what only a boundary with a kernel of its own has, as typed.
+type VMFlags struct {
+	Kernel, Accel, Disk string
+	Tenant              string
+	System              bool
+}
+
+// AddFlags binds the flags that describe a machine: those that run and
+// `tenant create` have in common.
+func (f *VMFlags) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Kernel, "kernel", "", "guest kernel: a `name` of `bulkhead kernel ls` or the path of a kernel image")
+	fs.StringVar(&f.Accel, "accel", "", "`how` the guest's processors run: kvm or tcg (default: kvm where it works)")
+	fs.StringVar(&f.Disk, "disk", "", "`size` of the guest's writable disk (default 10g; it takes what is written)")
+}
+
+const (
+	minDisk = 32 << 20 // what an ext4 file system with a journal needs to be of use
+	maxDisk = 16 << 40 // ext4's limit with blocks of 4 KiB
+)
+
+// VM checks the flags of a machine.
+func (f *VMFlags) VM() (v workload.VM, err error) {
+	v = workload.VM{Kernel: f.Kernel, Accel: f.Accel, Tenant: f.Tenant, System: f.System}
+	if strings.ContainsRune(f.Kernel, '/') {
+		if !path.IsAbs(f.Kernel) {
+			return v, bad("--kernel", f.Kernel, "not an absolute path", "write the whole path, or a name of `bulkhead kernel ls`")
+		}
+		v.Kernel = path.Clean(f.Kernel)
+	}
+	switch f.Accel {
+	case "", "kvm", "tcg":
+	default:
+		return v, bad("--accel", f.Accel, "unknown accelerator", "give kvm, the processor's own, or tcg, emulation in software")
+	}
+	if f.Disk != "" {
+		if v.Disk, err = ParseSize("--disk", f.Disk); err != nil {
+			return v, err
+		}
+		if v.Disk < minDisk || v.Disk > maxDisk {
+			return v, bad("--disk", f.Disk, "out of range", "give 32m to 16t")
+		}
+	}
+	if f.Tenant != "" {
+		return v, CheckTenant("--tenant", f.Tenant)
+	}
+	return v, nil
+}
+
+// CheckTenant checks the name of a tenant, which follows the rules of a
+// workload's.
+func CheckTenant(flag, name string) error {
+	if CheckName(name) != nil {
+		return bad(flag, name, "not a name", "a name begins with a letter or digit and goes on with letters, digits, _ . and -")
+	}
+	return nil
+}
+
+// chooseBoundary fills in the boundary where none was named.
+func (o *Options) chooseBoundary() {
+	if o.Boundary == "" {
+		o.Boundary = "container"
+		if o.VM.Tenant != "" {
+			o.Boundary = "vm"
+		}
+	}
+}
+
+// machine checks what a boundary with a kernel of its own can be asked for, and
+// that nothing of it was asked of another.
+func (o *Options) machine(r *Request, _ Host) error {
+	if o.Security.Privileged && !o.VM.System {
+		return advice.New("--privileged is not available: a workload that needs the whole machine belongs in a virtual machine",
+			"run it as a whole system with --boundary vm --systemd, or name a single need: --cap-add NAME, --device PATH, --security-opt seccomp=FILE, --userns host, --pid host or --network host")
+	}
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{
+		{"--kernel", o.VM.Kernel != ""}, {"--accel", o.VM.Accel != ""}, {"--disk", o.VM.Disk != ""},
+		{"--tenant", o.VM.Tenant != ""}, {"--systemd", o.VM.System},
+	} {
+		if !f.given {
+			continue
+		}
+		if o.Boundary != "vm" {
+			return advice.New(fmt.Sprintf("%s has no meaning behind the boundary %s", f.name, o.Boundary), "give --boundary vm, or leave it out")
+		}
+		if o.VM.Tenant != "" && f.name != "--tenant" {
+			return advice.New(fmt.Sprintf("%s belongs to the machine, and the machine is the tenant's", f.name), "give it to `bulkhead tenant create`, or leave out --tenant")
+		}
+	}
+	if o.Boundary != "vm" {
+		return nil
+	}
+	if err := o.ownKernel(); err != nil {
+		return err
+	}
+	var err error
+	r.spec.VM, err = o.VM.VM()
+	return err
+}
+
+// ownKernel refuses what names a part of the host's kernel: a guest has its own.
+func (o *Options) ownKernel() error {
+	const have = "a virtual machine has a kernel of its own"
+	s, res := &o.Security, &o.Resources
+	appArmor := false
+	for _, opt := range s.SecurityOpt {
+		appArmor = appArmor || strings.HasPrefix(opt, "apparmor") && !strings.HasSuffix(opt, "unconfined")
+	}
+	for _, f := range []struct {
+		flag  string
+		given bool
+		fix   string
+	}{
+		{"--network host", o.Network == "host", "give --network none"},
+		{"--pid host", s.PID == "host", "leave it out"},
+		{"--ipc host", s.IPC == "host", "leave it out"},
+		{"--uts host", s.UTS == "host", "leave it out"},
+		{"--device", len(o.Devices) > 0, "share files with -v; devices are not passed on in this version"},
+		{"--security-opt apparmor", appArmor, "profiles of the host do not exist in the guest; leave it out"},
+		{"--memory-swap", res.MemorySwap != "" && res.MemorySwap != res.Memory, "the guest has no swap; leave it out or give it the value of --memory"},
+		{"--blkio-weight", res.BlkioWeight != 0, "leave it out"},
+		{"--device-read-bps and the like", len(res.ReadBPS)+len(res.WriteBPS)+len(res.ReadIOPS)+len(res.WriteIOPS) > 0, "leave it out"},
+		{"--cpuset-mems", res.CpusetMems != "", "leave it out"},
+		{"--cpuset-cpus", res.CpusetCPUs != "", "give --cpus"},
+	} {
+		if f.given {
+			return advice.New(fmt.Sprintf("%s is not available behind the boundary vm: %s", f.flag, have), f.fix)
+		}
+	}
+	return o.system()
+}
+
+// system refuses what a whole system, which is no container, cannot be given.
+func (o *Options) system() error {
+	if !o.VM.System {
+		return nil
+	}
+	s := &o.Security
+	for _, f := range []struct {
+		flag  string
+		given bool
+	}{
+		{"--user", o.User != ""}, {"--workdir", o.Workdir != ""}, {"--init", o.Init}, {"--read-only", o.ReadOnly},
+		{"--cap-add", len(s.CapAdd) > 0}, {"--cap-drop", len(s.CapDrop) > 0}, {"--security-opt", len(s.SecurityOpt) > 0},
+		{"--seccomp-report", s.SeccompReport}, {"--userns", s.UserNS != ""}, {"--ulimit", len(o.Ulimits) > 0}, {"--tty", o.TTY},
+		{"--interactive", o.Interactive}, {"--sysctl", len(s.Sysctls) > 0}, {"--oom-score-adj", o.Resources.OOMScoreAdj != ""},
+	} {
+		if f.given {
+			return advice.New(fmt.Sprintf("%s has no meaning for a whole system, which is not one process", f.flag), "leave it out; `bulkhead exec` runs commands in it")
+		}
+	}
+	return nil
+}
+
+// Machine returns the spec of a tenant's machine, without its name.
+func Machine(host Host, f *VMFlags, res *ResourceFlags, labels []string) (s workload.Spec, err error) {
+	if err := boundaryAvailable(host, "vm"); err != nil {
+		return s, err
+	}
+	s = workload.Spec{ID: host.NewID(), Boundary: "vm", Network: "none", StopSignal: "SIGTERM", StopTimeout: 10 * time.Second}
+	if s.VM, err = f.VM(); err != nil {
+		return s, err
+	}
+	s.VM.Machine = true
+	s.Hostname = s.ID.Short()
+	if s.Labels, err = parseLabels(labels); err != nil {
+		return s, err
+	}
+	s.Resources, err = res.resources(host)
+	return s, err
+}
