@@ -54,7 +54,7 @@ func (s *Store) Resolve(ctx context.Context, name string, want Wanted, p Progres
 	if info, err := os.Stat(k.Image); err != nil || info.Size() != k.Size {
 		return Kernel{}, fmt.Errorf("kernel %s: %w: its image in the store is damaged; remove it and add it again", k.Name, ErrInvalid)
 	}
-	return s.withInitramfs(ctx, k, want, p)
+	return s.withInitramfs(ctx, k, want)
 }
 
 // standard returns the default, and fetches it if there is none.
@@ -212,7 +212,7 @@ type contents struct {
 }
 
 // withInitramfs adds the archive to a kernel, ready-made if there is one.
-func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted, p Progress) (Kernel, error) {
+func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kernel, error) {
 	wanted := want.Modules
 	if wanted == nil {
 		wanted = BaseModules
