@@ -155,10 +155,10 @@ func Explain(w io.Writer, cfg Config) error {
 		none.tasks = append(none.tasks, -1)
 	}
 	p, err := plan(cfg, st.Mode().IsRegular(), none, last, bpf)
-	defer p.Close()
 	if err != nil {
 		return err
 	}
+	defer p.Close()
 	_, err = p.WriteTo(w)
 	return err
 }
