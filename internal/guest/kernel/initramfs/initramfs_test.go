@@ -50,7 +50,7 @@ func TestWrite(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %o %q", r.Name, r.Mode, content))
 	}
 	want := []string{
-		`dev 40755 ""`, `modules 40755 ""`, `proc 40755 ""`, `root 40755 ""`, `run 40755 ""`, `sys 40755 ""`, `tmp 40755 ""`,
+		`bin 40755 ""`, `dev 40755 ""`, `modules 40755 ""`, `proc 40755 ""`, `root 40755 ""`, `run 40755 ""`, `sys 40755 ""`, `tmp 40755 ""`,
 		`dev/console 20600 ""`, `init 100755 "the agent"`,
 		`modules/b.ko 100444 "content"`, `modules/a.ko 100444 "content"`, `modules/empty.ko 100444 ""`,
 		`modules/order 100444 "/modules/b.ko\n/modules/a.ko\n/modules/empty.ko\n"`,
