@@ -93,6 +93,7 @@ func (a *app) tenantListCommand() *cobra.Command {
 		Use:               "ls [flags]",
 		Aliases:           []string{"list"},
 		Short:             "List tenants",
+		Long:              "Ls lists the tenants, whether their machines run, and how many workloads each has.",
 		Example:           "  bulkhead tenant ls\n  bulkhead tenant ls --format json",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -144,6 +145,7 @@ func (a *app) tenantInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "inspect [flags] NAME...",
 		Short:   "Show all that is known of tenants",
+		Long:    "Inspect shows the machines of tenants as JSON, as inspect shows workloads.",
 		Example: "  bulkhead tenant inspect acme",
 		Args:    needs(1, -1, "a tenant"),
 		RunE: func(cmd *cobra.Command, args []string) error {
