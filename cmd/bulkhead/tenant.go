@@ -211,8 +211,10 @@ func (a *app) tenantRemoveCommand() *cobra.Command {
 				switch {
 				case force && errors.Is(err, engine.ErrNoTenant):
 					return nil
-				case errors.Is(err, engine.ErrTenantInUse), errors.Is(err, workload.ErrRunning):
-					return advice.Wrap(err, err.Error(), "stop the machine with `bulkhead tenant stop` and remove its workloads, or give -f, which does both")
+				case errors.Is(err, workload.ErrRunning):
+					return advice.Wrap(err, fmt.Sprintf("the machine of tenant %s is running", name), "stop it with `bulkhead tenant stop`, or give -f, which removes its workloads too")
+				case errors.Is(err, engine.ErrTenantInUse):
+					return advice.Wrap(err, fmt.Sprintf("tenant %s still has workloads", name), "remove them with `bulkhead rm`, or give -f, which does that too")
 				}
 				return err
 			})
