@@ -69,6 +69,8 @@ const (
 type record struct {
 	Cgroup string `json:"cgroup"`
 	Socket string `json:"socket,omitempty"`
+	// Keep says that what the workload wrote outlives its end.
+	Keep bool `json:"keep,omitempty"`
 }
 
 func (r record) write(dir string) error {
@@ -91,10 +93,11 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	r := &remains{b: b, id: s.ID, dir: dir, record: record{Cgroup: p.Cgroup, Socket: p.Machine.Socket}, keep: !s.AutoRemove}
+	r := &remains{b: b, id: s.ID, dir: dir, record: record{Cgroup: p.Cgroup, Socket: p.Machine.Socket, Keep: !s.AutoRemove}}
 	i, err := b.create(ctx, s, p, r)
 	if err != nil {
-		r.keep = false // nothing ran that could have written anything
+		// Nothing ran this time. What an earlier run wrote stays.
+		r.idle = true
 		return nil, errors.Join(err, r.Delete(context.WithoutCancel(ctx)))
 	}
 	return i, nil

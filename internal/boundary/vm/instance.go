@@ -23,7 +23,7 @@ type remains struct {
 	id      workload.ID
 	dir     string
 	record  record
-	keep    bool // what the workload wrote is kept: the guest must write it back
+	idle    bool // nothing ran that the guest would have to write back
 	cgroup  *cgroup.Manager
 	machine *machine // the workload's own, nil in a tenant's
 	release func()   // of the image's disk in a tenant's machine
@@ -36,7 +36,7 @@ func (r *remains) Delete(ctx context.Context) error {
 	var err error
 	switch {
 	case r.machine != nil:
-		if r.keep {
+		if r.record.Keep && !r.idle {
 			r.machine.powerOff(ctx)
 		}
 		err = r.machine.kill()
@@ -72,7 +72,7 @@ func (r *remains) leave(ctx context.Context) error {
 	}
 	c := clientOf(r.b.Reach(r.record.Socket))
 	err := c.Delete(ctx, r.id)
-	if err == nil && !r.keep {
+	if err == nil && !r.record.Keep {
 		err = c.RemoveData(ctx, r.id)
 	}
 	if errors.Is(err, client.ErrGuestLost) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, workload.ErrNotRunning) {
