@@ -134,11 +134,14 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 // join makes the workload in its tenant's machine.
 func (b Boundary) join(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains) (boundary.Instance, error) {
 	host := b.Reach(p.Machine.Socket)
-	serial, release, err := host.Insert(ctx, p.Machine.Image)
+	var serial string
+	err := within(ctx, createTimeout, func(ctx context.Context) (err error) {
+		serial, r.release, err = host.Insert(ctx, p.Machine.Image)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("tenant %s: %w", s.VM.Tenant, err)
 	}
-	r.release = release
 	return place(ctx, s, p, r, host, serial)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -65,17 +66,27 @@ func (r *remains) Delete(ctx context.Context) error {
 }
 
 // leave removes the workload from its tenant's machine. A machine that is gone
-// took it along.
+// took it along. One that does not answer, or lies, may go on running it for as
+// long as the machine lives, but with nothing of the host's: no stream, volume
+// or name. It must not hold up this command, and every later one that would try
+// again.
 func (r *remains) leave(ctx context.Context) error {
 	if r.b.Reach == nil {
 		return nil
 	}
 	c := clientOf(r.b.Reach(r.record.Socket))
-	err := c.Delete(ctx, r.id)
-	if err == nil && !r.record.Keep {
-		err = c.RemoveData(ctx, r.id)
+	limit, remove := killTimeout, c.Open(r.id).Delete
+	if r.inner != nil {
+		limit, remove = answerTimeout, r.inner.Delete
 	}
-	if errors.Is(err, client.ErrGuestLost) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, workload.ErrNotRunning) {
+	err := within(ctx, limit, remove)
+	if r.inner != nil {
+		r.inner.Abandon() // its streams, if they are still there: to the agent they are its life
+	}
+	if err == nil && !r.record.Keep {
+		err = within(ctx, limit, func(ctx context.Context) error { return c.RemoveData(ctx, r.id) })
+	}
+	if errors.Is(err, errSilent) || errors.Is(err, client.ErrGuestLost) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, workload.ErrNotRunning) {
 		return nil
 	}
 	return err
@@ -96,19 +107,28 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 	if req.Volumes, err = r.serveVolumes(ctx, s, p, c); err != nil {
 		return nil, err
 	}
-	if r.inner, err = c.Create(ctx, req, p.Stdio, p.Notice); err != nil {
+	err = within(ctx, createTimeout, func(ctx context.Context) (err error) {
+		r.inner, err = c.Create(ctx, req, p.Stdio, p.Notice)
+		return err
+	})
+	if err != nil {
 		return nil, r.blame(err)
 	}
 	return &instance{Instance: r.inner, remains: r}, nil
 }
 
-// blame says why a guest that was lost is gone.
+// blame says why a guest that was lost is gone, or what one said last that does
+// not answer.
 func (r *remains) blame(err error) error {
-	if !errors.Is(err, client.ErrGuestLost) {
+	silent := errors.Is(err, errSilent)
+	if !silent && !errors.Is(err, client.ErrGuestLost) {
 		return err
 	}
 	if r.machine != nil {
 		return r.machine.fault(err)
+	}
+	if silent {
+		return fmt.Errorf("the tenant's machine: %w", err)
 	}
 	return fmt.Errorf("the tenant's machine has ended: %w", err)
 }
@@ -117,43 +137,103 @@ func (r *remains) blame(err error) error {
 type instance struct {
 	*client.Instance
 	*remains
+
+	killed sync.Once
+	forced atomic.Bool // the guest did not end it, so we did
 }
 
 var (
 	_ boundary.Instance = (*instance)(nil)
 	_ boundary.Pauser   = (*instance)(nil)
+	_ boundary.Lister   = (*instance)(nil)
 )
 
 // Wait waits for the workload, or for the end of its machine.
 func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
 	e, err := i.Instance.Wait(ctx)
+	if err != nil && i.forced.Load() {
+		return e, fmt.Errorf("it was killed with what it ran in: %w", errSilent)
+	}
 	return e, i.blame(err)
 }
 
-// Signal asks the agent. A guest that does not answer to SIGKILL is ended with
-// its machine, if that is the workload's own.
+// Signal asks the agent. SIGKILL is in force whatever the agent makes of it.
 func (i *instance) Signal(ctx context.Context, sig syscall.Signal) error {
-	actx, cancel := context.WithTimeout(ctx, killTimeout)
-	defer cancel()
-	err := i.Instance.Signal(actx, sig)
-	if err == nil || sig != syscall.SIGKILL || errors.Is(err, workload.ErrNotRunning) || i.machine == nil {
+	err := within(ctx, killTimeout, func(ctx context.Context) error { return i.Instance.Signal(ctx, sig) })
+	if sig != syscall.SIGKILL {
 		return err
 	}
-	i.machine.vmm.Kill()
-	return nil
+	if err != nil && !errors.Is(err, workload.ErrNotRunning) {
+		i.force()
+		return nil
+	}
+	i.killed.Do(func() { go i.watch() })
+	return err
+}
+
+// watch makes sure that a workload ends whose agent says that it was killed.
+func (i *instance) watch() {
+	ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
+	defer cancel()
+	if _, err := i.Instance.Wait(ctx); err != nil && ctx.Err() != nil {
+		i.force()
+	}
+}
+
+// force ends a workload without its guest's help: with its machine, or in a
+// tenant's machine by giving up its streams.
+func (i *instance) force() {
+	i.forced.Store(true)
+	if i.machine != nil {
+		i.machine.vmm.Kill()
+		return
+	}
+	i.Abandon()
 }
 
 // Exec runs another process in the workload.
-func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
-	proc, err := i.Instance.Exec(ctx, p, stdio)
+func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (proc boundary.Process, err error) {
+	err = within(ctx, answerTimeout, func(ctx context.Context) (err error) {
+		proc, err = i.Instance.Exec(ctx, p, stdio)
+		return err
+	})
 	if err != nil {
 		return nil, i.blame(err)
 	}
-	return proc, nil
+	return process{proc}, nil
+}
+
+// process is one that was executed in a workload.
+type process struct{ boundary.Process }
+
+// Signal asks the agent, for a limited time.
+func (p process) Signal(ctx context.Context, sig syscall.Signal) error {
+	return within(ctx, killTimeout, func(ctx context.Context) error { return p.Process.Signal(ctx, sig) })
 }
 
 // Start lets the workload's program run.
-func (i *instance) Start(ctx context.Context) error { return i.blame(i.Instance.Start(ctx)) }
+func (i *instance) Start(ctx context.Context) error {
+	return i.blame(within(ctx, answerTimeout, i.Instance.Start))
+}
+
+// Pause stops all processes of the workload, by the guest's kernel.
+func (i *instance) Pause(ctx context.Context) error {
+	return i.blame(within(ctx, killTimeout, i.Instance.Pause))
+}
+
+// Resume continues what Pause stopped.
+func (i *instance) Resume(ctx context.Context) error {
+	return i.blame(within(ctx, killTimeout, i.Instance.Resume))
+}
+
+// Processes lists the workload's processes by their IDs in the guest.
+func (i *instance) Processes(ctx context.Context) (ids []int, err error) {
+	err = within(ctx, answerTimeout, func(ctx context.Context) (err error) {
+		ids, err = i.Instance.Processes(ctx)
+		return err
+	})
+	return ids, i.blame(err)
+}
 
 // PID is the VMM's process, 0 in a tenant's machine.
 func (i *instance) PID() int {

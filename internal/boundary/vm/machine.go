@@ -24,8 +24,27 @@ const (
 	emulatedBootTimeout = 4 * time.Minute
 	greetTimeout        = 30 * time.Second
 	powerOffTimeout     = 20 * time.Second
-	killTimeout         = 5 * time.Second // of asking the agent before the machine is ended
+	killTimeout         = 5 * time.Second  // of asking the agent before the machine is ended
+	deathTimeout        = 20 * time.Second // of a process to end that was killed
+	answerTimeout       = time.Minute      // of everything else that the agent is asked
+	createTimeout       = 2 * time.Minute  // of making a workload, which may wait for volumes
 )
+
+// errSilent tells that a guest, which may be in anybody's hands, does not
+// answer, or not truly.
+var errSilent = errors.New("the guest does not answer")
+
+// within calls f, which asks a guest, for a limited time: whoever waits is not
+// held up by a guest that says nothing.
+func within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := f(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w within %v: %w", errSilent, limit, err)
+	}
+	return err
+}
 
 // machine is a running VMM with its guest. It implements boundary.Host.
 type machine struct {

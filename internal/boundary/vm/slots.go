@@ -28,7 +28,12 @@ var errSlots = errors.New("the tenant's machine has no room for another image")
 func (m *machine) Insert(ctx context.Context, image string) (serial string, release func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s, err := m.slotFor(ctx, image)
+	// One that asks holds up all others that want a disk of this machine.
+	var s *slot
+	err = within(ctx, answerTimeout, func(ctx context.Context) (err error) {
+		s, err = m.slotFor(ctx, image)
+		return err
+	})
 	if err != nil {
 		return "", nil, err
 	}

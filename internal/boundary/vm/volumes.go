@@ -42,7 +42,11 @@ func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.
 		}
 		r.volumes = append(r.volumes, v)
 		name := string(s.ID[:16]) + "-" + strconv.Itoa(n)
-		if _, err := c.AttachVolume(ctx, name, v.File(), func(stream io.ReadWriteCloser) { protocol.Relay(stream, v.Conn()) }); err != nil {
+		err = within(ctx, answerTimeout, func(ctx context.Context) error {
+			_, err := c.AttachVolume(ctx, name, v.File(), func(stream io.ReadWriteCloser) { protocol.Relay(stream, v.Conn()) })
+			return err
+		})
+		if err != nil {
 			return nil, fmt.Errorf("mount source %s: %w", m.Source, r.blame(err))
 		}
 		names[n] = name
