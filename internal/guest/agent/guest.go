@@ -22,8 +22,10 @@ type Guest interface {
 	Data(id workload.ID, root string, idBase, idCount uint32) (upper, work string, err error)
 	// RemoveData removes what Data made; nothing to remove is no error.
 	RemoveData(id workload.ID) error
-	// KeepData removes what Data made for others than keep.
-	KeepData(keep []workload.ID) error
+	// KeepData removes what Data made for others than those that keep wants. It
+	// asks keep about what it has found, so that a workload which is made
+	// meanwhile is not among what it removes.
+	KeepData(keep func(workload.ID) bool) error
 	// Images are the serials of the images that are mounted.
 	Images() []string
 	// Volume mounts a volume, whose files are served over conn by FUSE messages,

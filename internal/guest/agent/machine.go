@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -85,12 +86,8 @@ func (a *Agent) keepData(keep []workload.ID) error {
 			return fmt.Errorf("%w: %w", protocol.ErrProtocol, err)
 		}
 	}
-	a.mu.Lock()
-	for id := range a.workloads {
-		keep = append(keep, id)
-	}
-	a.mu.Unlock()
-	return a.Guest.KeepData(keep)
+	// A workload that exists here may be younger than the host's list.
+	return a.Guest.KeepData(func(id workload.ID) bool { return slices.Contains(keep, id) || a.find(id) != nil })
 }
 
 // status tells about the machine.

@@ -29,7 +29,6 @@ type machine struct {
 	attached map[string]bool
 	clock    time.Time
 	seed     []byte
-	kept     []workload.ID
 	off      chan struct{}
 	hang     chan struct{} // if set, Image waits for it
 }
@@ -76,11 +75,14 @@ func (m *machine) RemoveData(id workload.ID) error {
 	return os.RemoveAll(filepath.Join(m.data, string(id)))
 }
 
-func (m *machine) KeepData(keep []workload.ID) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.kept = keep
-	return nil
+func (m *machine) KeepData(keep func(workload.ID) bool) error {
+	entries, err := os.ReadDir(m.data)
+	for _, e := range entries {
+		if !keep(workload.ID(e.Name())) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(m.data, e.Name())))
+		}
+	}
+	return err
 }
 
 func (m *machine) Images() []string {

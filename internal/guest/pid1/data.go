@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -105,7 +105,7 @@ func (d *data) prepare(id workload.ID, root string, idBase, idCount uint32) (upp
 		return "", "", &os.PathError{Op: "stat", Path: work, Err: err}
 	}
 	// Under another name until it is complete: the machine may end any time.
-	unfinished := dir + ".new"
+	unfinished := dir + unfinishedSuffix
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", "", err
 	}
@@ -164,9 +164,13 @@ func (d *data) remove(id workload.ID) error {
 	return os.RemoveAll(dir)
 }
 
-// keep deletes what is on the disk of other workloads than ids, and what was
-// never finished.
-func (d *data) keep(ids []workload.ID) error {
+// unfinishedSuffix marks a workload's directory that is being made.
+const unfinishedSuffix = ".new"
+
+// keep deletes what is on the disk of other workloads than those that wanted
+// names. It asks when it has seen what is there: mounting the disk takes long
+// enough for another workload to come and make its directory.
+func (d *data) keep(wanted func(workload.ID) bool) error {
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -179,7 +183,7 @@ func (d *data) keep(ids []workload.ID) error {
 		return err
 	}
 	for _, e := range entries {
-		if !slices.Contains(ids, workload.ID(e.Name())) {
+		if !wanted(workload.ID(strings.TrimSuffix(e.Name(), unfinishedSuffix))) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(top, e.Name())))
 		}
 	}

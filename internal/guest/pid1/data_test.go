@@ -95,3 +95,27 @@ func TestReseedRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestDataKeep removes what nobody wants, and spares a workload that comes
+// while the disk is being mounted.
+func TestDataKeep(t *testing.T) {
+	wanted, gone, young := workload.NewID(), workload.NewID(), workload.NewID()
+	d := &data{dir: t.TempDir()}
+	live := map[workload.ID]bool{wanted: true}
+	d.mount = func() error {
+		live[young] = true
+		var err error
+		for _, name := range []string{string(wanted), string(gone), string(gone) + ".new", string(young) + ".new"} {
+			err = errors.Join(err, os.MkdirAll(filepath.Join(d.dir, "workloads", name, "upper"), 0o700))
+		}
+		return err
+	}
+	if err := d.keep(func(id workload.ID) bool { return live[id] }); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{string(wanted): true, string(gone): false, string(gone) + ".new": false, string(young) + ".new": true} {
+		if _, err := os.Stat(filepath.Join(d.dir, "workloads", name)); (err == nil) != want {
+			t.Errorf("%s: %v, want it to be there: %v", name, err, want)
+		}
+	}
+}

@@ -42,8 +42,8 @@ func (m *Machine) Data(id workload.ID, root string, idBase, idCount uint32) (upp
 // RemoveData deletes what a workload wrote.
 func (m *Machine) RemoveData(id workload.ID) error { return m.data.remove(id) }
 
-// KeepData deletes what others than keep wrote.
-func (m *Machine) KeepData(keep []workload.ID) error { return m.data.keep(keep) }
+// KeepData deletes what others wrote than those that keep wants.
+func (m *Machine) KeepData(keep func(workload.ID) bool) error { return m.data.keep(keep) }
 
 // Images are the serial numbers of the image disks that are mounted.
 func (m *Machine) Images() []string { return m.images.serials() }
