@@ -38,6 +38,7 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 		sup.abandon()
 		rerr := e.deleteBoundary(ctx, s.ID)
 		if rerr == nil {
+			e.warn(e.removeData(ctx, &s))
 			rerr = e.rollback(s.ID)
 		}
 		p.lock.Unlock()

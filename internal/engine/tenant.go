@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
@@ -97,9 +99,15 @@ func (e *Engine) StartTenant(ctx context.Context, tenant string) error {
 	for i, w := range workloads {
 		keep[i] = w.Spec.ID
 	}
+	ctx, cancel := context.WithTimeout(ctx, tidying)
+	defer cancel()
 	e.warn(e.agent(id).KeepData(ctx, keep))
 	return nil
 }
+
+// tidying is how long a guest may take to remove what nobody wants any more.
+// What is left is removed at the next start of its machine.
+const tidying = time.Minute
 
 // InspectTenant returns the record of a tenant's machine.
 func (e *Engine) InspectTenant(ctx context.Context, tenant string) (*Record, error) {
@@ -110,7 +118,8 @@ func (e *Engine) InspectTenant(ctx context.Context, tenant string) (*Record, err
 	return e.record(ctx, id)
 }
 
-// StopTenant ends a tenant's workloads and shuts its machine down.
+// StopTenant ends a tenant's workloads and shuts its machine down. A workload
+// that does not end by itself does so with the machine.
 func (e *Engine) StopTenant(ctx context.Context, tenant string) error {
 	id, err := e.tenantMachine(tenant)
 	if err != nil {
@@ -122,7 +131,10 @@ func (e *Engine) StopTenant(ctx context.Context, tenant string) error {
 	}
 	for _, w := range workloads {
 		if err := e.Stop(ctx, string(w.Spec.ID), nil); err != nil && !errors.Is(err, workload.ErrNotFound) {
-			return err
+			if ctx.Err() != nil {
+				return err
+			}
+			e.warn(err)
 		}
 	}
 	return e.Stop(ctx, string(id), nil)
@@ -161,7 +173,9 @@ func (e *Engine) removeData(ctx context.Context, s *workload.Spec) error {
 	if err != nil {
 		return err
 	}
-	if err := e.agent(id).RemoveData(ctx, s.ID); err != nil && !absent(err) && !ended(err) {
+	ctx, cancel := context.WithTimeout(ctx, tidying)
+	defer cancel()
+	if err := e.agent(id).RemoveData(ctx, s.ID); err != nil && !errors.Is(err, client.ErrGuestLost) && !ended(err) {
 		return fmt.Errorf("remove the files of workload %s from its tenant's disk: %w", s.Name, err)
 	}
 	return nil
@@ -189,6 +203,11 @@ func (e *Engine) RemoveTenant(ctx context.Context, tenant string, force bool) er
 		return err
 	}
 	if force {
+		// The machine first: its guest, which may not want to, is not asked for
+		// anything, and its disk goes anyway.
+		if err := e.Kill(ctx, string(id), syscall.SIGKILL); err != nil && !absent(err) && !ended(err) {
+			return err
+		}
 		workloads, err := e.TenantWorkloads(ctx, tenant)
 		if err != nil {
 			return err
