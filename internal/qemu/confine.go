@@ -18,6 +18,8 @@ type inputs struct {
 	binds          []bind
 	lastCapability int
 	hardFiles      uint64 // RLIMIT_NOFILE, the hard one; 0 if unknown
+	largest        int64  // bytes of the largest disk that may be written to
+	unknown        bool   // there are disks whose size is not known yet
 	filter         seccomp.Filter
 	about          string // the filter, for people
 
@@ -262,13 +264,20 @@ func (p *planner) planLimits() {
 		max  uint64
 	}{
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0}, // the guest's memory is no file of the host's
+		// The disks are files that it may write to: none can be made to grow until
+		// the host's disk is full.
+		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, uint64(p.in.largest)},
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, files},
 		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, maxThreads},
 		{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, 0},
 		{"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0},
 	} {
+		text := fmt.Sprintf("{%d, %d}", l.max, l.max)
+		if l.n == unix.RLIMIT_FSIZE && p.in.unknown {
+			text = "{the size of the largest disk that it may write to}"
+		}
 		p.prog.Do(launch.Init, launch.Prlimit64, "", launch.Int(0), launch.Flag(uintptr(l.n), l.name),
-			launch.Buf(launch.U64(l.max, l.max), fmt.Sprintf("{%d, %d}", l.max, l.max)), launch.Null())
+			launch.Buf(launch.U64(l.max, l.max), text), launch.Null())
 	}
 }
 

@@ -146,7 +146,7 @@ func TestConfinement(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{
-			"Max core file size": "0", "Max locked memory": "0", "Max msgqueue size": "0",
+			"Max core file size": "0", "Max locked memory": "0", "Max msgqueue size": "0", "Max file size": strconv.Itoa(1 << 20), // image's
 			"Max processes": strconv.Itoa(maxThreads), "Max open files": strconv.Itoa(maxOpen),
 		} {
 			_, line, _ := strings.Cut(string(b), name)

@@ -45,7 +45,12 @@ func (in inputs) dry(cfg Config) inputs {
 		in.fds = append(in.fds, named{c.name, -1, c.why})
 	}
 	for _, d := range cfg.Disks {
-		if d.File != "" {
+		if d.File == "" {
+			in.allow(d, d.slotSize())
+		} else {
+			if !d.ReadOnly {
+				in.unknown = true
+			}
 			in.fds = append(in.fds, named{"disk_" + d.Serial, -1, d.File})
 		}
 	}

@@ -139,12 +139,18 @@ func (s *starter) open(in *inputs) (err error) {
 	}
 	for _, d := range s.cfg.Disks {
 		if d.File == "" {
+			in.allow(d, d.slotSize())
 			continue
 		}
 		fd, err := s.file(d.File, d.flags())
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", d.Serial, err)
 		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("disk %s: %w", d.Serial, os.NewSyscallError("fstat", err))
+		}
+		in.allow(d, st.Size)
 		in.fds = append(in.fds, named{"disk_" + d.Serial, fd, d.File})
 	}
 	if err := s.openBoot(in); err != nil {
@@ -158,6 +164,21 @@ var channels = []struct {
 	fd        int
 	name, why string
 }{{fdQMP, "qmp", "the control socket"}, {fdAgent, "agent", "the agent's port"}, {fdConsole, "console", "the guest's serial console"}}
+
+// allow takes the size of a disk into the limit of what QEMU may write.
+func (in *inputs) allow(d Disk, size int64) {
+	if !d.ReadOnly {
+		in.largest = max(in.largest, size)
+	}
+}
+
+// slotSize is the size of an empty slot in bytes.
+func (d Disk) slotSize() int64 {
+	if d.Size != 0 {
+		return d.Size
+	}
+	return EmptySize
+}
 
 func (d Disk) flags() int {
 	if d.ReadOnly {
