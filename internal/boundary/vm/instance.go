@@ -30,6 +30,7 @@ type remains struct {
 	release func()   // of the image's disk in a tenant's machine
 	volumes []*fileserver.Server
 	inner   *client.Instance
+	forced  atomic.Bool // the guest did not end it, so we did
 }
 
 // Delete ends the workload, and the machine if it is the workload's own.
@@ -76,7 +77,7 @@ func (r *remains) leave(ctx context.Context) error {
 	}
 	c := clientOf(r.b.Reach(r.record.Socket))
 	limit, remove := killTimeout, c.Open(r.id).Delete
-	if r.inner != nil {
+	if r.inner != nil && !r.forced.Load() {
 		limit, remove = answerTimeout, r.inner.Delete
 	}
 	err := within(ctx, limit, remove)
@@ -139,7 +140,6 @@ type instance struct {
 	*remains
 
 	killed sync.Once
-	forced atomic.Bool // the guest did not end it, so we did
 }
 
 var (

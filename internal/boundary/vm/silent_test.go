@@ -72,7 +72,11 @@ func TestSilentGuest(t *testing.T) {
 				took(t, "list", func() error { _, err := i.(boundary.Lister).Processes(t.Context()); return err }, errSilent)
 				took(t, "kill", func() error { return i.Signal(t.Context(), syscall.SIGKILL) }, nil)
 				took(t, "wait", func() error { _, err := i.Wait(t.Context()); return err }, errSilent)
+				began := time.Now()
 				took(t, "delete", func() error { return i.Delete(t.Context()) }, nil)
+				if d := time.Since(began); d > 2*killTimeout {
+					t.Errorf("delete took %v after the guest had shown that it does not answer", d)
+				}
 				took(t, "wait for the executed", func() error { _, err := executed.Wait(t.Context()); return err }, workload.ErrNotRunning)
 			})
 		})
