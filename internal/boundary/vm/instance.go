@@ -96,7 +96,10 @@ func (r *remains) leave(ctx context.Context) error {
 // place asks the agent of a machine for the workload.
 func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, host boundary.Host, image string) (boundary.Instance, error) {
 	c := clientOf(host)
-	req := protocol.Create{Spec: inside(s), Image: image, IDBase: p.IDBase, IDCount: p.IDCount, Files: map[string][]byte{}}
+	req := protocol.Create{Spec: inside(s), Image: image, Files: map[string][]byte{}}
+	if !s.Namespaces.HostUser {
+		req.IDBase, req.IDCount = p.IDBase, p.IDCount
+	}
 	for target, file := range p.Files {
 		b, err := os.ReadFile(file)
 		if err != nil {

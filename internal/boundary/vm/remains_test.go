@@ -21,6 +21,7 @@ type scripted struct {
 	answer func(*protocol.Request, net.Conn)
 	mu     sync.Mutex
 	asked  []protocol.Op
+	create *protocol.Create // what was asked for last
 }
 
 func (h *scripted) Dial(context.Context) (io.ReadWriteCloser, error) {
@@ -33,6 +34,9 @@ func (h *scripted) Dial(context.Context) (io.ReadWriteCloser, error) {
 		}
 		h.mu.Lock()
 		h.asked = append(h.asked, req.Op)
+		if req.Create != nil {
+			h.create = req.Create
+		}
 		h.mu.Unlock()
 		h.answer(req, theirs)
 	}()
@@ -115,6 +119,30 @@ func TestOpenKeepsData(t *testing.T) {
 		}
 		if got := h.was(protocol.OpRemoveData); got != autoRemove {
 			t.Errorf("removed at its end %v: what it wrote was removed: %v", autoRemove, got)
+		}
+	}
+}
+
+// TestHostUser gives no range of IDs to a workload that shares its guest's user
+// namespace: its root is the guest's, and its files have to be that root's.
+func TestHostUser(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		h := &scripted{answer: func(_ *protocol.Request, conn net.Conn) { reply(conn, nil) }}
+		b, s, p := inTenant(t, h)
+		s.Namespaces.HostUser = shared
+		i, err := b.Create(t.Context(), s, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBase, wantCount := p.IDBase, p.IDCount
+		if shared {
+			wantBase, wantCount = 0, 0
+		}
+		if h.create.IDBase != wantBase || h.create.IDCount != wantCount {
+			t.Errorf("shared %v: got %d IDs from %d, want %d from %d", shared, h.create.IDCount, h.create.IDBase, wantCount, wantBase)
+		}
+		if err := i.Delete(t.Context()); err != nil {
+			t.Error(err)
 		}
 	}
 }

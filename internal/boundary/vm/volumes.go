@@ -22,6 +22,10 @@ import (
 // mount it. It returns the volumes' names by the mounts' index.
 func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.Prepared, c *client.Client) (map[int]string, error) {
 	names := map[int]string{}
+	idBase := p.IDBase
+	if s.Namespaces.HostUser {
+		idBase = 0 // the owners that the guest sees are the workload's own
+	}
 	for n, m := range s.Mounts {
 		if m.Type != "bind" {
 			continue
@@ -34,7 +38,7 @@ func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.
 		}
 		v, err := fileserver.Start(ctx, fileserver.Config{
 			Program: p.Machine.FileServer, Source: m.Source, ReadOnly: m.ReadOnly,
-			IDBase: p.IDBase, IDCount: p.IDCount, Recursive: m.Recursive,
+			IDBase: idBase, IDCount: p.IDCount, Recursive: m.Recursive,
 			Cgroups: slices.Collect(maps.Values(r.cgroup.Paths())),
 		})
 		if err != nil {
