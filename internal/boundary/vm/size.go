@@ -94,8 +94,8 @@ func inside(s workload.Spec) workload.Spec {
 	own := s.VM.Tenant == ""
 	s.Boundary, s.VM, s.Labels = "container", workload.VM{}, nil
 	s.Network = "none"
-	s.Resources.CPUWeight = 0 // between machines, where it is in force
 	if own {
+		s.Resources.CPUWeight = 0 // between machines, where it is in force
 		memory := memoryOf(s.Resources)
 		s.Resources.Memory, s.Resources.MemorySwap = &memory, nil // there is no swap
 	}
