@@ -86,6 +86,9 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if p.Machine == nil {
 		return nil, errors.New("nothing is prepared that a machine could be made from")
 	}
+	if err := check(s); err != nil {
+		return nil, err
+	}
 	if s.VM.Tenant != "" && b.Reach == nil {
 		return nil, fmt.Errorf("%w: tenants", workload.ErrUnsupported)
 	}
@@ -167,6 +170,9 @@ func (b Boundary) Open(_ context.Context, id workload.ID, dir string) (boundary.
 func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) error {
 	if p.Machine == nil {
 		return errors.New("nothing is prepared that a machine could be made from")
+	}
+	if err := check(s); err != nil {
+		return err
 	}
 	if s.VM.Tenant != "" {
 		_, err := fmt.Fprintf(w, "# A container in the machine of tenant %s, made by the guest's agent.\n"+
