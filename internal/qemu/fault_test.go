@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -215,5 +216,13 @@ func TestPrintable(t *testing.T) {
 	}
 	if got := lastLines("a\n\nb\n  \nc\n", 2); !bytes.Equal([]byte(strings.Join(got, "|")), []byte("b|c")) {
 		t.Errorf("last lines %q", got)
+	}
+}
+
+// TestLongLines: a guest that ends no line does not fill records and screens.
+func TestLongLines(t *testing.T) {
+	got := lastLines(strings.Repeat("é", ringSize)+"\nend", 2)
+	if len(got) != 2 || got[1] != "end" || len(got[0]) > maxLine+len("…") || !utf8.ValidString(got[0]) {
+		t.Errorf("got %.100q… of %d bytes", got, len(got[0]))
 	}
 }

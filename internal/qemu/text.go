@@ -32,12 +32,20 @@ func Printable(b []byte) string {
 	return out.String()
 }
 
-// lastLines returns at most n lines that are not blank, from the end.
+// maxLine is how much of one line is shown, in bytes: a guest chooses their
+// lengths, and they go into a workload's record.
+const maxLine = 400
+
+// lastLines returns at most n lines that are not blank, from the end, each cut
+// at maxLine.
 func lastLines(s string, n int) []string {
 	lines := strings.Split(s, "\n")
 	var out []string
 	for i := len(lines) - 1; i >= 0 && len(out) < n; i-- {
 		if l := strings.TrimSpace(lines[i]); l != "" {
+			if len(l) > maxLine {
+				l = strings.ToValidUTF8(l[:maxLine], "") + "…"
+			}
 			out = append([]string{l}, out...)
 		}
 	}
