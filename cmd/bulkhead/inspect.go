@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
@@ -55,6 +56,7 @@ type inspectView struct {
 	ImageDigest string
 	State       inspectState
 	Weakenings  []workload.Weakening
+	Warnings    []string `json:",omitempty"`
 	Host        inspectHost
 	Machine     *boundary.Machine `json:",omitempty"`
 	Spec        workload.Spec
@@ -67,7 +69,8 @@ func (a *app) inspectCommand() *cobra.Command {
 		Short: "Show all that is known of workloads or images",
 		Long: `Inspect shows workloads, or images where no workload has the name, as JSON.
 Weakenings lists each way in which a workload is less confined than by default,
-with the flag that asked for it and why it matters.`,
+with the flag that asked for it and why it matters. Warnings tells when a virtual
+machine runs under software emulation, which is no security boundary.`,
 		Example: `  bulkhead inspect web
   bulkhead inspect --format '{{.State.ExitCode}}' job
   bulkhead inspect --format '{{range .Weakenings}}{{println .flag .why}}{{end}}' web`,
@@ -128,6 +131,9 @@ func newInspectView(r *engine.Record) inspectView {
 	}
 	if v.Weakenings == nil {
 		v.Weakenings = []workload.Weakening{}
+	}
+	if r.Machine != nil && r.Machine.Accel == string(qemu.TCG) {
+		v.Warnings = []string{qemu.NoBoundary}
 	}
 	if r.Exit != nil {
 		v.State.ExitCode, v.State.OOMKilled, v.State.Error = r.Exit.Code, r.Exit.OOMKilled, r.Exit.Error

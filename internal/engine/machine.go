@@ -56,6 +56,11 @@ func (e *Engine) readyMachine(ctx context.Context, s *workload.Spec, st *state.S
 		if m.Socket, err = e.reachTenant(ctx, s.VM.Tenant); err != nil {
 			return err
 		}
+		// What runs the tenant's machine runs the workload: whoever looks at the
+		// workload has to see it.
+		if m.Accel, err = e.tenantAccel(s.VM.Tenant); err != nil {
+			return err
+		}
 	}
 	return e.cfg.Machines.Start(ctx, s.VM, m)
 }

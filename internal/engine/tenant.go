@@ -80,6 +80,19 @@ func (e *Engine) reachTenant(ctx context.Context, tenant string) (string, error)
 	return e.layout.RunDir(id), nil
 }
 
+// tenantAccel tells what executes the instructions of a tenant's guest.
+func (e *Engine) tenantAccel(tenant string) (string, error) {
+	id, err := e.tenantMachine(tenant)
+	if err != nil {
+		return "", err
+	}
+	st, err := e.layout.ReadState(id)
+	if err != nil || st.Machine == nil {
+		return "", err
+	}
+	return st.Machine.Accel, nil
+}
+
 // StartTenant starts the machine of a tenant, and removes from its disk what
 // belongs to workloads that are no more. The error wraps ErrNoTenant or
 // workload.ErrRunning, among others.
