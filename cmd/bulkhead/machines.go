@@ -90,10 +90,13 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 	return nil
 }
 
+// toldEmulation is the file in the state directory that says so was done.
+const toldEmulation = "told-emulation"
+
 // tellEmulation says once, ever, that emulation is no security boundary.
 // inspect and doctor say it whenever they are asked.
 func (m *machines) tellEmulation() {
-	f, err := os.OpenFile(filepath.Join(m.root, "told-emulation"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(filepath.Join(m.root, toldEmulation), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return // told already
 	}

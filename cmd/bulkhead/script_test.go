@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kerneltest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
@@ -24,8 +26,13 @@ import (
 )
 
 // boundaryVariable names the boundary that scripts run behind; without it, the
-// fake one, which needs nothing of the machine.
-const boundaryVariable = "BOUNDARY"
+// fake one, which needs nothing of the machine. "tenant" is the boundary vm with
+// all workloads of a script in one tenant's machine.
+const (
+	boundaryVariable = "BOUNDARY"
+	inTenant         = "tenant"
+	tenantName       = "t"
+)
 
 // testBoundaries are the real ones and the fake one.
 func testBoundaries() []boundary.Boundary { return append(boundaries(), &fake.Boundary{}) }
@@ -40,9 +47,21 @@ func testBoundary() string {
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"bulkhead":            func() { os.Exit(newApp(testBoundaries()...).main(context.Background(), os.Args[1:])) },
+		"bulkhead": func() {
+			os.Exit(newApp(testBoundaries()...).main(context.Background(), tenantArgs(os.Args[1:])))
+		},
 		"bulkhead-supervisor": func() { os.Exit(supervisor.Main(testBoundaries()...)) },
 	})
+}
+
+// tenantArgs says in the product's words what scripts say as "--boundary tenant".
+func tenantArgs(args []string) []string {
+	for n := range len(args) - 1 {
+		if args[n] == "--boundary" && args[n+1] == inTenant {
+			return slices.Concat(args[:n], []string{"--tenant", tenantName}, args[n+2:])
+		}
+	}
+	return args
 }
 
 // TestScripts runs the sessions in testdata/script: those at the top need no
@@ -54,17 +73,23 @@ func TestScripts(t *testing.T) {
 	}
 	for _, dir := range []string{".", "boundary", "real"} {
 		t.Run(dir, func(t *testing.T) {
-			if dir == "real" {
+			prepare := setup
+			switch {
+			case dir == ".":
+			case inMachines():
+				needRealBoundary(t)
+				prepare = func(env *testscript.Env) error { return errors.Join(setup(env), setupMachines(env)) }
+			case dir == "real":
 				needRealBoundary(t)
 			}
 			testscript.Run(t, testscript.Params{
 				Dir:                 filepath.Join("testdata", "script", dir),
-				Setup:               setup,
+				Setup:               prepare,
 				RequireUniqueNames:  true,
 				RequireExplicitExec: true,
 				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 				Condition:           condition,
-				Deadline:            time.Now().Add(5 * time.Minute),
+				Deadline:            time.Now().Add(15 * time.Minute),
 				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "waitlog": cmdWaitLog},
 			})
 		})
@@ -78,6 +103,10 @@ func needRealBoundary(t *testing.T) {
 	name := testBoundary()
 	if name == "fake" {
 		t.Skipf("these sessions need a boundary that isolates: set %s=container", boundaryVariable)
+	}
+	if inMachines() {
+		buildMachines(t)
+		return
 	}
 	for _, b := range testBoundaries() {
 		if b.Name() == name {
@@ -105,14 +134,67 @@ func buildInit(t *testing.T) {
 	}
 }
 
-// condition knows the name of the boundary: [fake], [container].
+// inMachines reports whether scripts run in virtual machines.
+func inMachines() bool { return testBoundary() == "vm" || testBoundary() == inTenant }
+
+// buildMachines puts the programs that machines need beside the others.
+func buildMachines(t *testing.T) {
+	t.Helper()
+	helpers := filepath.Dir(vmtest.Machine(t).FileServer)
+	bin, err := exec.LookPath("bulkhead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bulkhead-agent", "bulkhead-fileserver", "bulkhead-init"} {
+		b, err := os.ReadFile(filepath.Join(helpers, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(filepath.Dir(bin), name), b, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// setupMachines gives a script's state the kernels that tests keep, and its
+// tenant. Emulation has been announced, so that output is what it is elsewhere.
+func setupMachines(env *testscript.Env) error {
+	root := env.Getenv(rootVariable)
+	cache, err := vmtest.Cache()
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(filepath.Join(cache, "kernels"), filepath.Join(root, "kernels")); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, toldEmulation), nil, 0o600); err != nil {
+		return err
+	}
+	if testBoundary() != inTenant {
+		return nil
+	}
+	out, err := exec.Command("bulkhead", "--root", root, "tenant", "create", tenantName).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make the tenant: %w: %s", err, out)
+	}
+	return nil
+}
+
+// condition knows the name of the boundary: [fake], [container], [vm], and
+// [tenant] where [vm] holds and the workloads share a machine.
 func condition(cond string) (bool, error) {
+	switch cond {
+	case "vm":
+		return inMachines(), nil
+	case inTenant:
+		return testBoundary() == inTenant, nil
+	}
 	for _, b := range testBoundaries() {
 		if b.Name() == cond {
 			return cond == testBoundary(), nil
 		}
 	}
-	if cond == "vm" || cond == "gvisor" || cond == "container" {
+	if cond == "gvisor" {
 		return cond == testBoundary(), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
@@ -172,6 +254,11 @@ func cleanUp(env *testscript.Env, root string) {
 			if rmErr != nil {
 				err = errors.Join(err, fmt.Errorf("remove %s: %w: %s", id, rmErr, out))
 			}
+		}
+	}
+	if testBoundary() == inTenant {
+		if out, rmErr := exec.Command(bin, "--root", root, "tenant", "rm", "-f", tenantName).CombinedOutput(); rmErr != nil {
+			err = errors.Join(err, fmt.Errorf("remove the tenant: %w: %s", rmErr, out))
 		}
 	}
 	// The engine keeps these two for the next workload; a test leaves nothing.
