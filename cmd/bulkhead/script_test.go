@@ -31,7 +31,7 @@ import (
 const (
 	boundaryVariable = "BOUNDARY"
 	inTenant         = "tenant"
-	tenantName       = "t"
+	tenantName       = "acme"
 )
 
 // testBoundaries are the real ones and the fake one.
@@ -75,7 +75,6 @@ func TestScripts(t *testing.T) {
 		t.Run(dir, func(t *testing.T) {
 			prepare := setup
 			switch {
-			case dir == ".":
 			case inMachines():
 				needRealBoundary(t)
 				prepare = func(env *testscript.Env) error { return errors.Join(setup(env), setupMachines(env)) }

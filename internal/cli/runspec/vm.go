@@ -63,7 +63,7 @@ func (f *VMFlags) VM() (v workload.VM, err error) {
 // workload's.
 func CheckTenant(flag, name string) error {
 	if CheckName(name) != nil {
-		return bad(flag, name, "not a name", "a name begins with a letter or digit and goes on with letters, digits, _ . and -")
+		return bad(flag, name, "not a valid name", nameFix)
 	}
 	return nil
 }

@@ -13,6 +13,9 @@ import (
 // of socket paths, which end at 107 bytes (unix(7)).
 const maxName = 63
 
+// nameFix is what to do about a name that is none.
+var nameFix = fmt.Sprintf("use 2 to %d letters, digits, '_', '.' or '-', the first a letter or digit", maxName)
+
 // maxID is the largest user or group ID: the kernel keeps 2^32-1 for "no
 // change" (setreuid(2)), and OCI runtimes end at 2^31-1.
 const maxID = 1<<31 - 1
@@ -28,8 +31,7 @@ func CheckName(name string) error {
 		ok = alnum || i > 0 && (c == '_' || c == '.' || c == '-')
 	}
 	if !ok {
-		return bad("--name", name, "not a valid name",
-			fmt.Sprintf("use 2 to %d letters, digits, '_', '.' or '-', the first a letter or digit", maxName))
+		return bad("--name", name, "not a valid name", nameFix)
 	}
 	return nil
 }

@@ -106,7 +106,9 @@ func loopbackUp() error {
 
 // parameters are what systemd and Debian set on every host where the kernel's
 // own default is weaker: links and FIFOs of others in sticky directories, and
-// what the kernel's log and addresses tell.
+// what the kernel's log and addresses tell. The last one lets a program reserve
+// more memory than there is, as it may on a host that is much larger than its
+// limit: what it uses is what counts (Documentation/mm/overcommit-accounting.rst).
 var parameters = [][2]string{
 	{"fs/protected_hardlinks", "1"},
 	{"fs/protected_symlinks", "1"},
@@ -115,6 +117,7 @@ var parameters = [][2]string{
 	{"kernel/dmesg_restrict", "1"},
 	{"kernel/kptr_restrict", "1"},
 	{"kernel/unprivileged_bpf_disabled", "1"},
+	{"vm/overcommit_memory", "1"},
 }
 
 // setParameters sets those that the kernel knows.
