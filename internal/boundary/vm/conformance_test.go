@@ -98,6 +98,11 @@ func newFixture(t *testing.T) *fixture {
 		}
 	}
 	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
+	for _, name := range []string{"do-panic", "do-exit", "do-chatter"} { // what a hostile agent waits for
+		if err := os.Symlink("program", filepath.Join(layer, "bin", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
