@@ -29,7 +29,9 @@ type Fault struct {
 	// Console and Stderr are the last lines of the guest's console and of QEMU,
 	// safe for a terminal.
 	Console, Stderr []string
-	err             error
+	// Panic tells that the guest's kernel says that it has given up.
+	Panic bool
+	err   error
 }
 
 // Error names the party first.
@@ -54,7 +56,7 @@ func startFault(err error) error {
 // It looks at how QEMU ended, if it did, and at what it and the guest wrote.
 func Diagnose(m *Machine) Fault {
 	console, stderr := Printable(m.Console()), Printable(m.Stderr())
-	f := Fault{Console: lastLines(console, consoleLines), Stderr: lastLines(stderr, consoleLines)}
+	f := Fault{Console: lastLines(console, consoleLines), Stderr: lastLines(stderr, consoleLines), Panic: panicLine(console) != ""}
 	select {
 	case <-m.done:
 		ws, _ := m.running.Wait()
@@ -81,6 +83,8 @@ func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Part
 		return VMM, "QEMU was ended by its own sandbox for a system call that it may not use" + said
 	case ws.Signaled():
 		return VMM, fmt.Sprintf("QEMU died of %s%s", ws.Signal(), said)
+	case ws.ExitStatus() != 0 && unloadable(said):
+		return Kernel, "QEMU cannot load the kernel's image" + said
 	case ws.ExitStatus() != 0:
 		return VMM, fmt.Sprintf("QEMU ended with status %d%s", ws.ExitStatus(), said)
 	}
@@ -97,6 +101,12 @@ func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Part
 		return Host, "QEMU was told to quit"
 	}
 	return VMM, "QEMU ended before the guest's agent answered" + said
+}
+
+// unloadable recognizes what QEMU's loader says of a kernel that is damaged or
+// of another kind (hw/i386/x86.c of QEMU).
+func unloadable(said string) bool {
+	return strings.Contains(said, "rror loading uncompressed kernel") || strings.Contains(said, "rror while loading elf kernel")
 }
 
 // silent judges a machine that still runs.

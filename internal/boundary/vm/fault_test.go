@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -132,18 +134,24 @@ func TestBootFaults(t *testing.T) {
 		"the agent ends":               {mode: "dies", who: qemu.Agent, text: "the guest ended itself"},
 		"the agent says nothing":       {mode: "silent", timeout: short, who: qemu.Agent, text: "does not answer"},
 		"the agent floods the console": {mode: "chatter", timeout: short, who: qemu.Agent, text: "does not answer"},
-		"the agent speaks nonsense":    {mode: "nonsense", who: qemu.Agent},
-		"the agent answers nothing":    {mode: "deaf", who: qemu.Agent},
+		"the agent speaks nonsense":    {mode: "nonsense", who: qemu.Agent, text: "does not speak as it should"},
+		"the agent answers nothing":    {mode: "deaf", who: qemu.Agent, text: "does not answer any more"},
 		"the initramfs is damaged": {who: qemu.Kernel, text: "Kernel panic", change: func(t *testing.T, m *boundary.Machine) {
 			m.Initramfs = changed(t, m.Initramfs, func(b []byte) []byte { return b[:len(b)/3] })
 		}},
 		"the kernel is damaged": {timeout: short, who: qemu.Kernel, change: func(t *testing.T, m *boundary.Machine) {
 			m.Kernel = changed(t, m.Kernel, func(b []byte) []byte {
-				copy(b[len(b)/8:], bytes.Repeat([]byte{0}, len(b)/2))
+				clear(b[4*mib : 8*mib]) // code
 				return b
 			})
 		}},
-		"the kernel is cut short": {who: qemu.VMM, change: func(t *testing.T, m *boundary.Machine) {
+		"the kernel is full of zeros": {who: qemu.Kernel, text: "QEMU cannot load the kernel's image", change: func(t *testing.T, m *boundary.Machine) {
+			m.Kernel = changed(t, m.Kernel, func(b []byte) []byte {
+				clear(b[len(b)/8:])
+				return b
+			})
+		}},
+		"the kernel is cut short": {who: qemu.Kernel, text: "QEMU cannot load the kernel's image", change: func(t *testing.T, m *boundary.Machine) {
 			m.Kernel = changed(t, m.Kernel, func(b []byte) []byte { return b[:len(b)/2] })
 		}},
 	}
@@ -189,10 +197,9 @@ func TestLaterFaults(t *testing.T) {
 		who     qemu.Party
 		text    string
 	}{
-		"the kernel panics":  {program: "/bin/do-panic", who: qemu.Kernel, text: "sysrq triggered crash"},
-		"the agent ends":     {program: "/bin/do-exit", who: qemu.Agent, text: "the guest ended itself"},
-		"somebody kills it":  {program: "/bin/program", who: qemu.Host, text: "QEMU was killed", host: func(i *instance) error { return syscall.Kill(i.PID(), syscall.SIGKILL) }},
-		"somebody aborts it": {program: "/bin/program", who: qemu.VMM, text: "QEMU died of", host: func(i *instance) error { return syscall.Kill(i.PID(), syscall.SIGABRT) }},
+		"the kernel panics": {program: "/bin/do-panic", who: qemu.Kernel, text: "sysrq triggered crash"},
+		"the agent ends":    {program: "/bin/do-exit", who: qemu.Agent, text: "the guest ended itself"},
+		"somebody kills it": {program: "/bin/program", who: qemu.Host, text: "QEMU was killed", host: func(i *instance) error { return syscall.Kill(i.PID(), syscall.SIGKILL) }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -296,4 +303,27 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestOldQEMU: one that is too old is refused with the version that is needed.
+func TestOldQEMU(t *testing.T) {
+	f := newFixture(t)
+	guard(t)
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "qemu-system-x86_64"), "./vmtest/oldqemu")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build an old QEMU: %v: %s", err, out)
+	}
+	s := program("pause")
+	p := f.prepare(t, s)
+	t.Setenv("PATH", dir)
+	in, err := Boundary{}.Create(t.Context(), s, p)
+	if err == nil {
+		in.Delete(t.Context())
+	}
+	wantFault(t, err, qemu.Host, fmt.Sprintf("QEMU 5.2.0 is too old: version %d.%d or later is needed", qemu.Oldest.Major, qemu.Oldest.Minor))
+	if !errors.Is(err, workload.ErrUnsupported) {
+		t.Errorf("not unsupported: %v", err)
+	}
 }

@@ -28,6 +28,7 @@ const (
 	deathTimeout        = 20 * time.Second // of a process to end that was killed
 	answerTimeout       = time.Minute      // of everything else that the agent is asked
 	createTimeout       = 2 * time.Minute  // of making a workload, which may wait for volumes
+	endTimeout          = 3 * time.Second  // from the end of the port to that of the VMM
 )
 
 // errSilent tells that a guest, which may be in anybody's hands, does not
@@ -141,11 +142,37 @@ func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 
 // fault says whose fault err is, when a guest does not do what it should.
 func (m *machine) fault(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, protocol.ErrProtocol) {
+		// The end of the port is seen before that of the VMM, which tells more.
+		select {
+		case <-m.vmm.Done():
+		case <-time.After(endTimeout):
+		}
+	}
 	if killed, kerr := m.cgroup.OOMKilled(); kerr == nil && killed {
 		return fmt.Errorf("host: the machine was killed for using more memory than its cgroup on the host allows: %w", err)
 	}
 	f := qemu.Diagnose(m.vmm)
+	if text := m.against(err); text != "" && !f.Panic {
+		f.Who, f.Text = qemu.Agent, text
+	}
 	return &fault{f, err}
+}
+
+// against is what an agent that has spoken did wrong, in a guest that runs.
+func (m *machine) against(err error) string {
+	select {
+	case <-m.vmm.Done():
+		return ""
+	default:
+	}
+	switch {
+	case errors.Is(err, protocol.ErrProtocol), errors.Is(err, protocol.ErrVersion):
+		return "the guest's agent does not speak as it should: " + qemu.Printable([]byte(err.Error()))
+	case m.sess != nil:
+		return "the guest's agent does not answer any more"
+	}
+	return ""
 }
 
 // fault is what is known about a guest that did not do what it should.
