@@ -44,20 +44,30 @@ func Fix(err error) string {
 	return ""
 }
 
-// Print writes err to w as "program: sentence", then an indented fix. With
-// debug every nested cause follows on a line of its own. Whatever err quotes
-// from outside is made safe for a terminal.
+// Print writes err to w as "program: sentence", then an indented fix. Lines of
+// err that are indented after the first, such as the end of a guest's console,
+// are shown as lines, still indented: they cannot pass for ours. With debug
+// every nested cause follows on a line of its own. Whatever err quotes from
+// outside is made safe for a terminal.
 func Print(w io.Writer, program string, err error, debug bool) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n", program, safetext.Line(err.Error()))
+	sentence, shown, _ := strings.Cut(err.Error(), "\n"+indent)
+	fmt.Fprintf(&b, "%s: %s\n", program, safetext.Line(sentence))
 	if fix := Fix(err); fix != "" {
-		fmt.Fprintf(&b, "  %s\n", safetext.Line(fix))
+		fmt.Fprintf(&b, "%s%s\n", indent, safetext.Line(fix))
+	}
+	if shown != "" {
+		for line := range strings.SplitSeq(shown, "\n"+indent) {
+			fmt.Fprintf(&b, "%s%s\n", indent, safetext.Line(line))
+		}
 	}
 	if debug {
 		printCauses(&b, err, 1)
 	}
 	io.WriteString(w, b.String())
 }
+
+const indent = "  "
 
 // printCauses lists what err wraps, each with its Go type, indented by depth.
 func printCauses(b *strings.Builder, err error, depth int) {

@@ -41,6 +41,16 @@ func TestPrintJoined(t *testing.T) {
 	}
 }
 
+func TestPrintLines(t *testing.T) {
+	var b strings.Builder
+	err := errors.New("agent: no answer\n  the console:\n    one\x1b[2J\n    two\nbulkhead: forged")
+	Print(&b, "bulkhead", Wrap(err, err.Error(), "look"), false)
+	want := "bulkhead: agent: no answer\n  look\n  the console:\n    one\\x1b[2J\n    two\\nbulkhead: forged\n"
+	if b.String() != want {
+		t.Errorf("got:\n%swant:\n%s", b.String(), want)
+	}
+}
+
 func TestFixIsFoundThroughWrapping(t *testing.T) {
 	err := fmt.Errorf("a: %w", fmt.Errorf("b: %w", New("c", "do d")))
 	if got := Fix(err); got != "do d" {
