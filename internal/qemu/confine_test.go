@@ -29,8 +29,11 @@ func image(t testing.TB, content string) string {
 
 // TestConfinement looks at a running QEMU from outside. The guest hangs, which
 // takes no processor time.
-func TestConfinement(t *testing.T) {
+func TestConfinement(t *testing.T) { testConfinement(t, TCG) }
+
+func testConfinement(t *testing.T, accel Accel) {
 	cfg := config(t, code{}.stack().print("up").hang())
+	cfg.Accel = accel
 	if err := os.Chmod(cfg.Kernel, 0o600); err != nil { // QEMU's user may not open it
 		t.Fatal(err)
 	}
@@ -100,7 +103,11 @@ func TestConfinement(t *testing.T) {
 			f := strings.Fields(line)
 			at = append(at, f[4])
 			options := strings.Split(f[5], ",")
-			for _, want := range []string{"ro", "nosuid", "nodev"} {
+			want := []string{"ro", "nosuid", "nodev"}
+			if accel == KVM && f[4] == "/dev" {
+				want = []string{"ro", "nosuid", "noexec"}
+			}
+			for _, want := range want {
 				if !slices.Contains(options, want) {
 					t.Errorf("%s: options %s lack %s", f[4], f[5], want)
 				}
@@ -115,7 +122,7 @@ func TestConfinement(t *testing.T) {
 			}
 		}
 		for _, no := range []string{"/proc", "/dev", "/sys", "/etc"} {
-			if slices.Contains(at, no) {
+			if slices.Contains(at, no) && (accel != KVM || no != "/dev") {
 				t.Errorf("a mount at %s", no)
 			}
 		}
@@ -134,7 +141,7 @@ func TestConfinement(t *testing.T) {
 		for _, f := range files {
 			inside := f == pathBinary || f == pathKernel || f == pathInitramfs || strings.HasPrefix(f, pathLibraries+"/lib") ||
 				strings.HasPrefix(f, pathFirmware+"/") || strings.HasPrefix(f, pathModules+"/") || strings.HasPrefix(f, "/lib64/ld-linux")
-			if !inside {
+			if !inside && (accel != KVM || f != "/dev/kvm") {
 				t.Errorf("QEMU sees %s", f)
 			}
 		}
@@ -204,6 +211,7 @@ func checkDescriptors(t *testing.T, m *Machine) {
 		case n <= 2 && strings.HasPrefix(to, "pipe:"):
 		case n >= fdQMP && n < fdDisks && strings.HasPrefix(to, "socket:"):
 		case strings.HasPrefix(to, "anon_inode:[eventfd]"), strings.HasPrefix(to, "anon_inode:[eventpoll]"), strings.HasPrefix(to, "anon_inode:[signalfd]"):
+		case m.cfg.Accel == KVM && (to == "/dev/kvm" || strings.HasPrefix(to, "anon_inode:kvm-")):
 		case filepath.Base(to) == "disk":
 			disks = append(disks, to)
 		default:

@@ -37,6 +37,8 @@ type options struct {
 	shell    bool   // an interactive shell instead of tests
 	copies   copies // files and directories for the guest
 	results  string // where the guest's /guest/results is copied to
+	kvm      bool   // the guest has /dev/kvm and QEMU, and boots guests of its own
+	tags     string // build tags of the tests
 	leaks    bool   // what a package leaves behind is a failure
 	verbose  bool   // show every test's output
 	keep     bool   // keep the run's directory
@@ -57,6 +59,7 @@ a QEMU guest with Debian's kernel, pure cgroup v2 and AppArmor.
   tests/guest/run -test '^TestLimits$' ./internal/container
   tests/guest/run -shell                          look around
   tests/guest/run -script FILE -copy DIR          run anything
+  tests/guest/run -kvm                            hardware virtualization, emulated
 
 `
 
@@ -81,6 +84,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.script, "script", "", "run this `file` in the guest instead of tests")
 	flags.BoolVar(&o.shell, "shell", false, "an interactive shell in the guest instead of tests")
 	flags.Var(&o.copies, "copy", "put `source[:name]` in the guest as /guest/NAME; may be repeated")
+	flags.BoolVar(&o.kvm, "kvm", false, "give the guest /dev/kvm by emulated SVM, and QEMU, and run the tests named TestKVM")
 	flags.StringVar(&o.results, "results", "", "copy the guest's /guest/results into this `directory`")
 	flags.BoolVar(&o.leaks, "leaks", true, "fail a package that leaves processes, cgroups, mounts or links behind")
 	flags.BoolVar(&o.verbose, "v", false, "show the output of every test")
@@ -88,7 +92,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	o.packages = flags.Args()
+	o.packages, o.tags = flags.Args(), "guest"
+	if o.kvm {
+		o.setKVM(&test)
+	}
 	if len(o.packages) == 0 {
 		o.packages = []string{"./tests/guest/probe", "./internal/...", "./cmd/..."}
 	}
@@ -104,6 +111,18 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		o.testArgs = append(o.testArgs, "-test.short")
 	}
 	return o, nil
+}
+
+// setKVM fills in what a guest needs that boots guests itself.
+func (o *options) setKVM(test *string) {
+	o.with = strings.TrimSpace(o.with + " qemu-system-x86")
+	o.tags += ",kvm"
+	if *test == "" {
+		*test = "^TestKVM"
+	}
+	if len(o.packages) == 0 {
+		o.packages = []string{"./internal/qemu", "./tests/kvm"}
+	}
 }
 
 func main() {
@@ -136,6 +155,10 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 		return false, err
 	}
 	phases.done("image " + filepath.Base(image))
+	if o.kvm {
+		// The guest's guests boot its own kernel, whose modules it has.
+		o.copies = append(o.copies, filepath.Join(image, "vmlinux")+":kernels/debian")
+	}
 
 	dir, err := os.MkdirTemp(filepath.Dir(image), "run.")
 	if err != nil {
