@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/doctor"
@@ -29,7 +27,7 @@ It exits with 1 when something is missing without which no workload runs.`,
 			if err != nil {
 				return err
 			}
-			results := doctor.Examine(doctor.Local(existing(root)))
+			results := doctor.Examine(doctor.Local(root))
 			if err := a.printDiagnosis(results, format); err != nil {
 				return err
 			}
@@ -62,15 +60,4 @@ func (a *app) printDiagnosis(results []doctor.Result, format string) error {
 		}
 	}
 	return nil
-}
-
-// existing returns dir, or the nearest directory above it that exists: doctor
-// makes no state.
-func existing(dir string) string {
-	for {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() || dir == "/" {
-			return dir
-		}
-		dir = filepath.Dir(dir)
-	}
 }

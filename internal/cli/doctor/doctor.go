@@ -4,12 +4,16 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/mounts"
 )
 
@@ -50,12 +54,18 @@ type Machine struct {
 	IDMapped      func(dir string, ns *os.File) error
 	Space         func(dir string) (uint64, error)
 	MaxFiles      func() (uint64, error)
+	// QEMU is the one that virtual machines would run in.
+	QEMU         func() (path string, v qemu.Version, err error)
+	Accelerators func() []qemu.Availability
+	// GuestKernels are the kernels that are stored.
+	GuestKernels func() ([]kernel.Kernel, error)
 }
 
-// Local is this machine, with state in the existing directory dir.
-func Local(dir string) Machine {
+// Local is this machine, with state in root, of which perhaps only a directory
+// above exists. Nothing is made there.
+func Local(root string) Machine {
 	return Machine{
-		UID: os.Geteuid(), StateDir: dir, Release: mounts.Release, ReadFile: os.ReadFile, ReadDir: os.ReadDir,
+		UID: os.Geteuid(), StateDir: existing(root), Release: mounts.Release, ReadFile: os.ReadFile, ReadDir: os.ReadDir,
 		Cgroups:  cgroup.Detect,
 		IDRanges: func() (int, error) { return idrange.Open("", "/etc").Capacity() },
 		Overlay:  mounts.Overlay,
@@ -68,6 +78,19 @@ func Local(dir string) Machine {
 			err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r)
 			return r.Max, err
 		},
+		QEMU:         qemu.Installed,
+		Accelerators: func() []qemu.Availability { return qemu.Accelerators(context.Background()) },
+		GuestKernels: func() ([]kernel.Kernel, error) { return guestKernels(root) },
+	}
+}
+
+// existing returns dir, or the nearest directory above it that exists.
+func existing(dir string) string {
+	for {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() || dir == "/" || dir == "." {
+			return dir
+		}
+		dir = filepath.Dir(dir)
 	}
 }
 
@@ -75,7 +98,7 @@ func Local(dir string) Machine {
 func Examine(m Machine) []Result {
 	var out []Result
 	for _, question := range []func(Machine) []Result{
-		root, kernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities,
+		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, machines,
 	} {
 		out = append(out, question(m)...)
 	}

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/fstest"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 )
 
 // healthy is a machine that has everything.
@@ -36,7 +39,17 @@ func healthy() (Machine, fstest.MapFS) {
 		IDMapped:      func(string, *os.File) error { return nil },
 		Space:         func(string) (uint64, error) { return 1 << 40, nil },
 		MaxFiles:      func() (uint64, error) { return 1 << 20, nil },
+		QEMU:          func() (string, qemu.Version, error) { return "/qemu", qemu.Version{Major: 9, Minor: 1}, nil },
+		Accelerators:  func() []qemu.Availability { return accelerators(true, "a machine ran") },
+		GuestKernels: func() ([]kernel.Kernel, error) {
+			return []kernel.Kernel{{Name: "small", Release: "6.1.1"}, {Name: "debian", Release: "6.1.2", Default: true}}, nil
+		},
 	}, files
+}
+
+// accelerators are what qemu.Accelerators says.
+func accelerators(kvm bool, reason string) []qemu.Availability {
+	return []qemu.Availability{{Accel: qemu.KVM, Usable: kvm, Reason: reason}, {Accel: qemu.TCG, Usable: true, Reason: "always"}}
 }
 
 func TestHealthyMachine(t *testing.T) {
@@ -102,6 +115,29 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"vulnerable", func(_ *Machine, f fstest.MapFS) {
 			f["sys/devices/system/cpu/vulnerabilities/meltdown"].Data = []byte("Vulnerable\n")
 		}, "processor flaws", Missing, false},
+		{"no QEMU", func(m *Machine, _ fstest.MapFS) {
+			m.QEMU = func() (string, qemu.Version, error) { return "", qemu.Version{}, qemu.ErrNotInstalled }
+		}, "QEMU", Missing, false},
+		{"old QEMU", func(m *Machine, _ fstest.MapFS) {
+			m.QEMU = func() (string, qemu.Version, error) {
+				return "/qemu", qemu.Version{Major: 5}, &qemu.Fault{Who: qemu.Host, Text: "QEMU 5.0.0 is too old"}
+			}
+		}, "QEMU", Missing, false},
+		{"odd QEMU", func(m *Machine, _ fstest.MapFS) {
+			m.QEMU = func() (string, qemu.Version, error) { return "/qemu", qemu.Version{}, odd }
+		}, "QEMU", Unknown, false},
+		{"no KVM", func(m *Machine, _ fstest.MapFS) {
+			m.Accelerators = func() []qemu.Availability { return accelerators(false, "no vmx") }
+		}, "hardware virtualization", Missing, false},
+		{"no accelerator", func(m *Machine, _ fstest.MapFS) {
+			m.Accelerators = func() []qemu.Availability { return nil }
+		}, "hardware virtualization", Unknown, false},
+		{"default kernel gone", func(m *Machine, _ fstest.MapFS) {
+			m.GuestKernels = func() ([]kernel.Kernel, error) { return []kernel.Kernel{{Name: "small"}}, nil }
+		}, "guest kernel", Missing, false},
+		{"kernels not to be read", func(m *Machine, _ fstest.MapFS) {
+			m.GuestKernels = func() ([]kernel.Kernel, error) { return nil, odd }
+		}, "guest kernel", Unknown, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, files := healthy()
@@ -124,5 +160,23 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 				t.Errorf("healthy %v", !tt.fatal)
 			}
 		})
+	}
+}
+
+// TestLocalMakesNothing: doctor may be asked before there is any state.
+func TestLocalMakesNothing(t *testing.T) {
+	dir := t.TempDir()
+	m := Local(filepath.Join(dir, "state", "root"))
+	if m.StateDir != dir {
+		t.Errorf("looks at %s, want %s", m.StateDir, dir)
+	}
+	if list, err := m.GuestKernels(); len(list) > 0 || err != nil {
+		t.Errorf("kernels %v, %v; want none", list, err)
+	}
+	if r := guestKernel(m); r.Status != OK || !strings.Contains(r.Detail, "none yet") {
+		t.Errorf("%+v", r)
+	}
+	if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
+		t.Errorf("%v, %v: want nothing made", entries, err)
 	}
 }

@@ -27,7 +27,7 @@ const (
 	lowerdirMinor      = 5 // 6.5: overlay layers of any number, given one by one
 )
 
-func kernel(m Machine) []Result {
+func hostKernel(m Machine) []Result {
 	const name = "kernel"
 	release, err := m.Release()
 	if err != nil {
