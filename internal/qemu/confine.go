@@ -180,10 +180,12 @@ func (p *planner) planRoot() {
 		p.mountPoint(pathInitramfs, made)
 		p.attach(p.initr, pathInitramfs)
 	}
-	attr := launch.U64(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0, 0, 0)
-	g.Do(launch.Init, launch.MountSetattr, "everything in it is read-only", launch.Use(p.root), launch.Str(""),
+	// The host cloned the kernel's mount from its own, whose peer it is if that
+	// one is shared, as under systemd.
+	attr := launch.U64(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0, unix.MS_PRIVATE, 0)
+	g.Do(launch.Init, launch.MountSetattr, "everything in it is read-only, and nothing in it follows the host's mounts", launch.Use(p.root), launch.Str(""),
 		launch.Flag(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, "AT_EMPTY_PATH|AT_RECURSIVE"),
-		launch.Buf(attr, "{attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV}"), launch.Int(len(attr)))
+		launch.Buf(attr, "{attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV, propagation=MS_PRIVATE}"), launch.Int(len(attr)))
 }
 
 // planDevice makes /dev/kvm, the only device there can be. Its owner is QEMU,

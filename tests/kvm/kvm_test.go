@@ -134,27 +134,27 @@ func testRun(t *testing.T, kernel string) {
 
 	t.Run("background", func(t *testing.T) {
 		h := &host{t, h.root}
-		h.ok(run("-d", "--accel", "kvm", "--name", "w", "--cpus", "2", "box", "sh", "-c", "echo begun; trap 'echo ended; exit 3' TERM; while :; do sleep 1; done")...)
-		defer h.do("rm", "-f", "w")
+		h.ok(run("-d", "--accel", "kvm", "--name", "work", "--cpus", "2", "box", "sh", "-c", "echo begun; trap 'echo ended; exit 3' TERM; while :; do sleep 1; done")...)
+		defer h.do("rm", "-f", "work")
 		vmm := vmms(t)
 		if len(vmm) != 1 {
 			t.Fatalf("processes with a virtual machine: %v, want one", vmm)
 		}
 		confined(t, vmm[0])
-		if got := h.ok("exec", "w", "sh", "-c", "nproc; cat"); got != "2" {
+		if got := h.ok("exec", "work", "sh", "-c", "nproc; cat"); got != "2" {
 			t.Errorf("exec printed %q, want the two processors", got)
 		}
-		if _, _, code := h.do("exec", "w", "sh", "-c", "exit 9"); code != 9 {
+		if _, _, code := h.do("exec", "work", "sh", "-c", "exit 9"); code != 9 {
 			t.Errorf("exec ended with %d, want 9", code)
 		}
-		h.ok("stop", "-t", "60", "w")
-		if got := h.ok("logs", "w"); got != "begun\nended" {
+		h.ok("stop", "-t", "60", "work")
+		if got := h.ok("logs", "work"); got != "begun\nended" {
 			t.Errorf("logs %q, want begun and ended", got)
 		}
-		if got := h.ok("wait", "w"); got != "3" {
+		if got := h.ok("wait", "work"); got != "3" {
 			t.Errorf("status %s, want 3", got)
 		}
-		h.ok("rm", "w")
+		h.ok("rm", "work")
 		if left := vmms(t); len(left) > 0 {
 			t.Errorf("processes with a virtual machine are left: %v", left)
 		}
