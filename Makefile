@@ -18,7 +18,7 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -
 # What the tests run as programs of their own, by Debian package.
 TEST_PACKAGES := git busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils qemu-system-x86 kmod
 
-.PHONY: help build install demo demo-full test test-full test-guest guest-kernel bench lint generate clean go
+.PHONY: help build install demo demo-full test test-full test-guest test-kvm guest-kernel bench lint generate clean go
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ test-full: build ## every tier: slow tests, race detector, Debian's 6.1 kernel i
 
 test-guest: build ## the tests under Debian's own kernel, cgroup v2 and AppArmor, in QEMU
 	tests/guest/run
+
+test-kvm: build ## virtual machines on /dev/kvm, in a QEMU guest that emulates the hardware
+	tests/guest/run -kvm
 
 guest-kernel: build ## a small kernel for guests, from Debian's source, stored as "small"
 	@tools/need linux-source-6.1 gcc make libc6-dev libelf-dev flex bison bc xz-utils binutils

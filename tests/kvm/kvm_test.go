@@ -43,7 +43,13 @@ func newHost(t testing.TB) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		os.RemoveAll(dir)
+		// Empty by now, and kept for the next workload; removing fails otherwise.
+		for _, name := range []string{"bulkhead/supervisors", "bulkhead"} {
+			os.Remove("/sys/fs/cgroup/" + name)
+		}
+	})
 	return &host{t, dir}
 }
 
