@@ -105,8 +105,25 @@ func openAnyway() string {
 	return " (/dev/kvm opens, but what answers is not the processor)"
 }
 
-// virtualizes reads the flags of the first processor (proc_cpuinfo(5)).
 func virtualizes(cpuinfo io.Reader) bool {
+	flags := cpuFlags(cpuinfo)
+	return slices.Contains(flags, "vmx") || slices.Contains(flags, "svm")
+}
+
+// Nested reports whether this host says that it is a virtual machine itself. Its
+// virtualization may then be anything from nearly as quick as the processor's to
+// a hundred times slower.
+func Nested() bool {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return slices.Contains(cpuFlags(f), "hypervisor")
+}
+
+// cpuFlags reads the flags of the first processor (proc_cpuinfo(5)).
+func cpuFlags(cpuinfo io.Reader) []string {
 	s := bufio.NewScanner(cpuinfo)
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
@@ -114,8 +131,7 @@ func virtualizes(cpuinfo io.Reader) bool {
 		if strings.TrimSpace(name) != "flags" {
 			continue
 		}
-		f := strings.Fields(flags)
-		return slices.Contains(f, "vmx") || slices.Contains(f, "svm")
+		return strings.Fields(flags)
 	}
-	return false
+	return nil
 }

@@ -48,6 +48,16 @@ func TestVirtualizes(t *testing.T) {
 	}
 }
 
+func TestCPUFlags(t *testing.T) {
+	const two = "processor : 0\nflags : fpu hypervisor\n\nprocessor : 1\nflags : other\n"
+	if got := strings.Join(cpuFlags(strings.NewReader(two)), " "); got != "fpu hypervisor" {
+		t.Errorf("flags %q, want those of the first processor", got)
+	}
+	if got := cpuFlags(strings.NewReader("x")); len(got) > 0 {
+		t.Errorf("flags %q of nothing", got)
+	}
+}
+
 // TestKVMAgreesWithTheProcessor: without the flag KVM is unusable, whatever
 // /dev/kvm does.
 func TestKVMAgreesWithTheProcessor(t *testing.T) {

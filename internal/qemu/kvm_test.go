@@ -24,6 +24,9 @@ func TestKVMIsChosen(t *testing.T) {
 			t.Errorf("choose %q: %q, %v; want kvm; %+v", asked, got, err, Accelerators(t.Context()))
 		}
 	}
+	if !Nested() {
+		t.Error("the host does not say that it is virtual")
+	}
 	if got, err := Choose(t.Context(), "tcg"); got != TCG || err != nil {
 		t.Errorf("choose tcg: %q, %v", got, err)
 	}

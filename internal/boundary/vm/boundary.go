@@ -36,7 +36,7 @@ type Boundary struct {
 	// there are no tenants.
 	Reach func(socket string) boundary.Host
 	// BootTimeout is how long a guest may take until its agent answers; 0 stands
-	// for 30 seconds, and four minutes under emulation.
+	// for 30 seconds, and four minutes under emulation or in a virtual host.
 	BootTimeout time.Duration
 }
 

@@ -29,6 +29,7 @@ const (
 	answerTimeout       = time.Minute      // of everything else that the agent is asked
 	createTimeout       = 2 * time.Minute  // of making a workload, which may wait for volumes
 	endTimeout          = 3 * time.Second  // from the end of the port to that of the VMM
+	slowBootTimeout     = 4 * time.Minute  // under emulation, or where KVM itself may be emulated
 )
 
 // errSilent tells that a guest, which may be in anybody's hands, does not
@@ -104,8 +105,8 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 	limit := b.BootTimeout
 	if limit == 0 {
 		limit = bootTimeout
-		if c.Accel == qemu.TCG {
-			limit = emulatedBootTimeout
+		if c.Accel == qemu.TCG || qemu.Nested() {
+			limit = slowBootTimeout
 		}
 	}
 	if err := m.greet(ctx, limit); err != nil {
