@@ -30,7 +30,7 @@ type Availability struct {
 }
 
 // Accelerators tries each accelerator, the best first. It takes a few
-// milliseconds, a second at worst, and is done once.
+// milliseconds, runLimit at worst, and is done once.
 //
 // KVM is usable when the processor says that it virtualizes and a machine of
 // one page really runs in it: /dev/kvm can be there, and open, without either.

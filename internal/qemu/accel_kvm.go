@@ -37,8 +37,9 @@ const (
 )
 
 // runLimit is how long the tiny machine may take. Real hardware needs
-// microseconds; an implementation that interprets may never end.
-const runLimit = time.Second
+// milliseconds, emulated hardware a good part of a second; an implementation
+// that interprets may never end.
+const runLimit = 3 * time.Second
 
 // runTinyMachine makes a virtual machine of one page below the top of the
 // first 4 GiB, where an x86 processor begins (Intel SDM, volume 3, 10.1.4), and
