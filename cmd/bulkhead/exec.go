@@ -47,6 +47,9 @@ func (a *app) exec(ctx context.Context, e *engine.Engine, o *runspec.ExecOptions
 	if err != nil {
 		return err
 	}
+	if rec.Status == workload.Paused {
+		return advice.New(fmt.Sprintf("execute in %s: workload is paused", rec.Spec.Name), "let it continue with `bulkhead unpause`")
+	}
 	if rec.Status != workload.Running {
 		return fmt.Errorf("execute in %s: %w", rec.Spec.Name, workload.ErrNotRunning)
 	}

@@ -70,6 +70,7 @@ var fixes = []struct {
 }{
 	{engine.ErrOutput, "the workload is not told and goes on; its output is in `bulkhead logs`"},
 	{workload.ErrNotFound, "`bulkhead ps -a` lists all workloads"},
+	{engine.ErrNoTenant, "`bulkhead tenant ls` lists the tenants; make one with `bulkhead tenant create`"},
 	{workload.ErrAmbiguous, "give more digits of the ID, or the name"},
 	{workload.ErrNameTaken, "choose another --name, or remove the other with `bulkhead rm`"},
 	{workload.ErrNotRunning, "start it with `bulkhead start`"},
