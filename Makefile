@@ -36,10 +36,10 @@ install: build ## copy the binaries to $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/bulkhead* $(DESTDIR)$(PREFIX)/bin
 
-demo: build ## three versions of one dependency, a look from inside, Redis: under a minute
+demo: build ## containers, then the same in virtual machines: one to two minutes
 	demo/run
 
-demo-full: build ## the demo, PostgreSQL under pgbench, and larger images
+demo-full: build ## the demo, PostgreSQL under pgbench behind both boundaries, and larger images
 	demo/run --full
 
 test: build ## the quick tier: vet and all tests but the slow ones
