@@ -9,7 +9,7 @@ import (
 // cases are everything that is timed, Bulkhead first in each: the ratios of the
 // report are against the first.
 func (f *field) cases() []testcase {
-	return []testcase{f.runBundle(), f.lifecycle(), f.execute(), f.runImage(), f.loadImage()}
+	return append([]testcase{f.runBundle(), f.lifecycle(), f.execute(), f.runImage(), f.loadImage()}, f.vmCases()...)
 }
 
 func (f *field) runBundle() testcase {

@@ -16,6 +16,7 @@ type field struct {
 	runtimes    []ociRuntime
 	bubblewrap  string
 	engines     []engine
+	guests      []guest
 	absent      []string // who is not here, with the reason
 	closers     []func() error
 }
@@ -65,8 +66,9 @@ func program(name, variable string) (string, error) {
 	return exec.LookPath(name)
 }
 
-// find looks for everybody and starts what has to be running.
-func (f *field) find(ctx context.Context) {
+// find looks for everybody and starts what has to be running. Virtual machines,
+// whose kernel has to be fetched, only if they are wanted.
+func (f *field) find(ctx context.Context, machines bool) {
 	f.findRuntimes(ctx)
 	if p, err := program("bwrap", "BWRAP"); err != nil {
 		f.miss("bubblewrap", err)
@@ -91,6 +93,9 @@ func (f *field) find(ctx context.Context) {
 			continue
 		}
 		f.engines = append(f.engines, found)
+		if e.name == "bulkhead" && machines {
+			f.findGuests(ctx, found)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -43,7 +44,7 @@ func main() {
 		only   = flag.String("only", "", "run the cases whose `name` matches this expression")
 		out    = flag.String("o", "", "put the report between the markers of this Markdown `file` too")
 		keep   = flag.Bool("keep", false, "keep the working directory")
-		limit  = flag.Duration("timeout", 15*time.Minute, "give up after this time")
+		limit  = flag.Duration("timeout", 30*time.Minute, "give up after this time")
 	)
 	flag.Parse()
 	if flag.NArg() > 0 || *rounds < 1 {
@@ -91,7 +92,7 @@ func run(ctx context.Context, o options) (err error) {
 
 	f := newField(dir, rootfs)
 	defer f.close()
-	f.find(ctx)
+	f.find(ctx, slices.ContainsFunc(vmNames, o.only.MatchString))
 
 	r := report{dir: dir, machine: describe(dir), contenders: f.versions(ctx), absent: f.absent}
 	for _, c := range f.cases() {
@@ -107,6 +108,10 @@ func run(ctx context.Context, o options) (err error) {
 	if o.only.MatchString("memory") {
 		fmt.Fprintln(os.Stderr, memoryTitle)
 		r.memory = f.memory(ctx)
+	}
+	if len(f.guests) > 0 && o.only.MatchString("vm-memory") {
+		fmt.Fprintln(os.Stderr, vmMemoryTitle)
+		r.vmMemory = f.vmMemory(ctx)
 	}
 	r.loadAfter = load()
 	text := r.markdown()

@@ -17,6 +17,7 @@ type report struct {
 	absent     []string
 	cases      []measured
 	memory     []memoryResult
+	vmMemory   []vmFootprint
 }
 
 func (r report) markdown() string {
@@ -37,6 +38,9 @@ func (r report) markdown() string {
 	if len(r.memory) > 0 {
 		memoryTable(&b, r.memory)
 	}
+	if len(r.vmMemory) > 0 {
+		vmMemoryTable(&b, r.vmMemory)
+	}
 	// The working directory is nobody's concern, and long.
 	return strings.ReplaceAll(b.String(), r.dir, "DIR")
 }
@@ -47,12 +51,16 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(
 // contender.
 func (m measured) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "\n### %s\n\n%s\n\n", m.title, m.about)
-	fmt.Fprintln(b, "| | median ms | min | p90 | × first | rounds | |")
-	fmt.Fprintln(b, "|---|---:|---:|---:|---:|---:|---|")
+	rate, rule := "", ""
+	if m.bytes > 0 {
+		rate, rule = " MB/s |", "---:|"
+	}
+	fmt.Fprintf(b, "| | median ms | min | p90 | × first | rounds |%s |\n", rate)
+	fmt.Fprintf(b, "|---|---:|---:|---:|---:|---:|%s---|\n", rule)
 	var reference time.Duration
 	for i, r := range m.results {
 		if r.err != nil {
-			fmt.Fprintf(b, "| %s | – | – | – | – | – | left out: %s |\n", r.label, cell(r.err.Error()))
+			fmt.Fprintf(b, "| %s | – | – | – | – | – |%s left out: %s |\n", r.label, strings.Repeat(" – |", min(1, len(rate))), cell(r.err.Error()))
 			continue
 		}
 		if len(r.times) == 0 {
@@ -65,8 +73,11 @@ func (m measured) markdown(b *strings.Builder) {
 		if reference > 0 {
 			ratio = fmt.Sprintf("%.2f", float64(median(r.times))/float64(reference))
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.label, ms(median(r.times)),
-			ms(quantile(r.times, 0)), ms(quantile(r.times, 0.9)), ratio, len(r.times), r.note)
+		if m.bytes > 0 {
+			rate = fmt.Sprintf(" %.0f |", float64(m.bytes)/1e6/median(r.times).Seconds())
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %d |%s %s |\n", r.label, ms(median(r.times)),
+			ms(quantile(r.times, 0)), ms(quantile(r.times, 0.9)), ratio, len(r.times), rate, r.note)
 	}
 }
 

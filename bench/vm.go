@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A guest is one kind of virtual machine that Bulkhead makes: a kernel, and
+// the same kernel for QEMU driven by hand.
+type guest struct {
+	label  string // of Bulkhead's machine
+	engine engine
+	image  string // path of the kernel
+	micro  bool   // boots on QEMU's microvm
+}
+
+// smallKernel names the image that "make guest-kernel" makes, for a machine
+// whose own store has none called small.
+const smallKernel = "BULKHEAD_SMALL_KERNEL"
+
+// vmNames are the cases of virtual machines, as -only takes them.
+var vmNames = []string{"vm-boot", "vm-exec", "vm-image", "vm-disk", "vm-volume-read", "vm-volume-write", "vm-memory"}
+
+// findGuests gives the engine's store the kernels that there are. The one of
+// Debian comes from its archive, by apt.
+func (f *field) findGuests(ctx context.Context, e engine) {
+	if _, err := exec.LookPath(qemuProgram); err != nil {
+		f.miss("virtual machines", err)
+		return
+	}
+	add := func(name, label string, micro bool, prepare func() error) {
+		err := prepare()
+		var path string
+		if err == nil {
+			path, err = command(ctx, e.cmd("kernel", "inspect", "--format", "{{.image}}", name)...)
+		}
+		g := guest{label: "bulkhead, " + label, engine: e, image: strings.TrimSpace(path), micro: micro}
+		g.engine.label = g.label
+		g.engine.running = []string{"--boundary", "vm", "--kernel", name}
+		if err == nil {
+			err = runner(command).exits(ctx, 7, g.engine.run(imageName, "/bin/sh", "-c", "exit 7")...)
+		}
+		if err != nil {
+			f.miss("virtual machine with "+label, err)
+			return
+		}
+		f.guests = append(f.guests, g)
+	}
+	add("debian", "Debian's kernel", false, func() error {
+		_, err := command(ctx, e.cmd("kernel", "update")...)
+		return err
+	})
+	add("small", "the small kernel", true, func() error {
+		path := os.Getenv(smallKernel)
+		if path == "" {
+			out, err := command(ctx, e.args[0], "kernel", "inspect", "--format", "{{.image}}", "small")
+			if err != nil {
+				return fmt.Errorf("neither %s nor the machine's own store has it: %w", smallKernel, err)
+			}
+			path = strings.TrimSpace(out)
+		}
+		_, err := command(ctx, e.cmd("kernel", "add", "small", "--image", path)...)
+		return err
+	})
+}
+
+// plain is Bulkhead's container boundary, which the tables of machines show last.
+func (f *field) plain() (engine, bool) {
+	for _, e := range f.engines {
+		if e.label == "bulkhead" {
+			e.label = "bulkhead, container"
+			return e, true
+		}
+	}
+	return engine{}, false
+}
+
+// vmCases are what is timed of virtual machines.
+func (f *field) vmCases() []testcase {
+	if len(f.guests) == 0 {
+		return nil
+	}
+	return append([]testcase{f.vmBoot(), f.vmExec()}, f.diskCases()...)
+}
+
+const ready = "bench-ready"
+
+func (f *field) vmBoot() testcase {
+	c := testcase{
+		name:  "vm-boot",
+		title: "Virtual machine: from the command to the first output",
+		about: "`run --rm --boundary vm` of echo from an image that is in the store, until its line arrives: QEMU, the kernel, " +
+			"the agent and the container in the guest. QEMU driven by hand boots the same kernel on the same machine type with " +
+			"busybox as its first program, which prints a line: no disks, no container, no confinement of QEMU.",
+		share: 3,
+	}
+	for _, g := range f.guests {
+		c.contenders = append(c.contenders, contender{label: g.label, timed: func(ctx context.Context) (time.Duration, error) {
+			return firstOutput(ctx, ready, g.engine.run(imageName, "/bin/echo", ready)...)
+		}})
+	}
+	for _, g := range f.guests {
+		h := byHand{guest: g, dir: f.dir, script: "echo " + ready}
+		c.contenders = append(c.contenders, contender{
+			label: h.label(),
+			setup: func(context.Context) error { return h.makeInitramfs("") },
+			timed: func(ctx context.Context) (time.Duration, error) { return firstOutput(ctx, ready, h.command()...) },
+		})
+	}
+	if e, ok := f.plain(); ok {
+		c.contenders = append(c.contenders, contender{label: e.label, timed: func(ctx context.Context) (time.Duration, error) {
+			return firstOutput(ctx, ready, e.run(imageName, "/bin/echo", ready)...)
+		}})
+	}
+	return c
+}
+
+func (f *field) vmExec() testcase {
+	c := testcase{
+		name:  "vm-exec",
+		title: "Virtual machine: `exec` of /bin/true in a running workload",
+		about: "Command line to exit.",
+	}
+	for _, g := range f.guests {
+		c.contenders = append(c.contenders, g.engine.execCase())
+	}
+	if e, ok := f.plain(); ok {
+		c.contenders = append(c.contenders, e.execCase())
+	}
+	return c
+}
+
+// firstOutput runs a command to its end, and returns the time until it wrote a
+// line that holds want.
+func firstOutput(ctx context.Context, want string, args ...string) (d time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	lines := bufio.NewScanner(out)
+	for d == 0 && lines.Scan() {
+		if strings.Contains(lines.Text(), want) {
+			d = time.Since(start)
+		}
+	}
+	_, err = io.Copy(io.Discard, out)
+	err = errors.Join(lines.Err(), err, cmd.Wait())
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, lastLine([]byte(errs.String())))
+	}
+	if d == 0 {
+		return 0, fmt.Errorf("%s: %q was not printed", filepath.Base(args[0]), want)
+	}
+	return d, nil
+}
