@@ -192,7 +192,7 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 		return err
 	}
 	cfg.Cgroup = m
-	fmt.Fprintf(w, "# A virtual machine of %d processors and %d MiB of memory, held by the cgroup %s.\n", z.cpus, z.ram>>20, p.Cgroup)
+	fmt.Fprintf(w, "# A virtual machine: processors %d, memory %d MiB, held by the cgroup %s.\n", z.cpus, z.ram>>20, p.Cgroup)
 	if cfg.Accel == qemu.TCG {
 		fmt.Fprintf(w, "# %s\n", qemu.NoBoundary)
 	}
