@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -85,8 +84,7 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 	case err != nil:
 		return err
 	}
-	to.Kernel, to.Initramfs = k.Image, k.Initramfs
-	to.MMIO = slices.Contains(k.Builtin, "virtio_mmio")
+	to.Kernel, to.Initramfs, to.MMIO = k.Image, k.Initramfs, k.MMIO
 	return nil
 }
 

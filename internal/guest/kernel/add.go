@@ -160,7 +160,7 @@ func examine(file string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	return Kernel{Release: info.Release, Image: file, Size: size}, nil
+	return Kernel{Release: info.Release, MMIO: info.MMIO, Image: file, Size: size}, nil
 }
 
 // stopper is a writer that fails once ctx has ended.

@@ -86,7 +86,10 @@ type Kernel struct {
 	// ModulesDir holds the kernel's modules as /lib/modules/RELEASE does; ""
 	// when everything is built in.
 	ModulesDir string `json:"modulesDir,omitempty"`
-	Default    bool   `json:"default"`
+	// MMIO tells that the kernel finds virtio devices that its command line
+	// names, so that a machine without PCI will do.
+	MMIO    bool `json:"mmio"`
+	Default bool `json:"default"`
 
 	// ID tells two kernels apart that had the same name: random, and part of the
 	// key of what is made from the kernel.

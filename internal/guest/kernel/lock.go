@@ -134,13 +134,18 @@ func (s *Store) sweep(ctx context.Context) error {
 	return nil
 }
 
-// writeSynced makes a file that is on the disk when it returns.
+// writeSynced makes a file that is on the disk when it returns. Any user may
+// read it, who gets into the store's directory, which is root's alone: a VMM,
+// which is given the file and is no root, then opens it without a copy.
 func writeSynced(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	err = write(f)
+	if err == nil {
+		err = f.Chmod(0o644) // whatever the umask
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -248,6 +248,48 @@ func TestResolveFile(t *testing.T) {
 	leftovers(t, s)
 }
 
+// TestMMIO: it is known of a kernel however it is named.
+func TestMMIO(t *testing.T) {
+	s := store(t, t.TempDir())
+	for _, want := range []bool{false, true} {
+		image := kerneltest.Image(release)
+		if want {
+			image = kerneltest.Image(release, "virtio_mmio.device\x00")
+		}
+		name := fmt.Sprint("kernel-", want)
+		elf := file(t, name, image)
+		packed := file(t, name, kerneltest.BzImage(release, gzipped(image), len(image)))
+		if _, err := s.Add(t.Context(), name, AddOptions{Image: packed}, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []string{name, elf, packed} {
+			k, err := s.Resolve(t.Context(), from, wanted(t), nil)
+			if err != nil || k.MMIO != want {
+				t.Errorf("%s: got %v, %v, want %v", from, k.MMIO, err, want)
+			}
+		}
+	}
+}
+
+// TestReadable: a VMM runs as a user of its own and opens these by name; a start
+// would have to copy what it may not read.
+func TestReadable(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	s := store(t, t.TempDir())
+	if _, err := s.Add(t.Context(), "k", AddOptions{Image: file(t, "k", kerneltest.Image(release))}, nil); err != nil {
+		t.Fatal(err)
+	}
+	k, err := s.Resolve(t.Context(), "k", wanted(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{k.Image, k.Initramfs} {
+		if info, err := os.Stat(name); err != nil || info.Mode() != 0o644 {
+			t.Errorf("%s: mode %v, %v, want 0644", name, info.Mode(), err)
+		}
+	}
+}
+
 func TestBadKernels(t *testing.T) {
 	s, ctx := store(t, t.TempDir()), t.Context()
 	image := kerneltest.Image(release)

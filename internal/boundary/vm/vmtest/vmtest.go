@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +100,7 @@ func prepare() (m boundary.Machine, err error) {
 		return m, err
 	}
 	return boundary.Machine{
-		Kernel: k.Image, Initramfs: k.Initramfs, MMIO: slices.Contains(k.Builtin, "virtio_mmio"),
+		Kernel: k.Image, Initramfs: k.Initramfs, MMIO: k.MMIO,
 		Accel: string(accel), FileServer: filepath.Join(bin, "bulkhead-fileserver"),
 	}, nil
 }

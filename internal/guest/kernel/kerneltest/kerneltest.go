@@ -23,15 +23,15 @@ const (
 )
 
 // Image is an ELF image with a PVH entry: a header, a segment that is loaded, a
-// note.
-func Image(release string) []byte {
+// note. More strings may follow what is loaded.
+func Image(release string, more ...string) []byte {
 	var note bytes.Buffer
 	for _, v := range []uint32{4, 4, 18} {
 		binary.Write(&note, le, v)
 	}
 	note.WriteString("Xen\x00")
 	binary.Write(&note, le, uint32(entry))
-	text := []byte("\x90\x90Linux version " + release + " (builder@host) #1 SMP\n\x00")
+	text := []byte("\x90\x90Linux version " + release + " (builder@host) #1 SMP\n\x00" + strings.Join(more, ""))
 	size := uint64(Note + note.Len() + len(text))
 
 	b := make([]byte, Note)

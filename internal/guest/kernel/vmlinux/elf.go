@@ -28,6 +28,8 @@ type Info struct {
 	Entry uint32
 	// Release is what uname -r will say, "" if the image does not show it.
 	Release string
+	// MMIO tells that the kernel takes virtio devices from its command line.
+	MMIO bool
 }
 
 // The parts of the ELF format that are looked at: elf(5), and for the note the
@@ -88,7 +90,11 @@ func CheckELF(r io.ReaderAt, size int64) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return Info{Entry: entry, Release: release}, nil
+	mmio, err := findParameter(r, segments)
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{Entry: entry, Release: release, MMIO: mmio}, nil
 }
 
 // readSegments reads and checks the headers of an ELF file.
@@ -210,27 +216,62 @@ func roundUp(n, align uint64) uint64 { return (n + align - 1) &^ (align - 1) }
 // banner is how every kernel's linux_banner begins (init/version-timestamp.c).
 const banner = "Linux version "
 
-// findRelease looks for the banner. The image is read piece by piece.
-func findRelease(r io.ReaderAt, size int64) (string, error) {
-	const piece, overlap = 1 << 20, 128
-	buf := make([]byte, piece+overlap)
-	for at := int64(0); at < size; at += piece {
-		n, err := r.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", err
-		}
-		for rest := buf[:n]; ; {
+// findRelease looks for the banner.
+func findRelease(r io.ReaderAt, size int64) (release string, err error) {
+	_, err = pieces(r, 0, size, func(rest []byte) bool {
+		for {
 			i := bytes.Index(rest, []byte(banner))
 			if i < 0 {
-				break
+				return false
 			}
 			rest = rest[i+len(banner):]
-			if release := releaseAt(rest); release != "" {
-				return release, nil
+			if release = releaseAt(rest); release != "" {
+				return true
 			}
 		}
+	})
+	return release, err
+}
+
+// parameter is the name of the kernel parameter that describes a virtio device
+// (drivers/virtio/virtio_mmio.c). An image holds it where the driver and
+// CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES are built in; a module would not have the
+// first half of it.
+const parameter = "virtio_mmio.device\x00"
+
+// findParameter looks for it in what is loaded, so that nothing that describes
+// the image for a debugger counts.
+func findParameter(r io.ReaderAt, segments []segment) (bool, error) {
+	for _, s := range segments {
+		if s.kind != segmentLoad {
+			continue
+		}
+		found, err := pieces(r, int64(s.offset), int64(s.offset+s.fileSize), func(b []byte) bool {
+			return bytes.Contains(b, []byte(parameter))
+		})
+		if found || err != nil {
+			return found, err
+		}
 	}
-	return "", nil
+	return false, nil
+}
+
+// pieces shows the bytes from one offset to another to a function, bit by bit,
+// until it returns true. What is shorter than the overlap is seen whole at least
+// once.
+func pieces(r io.ReaderAt, from, to int64, see func([]byte) bool) (bool, error) {
+	const piece, overlap = 1 << 20, 128
+	buf := make([]byte, piece+overlap)
+	for at := from; at < to; at += piece {
+		n, err := r.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		if see(buf[:n]) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // releaseAt is the release that text begins with, up to a space; "" if it is

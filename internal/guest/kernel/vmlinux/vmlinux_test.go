@@ -77,6 +77,36 @@ func TestCheckELF(t *testing.T) {
 	}
 }
 
+// TestParameter: what counts is the whole name, in what is loaded.
+func TestParameter(t *testing.T) {
+	const name = "virtio_mmio.device\x00"
+	unloaded := kerneltest.Image(release)
+	for what, c := range map[string]struct {
+		image []byte
+		want  bool
+	}{
+		"there":       {kerneltest.Image(release, "x", name, "y"), true},
+		"at the end":  {kerneltest.Image(release, name), true},
+		"not there":   {unloaded, false},
+		"another one": {kerneltest.Image(release, "virtio_mmio.device_id\x00"), false},
+		"cut off":     {kerneltest.Image(release, "virtio_mmio.device"), false},
+		"not loaded":  {append(unloaded, name...), false},
+	} {
+		info, err := vmlinux.CheckELF(bytes.NewReader(c.image), int64(len(c.image)))
+		if err != nil || info.MMIO != c.want {
+			t.Errorf("%s: got %v, %v, want %v", what, info.MMIO, err, c.want)
+		}
+	}
+	// Wherever the border between two pieces lies in it.
+	for before := 1<<20 - len(unloaded) - len(name); before <= 1<<20-len(unloaded)+1; before++ {
+		image := kerneltest.Image(release, strings.Repeat("z", before), name)
+		info, err := vmlinux.CheckELF(bytes.NewReader(image), int64(len(image)))
+		if err != nil || !info.MMIO {
+			t.Errorf("at byte %#x: got %v, %v, want true", len(unloaded)+before, info.MMIO, err)
+		}
+	}
+}
+
 // pack compresses with a writer.
 func pack(t testing.TB, content []byte, open func(w io.Writer) (io.WriteCloser, error)) []byte {
 	t.Helper()
