@@ -27,7 +27,7 @@ const (
 	// stay after their last use.
 	keepFor = 30 * 24 * time.Hour
 	// archiveFormat is raised whenever the same parts make another archive.
-	archiveFormat = "1"
+	archiveFormat = "2"
 	archiveFile   = "initrd"
 )
 
@@ -347,7 +347,7 @@ func collectFrom(k Kernel, wanted []string) (archive, error) {
 			return archive{}, err
 		}
 		a.Modules = append(a.Modules, m.Name)
-		a.modules = append(a.modules, initramfs.Module{Name: m.Name, Content: content})
+		a.modules = append(a.modules, initramfs.Module{Name: m.Name, Content: kmod.Lean(content)})
 	}
 	return a, nil
 }
