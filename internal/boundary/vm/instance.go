@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
@@ -31,6 +32,7 @@ type remains struct {
 	volumes []*fileserver.Server
 	inner   *client.Instance
 	forced  atomic.Bool // the guest did not end it, so we did
+	ended   atomic.Bool // Delete ended a machine that ran until then
 }
 
 // Delete ends the workload, and the machine if it is the workload's own.
@@ -38,6 +40,11 @@ func (r *remains) Delete(ctx context.Context) error {
 	var err error
 	switch {
 	case r.machine != nil:
+		select {
+		case <-r.machine.vmm.Done():
+		default:
+			r.ended.Store(true)
+		}
 		if r.record.Keep && !r.idle {
 			r.machine.powerOff(ctx)
 		}
@@ -157,7 +164,16 @@ func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
 	if err != nil && i.forced.Load() {
 		return e, fmt.Errorf("it was killed with what it ran in: %w", errSilent)
 	}
-	return e, i.blame(err)
+	return i.outcome(e, err)
+}
+
+// outcome is how a process ended. One that Delete ended together with the
+// machine was killed: its guest is not there to say so.
+func (r *remains) outcome(e workload.Exit, err error) (workload.Exit, error) {
+	if errors.Is(err, client.ErrGuestLost) && r.ended.Load() {
+		return workload.Exit{Code: 128 + int(syscall.SIGKILL), Signal: int(syscall.SIGKILL), At: time.Now()}, nil
+	}
+	return e, r.blame(err)
 }
 
 // Signal asks the agent. SIGKILL is in force whatever the agent makes of it.
@@ -203,15 +219,23 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 	if err != nil {
 		return nil, i.blame(err)
 	}
-	return process{proc}, nil
+	return &executed{proc, i.remains}, nil
 }
 
-// process is one that was executed in a workload.
-type process struct{ boundary.Process }
+// executed is a process that Exec made.
+type executed struct {
+	boundary.Process
+	r *remains
+}
+
+// Wait waits for the process, or for the end of its machine.
+func (x *executed) Wait(ctx context.Context) (workload.Exit, error) {
+	return x.r.outcome(x.Process.Wait(ctx))
+}
 
 // Signal asks the agent, for a limited time.
-func (p process) Signal(ctx context.Context, sig syscall.Signal) error {
-	return within(ctx, killTimeout, func(ctx context.Context) error { return p.Process.Signal(ctx, sig) })
+func (x *executed) Signal(ctx context.Context, sig syscall.Signal) error {
+	return within(ctx, killTimeout, func(ctx context.Context) error { return x.Process.Signal(ctx, sig) })
 }
 
 // Start lets the workload's program run.
