@@ -92,6 +92,9 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if s.VM.Tenant != "" && b.Reach == nil {
 		return nil, fmt.Errorf("%w: tenants", workload.ErrUnsupported)
 	}
+	if s.VM.System {
+		return nil, fmt.Errorf("%w: whole systems", workload.ErrUnsupported)
+	}
 	dir := filepath.Join(p.Dir, ownDirectory)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
