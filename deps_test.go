@@ -80,6 +80,7 @@ var systemCallersToo = map[string]string{
 	"internal/boundary/container":   "it fills in device numbers and terminal sizes, and reads the kernel's version",
 	"internal/guest/pid1":           "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
 	"internal/guest/pid1/testguest": "it is an init, too",
+	"internal/guest/system":         "it mounts a system's root and makes its console",
 }
 
 // lean are the commands that start once per workload and stay with it. The

@@ -5,7 +5,8 @@
 
 // Command bulkhead-agent is the first process of a guest, and its own child
 // that serves the host: package pid1 draws both. It lies in the initramfs as
-// /init and does nothing anywhere else.
+// /init, in a whole system as the last program that its shutdown runs, and does
+// nothing anywhere else.
 package main
 
 import (
@@ -19,9 +20,12 @@ var version = "unknown"
 
 func main() {
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == pid1.AgentArgument && os.Getppid() == 1 {
+	switch {
+	case pid1.IsShutdown():
+		pid1.Shutdown()
+	case len(os.Args) > 1 && os.Args[1] == pid1.AgentArgument && os.Getppid() == 1:
 		err = serve()
-	} else {
+	default:
 		err = pid1.Init()
 	}
 	if err != nil {

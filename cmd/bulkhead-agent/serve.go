@@ -8,6 +8,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/agent"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/pid1"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/system"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/mounts"
 )
 
@@ -29,6 +30,7 @@ func serve() error {
 	expendable := 0
 	a := agent.New(agent.Config{
 		Guest: machine, Boundary: container.Boundary{}, RunDir: runDir, Init: pid1.InitProgram,
+		System: &system.Boundary{Machine: machine, Program: "/proc/self/exe", AgentCgroup: pid1.AgentCgroup},
 		Kernel: release, Version: version, OOMScoreAdj: &expendable,
 		Log: func(line string) { pid1.Log("%s", line) },
 	})

@@ -433,3 +433,14 @@ func (p *execPlanner) planJoin() error {
 	g.Keep(p.pidfd)
 	return nil
 }
+
+// Adopt returns a container that is not one: a process which somebody else
+// made, with a mount namespace of its own and no other. It is for Exec, whose
+// processes join that and the cgroup. dir is any directory without a container.
+func Adopt(id string, pid int, dir, cgroup string) (*Container, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	return &Container{State: State{ID: id, Pid: pid, Cgroup: cgroup, Namespaces: unix.CLONE_NEWNS}, dir: dir, pidfd: fd}, nil
+}

@@ -26,6 +26,9 @@ type Config struct {
 	Guest Guest
 	// Boundary makes the workloads.
 	Boundary boundary.Boundary
+	// System makes a workload that is a whole system (Spec.VM.System); nil where
+	// there is none.
+	System boundary.Boundary
 	// RunDir is an existing directory, best on a tmpfs, mode 0700, for a
 	// directory of each workload.
 	RunDir string

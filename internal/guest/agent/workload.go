@@ -88,6 +88,12 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 	if s.Resources.OOMScoreAdj == nil {
 		s.Resources.OOMScoreAdj = e.a.OOMScoreAdj
 	}
+	maker := e.a.Boundary
+	if s.VM.System {
+		if maker = e.a.System; maker == nil {
+			return fmt.Errorf("%w: this guest cannot become a whole system", workload.ErrUnsupported)
+		}
+	}
 	if s.Mounts, p.Shifted, err = e.a.mounts(c); err != nil {
 		return err
 	}
@@ -112,7 +118,7 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 	if p.Files, err = writeFiles(filepath.Join(dir, "files"), c.Files, int(c.IDBase)); err != nil {
 		return fmt.Errorf("files of the workload: %w", err)
 	}
-	inst, err := e.a.Boundary.Create(ctx, s, p)
+	inst, err := maker.Create(ctx, s, p)
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,9 @@ func Run(m *Machine, serve Server) error {
 	case <-failed: // the error is that ctx has ended
 	case <-time.After(lastWords):
 	}
+	if m.switched.Load() {
+		m.leave()
+	}
 	return nil
 }
 

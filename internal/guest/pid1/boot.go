@@ -60,6 +60,10 @@ const cgroups = "/sys/fs/cgroup"
 // workloadCgroup is above the cgroups of all workloads.
 const workloadCgroup = cgroups + "/bulkhead"
 
+// AgentCgroup is for the agent in a whole system, whose init takes along what it
+// finds in the root of the hierarchy.
+const AgentCgroup = workloadCgroup + "/agent"
+
 // controllers are those that limits and statistics need.
 var controllers = []string{"cpu", "cpuset", "hugetlb", "io", "memory", "pids"}
 

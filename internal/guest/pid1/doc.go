@@ -21,6 +21,9 @@
 // that it made itself, all orphans go to PID 1, and neither can take the exit
 // status of a process that the other waits for.
 //
+// A whole system has its own first process; handover.go says how PID 1 becomes
+// that, while the agent goes on.
+//
 // The initramfs is left before any workload: pivot_root(2) does not work on it,
 // and its memory can be freed.
 package pid1

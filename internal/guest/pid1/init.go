@@ -11,8 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AgentArgument is what the program is called with to be the agent.
-const AgentArgument = "agent"
+// AgentArgument is what the program is called with to be the agent, and
+// agentName its argv[0]: handover.go says why it begins so.
+const (
+	AgentArgument = "agent"
+	agentName     = "@bulkhead-agent"
+)
 
 // Init is the life of PID 1. It returns only where this process is not PID 1.
 func Init() error {
@@ -57,7 +61,7 @@ func startAgent() (int, error) {
 	}
 	defer console.Close()
 	fd := console.Fd()
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"bulkhead-agent", AgentArgument}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{agentName, AgentArgument}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []uintptr{fd, fd, fd}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -66,12 +70,16 @@ func startAgent() (int, error) {
 
 // supervise reaps children until the agent has ended, and says how it did:
 // empty if it was asked to. SIGTERM and SIGINT, the latter also from
-// Ctrl-Alt-Del, ask it.
+// Ctrl-Alt-Del, ask it. SIGUSR1 makes this process another program.
 func supervise(agent int) string {
 	asked := make(chan os.Signal, 4)
-	signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT, syscall.SIGPWR)
+	signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT, syscall.SIGPWR, syscall.SIGUSR1)
 	go func() {
-		for range asked {
+		for sig := range asked {
+			if sig == syscall.SIGUSR1 {
+				go become()
+				continue
+			}
 			_ = syscall.Kill(agent, syscall.SIGTERM) // reap below, and only it, can make the ID another's
 		}
 	}()

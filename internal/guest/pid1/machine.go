@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
@@ -21,6 +22,9 @@ type Machine struct {
 
 	stop sync.Once
 	off  chan struct{}
+
+	switched atomic.Bool // PID 1 is a system's init
+	over     atomic.Bool // and that has stopped
 }
 
 // NewMachine returns the machine that this process runs in.
