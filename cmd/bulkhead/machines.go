@@ -85,6 +85,7 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 		return err
 	}
 	to.Kernel, to.Initramfs, to.MMIO = k.Image, k.Initramfs, k.MMIO
+	to.Modules, to.Release = k.ModulesDir, k.Release
 	return nil
 }
 

@@ -85,6 +85,10 @@ type Machine struct {
 	Image, Data string
 	// Kernel is an uncompressed kernel image, Initramfs what it starts with.
 	Kernel, Initramfs string
+	// Modules is the directory of the kernel's modules, as /lib/modules/RELEASE
+	// has them, and Release the kernel's; for a whole system. Modules is "" where
+	// all is built in.
+	Modules, Release string
 	// MMIO tells that the kernel finds virtio devices that its command line
 	// names, so that a machine without PCI and ACPI will do.
 	MMIO bool

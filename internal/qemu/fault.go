@@ -70,6 +70,39 @@ func Diagnose(m *Machine) Fault {
 	return f
 }
 
+// Ending is how a guest ended its machine.
+type Ending int
+
+// The endings.
+const (
+	NotEnded   Ending = iota // it runs, or it ended without the guest's will
+	PoweredOff               // by ACPI
+	Restarted                // which ends the VMM too (-no-reboot)
+)
+
+// Ending tells how the guest ended the machine, if that was its kernel's orderly
+// doing: a panic, which restarts the machine too, is not.
+func (m *Machine) Ending() Ending {
+	select {
+	case <-m.done:
+	default:
+		return NotEnded
+	}
+	ws, err := m.running.Wait()
+	if w := syscall.WaitStatus(ws); err != nil || !w.Exited() || w.ExitStatus() != 0 || panicLine(Printable(m.Console())) != "" {
+		return NotEnded
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.reason {
+	case "guest-shutdown":
+		return PoweredOff
+	case "guest-reset":
+		return Restarted
+	}
+	return NotEnded
+}
+
 // ended judges a machine that is gone.
 func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Party, string) {
 	said := ""

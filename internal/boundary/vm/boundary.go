@@ -92,9 +92,10 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if s.VM.Tenant != "" && b.Reach == nil {
 		return nil, fmt.Errorf("%w: tenants", workload.ErrUnsupported)
 	}
-	if s.VM.System {
-		return nil, fmt.Errorf("%w: whole systems", workload.ErrUnsupported)
+	if s.VM.System && s.VM.Tenant != "" {
+		return nil, fmt.Errorf("%w: a whole system in the machine of a tenant", workload.ErrUnsupported)
 	}
+	s = withModules(s, p.Machine)
 	dir := filepath.Join(p.Dir, ownDirectory)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
@@ -182,7 +183,7 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 			"# `bulkhead explain` with the boundary container shows the steps; they are the same there.\n", s.VM.Tenant)
 		return err
 	}
-	z, err := sizeOf(s, qemu.Accel(p.Machine.Accel), false)
+	z, err := sizeOf(withModules(s, p.Machine), qemu.Accel(p.Machine.Accel), false)
 	if err != nil {
 		return err
 	}
@@ -200,6 +201,10 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 		fmt.Fprintf(w, "# %s\n", qemu.NoBoundary)
 	}
 	if err := qemu.Explain(w, cfg); err != nil {
+		return err
+	}
+	if s.VM.System {
+		_, err = fmt.Fprint(w, "\n# In the guest its first process becomes the image's init, with every capability and no filter.\n")
 		return err
 	}
 	_, err = fmt.Fprint(w, "\n# In the guest its agent makes the workload as `bulkhead explain` with the boundary container shows.\n")

@@ -104,7 +104,7 @@ func (r *remains) leave(ctx context.Context) error {
 func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, host boundary.Host, image string) (boundary.Instance, error) {
 	c := clientOf(host)
 	req := protocol.Create{Spec: inside(s), Image: image, Files: map[string][]byte{}}
-	if !s.Namespaces.HostUser {
+	if !s.Namespaces.HostUser && !s.VM.System { // else all IDs of the guest
 		req.IDBase, req.IDCount = p.IDBase, p.IDCount
 	}
 	for target, file := range p.Files {
@@ -125,7 +125,11 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 	if err != nil {
 		return nil, r.blame(err)
 	}
-	return &instance{Instance: r.inner, remains: r}, nil
+	i := &instance{Instance: r.inner, remains: r}
+	if s.VM.System {
+		return &system{instance: i}, nil
+	}
+	return i, nil
 }
 
 // blame says why a guest that was lost is gone, or what one said last that does

@@ -70,6 +70,9 @@ func config(s workload.Spec, p boundary.Prepared, dir string, z size) (qemu.Conf
 		// compiler, and what contains a workload first is the machine.
 		Append: []string{"apparmor=0"},
 	}
+	if s.VM.System { // which may load its own
+		c.Append = systemArguments
+	}
 	if p.Machine.MMIO && !s.VM.Machine {
 		c.Machine = qemu.MicroVM
 	}

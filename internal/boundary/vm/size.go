@@ -20,6 +20,8 @@ const (
 	// guestOverhead is what the guest's kernel, the agent and the page tables
 	// take of the guest's memory, on top of the workload's.
 	guestOverhead = 96 * mib
+	// minSystem is the least that a whole system boots with.
+	minSystem = 256 * mib
 	// fileServer is what the helper that serves one volume may use.
 	fileServer = 256 * mib
 
@@ -57,7 +59,14 @@ func sizeOf(s workload.Spec, accel qemu.Accel, shared bool) (size, error) {
 	if memory <= 0 || memory > maxMemory {
 		return z, fmt.Errorf("%d bytes of memory: a machine takes 1 byte to 1 TiB", memory)
 	}
-	z.ram = (memory + guestOverhead + mib - 1) / mib * mib
+	overhead := int64(guestOverhead)
+	if s.VM.System {
+		// The machine's memory is the system's, kernel and all.
+		if overhead = 0; memory < minSystem {
+			return z, fmt.Errorf("%w: %d MiB of memory for a whole system, which needs at least %d", workload.ErrUnsupported, memory/mib, minSystem/mib)
+		}
+	}
+	z.ram = (memory + overhead + mib - 1) / mib * mib
 	z.total = z.ram + qemu.Overhead(accel, z.cpus) + volumes
 	return z, nil
 }
@@ -92,6 +101,12 @@ func (z size) limits(s workload.Spec) *specs.LinuxResources {
 // inside is what the agent is asked for.
 func inside(s workload.Spec) workload.Spec {
 	own := s.VM.Tenant == ""
+	if s.VM.System {
+		// The machine is the limit.
+		s.Resources = workload.Resources{}
+		s.Boundary, s.VM, s.Labels, s.Network = "", workload.VM{System: true}, nil, "none"
+		return s
+	}
 	s.Boundary, s.VM, s.Labels = "container", workload.VM{}, nil
 	s.Network = "none"
 	if own {

@@ -23,7 +23,7 @@ import (
 func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.Prepared, c *client.Client) (map[int]string, error) {
 	names := map[int]string{}
 	idBase := p.IDBase
-	if s.Namespaces.HostUser {
+	if s.Namespaces.HostUser || s.VM.System {
 		idBase = 0 // the owners that the guest sees are the workload's own
 	}
 	for n, m := range s.Mounts {
