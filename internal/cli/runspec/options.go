@@ -7,6 +7,12 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// defaultStopTimeout is that of --stop-timeout, in seconds.
+const defaultStopTimeout = 10
+
+// defaultShm is that of --shm-size.
+const defaultShm = "64m"
+
 // Options are the flags of run and create as typed. AddFlags binds them.
 type Options struct {
 	Name, Entrypoint       string
@@ -36,7 +42,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.addSecurityFlags(fs)
 	o.VM.AddFlags(fs)
 	fs.StringVar(&o.VM.Tenant, "tenant", "", "run in the machine of a tenant, by its `name`; implies --boundary vm")
-	fs.BoolVar(&o.VM.System, "systemd", false, "boot the image's own init system as the guest's first process; with --boundary vm")
+	fs.BoolVar(&o.VM.System, "systemd", false, "boot the image's own init as the guest's first process: a whole system; with --boundary vm")
 }
 
 func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
@@ -57,7 +63,7 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
 	fs.StringVar(&o.Boundary, "boundary", "", "what isolates the workload: `container` (default) or vm")
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
-	fs.IntVar(&o.StopTimeout, "stop-timeout", 10, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
+	fs.IntVar(&o.StopTimeout, "stop-timeout", defaultStopTimeout, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
 }
 
 func (o *Options) addFileFlags(fs *pflag.FlagSet) {
@@ -66,7 +72,7 @@ func (o *Options) addFileFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Mounts, "mount", nil, "mount by `FIELDS`: type=bind,src=…,dst=…[,ro] or type=tmpfs,dst=…")
 	fs.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `TARGET[:OPTIONS]`")
 	fs.StringArrayVar(&o.Devices, "device", nil, "make a host device usable: `DEVICE[:TARGET][:rwm]`")
-	fs.StringVar(&o.Resources.ShmSize, "shm-size", "64m", "`size` of /dev/shm")
+	fs.StringVar(&o.Resources.ShmSize, "shm-size", defaultShm, "`size` of /dev/shm")
 }
 
 func (o *Options) addLimitFlags(fs *pflag.FlagSet) {

@@ -136,6 +136,9 @@ func (o *Options) process(r *Request, host Host) (err error) {
 	if r.spec.StopTimeout, err = StopTimeout("--stop-timeout", o.StopTimeout); err != nil {
 		return err
 	}
+	if o.VM.System && o.StopTimeout == defaultStopTimeout {
+		r.spec.StopTimeout = systemStopTimeout
+	}
 	r.spec.Process.Rlimits, err = parseUlimits(o.Ulimits)
 	return err
 }
@@ -266,6 +269,11 @@ func (r *Request) fillArgs(s *workload.Spec, _ Host, c ImageConfig) error {
 		cmd = r.args
 	}
 	s.Process.Args = slices.Concat(entry, cmd)
+	if s.VM.System {
+		if err := r.fillInit(s); err != nil {
+			return err
+		}
+	}
 	if len(s.Process.Args) == 0 {
 		return advice.New(fmt.Sprintf("image %s names no program to run", s.Image.Reference),
 			"write one after the image's name, such as: bulkhead run IMAGE /bin/sh")

@@ -3,6 +3,7 @@ package runspec
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,11 +159,38 @@ func (o *Options) system() error {
 		{"--user", o.User != ""}, {"--workdir", o.Workdir != ""}, {"--init", o.Init}, {"--read-only", o.ReadOnly},
 		{"--cap-add", len(s.CapAdd) > 0}, {"--cap-drop", len(s.CapDrop) > 0}, {"--security-opt", len(s.SecurityOpt) > 0},
 		{"--seccomp-report", s.SeccompReport}, {"--userns", s.UserNS != ""}, {"--ulimit", len(o.Ulimits) > 0}, {"--tty", o.TTY},
-		{"--interactive", o.Interactive}, {"--sysctl", len(s.Sysctls) > 0}, {"--oom-score-adj", o.Resources.OOMScoreAdj != ""},
+		{"--pids-limit", o.Resources.PidsLimit != DefaultPids}, {"--shm-size", o.Resources.ShmSize != defaultShm},
+		{"--memory-reservation", o.Resources.MemoryReservation != ""}, {"--interactive", o.Interactive}, {"--sysctl", len(s.Sysctls) > 0}, {"--oom-score-adj", o.Resources.OOMScoreAdj != ""},
 	} {
 		if f.given {
 			return advice.New(fmt.Sprintf("%s has no meaning for a whole system, which is not one process", f.flag), "leave it out; `bulkhead exec` runs commands in it")
 		}
+	}
+	return nil
+}
+
+// systemStopTimeout is for a whole system: systemd's own limit for a service to
+// stop.
+const systemStopTimeout = 90 * time.Second
+
+// inits are the names of programs that an image's configuration may give as
+// its command and that are meant to be a first process.
+var inits = []string{"init", "systemd", "openrc-init", "runit-init"}
+
+// fillInit settles the first process of a whole system: what the command line
+// says, or the image if it names an init, or /sbin/init.
+func (r *Request) fillInit(s *workload.Spec) error {
+	switch {
+	case r.entrypointSet && len(r.entrypoint) > 0:
+		s.Process.Args = slices.Concat(r.entrypoint, r.args)
+	case len(r.args) > 0:
+		s.Process.Args = r.args
+	case len(s.Process.Args) == 0 || !slices.Contains(inits, path.Base(s.Process.Args[0])):
+		s.Process.Args = []string{"/sbin/init"}
+	}
+	if !path.IsAbs(s.Process.Args[0]) {
+		return advice.New(fmt.Sprintf("the init %q is not an absolute path", s.Process.Args[0]),
+			"write its whole path after the image's name, or nothing for /sbin/init")
 	}
 	return nil
 }
