@@ -85,6 +85,14 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 		return err
 	}
 	to.Kernel, to.Initramfs, to.MMIO = k.Image, k.Initramfs, k.MMIO
+	if v.System {
+		switch err := store.Index(ctx, k, d); {
+		case errors.Is(err, kernel.ErrDepmod):
+			return advice.Wrap(err, err.Error(), "install the package kmod")
+		case err != nil:
+			return err
+		}
+	}
 	to.Modules, to.Release = k.ModulesDir, k.Release
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 // are of systemd(1), kernel-command-line(7) and systemd-getty-generator(8);
 // others ignore them. TERM keeps colours out of the log.
 var systemArguments = []string{
-	"systemd.show_status=yes", "systemd.journald.forward_to_console=yes", "systemd.getty_auto=no", "TERM=dumb",
+	"systemd.show_status=error", "systemd.journald.forward_to_console=yes", "systemd.getty_auto=no", "TERM=dumb",
 }
 
 // withModules adds the modules of the guest's kernel to the mounts of a whole

@@ -89,7 +89,8 @@ func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepare
 	if err := b.settleAgent(); err != nil {
 		return nil, fmt.Errorf("cgroup of the agent: %w", err)
 	}
-	m, err := cgroup.New(p.Cgroup, &specs.LinuxResources{}, cgroup.Options{})
+	every := specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"} // no rule would mean the few of a container
+	m, err := cgroup.New(p.Cgroup, &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{every}}, cgroup.Options{})
 	if err != nil {
 		return nil, err
 	}
