@@ -202,7 +202,10 @@ func Installed() (path string, v Version, err error) {
 }
 
 func (m *Machine) event(name string, data json.RawMessage) {
-	var d struct{ Reason, Device, Operation string }
+	var d struct {
+		Reason, Device, Operation, ID string
+		Open                          bool
+	}
 	if json.Unmarshal(data, &d) != nil {
 		return
 	}
@@ -211,6 +214,12 @@ func (m *Machine) event(name string, data json.RawMessage) {
 	switch name {
 	case "SHUTDOWN":
 		m.reason = d.Reason
+	case "VSERPORT_CHANGE":
+		// Nobody opens the port again but an agent that was started again, and
+		// nobody does that: whoever waits for this one shall know.
+		if d.ID == agentID && !d.Open {
+			m.agent.Close()
+		}
 	case "BLOCK_IO_ERROR":
 		if len(m.failed) < 8 {
 			m.failed = append(m.failed, Printable([]byte(d.Operation+" of "+d.Device)))
@@ -227,7 +236,8 @@ func (m *Machine) reap() {
 }
 
 // Agent is the host's end of the guest's port bulkhead.agent. Its deadlines
-// work. It is closed with the machine; reading gives io.EOF when QEMU ends.
+// work. It is closed with the machine, or when the guest has closed its end;
+// reading gives io.EOF when QEMU ends.
 func (m *Machine) Agent() *os.File { return m.agent }
 
 // Console returns the last 64 KiB that the guest wrote to its serial console.

@@ -75,7 +75,15 @@ func (s *system) Wait(ctx context.Context) (workload.Exit, error) {
 	case qemu.Restarted:
 		return workload.Exit{Code: rebootCode, At: time.Now()}, nil
 	}
-	return workload.Exit{}, s.machine.fault(err)
+	var f *fault
+	if err = s.machine.fault(err); errors.As(err, &f) && f.Who == qemu.Agent {
+		// The first process is the system's, and so is the blame for its end.
+		f.Who = "system"
+		if !f.Panicked() {
+			f.Text = "the agent in it is gone"
+		}
+	}
+	return workload.Exit{}, err
 }
 
 // rebootCode is the exit code of a system that asked for a reboot; the agent has

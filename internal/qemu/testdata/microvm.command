@@ -12,7 +12,7 @@ qemu-system-x86_64 \
     -m 512M \
     -kernel /kernel \
     -initrd /initramfs \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 bulkhead.test=1' \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 no_timer_check bulkhead.test=1' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \
@@ -21,7 +21,7 @@ qemu-system-x86_64 \
     -device virtio-rng-device,rng=rng \
     -chardev socket,id=agent,fd=4 \
     -device virtio-serial-device,max_ports=2 \
-    -device virtserialport,chardev=agent,name=bulkhead.agent \
+    -device virtserialport,id=agent,chardev=agent,name=bulkhead.agent \
     -add-fd fd=6,set=0,opaque=image0 \
     -blockdev driver=file,node-name=n-image0-0,filename=/dev/fdset/0,locking=off,read-only=on \
     -device virtio-blk-device,id=disk-image0,drive=n-image0-0,serial=image0,werror=report,rerror=report \

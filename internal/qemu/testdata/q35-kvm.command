@@ -20,4 +20,4 @@ qemu-system-x86_64 \
     -device virtio-rng-pci,rng=rng \
     -chardev socket,id=agent,fd=4 \
     -device virtio-serial-pci,max_ports=2 \
-    -device virtserialport,chardev=agent,name=bulkhead.agent
+    -device virtserialport,id=agent,chardev=agent,name=bulkhead.agent
