@@ -34,9 +34,6 @@ type Fault struct {
 	err   error
 }
 
-// Panicked tells whether the guest's kernel gave up.
-func (f *Fault) Panicked() bool { return strings.HasPrefix(f.Text, panicText) }
-
 // Error names the party first.
 func (f *Fault) Error() string { return string(f.Who) + ": " + f.Text }
 
@@ -156,11 +153,9 @@ func silent(console string) (Party, string) {
 	return Agent, "the guest's agent does not answer"
 }
 
-const panicText = "Kernel panic - not syncing"
-
 // panicLine finds the line by which Linux says that it gives up.
 func panicLine(console string) string {
-	i := strings.LastIndex(console, panicText)
+	i := strings.LastIndex(console, "Kernel panic - not syncing")
 	if i < 0 {
 		return ""
 	}

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"syscall"
@@ -75,13 +76,14 @@ func (s *system) Wait(ctx context.Context) (workload.Exit, error) {
 	case qemu.Restarted:
 		return workload.Exit{Code: rebootCode, At: time.Now()}, nil
 	}
+	select {
+	case <-s.machine.vmm.Done():
+	default:
+		return workload.Exit{}, fmt.Errorf("the agent was ended from inside the system: %w", err)
+	}
 	var f *fault
 	if err = s.machine.fault(err); errors.As(err, &f) && f.Who == qemu.Agent {
-		// The first process is the system's, and so is the blame for its end.
-		f.Who = "system"
-		if !f.Panicked() {
-			f.Text = "the agent in it is gone"
-		}
+		f.Who = "system" // the first process is its own, and so is the blame for the end of it
 	}
 	return workload.Exit{}, err
 }
