@@ -176,6 +176,12 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 	err = state.Retry(ctx, func() error {
 		k, err := e.lockIdle(ctx, id)
 		if force && errors.Is(err, workload.ErrRunning) {
+			// Before it is killed: what is not removed shall go on running.
+			if spec, err := e.layout.ReadSpec(id); err == nil {
+				if err := e.checkDeserted(ctx, spec); err != nil {
+					return err
+				}
+			}
 			if _, _, err := e.call(ctx, id, &wire.Request{Op: wire.OpStop}, false); err != nil && !ended(err) {
 				return err
 			}

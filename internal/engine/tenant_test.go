@@ -1,0 +1,69 @@
+package engine
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// newTenant runs a tenant's machine and a workload of it, both of which are
+// only said to be: the engine tells them by their specs.
+func newTenant(t *testing.T, w *world, inside workload.Spec) (machine workload.ID) {
+	t.Helper()
+	m := spec("pause")
+	m.Name, m.VM.Machine = TenantName("acme"), true
+	inside.Name, inside.VM.Tenant = "inside", "acme"
+	s, err := w.Run(ctx(t), m, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Run(ctx(t), inside, nil); err != nil {
+		t.Fatal(err)
+	}
+	return s.Record.Spec.ID
+}
+
+// TestTenantInUse: a machine that other workloads run in is not removed, and
+// not ended for that either.
+func TestTenantInUse(t *testing.T) {
+	w := newWorld(t)
+	machine := newTenant(t, w, spec("pause"))
+	if err := w.Remove(ctx(t), string(machine), true); !errors.Is(err, ErrTenantInUse) {
+		t.Errorf("got %v, want %v", err, ErrTenantInUse)
+	}
+	w.want(string(machine), workload.Running)
+	w.want("inside", workload.Running)
+	if err := w.RemoveTenant(ctx(t), "acme", true); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEmpty()
+}
+
+// TestStopTenant: a workload that cannot be stopped does not keep the machine
+// from it.
+func TestStopTenant(t *testing.T) {
+	w := newWorld(t)
+	s := spec("pause")
+	s.StopSignal = "none"
+	machine := newTenant(t, w, s)
+	if err := w.Stop(ctx(t), "inside", nil); err == nil {
+		t.Fatal("the workload was stopped by a signal that does not exist")
+	}
+	if err := w.StopTenant(ctx(t), "acme"); err != nil {
+		t.Error(err)
+	}
+	w.want(string(machine), workload.Exited)
+	// The machine would have taken it along.
+	if err := w.Kill(ctx(t), "inside", syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Wait(ctx(t), "inside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RemoveTenant(ctx(t), "acme", true); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEmpty()
+}
