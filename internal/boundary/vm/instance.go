@@ -182,6 +182,16 @@ func (r *remains) outcome(e workload.Exit, err error) (workload.Exit, error) {
 
 // Signal asks the agent. SIGKILL is in force whatever the agent makes of it.
 func (i *instance) Signal(ctx context.Context, sig syscall.Signal) error {
+	if i.machine != nil {
+		// One that is held takes the signal, and is held again unless it ends.
+		again, err := i.machine.awaken(ctx)
+		if err != nil {
+			return err
+		}
+		if again && sig != syscall.SIGKILL {
+			defer i.machine.hold(ctx) //nolint:errcheck // a machine that is gone
+		}
+	}
 	err := within(ctx, killTimeout, func(ctx context.Context) error { return i.Instance.Signal(ctx, sig) })
 	if sig != syscall.SIGKILL {
 		return err
@@ -247,13 +257,25 @@ func (i *instance) Start(ctx context.Context) error {
 	return i.blame(within(ctx, answerTimeout, i.Instance.Start))
 }
 
-// Pause stops all processes of the workload, by the guest's kernel.
+// Pause stops all processes of the workload, by the guest's kernel. In a machine
+// of the workload's own the processors stop too, whatever that kernel says.
 func (i *instance) Pause(ctx context.Context) error {
-	return i.blame(within(ctx, killTimeout, i.Instance.Pause))
+	if err := within(ctx, killTimeout, i.Instance.Pause); err != nil {
+		return i.blame(err)
+	}
+	if i.machine == nil {
+		return nil
+	}
+	return i.machine.hold(ctx)
 }
 
 // Resume continues what Pause stopped.
 func (i *instance) Resume(ctx context.Context) error {
+	if i.machine != nil {
+		if err := i.machine.letGo(ctx); err != nil {
+			return err
+		}
+	}
 	return i.blame(within(ctx, killTimeout, i.Instance.Resume))
 }
 
