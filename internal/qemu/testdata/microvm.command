@@ -6,13 +6,13 @@ qemu-system-x86_64 \
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
     -L /firmware \
     -machine microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
-    -accel tcg,tb-size=64 \
+    -accel tcg,tb-size=32 \
     -cpu max \
     -smp 2 \
     -m 512M \
     -kernel /kernel \
     -initrd /initramfs \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 no_timer_check bulkhead.test=1' \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check bulkhead.test=1' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \
