@@ -88,7 +88,7 @@ type fixture struct {
 	disks   string // templates of data disks
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{machine: vmtest.Machine(t), disks: t.TempDir(), pool: idrange.Open(t.TempDir(), "/etc")}
 	layer := t.TempDir()

@@ -121,8 +121,7 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 	return m, nil
 }
 
-// greet waits for the agent, and gives the guest the time and randomness that
-// it must not start a workload without.
+// greet waits for the agent and settles the guest.
 func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 	bctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
@@ -133,6 +132,12 @@ func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 		}
 		return m.fault(err)
 	}
+	return m.settle(ctx)
+}
+
+// settle gives the guest the time and randomness that it must not start a
+// workload without.
+func (m *machine) settle(ctx context.Context) error {
 	gctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	c := clientOf(m)
