@@ -26,3 +26,28 @@ func TestCPUWeight(t *testing.T) {
 		t.Errorf("in a tenant's machine: %d, want 512", w)
 	}
 }
+
+// TestMachineMemory: the guest's memory is the workload's and the guest's own, and
+// the host's limit is above it.
+func TestMachineMemory(t *testing.T) {
+	for _, c := range []struct{ memory, ram int64 }{
+		{0, 512 + 8 + 160}, // none given
+		{1, 160 + 1},
+		{64 * mib, 64 + 1 + 160},
+		{4096 * mib, 4096 + 64 + 160},
+	} {
+		s := workload.Spec{}
+		if c.memory != 0 {
+			s.Resources.Memory = &c.memory
+		}
+		z, err := sizeOf(s, qemu.TCG, false)
+		if err != nil || z.ram != c.ram*mib || z.total <= z.ram {
+			t.Errorf("%d bytes: got %d MiB of %d, %v, want %d", c.memory, z.ram/mib, z.total/mib, err, c.ram)
+		}
+	}
+	for _, memory := range []int64{-1, maxMemory + 1} {
+		if _, err := sizeOf(workload.Spec{Resources: workload.Resources{Memory: &memory}}, qemu.TCG, false); err == nil {
+			t.Errorf("%d bytes were taken", memory)
+		}
+	}
+}
