@@ -20,16 +20,15 @@ import (
 
 // How long a guest may take for what is quick when it is well.
 const (
-	bootTimeout         = 30 * time.Second
-	emulatedBootTimeout = 4 * time.Minute
-	greetTimeout        = 30 * time.Second
-	powerOffTimeout     = 20 * time.Second
-	killTimeout         = 5 * time.Second  // of asking the agent before the machine is ended
-	deathTimeout        = 20 * time.Second // of a process to end that was killed
-	answerTimeout       = time.Minute      // of everything else that the agent is asked
-	createTimeout       = 2 * time.Minute  // of making a workload, which may wait for volumes
-	endTimeout          = 3 * time.Second  // from the end of the port to that of the VMM
-	slowBootTimeout     = 4 * time.Minute  // under emulation, or where KVM itself may be emulated
+	bootTimeout     = 30 * time.Second
+	slowBootTimeout = 4 * time.Minute // under emulation, or where KVM itself may be emulated
+	greetTimeout    = 30 * time.Second
+	powerOffTimeout = 20 * time.Second
+	killTimeout     = 5 * time.Second  // of asking the agent before the machine is ended
+	deathTimeout    = 20 * time.Second // of a process to end that was killed
+	answerTimeout   = time.Minute      // of everything else that the agent is asked
+	createTimeout   = 2 * time.Minute  // of making a workload, which may wait for volumes
+	endTimeout      = 3 * time.Second  // from the end of the port to that of the VMM
 )
 
 // errSilent tells that a guest, which may be in anybody's hands, does not
