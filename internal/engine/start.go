@@ -36,7 +36,7 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	}
 	if err != nil {
 		sup.abandon()
-		rerr := e.deleteBoundary(ctx, s.ID)
+		rerr := e.deleteBoundary(context.WithoutCancel(ctx), s.ID) // Ctrl-C is why, perhaps
 		if rerr == nil {
 			e.warn(e.removeData(ctx, &s))
 			rerr = e.rollback(s.ID)
@@ -95,7 +95,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	}
 	if err != nil {
 		sup.abandon()
-		rerr := e.deleteBoundary(ctx, id)
+		rerr := e.deleteBoundary(context.WithoutCancel(ctx), id)
 		if rerr == nil {
 			rerr = os.RemoveAll(e.layout.RunDir(id))
 		}
