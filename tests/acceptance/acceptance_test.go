@@ -251,7 +251,7 @@ func (w *world) start(name string, args ...string) string {
 // await repeats a check until it holds.
 func (w *world) await(what string, check func() bool) {
 	w.Helper()
-	for end := time.Now().Add(20 * time.Second); !check(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !check(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("never: %s", what)
 		}
