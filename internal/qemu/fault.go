@@ -129,7 +129,7 @@ func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Part
 		if console == "" {
 			return Kernel, "the guest restarted without a word: its kernel does not boot on this machine, or not with so little memory"
 		}
-		return Agent, "the guest ended itself before its agent answered"
+		return Agent, "the guest ended itself: its first program has ended, or asked for it"
 	case "host-qmp-quit":
 		return Host, "QEMU was told to quit"
 	}
