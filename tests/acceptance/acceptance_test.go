@@ -102,8 +102,9 @@ type result struct {
 	code     int
 }
 
-// limit is how long a command may take. It only ends what hangs.
-const limit = 2 * time.Minute
+// limit is how long a command may take. It only ends what hangs: twenty
+// emulated machines may start meanwhile.
+const limit = 5 * time.Minute
 
 // command prepares one command line.
 func (w *world) command(args ...string) *exec.Cmd {
@@ -251,7 +252,7 @@ func (w *world) start(name string, args ...string) string {
 // await repeats a check until it holds.
 func (w *world) await(what string, check func() bool) {
 	w.Helper()
-	for end := time.Now().Add(time.Minute); !check(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(limit); !check(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.Fatalf("never: %s", what)
 		}

@@ -149,11 +149,11 @@ func TestMachineKilled(t *testing.T) {
 func TestMachineOnFullDisk(t *testing.T) {
 	slowly(t)
 	w := newSmallWorld(t, 300).withMachines()
-	w.start("neighbour", "--boundary", "vm", "--disk", "64m", "box", "sleep", "1000")
+	w.start("neighbour", "--boundary", "vm", "--disk", "64m", "-m", "32m", "box", "sleep", "1000")
 	w.start("writer", "--boundary", "vm", "--disk", "512m", "box", "sleep", "1000")
 	free := w.fill(8 << 20)
 	r := w.do("exec", "writer", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=64 conv=fsync; echo code $?")
-	if !strings.Contains(r.out, "code 1") || !strings.Contains(r.err, "error") {
+	if r.out != "code 1\n" { // an I/O error; or the file system is read-only by then
 		t.Errorf("a workload that needs more than there is: %+v", r)
 	}
 	if r := w.do("exec", "neighbour", "echo", "here"); r.out != "here\n" {
