@@ -145,7 +145,7 @@ func status(r *engine.Record, now time.Time) string {
 		if r.Exit != nil {
 			how = strconv.Itoa(r.Exit.Code)
 			if r.Exit.Error != "" {
-				how = r.Exit.Error
+				how, _, _ = strings.Cut(r.Exit.Error, "\n") // inspect has the guest's console, too
 			} else if r.Exit.OOMKilled {
 				how += ", out of memory"
 			}

@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,15 +103,20 @@ func TestMachineKilled(t *testing.T) {
 	w := newWorld(t).withMachines()
 	ids := []string{w.start("neighbour", "--boundary", "vm", "box", "sleep", "1000"), w.start("contained", "box", "sleep", "1000")}
 
-	cmd := w.command("run", "--boundary", "vm", "--name", "victim", "box", "sleep", "1000")
+	cmd := w.command("run", "--boundary", "vm", "--name", "victim", "box", "sh", "-c", "echo up; exec sleep 1000")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	w.await("the victim runs", func() bool {
-		return strings.Contains(w.do("ps", "--format", "{{.Names}} {{.State}}").out, "victim running")
-	})
+	// What is killed sooner was never started, and is removed.
+	if _, err := io.ReadFull(out, make([]byte, len("up\n"))); err != nil {
+		t.Fatalf("wait for the victim: %v: %s", err, stderr.String())
+	}
 	w.kill9(w.pid("victim", "Pid"))
 	code := exitCode(t, cmd.Wait())
 	if code != 125 || !strings.Contains(stderr.String(), "host: QEMU was killed") {
