@@ -132,9 +132,6 @@ func (c *Config) kernelArgs() string {
 		// on a busy host the emulated timer comes later than that.
 		args = append(args, "no_timer_check")
 	}
-	// Emulated, on a busy host, ticks of the timer come late. The kernel's check
-	// of it would then panic; on a hypervisor that it knows it leaves it out.
-	args := []string{"console=ttyS0", "quiet", "reboot=t", "panic=-1", "no_timer_check"}
 	return strings.Join(append(args, c.Append...), " ")
 }
 

@@ -13,7 +13,6 @@ qemu-system-x86_64 \
     -kernel /kernel \
     -initrd /initramfs \
     -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check bulkhead.test=1' \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 no_timer_check bulkhead.test=1' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \

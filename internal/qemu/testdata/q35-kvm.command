@@ -12,7 +12,6 @@ qemu-system-x86_64 \
     -m 128M \
     -kernel /kernel \
     -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests' \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 no_timer_check' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \
