@@ -66,6 +66,10 @@ func newSystemWorld(t *testing.T) *world {
 func (w *world) booted(name string) {
 	w.Helper()
 	r := w.slow("exec", name, "systemctl", "is-system-running", "--wait")
+	for end := time.Now().Add(bootLimit); r.out == "offline\n" && time.Now().Before(end); time.Sleep(time.Second) {
+		// systemd does not listen yet, and there is nothing else to wait for.
+		r = w.slow("exec", name, "systemctl", "is-system-running", "--wait")
+	}
 	if r.out != "running\n" {
 		w.Fatalf("the system is %q (%s); failed units:\n%s", r.out, r.err, w.slow("exec", name, "systemctl", "--failed", "--no-pager").out)
 	}
