@@ -66,7 +66,7 @@ func newSystemWorld(t *testing.T) *world {
 func (w *world) booted(name string) {
 	w.Helper()
 	r := w.slow("exec", name, "systemctl", "is-system-running", "--wait")
-	for end := time.Now().Add(bootLimit); r.out == "offline\n" && time.Now().Before(end); time.Sleep(time.Second) {
+	for end := time.Now().Add(bootLimit); r.out != "running\n" && r.out != "degraded\n" && time.Now().Before(end); time.Sleep(time.Second) {
 		// systemd does not listen yet, and there is nothing else to wait for.
 		r = w.slow("exec", name, "systemctl", "is-system-running", "--wait")
 	}
