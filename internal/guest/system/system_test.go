@@ -1,0 +1,139 @@
+package system
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// TestNewlines cuts a terminal's output at every place.
+func TestNewlines(t *testing.T) {
+	const in, want = "one\r\ntwo\n\rthree\r\r\nfour\r\n", "one\ntwo\n\rthree\r\nfour\n"
+	for cut := range len(in) + 1 {
+		var l newlines
+		var out bytes.Buffer
+		for _, part := range []string{in[:cut], in[cut:]} {
+			out.Write(l.plain([]byte(part)))
+		}
+		if out.String() != want {
+			t.Errorf("cut at %d: %q, want %q", cut, out.String(), want)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	got := environment([]string{"PATH=/bin", "container=docker", "containers=2"})
+	if want := []string{"PATH=/bin", "containers=2"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// newTree is a tree in a directory of the test's, without any mount.
+func newTree(t *testing.T) *tree {
+	t.Helper()
+	dir := t.TempDir()
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &tree{dir: dir, fd: fd}
+	t.Cleanup(x.close)
+	return x
+}
+
+// TestPlaces makes mount points in an image whose links lead out of it.
+func TestPlaces(t *testing.T) {
+	x := newTree(t)
+	outside := t.TempDir()
+	for name, to := range map[string]string{"lib": "usr/lib", "out": outside, "up": "../../../.."} {
+		if err := os.Symlink(to, filepath.Join(x.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(x.dir, "usr/lib"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, at string
+		file     bool
+	}{
+		{"/lib/modules/6.1", "usr/lib/modules/6.1", false},
+		{"/etc/thing", "etc/thing", true},
+		{"/up/a/b", "a/b", false},
+		{"/../c", "c", false},
+	} {
+		if err := x.at(c.name, c.file, func(string) error { return nil }); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if fi, err := os.Lstat(filepath.Join(x.dir, c.at)); err != nil || fi.IsDir() == c.file {
+			t.Errorf("%s: %s is %v, %v", c.name, c.at, fi, err)
+		}
+	}
+	if err := x.at("/out/d", false, func(string) error { return nil }); err == nil {
+		t.Error("a link to a directory that is only outside was followed")
+	}
+	if left, _ := os.ReadDir(outside); len(left) > 0 {
+		t.Errorf("outside there is %v", left)
+	}
+}
+
+// TestFiles writes what depends on the workload once, and resolv.conf always.
+func TestFiles(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "content")
+	write := func(x *tree, content string, mounts ...workload.Mount) {
+		t.Helper()
+		if err := os.WriteFile(source, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files := map[string]string{"/etc/hostname": source, "/etc/resolv.conf": source}
+		if err := x.write(files, x.dir, workload.Spec{Mounts: mounts}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(x *tree, name string) string {
+		b, err := os.ReadFile(filepath.Join(x.dir, name))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	x := newTree(t)
+	write(x, "first")
+	id := read(x, machineID)
+	if len(id) != 33 || strings.Trim(id, "0123456789abcdef\n") != "" {
+		t.Errorf("machine ID %q", id)
+	}
+	write(x, "second")
+	for name, want := range map[string]string{"/etc/hostname": "first", "/etc/resolv.conf": "second", machineID: id} {
+		if got := read(x, name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+
+	masked := newTree(t)
+	write(masked, "hidden", workload.Mount{Target: "/etc/hostname"})
+	if got := read(masked, "/etc/hostname"); got != "" {
+		t.Errorf("below a mount of the user's: %q", got)
+	}
+
+	linked := newTree(t)
+	if err := os.Mkdir(filepath.Join(linked.dir, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "stub")
+	if err := os.Symlink(elsewhere, filepath.Join(linked.dir, "etc/resolv.conf")); err != nil {
+		t.Fatal(err)
+	}
+	write(linked, "first")
+	if _, err := os.Lstat(elsewhere); err == nil {
+		t.Error("a link of the image's was written through")
+	}
+}
