@@ -94,7 +94,7 @@ func TestSystem(t *testing.T) {
 
 	for _, c := range []struct{ what, script, want string }{
 		{"its init", "cat /proc/1/comm", "systemd\n"},
-		{"no container", "systemd-detect-virt --container", "none\n"},
+		{"no container", "systemd-detect-virt --container || true", "none\n"},
 		{"its name", "hostname; cat /etc/hostname", "whole\nwhole\n"},
 		{"a machine ID of its own", "wc -c </etc/machine-id", "33\n"},
 		{"multi-user", "systemctl is-active multi-user.target", "active\n"},
