@@ -8,8 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 const qemuProgram = "qemu-system-x86_64"
@@ -58,7 +57,7 @@ func (h byHand) makeInitramfs(before string) error {
 	err = errors.Join(
 		os.WriteFile(filepath.Join(tree, "bin/busybox"), program, 0o755),
 		os.WriteFile(filepath.Join(tree, "init"), []byte(init), 0o755),
-		unix.Mknod(filepath.Join(tree, "dev/console"), unix.S_IFCHR|0o600, int(unix.Mkdev(5, 1))))
+		syscall.Mknod(filepath.Join(tree, "dev/console"), syscall.S_IFCHR|0o600, 5<<8|1))
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}

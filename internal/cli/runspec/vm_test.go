@@ -55,7 +55,7 @@ func TestBadMachineFlags(t *testing.T) {
 		{"--boundary vm --disk 31m x p", "out of range"}, {"--boundary vm --disk 17t x p", "out of range"}, {"--boundary vm --disk lots x p", "not a size"},
 		{"--boundary vm --kernel ./vmlinux x p", "not an absolute path"}, {"--boundary vm --accel xen x p", "unknown accelerator"},
 		{"--kernel small x p", "no meaning behind the boundary container"}, {"--disk 1g x p", "no meaning"}, {"--accel tcg x p", "no meaning"},
-		{"--boundary container --tenant acme x p", "no meaning"}, {"--tenant ../x x p", "not a name"}, {"--tenant acme --disk 1g x p", "the machine is the tenant's"},
+		{"--boundary container --tenant acme x p", "no meaning"}, {"--tenant ../x x p", "not a valid name"}, {"--tenant acme --disk 1g x p", "the machine is the tenant's"},
 		{"--boundary vm --network host x p", "kernel of its own"}, {"--boundary vm --pid host x p", "kernel of its own"}, {"--boundary vm --device /dev/null x p", "kernel of its own"},
 		{"--boundary vm -m 64m --memory-swap 128m x p", "kernel of its own"}, {"--boundary vm --cpuset-cpus 0 x p", "kernel of its own"},
 		{"--boundary vm --privileged x p", "virtual machine"},
