@@ -132,7 +132,7 @@ func (f *field) loadImage() testcase {
 
 // execCase: another process in a running workload of the engine.
 func (e engine) execCase() contender {
-	const name = "bulkhead-bench-exec"
+	name := "bulkhead-bench-exec" + e.suffix
 	return contender{
 		label: e.label,
 		setup: func(ctx context.Context) error {

@@ -25,6 +25,7 @@ type field struct {
 type engine struct {
 	label    string
 	args     []string // the program and its global flags
+	suffix   string   // of workloads' names, where several share a store
 	running  []string // flags of run that this machine needs
 	loading  []string // the words that load a Docker archive
 	removing []string // the words that remove an image

@@ -44,7 +44,7 @@ func (f *field) findGuests(ctx context.Context, e engine) {
 			path, err = command(ctx, e.cmd("kernel", "inspect", "--format", "{{.image}}", name)...)
 		}
 		g := guest{label: "bulkhead, " + label, engine: e, image: strings.TrimSpace(path), micro: micro}
-		g.engine.label = g.label
+		g.engine.label, g.engine.suffix = g.label, "-"+name
 		g.engine.running = []string{"--boundary", "vm", "--kernel", name}
 		if err == nil {
 			err = runner(command).exits(ctx, 7, g.engine.run(imageName, "/bin/sh", "-c", "exit 7")...)
@@ -77,7 +77,7 @@ func (f *field) findGuests(ctx context.Context, e engine) {
 func (f *field) plain() (engine, bool) {
 	for _, e := range f.engines {
 		if e.label == "bulkhead" {
-			e.label = "bulkhead, container"
+			e.label, e.suffix = "bulkhead, container", "-container"
 			return e, true
 		}
 	}
