@@ -36,6 +36,8 @@ var layers = map[string]int{
 	// The suite and the in-memory boundary stand where a boundary stands.
 	"internal/boundary/boundarytest": 70,
 	"internal/boundary/fake":         70,
+	// A program that tests boot instead of cmd/bulkhead-agent.
+	"internal/boundary/vm/vmtest/hostile": 100,
 
 	// The guest's agent runs workloads with the host's container code.
 	"internal/guest": 60,
