@@ -68,9 +68,9 @@ func config(s workload.Spec, p boundary.Prepared, dir string, z size) (qemu.Conf
 		Kernel: p.Machine.Kernel, Initramfs: p.Machine.Initramfs,
 		CPUs: z.cpus, Memory: z.ram, Accel: qemu.Accel(p.Machine.Accel), IDBase: p.IDBase, Dir: dir,
 		Machine: qemu.Q35,
-		// Nobody in the guest could load an AppArmor profile: there is no policy
-		// compiler, and what contains a workload first is the machine.
-		Append: []string{"apparmor=0"},
+		// Nobody in the guest could load a policy of AppArmor or SELinux, and what
+		// contains a workload first is the machine.
+		Append: []string{"lsm=landlock,lockdown,yama"},
 	}
 	if s.VM.System { // which may load its own
 		c.Append = systemArguments
