@@ -91,7 +91,7 @@ func (f *field) diskCases() []testcase {
 // diskCase lets one workload of each boundary run dd again and again; by hand,
 // a machine is booted for each.
 func (f *field) diskCase(name, title, about, dd, volume, hand string) testcase {
-	c := testcase{name: name, title: title, about: about, share: 3, bytes: diskBytes}
+	c := testcase{name: name, title: title, about: about, share: 6, bytes: diskBytes}
 	archive := filepath.Join(f.dir, "disk.tar")
 	made := sync.OnceValue(func() error {
 		if volume != "" {

@@ -13,6 +13,9 @@ import (
 
 const qemuProgram = "qemu-system-x86_64"
 
+// confinedQEMU is what it is called in the root that Bulkhead gives it.
+const confinedQEMU = "qemu"
+
 // byHand is QEMU as somebody would drive it who has no engine: a guest's kernel
 // and an initramfs that holds busybox and one script.
 type byHand struct {

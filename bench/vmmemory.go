@@ -76,7 +76,7 @@ func (e engine) vmFootprint(ctx context.Context, r *vmFootprint) (err error) {
 		}
 		r.processes = append(r.processes, p.name)
 		r.beside += p.pss
-		if p.name != qemuProgram {
+		if p.name != qemuProgram && p.name != confinedQEMU {
 			continue
 		}
 		ram, err := largestMapping(p.pid)
