@@ -2,6 +2,7 @@ package boundarytest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -369,11 +370,9 @@ func testPidsLimit(r *run) {
 	r.start(s, boundary.Stdio{Out: w})
 	w.Close()
 	got := line()
-	var ok []string
-	for _, n := range strings.Fields("0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20") {
-		ok = append(ok, "spawned "+n) // each is several threads
-	}
-	if !slices.Contains(ok, got) && !strings.Contains(got, "EOF") {
-		r.Errorf("60 processes of several threads under a limit of %d: %q", limit, got)
+	// Each has at least one thread, and the program itself some.
+	var n int
+	if _, err := fmt.Sscanf(got, "spawned %d", &n); err == nil && n >= int(limit) || err != nil && !strings.Contains(got, "EOF") {
+		r.Errorf("60 processes under a limit of %d: %q", limit, got)
 	}
 }
