@@ -52,7 +52,9 @@ func misbehave() error {
 	case "dies":
 		os.Exit(7)
 	case "silent":
-		select {}
+		for { // an empty select would be taken for a deadlock
+			time.Sleep(time.Hour)
+		}
 	case "chatter": // on the console, and the host never gets an answer
 		flood("/dev/console")
 	case "nonsense":
