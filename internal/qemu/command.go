@@ -55,6 +55,13 @@ func Command(c Config) []string {
 	if c.Initramfs != "" {
 		args = append(args, "-initrd", pathInitramfs)
 	}
+	if c.Machine == Q35 {
+		// None of the disks is for booting, so the firmware leaves them alone.
+		// Otherwise it makes a queue for each at the end of the guest's memory;
+		// with many disks they reach the initramfs that QEMU puts there, and the
+		// devices write into its last files.
+		args = append(args, "-boot", "strict=on")
+	}
 	args = append(args,
 		"-append", c.kernelArgs(),
 		"-chardev", socket("qmp", fdQMP), "-mon", "chardev=qmp,mode=control",

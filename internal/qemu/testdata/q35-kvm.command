@@ -11,6 +11,7 @@ qemu-system-x86_64 \
     -smp 1 \
     -m 128M \
     -kernel /kernel \
+    -boot strict=on \
     -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
