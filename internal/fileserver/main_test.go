@@ -93,7 +93,7 @@ func mount(t testing.TB, cfg fileserver.Config) (source, inside string, s *files
 		t.Fatal(err, s.Wait())
 	}
 	// A request that is never answered cannot be killed: cut it off instead.
-	cut := time.AfterFunc(time.Minute, func() { unix.Unmount(inside, unix.MNT_FORCE|unix.MNT_DETACH) })
+	cut := time.AfterFunc(5*time.Minute, func() { unix.Unmount(inside, unix.MNT_FORCE|unix.MNT_DETACH) })
 	t.Cleanup(func() {
 		cut.Stop()
 		if err := unmount(); err != nil {
