@@ -113,7 +113,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		cfg.Cgroup = i.cgroup
 		cfg.Stdio = [3]*os.File{p.Stdio.In, p.Stdio.Out, p.Stdio.Err}
 		if i.Container, err = container.Create(ctx, cfg); err == nil {
-			i.terminal, err = terminalOf(i.Container.Terminal)
+			i.terminal, err = boundary.TerminalOf(i.Container.Terminal)
 		}
 	}
 	if err != nil {

@@ -160,10 +160,7 @@ func BenchmarkBoot(b *testing.B) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			b.Fatal(err)
 		}
-		c, err := config(s, p, dir, z)
-		if err != nil {
-			b.Fatal(err)
-		}
+		c := config(s, p, dir, z)
 		c.Cgroup = cg
 		vmm, err := qemu.Start(b.Context(), c)
 		if err != nil {

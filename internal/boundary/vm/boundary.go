@@ -191,10 +191,7 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	if err != nil {
 		return err
 	}
-	cfg, err := config(s, p, filepath.Join(p.Dir, ownDirectory), z)
-	if err != nil {
-		return err
-	}
+	cfg := config(s, p, filepath.Join(p.Dir, ownDirectory), z)
 	cfg.Cgroup = m
 	fmt.Fprintf(w, "# A virtual machine: processors %d, memory %d MiB, held by the cgroup %s.\n", z.cpus, z.ram>>20, p.Cgroup)
 	if cfg.Accel == qemu.TCG {

@@ -63,7 +63,7 @@ type machine struct {
 var _ boundary.Host = (*machine)(nil)
 
 // config describes the VMM's machine.
-func config(s workload.Spec, p boundary.Prepared, dir string, z size) (qemu.Config, error) {
+func config(s workload.Spec, p boundary.Prepared, dir string, z size) qemu.Config {
 	c := qemu.Config{
 		Kernel: p.Machine.Kernel, Initramfs: p.Machine.Initramfs,
 		CPUs: z.cpus, Memory: z.ram, Accel: qemu.Accel(p.Machine.Accel), IDBase: p.IDBase, Dir: dir,
@@ -87,15 +87,12 @@ func config(s workload.Spec, p boundary.Prepared, dir string, z size) (qemu.Conf
 			c.Disks = append(c.Disks, qemu.Disk{Serial: slotName(n), ReadOnly: true})
 		}
 	}
-	return c, nil
+	return c
 }
 
 // boot starts the VMM and waits for the guest's agent.
 func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared, dir string, z size, cg *cgroup.Manager) (*machine, error) {
-	c, err := config(s, p, dir, z)
-	if err != nil {
-		return nil, err
-	}
+	c := config(s, p, dir, z)
 	c.Cgroup = cg
 	vmm, err := qemu.Start(ctx, c)
 	if err != nil {

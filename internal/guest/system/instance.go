@@ -189,7 +189,7 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 	if err != nil {
 		return nil, err
 	}
-	t, err := terminalOf(proc.Terminal())
+	t, err := boundary.TerminalOf(proc.Terminal())
 	if err != nil {
 		proc.Signal(syscall.SIGKILL)
 		proc.Wait(ctx)
