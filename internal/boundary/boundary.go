@@ -36,7 +36,18 @@ type Needs struct {
 	Root RootKind
 	// IDRange asks for a range of host IDs for a user namespace.
 	IDRange bool
+	// Network is the form in which the boundary takes network interfaces.
+	Network NetworkKind
 }
+
+// NetworkKind is the form in which a boundary takes network interfaces.
+type NetworkKind int
+
+// The forms of network interfaces.
+const (
+	Namespace NetworkKind = iota // moved into a network namespace of the instance
+	Tap                          // descriptors given to Create
+)
 
 // RootKind is the form in which a boundary takes its root file system.
 type RootKind int
@@ -70,6 +81,14 @@ type Prepared struct {
 	Init string
 	// Machine is set where Needs.Root is Disk.
 	Machine *Machine
+	// NICs are the workload's network interfaces where Needs.Network is Tap, and
+	// Taps the descriptors of their host's ends, of the same length and order: tap
+	// devices, or stream sockets of QEMU's -netdev stream where NIC.Link is "".
+	// They stay the caller's to close. A boundary whose Needs.Network is Namespace
+	// gets neither: its instance is a NetNS, and the interfaces are moved there
+	// between Create and Start.
+	NICs []workload.NIC
+	Taps []*os.File `json:"-"`
 	// Shifted lists bind sources, by Mount.Source, whose files already show
 	// owners of the workload's ID range, so that no ID-mapped mount is wanted.
 	Shifted []string
@@ -137,8 +156,9 @@ type Terminal interface {
 	Resize(rows, cols uint16) error
 }
 
-// Pauser, Lister and Host are abilities that an Instance may have, Explainer one
-// of a Boundary. Whoever wants one asks by type assertion.
+// Pauser, Lister, Describer, NetNS, Updater, Measurer, Files and Host are abilities that an
+// Instance may have, Explainer one of a Boundary. Whoever wants one asks by type
+// assertion.
 type (
 	// Pauser stops and continues all processes of a workload.
 	Pauser interface {
@@ -148,6 +168,39 @@ type (
 	// Lister lists the processes of a workload by their ID on the host.
 	Lister interface {
 		Processes(ctx context.Context) ([]int, error)
+	}
+	// Describer describes the processes of a workload, as it sees them itself.
+	Describer interface {
+		Describe(ctx context.Context) ([]workload.ProcessInfo, error)
+	}
+	// NetNS has a network namespace of its own on the host.
+	NetNS interface {
+		// NetNS opens it; from Create until the first process has ended.
+		NetNS() (*os.File, error)
+	}
+	// Updater changes the limits of a workload that runs. A field of r that is nil
+	// or zero stays as it is.
+	Updater interface {
+		Update(ctx context.Context, r workload.Resources) error
+	}
+	// Measurer tells what a workload uses.
+	Measurer interface {
+		Measure(ctx context.Context) (workload.Usage, error)
+	}
+	// Files reads and writes the workload's file system, as seen inside: a path is
+	// resolved below the workload's root whatever the workload does meanwhile, and
+	// owners are the workload's own. Both work from Create until Delete.
+	Files interface {
+		// ReadArchive writes path, a file or a whole directory, as a tar stream
+		// whose names begin with path's last element ("." for a path that ends in
+		// "/."). With follow a link at the end of path is followed.
+		ReadArchive(ctx context.Context, path string, follow bool, w io.Writer) error
+		// WriteArchive unpacks a tar stream below the existing directory dir.
+		WriteArchive(ctx context.Context, dir string, o ArchiveOptions, r io.Reader) error
+		// StatPath describes path without following a link at its end.
+		StatPath(ctx context.Context, path string) (workload.PathStat, error)
+		// Changes lists what differs from the image, in the order of paths.
+		Changes(ctx context.Context) ([]workload.Change, error)
 	}
 	// Host is a machine that the instances of other workloads run in: a
 	// tenant's.
@@ -163,3 +216,13 @@ type (
 		Explain(s workload.Spec, p Prepared, w io.Writer) error
 	}
 )
+
+// ArchiveOptions say how an archive is unpacked into a workload.
+type ArchiveOptions struct {
+	// Owners keeps the owners that the archive names; otherwise all belongs to the
+	// workload's root.
+	Owners bool `json:"owners,omitempty"`
+	// NoOverwriteDir refuses to replace a directory by something else, or something
+	// else by a directory.
+	NoOverwriteDir bool `json:"noOverwriteDir,omitempty"`
+}

@@ -14,18 +14,27 @@ type Spec struct {
 	Hostname string            `json:"hostname,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 
-	ReadOnlyRoot bool       `json:"readOnlyRoot,omitempty"`
-	Init         bool       `json:"init,omitempty"` // a reaping first process of ours above Process
-	Network      string     `json:"network"`        // "none" or "host"
-	Namespaces   Namespaces `json:"namespaces"`
-	Mounts       []Mount    `json:"mounts,omitempty"`
-	Devices      []Device   `json:"devices,omitempty"`
-	Resources    Resources  `json:"resources"`
-	Security     Security   `json:"security"`
-	VM           VM         `json:"vm,omitzero"` // for Boundary "vm" only
+	ReadOnlyRoot bool `json:"readOnlyRoot,omitempty"`
+	Init         bool `json:"init,omitempty"` // a reaping first process of ours above Process
+	// Network is NetworkNone, NetworkHost, NetworkBridge or NetworkUser; with
+	// NetworkBridge, Networks says which.
+	Network    string       `json:"network"`
+	Networks   []Attachment `json:"networks,omitempty"`
+	Ports      []Port       `json:"ports,omitempty"`
+	DNS        DNS          `json:"dns,omitzero"`
+	ExtraHosts []HostEntry  `json:"extraHosts,omitempty"`
+	Namespaces Namespaces   `json:"namespaces"`
+	Mounts     []Mount      `json:"mounts,omitempty"`
+	Devices    []Device     `json:"devices,omitempty"`
+	Resources  Resources    `json:"resources"`
+	Security   Security     `json:"security"`
+	VM         VM           `json:"vm,omitzero"` // for Boundary "vm" only
 
 	StopSignal  string        `json:"stopSignal,omitempty"` // name such as "SIGTERM"; default SIGTERM
 	StopTimeout time.Duration `json:"stopTimeout"`          // between StopSignal and SIGKILL; negative waits without end
+	Restart     Restart       `json:"restart,omitzero"`
+	Health      Health        `json:"health,omitzero"`
+	Log         Log           `json:"log,omitzero"`
 	AutoRemove  bool          `json:"autoRemove,omitempty"`
 	KeepStdin   bool          `json:"keepStdin,omitempty"` // -i: a stdin that clients can attach to
 }
@@ -81,9 +90,12 @@ type Namespaces struct {
 
 // Mount is a file system that the user asked for inside the workload.
 type Mount struct {
-	Type     string `json:"type"`             // "bind" or "tmpfs"
-	Source   string `json:"source,omitempty"` // absolute host path, for bind
-	Target   string `json:"target"`           // absolute path inside
+	Type string `json:"type"` // "bind", "volume" or "tmpfs"
+	// Source is an absolute host path for bind, a volume's name for volume, where
+	// empty asks for an anonymous one. The engine turns "volume" into "bind"
+	// before a boundary sees it.
+	Source   string `json:"source,omitempty"`
+	Target   string `json:"target"` // absolute path inside
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// Propagation is "private", "rprivate", "slave", "rslave", "shared" or
 	// "rshared"; empty means rprivate.
@@ -95,6 +107,9 @@ type Mount struct {
 	// CreateSource makes a missing bind source directory (the -v syntax);
 	// without it a missing source is an error (--mount).
 	CreateSource bool `json:"createSource,omitempty"`
+	// NoCopy leaves a fresh volume empty; otherwise it gets what the image has at
+	// Target.
+	NoCopy bool `json:"noCopy,omitempty"`
 }
 
 // Device is a host device node made visible inside.

@@ -1,0 +1,16 @@
+// Package attach is how a supervisor gets its workload into networks. It holds
+// no netlink and no nftables: those are in the program bulkhead-network, which
+// package attach starts for as long as that takes, and talks to over a socket:
+//
+//	supervisor                         bulkhead-network
+//	  Request                     ──>
+//	                              <──  Prepared, with taps and reserved ports
+//	  the namespace, if not taps  ──>
+//	                              <──  Done, and the end
+//
+// Prepared says which addresses the workload has, while the host's ends of its
+// interfaces exist and its ports are reserved; after Done everything works. A
+// reservation is a bound socket, which the supervisor keeps: when it dies, the
+// kernel frees the port. What else is left then, Release of package network
+// removes.
+package attach
