@@ -54,6 +54,10 @@ type Request struct {
 	Hostname string                `json:"hostname,omitempty"`
 	Networks []workload.Attachment `json:"networks,omitempty"`
 	Ports    []workload.Port       `json:"ports,omitempty"`
+	// Last and LastPorts are what the workload had when it ran before: it gets the
+	// same addresses and host ports again where they are free.
+	Last      []workload.NIC  `json:"last,omitempty"`
+	LastPorts []workload.Port `json:"lastPorts,omitempty"`
 	// Taps asks for tap devices where otherwise the interfaces are moved into a
 	// namespace.
 	Taps bool `json:"taps,omitempty"`

@@ -32,10 +32,13 @@ type Port struct {
 	// HostIP is the host's address on which it is published; the zero Addr stands
 	// for all of them, of both families.
 	HostIP netip.Addr `json:"hostIP,omitzero"`
-	// HostPort is the host's port, 0 for one that is free at the start.
-	HostPort uint16 `json:"hostPort,omitempty"`
-	Port     uint16 `json:"port"`     // inside, 1 to 65535
-	Protocol string `json:"protocol"` // "tcp" or "udp"
+	// HostPort is the host's port, 0 for one that is free at the start. With
+	// HostPortEnd it begins a range, both ends included, of which one that is free
+	// at the start is taken.
+	HostPort    uint16 `json:"hostPort,omitempty"`
+	HostPortEnd uint16 `json:"hostPortEnd,omitempty"`
+	Port        uint16 `json:"port"`     // inside, 1 to 65535
+	Protocol    string `json:"protocol"` // "tcp" or "udp"
 }
 
 // DNS is how a workload looks names up; zero fields leave it to the network.

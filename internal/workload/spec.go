@@ -18,17 +18,20 @@ type Spec struct {
 	Init         bool `json:"init,omitempty"` // a reaping first process of ours above Process
 	// Network is NetworkNone, NetworkHost, NetworkBridge or NetworkUser; with
 	// NetworkBridge, Networks says which.
-	Network    string       `json:"network"`
-	Networks   []Attachment `json:"networks,omitempty"`
-	Ports      []Port       `json:"ports,omitempty"`
-	DNS        DNS          `json:"dns,omitzero"`
-	ExtraHosts []HostEntry  `json:"extraHosts,omitempty"`
-	Namespaces Namespaces   `json:"namespaces"`
-	Mounts     []Mount      `json:"mounts,omitempty"`
-	Devices    []Device     `json:"devices,omitempty"`
-	Resources  Resources    `json:"resources"`
-	Security   Security     `json:"security"`
-	VM         VM           `json:"vm,omitzero"` // for Boundary "vm" only
+	Network  string       `json:"network"`
+	Networks []Attachment `json:"networks,omitempty"`
+	Ports    []Port       `json:"ports,omitempty"`
+	// Exposed are ports such as "80/tcp" that the image or --expose says the
+	// workload serves; for listings only.
+	Exposed    []string    `json:"exposed,omitempty"`
+	DNS        DNS         `json:"dns,omitzero"`
+	ExtraHosts []HostEntry `json:"extraHosts,omitempty"`
+	Namespaces Namespaces  `json:"namespaces"`
+	Mounts     []Mount     `json:"mounts,omitempty"`
+	Devices    []Device    `json:"devices,omitempty"`
+	Resources  Resources   `json:"resources"`
+	Security   Security    `json:"security"`
+	VM         VM          `json:"vm,omitzero"` // for Boundary "vm" only
 
 	StopSignal  string        `json:"stopSignal,omitempty"` // name such as "SIGTERM"; default SIGTERM
 	StopTimeout time.Duration `json:"stopTimeout"`          // between StopSignal and SIGKILL; negative waits without end

@@ -8,7 +8,8 @@
 //	  the namespace, if not taps  ──>
 //	                              <──  Done, and the end
 //
-// Prepared says which addresses the workload has, while the host's ends of its
+// Prepared says which addresses the workload has, where it asks for names, and
+// which address the host has for it, while the host's ends of its
 // interfaces exist and its ports are reserved; after Done everything works. A
 // reservation is a bound socket, which the supervisor keeps: when it dies, the
 // kernel frees the port. What else is left then, Release of package network
