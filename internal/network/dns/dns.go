@@ -1,0 +1,113 @@
+// Package dns starts, finds and stops the name server of a network.
+//
+//	workload ──UDP, TCP──> resolver ──ask──> dialer ──connect──> upstream
+//	 (bridge)              │      <─socket──
+//	                       └─ leases, read-only
+//
+// The name server is two processes of the program bulkhead-dns, both with user
+// IDs of their own, in an empty root, without a capability, under an allow-list
+// of system calls:
+//
+//   - the resolver (package resolve) parses what workloads and upstream servers
+//     send. It is in a network namespace that has nothing in it, not even a
+//     loopback that is up, and can neither make a socket nor connect one. It has
+//     the sockets that are bound to the bridge's addresses, and sees the
+//     directory of leases.
+//   - the dialer (package dial) is in the host's network namespace, as the
+//     upstream server may be 127.0.0.53. It reads single bytes from the resolver
+//     and answers each with a new socket, connected to one of the upstream
+//     servers that it was started with. It never reads a packet and sees no file.
+//     A network without upstream servers, such as an internal one, has none.
+//
+// So whoever takes over the resolver by a packet can talk to the network's
+// workloads and to port 53 of the upstream servers, and to nobody else; this
+// holds without a firewall rule, which somebody may flush.
+//
+// Both outlive the command that starts them, and end together. A resolver that
+// was killed leaves nothing behind but its record, and Ensure starts another:
+// what it knows is in the leases.
+package dns
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+)
+
+// IDs is how many user and group IDs a name server takes.
+const IDs = 2
+
+// Port is where a name server listens.
+const Port = 53
+
+// Config says what a name server is to do.
+type Config struct {
+	// Program is the path of bulkhead-dns, a static binary.
+	Program string
+	// Dir is a directory of the network's, where the record of the running name
+	// server is kept: see Find. It exists.
+	Dir string
+	// LeaseDir holds the leases, one file for each address and named as it is
+	// (network.Lease). Files come whole, by rename or link; one that cannot be
+	// read is as if it were not there. Only who has a lease is answered.
+	LeaseDir string
+	// Network is the network's name. What is known as web is known as
+	// web.<Network>, too.
+	Network string
+	// Subnets are the network's. Who is asked for, and has no lease, does not
+	// exist; the names of other addresses are asked upstream.
+	Subnets []netip.Prefix
+	// Listen are the addresses that it answers at, of the bridge. They need not
+	// be there yet.
+	Listen []netip.Addr
+	// Device is the bridge: what comes in by another interface is not heard.
+	Device string
+	// Upstream are the servers that know all other names, in the order of
+	// preference, at most MaxUpstream. If there are none, as in an internal
+	// network, other names are refused.
+	Upstream []netip.AddrPort
+	// IDBase and the next are the host's user and group IDs that it runs as. No
+	// other process has them.
+	IDBase uint32
+	// Cgroups are directories of cgroups that exist, one for each hierarchy, v1 or
+	// v2. It is in them before it runs any code of its own. Without them it stays
+	// in those of the caller, and ends with them.
+	Cgroups []string
+}
+
+// MaxUpstream is how many upstream servers are used, as in resolv.conf(5).
+const MaxUpstream = 3
+
+// Process is a running name server.
+type Process struct {
+	// PID is the resolver's process ID.
+	PID int
+	// Dialer is the dialer's, 0 if there is none.
+	Dialer int
+}
+
+// ErrNotRunning is the answer of Find where no name server runs.
+var ErrNotRunning = errors.New("no name server runs")
+
+// Ensure makes sure that a name server runs as cfg says: it leaves a running one
+// alone, starts one where there is none, and replaces one that was started with
+// another Config or another Program. It returns when the name server answers.
+//
+// The caller holds the network's lock, needs root, and is in the host's
+// namespaces of mounts, networks and processes.
+func Ensure(ctx context.Context, cfg Config) (Process, error) {
+	return Process{}, errors.ErrUnsupported
+}
+
+// Find returns the running name server that is recorded in dir, or
+// ErrNotRunning. To be told of its end, open it by its PID as a pidfd.
+func Find(dir string) (Process, error) {
+	return Process{}, ErrNotRunning
+}
+
+// Stop ends the name server that is recorded in dir, waits until it is gone, and
+// removes the record. That none runs is no error. The caller holds the network's
+// lock.
+func Stop(ctx context.Context, dir string) error {
+	return nil
+}
