@@ -1,19 +1,7 @@
-// Package network makes the host's half of networks: bridges, addresses,
-// interfaces, firewall rules, published ports, and a name server for each
-// network. It needs root and is imported by commands only; supervisors reach it
-// through package attach.
-//
-// What is kept of networks:
-//
-//	root/networks/<name>.json    what was asked of a network; written once
-//	run/networks/<name>/         gone after a reboot, like the bridge itself
-//	  lock                       held while the bridge, its rules or leases change
-//	  leases/<address>           one for each address in use, see Lease; made with
-//	                             O_EXCL, so that an address has one owner
-//
-// A lease is the journal: an interface, a rule or a name without a lease belongs
-// to nobody, and an address is not handed out again before everything that
-// names it is gone. Repair makes bridges and rules anew from what is recorded.
+// Package network holds the words for networks, which their host's half (package
+// bridge), their name servers (package dns) and the supervisors (package attach)
+// share. Bridges, addresses, interfaces, firewall rules and published ports are
+// made by package bridge, which is imported by commands only.
 package network
 
 import (
@@ -45,6 +33,9 @@ type Subnet struct {
 	// Range bounds what is handed out without being asked for; the zero Prefix is
 	// all of it.
 	Range netip.Prefix `json:"range,omitzero"`
+	// Auto tells that nobody asked for this very prefix, so that another may take
+	// its place while nothing is attached.
+	Auto bool `json:"auto,omitempty"`
 }
 
 // Request asks for the network interfaces of one workload that is being started.
@@ -73,4 +64,19 @@ type Lease struct {
 	Names []string        `json:"names"`
 	NIC   workload.NIC    `json:"nic"`
 	Ports []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
+}
+
+// Prepared is what a workload got.
+type Prepared struct {
+	NICs  []workload.NIC  `json:"nics"`
+	Ports []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
+	// Nameservers are where the workload asks for names, of its first network
+	// first; none in a network that is too small to have one.
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+	// Host is the host as seen from the workload, at most one address of each
+	// family: the gateway of the first network.
+	Host []netip.Addr `json:"host,omitempty"`
+	// Warnings are sentences for the person who started the workload, such as that
+	// a firewall of the host will stop its packets.
+	Warnings []string `json:"warnings,omitempty"`
 }

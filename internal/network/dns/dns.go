@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 )
 
 // IDs is how many user and group IDs a name server takes.
@@ -57,11 +58,19 @@ type Config struct {
 	// Subnets are the network's. Who is asked for, and has no lease, does not
 	// exist; the names of other addresses are asked upstream.
 	Subnets []netip.Prefix
-	// Listen are the addresses that it answers at, of the bridge. They need not
-	// be there yet.
+	// Listen are the addresses that it answers at, of the network's subnets. They
+	// need not be there yet.
 	Listen []netip.Addr
-	// Device is the bridge: what comes in by another interface is not heard.
+	// Device is the interface that they are of: what comes in by another is not
+	// heard. "" hears all, which in a namespace of NetNS is the network.
 	Device string
+	// NetNS makes and opens the network namespace in which the listening sockets
+	// are made; nil is the host's. The sockets keep the namespace, and with it the
+	// interface by which it is in the network: so no rule of the host's firewall
+	// stands between workloads and their name server, and no other server has its
+	// port. Ensure calls it only when it starts a name server, after the one before
+	// has ended, and closes what it returns. It is no part of what is compared.
+	NetNS func() (*os.File, error)
 	// Upstream are the servers that know all other names, in the order of
 	// preference, at most MaxUpstream. If there are none, as in an internal
 	// network, other names are refused.
