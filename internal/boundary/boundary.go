@@ -193,8 +193,8 @@ type (
 	Files interface {
 		// ReadArchive writes path, a file or a whole directory, as a tar stream
 		// whose names begin with path's last element ("." for a path that ends in
-		// "/."). With follow a link at the end of path is followed.
-		ReadArchive(ctx context.Context, path string, follow bool, w io.Writer) error
+		// "/.").
+		ReadArchive(ctx context.Context, path string, o ReadOptions, w io.Writer) error
 		// WriteArchive unpacks a tar stream below the existing directory dir.
 		WriteArchive(ctx context.Context, dir string, o ArchiveOptions, r io.Reader) error
 		// StatPath describes path without following a link at its end.
@@ -216,6 +216,15 @@ type (
 		Explain(s workload.Spec, p Prepared, w io.Writer) error
 	}
 )
+
+// ReadOptions say what of a workload's files is read.
+type ReadOptions struct {
+	// Follow follows a link at the end of the path.
+	Follow bool `json:"follow,omitempty"`
+	// OneFileSystem leaves out what is mounted below the path: an empty directory
+	// or file stands in its place.
+	OneFileSystem bool `json:"oneFileSystem,omitempty"`
+}
 
 // ArchiveOptions say how an archive is unpacked into a workload.
 type ArchiveOptions struct {
