@@ -87,6 +87,13 @@ func (a *Attached) Close() error { return nil }
 // may be called again, and after any crash.
 func (s *Store) Release(ctx context.Context, id workload.ID) error { return errors.ErrUnsupported }
 
+// Rename puts the name to in the place of from among the names of a workload, in
+// every network that it is attached to. A workload that is not attached is no
+// error.
+func (s *Store) Rename(ctx context.Context, id workload.ID, from, to string) error {
+	return errors.ErrUnsupported
+}
+
 // Sweep releases every workload that alive does not return true for.
 func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
 	return errors.ErrUnsupported
