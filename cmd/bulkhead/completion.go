@@ -39,8 +39,10 @@ flags, and the names of workloads and images.`,
 type completer = func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective)
 
 // Which workloads a command can do something with.
-func anyStatus(workload.Status) bool    { return true }
-func running(s workload.Status) bool    { return s == workload.Running || s == workload.Paused }
+func anyStatus(workload.Status) bool { return true }
+func running(s workload.Status) bool {
+	return s == workload.Running || s == workload.Paused || s == workload.Restarting
+}
 func paused(s workload.Status) bool     { return s == workload.Paused }
 func notRunning(s workload.Status) bool { return !running(s) }
 
@@ -107,7 +109,8 @@ func (a *app) completeImageThenNothing(cmd *cobra.Command, args []string, toComp
 // completeRunFlags offers the words that flags of run and create take.
 func (a *app) completeRunFlags(cmd *cobra.Command) {
 	for flag, words := range map[string][]string{
-		"network": {"none", "host"}, "pull": {"always", "missing", "never"}, "boundary": {"container"},
+		"network": {"none", "host"}, "pull": {"always", "missing", "never"},
+		"restart": {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container"},
 		"userns": {"private", "host"}, "pid": {"private", "host"}, "ipc": {"private", "host"}, "uts": {"private", "host"},
 		"security-opt": {"seccomp=", "apparmor=", "no-new-privileges", "no-new-privileges=false", "unmask="},
 	} {

@@ -23,6 +23,7 @@ type inspectState struct {
 	Status        workload.Status
 	Running       bool
 	Paused        bool
+	Restarting    bool
 	OOMKilled     bool
 	Pid           int
 	SupervisorPid int
@@ -30,6 +31,10 @@ type inspectState struct {
 	Error         string
 	StartedAt     time.Time `json:",omitzero"`
 	FinishedAt    time.Time `json:",omitzero"`
+	// Stopped tells that a command ended the last run. Ends are how the last few
+	// runs ended that the restart policy followed up.
+	Stopped bool
+	Ends    []workload.Exit `json:",omitempty"`
 }
 
 // inspectHost is where a workload lies on this machine.
@@ -55,11 +60,13 @@ type inspectView struct {
 	Image       string
 	ImageDigest string
 	State       inspectState
-	Weakenings  []workload.Weakening
-	Warnings    []string `json:",omitempty"`
-	Host        inspectHost
-	Machine     *boundary.Machine `json:",omitempty"`
-	Spec        workload.Spec
+	// RestartCount is how often the restart policy has brought it back.
+	RestartCount int
+	Weakenings   []workload.Weakening
+	Warnings     []string `json:",omitempty"`
+	Host         inspectHost
+	Machine      *boundary.Machine `json:",omitempty"`
+	Spec         workload.Spec
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -120,14 +127,16 @@ func newInspectView(r *engine.Record) inspectView {
 		Id: r.Spec.ID, Name: r.Spec.Name, Created: r.Spec.Created, Boundary: r.Spec.Boundary,
 		Image: r.Spec.Image.Reference, ImageDigest: r.Spec.Image.Digest, Weakenings: r.Weakenings, Spec: r.Spec,
 		State: inspectState{
-			Status: r.Status, Running: r.Status == workload.Running || r.Status == workload.Paused, Paused: r.Status == workload.Paused,
+			Status: r.Status, Running: running(r.Status), Paused: r.Status == workload.Paused,
+			Restarting: r.Status == workload.Restarting, Stopped: r.Stopped, Ends: r.Ends,
 			Pid: r.PID, SupervisorPid: r.SupervisorPID, StartedAt: r.Started, FinishedAt: r.Finished,
 		},
 		Host: inspectHost{
 			IDBase: r.IDBase, IDCount: r.IDCount, Cgroup: r.Cgroup, Layers: r.Layers, Upper: r.Upper,
 			Dir: r.Dir, RunDir: r.RunDir, LogPath: r.LogPath, LogError: r.LogError,
 		},
-		Machine: r.Machine,
+		RestartCount: r.Restarts,
+		Machine:      r.Machine,
 	}
 	if v.Weakenings == nil {
 		v.Weakenings = []workload.Weakening{}

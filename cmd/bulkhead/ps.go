@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -58,8 +59,8 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List workloads",
 		Long: `Ps lists the workloads that are running, with -a all of them, the newest
 first. Filters are name=TEXT, id=BEGINNING, status=STATUS, label=KEY[=VALUE],
-ancestor=IMAGE, boundary=BOUNDARY and exited=CODE; those of one kind are
-alternatives, those of different kinds must all hold.`,
+ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY and exited=CODE; those
+of one kind are alternatives, those of different kinds must all hold.`,
 		Example: `  bulkhead ps
   bulkhead ps -a --filter status=exited --format '{{.Names}}: {{.Status}}'
   bulkhead rm $(bulkhead ps -aq --filter label=job)`,
@@ -79,7 +80,7 @@ alternatives, those of different kinds must all hold.`,
 				slices.Reverse(records)
 				var rows []psRow
 				for _, r := range records {
-					if r.Tenant() == "" && (all || r.Status == workload.Running || r.Status == workload.Paused) && keep.match(r) {
+					if r.Tenant() == "" && (all || running(r.Status)) && keep.match(r) {
 						rows = append(rows, newPsRow(r, time.Now(), noTrunc))
 					}
 				}
@@ -141,18 +142,37 @@ func status(r *engine.Record, now time.Time) string {
 	case workload.Paused:
 		return "Up " + output.Ago(now.Sub(r.Started)) + " (Paused)"
 	case workload.Exited:
-		how := "unknown"
-		if r.Exit != nil {
-			how = strconv.Itoa(r.Exit.Code)
-			if r.Exit.Error != "" {
-				how, _, _ = strings.Cut(r.Exit.Error, "\n") // inspect has the guest's console, too
-			} else if r.Exit.OOMKilled {
-				how += ", out of memory"
-			}
-		}
-		return fmt.Sprintf("Exited (%s) %s ago", how, output.Ago(now.Sub(r.Finished)))
+		return fmt.Sprintf("Exited (%s) %s ago", ending(r.Exit), output.Ago(now.Sub(r.Finished)))
+	case workload.Restarting:
+		return fmt.Sprintf("Restarting (%s) %s ago", ending(r.Exit), output.Ago(now.Sub(r.Finished)))
 	}
 	return "Created"
+}
+
+// ending says in a few words how a run ended.
+func ending(e *workload.Exit) string {
+	switch {
+	case e == nil:
+		return "unknown"
+	case e.Error != "":
+		first, _, _ := strings.Cut(e.Error, "\n") // inspect has the guest's console, too
+		return first
+	case e.OOMKilled:
+		return strconv.Itoa(e.Code) + ", out of memory"
+	}
+	return strconv.Itoa(e.Code)
+}
+
+// startsOnBoot reports whether a restart policy wants the workload to run after
+// a boot: always does, unless-stopped does if no command had ended it.
+func startsOnBoot(r *engine.Record) bool {
+	switch r.Spec.Restart.Policy {
+	case workload.RestartAlways:
+		return true
+	case workload.RestartUnlessStopped:
+		return !r.Stopped && r.Status != workload.Created
+	}
+	return false
 }
 
 // filters are the values of --filter by their key.
@@ -161,7 +181,7 @@ type filters map[string][]string
 func (f filters) has(key string) bool { return len(f[key]) > 0 }
 
 // filterKeys are the keys of ps --filter.
-var filterKeys = []string{"name", "id", "status", "label", "ancestor", "boundary", "exited"}
+var filterKeys = []string{"name", "id", "status", "label", "ancestor", "boundary", "restart-policy", "should-start-on-boot", "exited"}
 
 func parseFilters(all []string) (filters, error) {
 	out := filters{}
@@ -170,8 +190,8 @@ func parseFilters(all []string) (filters, error) {
 		if !ok || v == "" || !slices.Contains(filterKeys, k) {
 			return nil, advice.New(fmt.Sprintf("--filter %q: not a filter", s), "write KEY=VALUE; keys are "+strings.Join(filterKeys, ", "))
 		}
-		if k == "status" && !slices.Contains([]string{"created", "running", "paused", "exited"}, v) {
-			return nil, advice.New(fmt.Sprintf("--filter %q: unknown status", s), "it is created, running, paused or exited")
+		if k == "status" && !slices.Contains([]string{"created", "running", "paused", "restarting", "exited"}, v) {
+			return nil, advice.New(fmt.Sprintf("--filter %q: unknown status", s), "it is created, running, paused, restarting or exited")
 		}
 		if _, err := strconv.ParseUint(v, 10, 8); k == "exited" && err != nil {
 			return nil, advice.New(fmt.Sprintf("--filter %q: not an exit code", s), "give a number from 0 to 255")
@@ -201,6 +221,10 @@ func matches(r *engine.Record, key, value string) bool {
 		return strings.HasPrefix(string(s.ID), value)
 	case "status":
 		return string(r.Status) == value
+	case "restart-policy":
+		return value == cmp.Or(s.Restart.Policy, workload.RestartNo)
+	case "should-start-on-boot":
+		return value == strconv.FormatBool(startsOnBoot(r))
 	case "boundary":
 		return s.Boundary == value
 	case "label":

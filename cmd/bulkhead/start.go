@@ -10,18 +10,36 @@ import (
 )
 
 func (a *app) startCommand() *cobra.Command {
-	var attach, interactive bool
+	var attach, interactive, all bool
+	var filter []string
 	var keys string
 	var sigProxy bool
 	cmd := &cobra.Command{
 		Use:   "start [flags] WORKLOAD...",
 		Short: "Start workloads that are created or have ended",
 		Long: `Start starts workloads and prints what was given for each. With -a it stays
-with one workload, passes on its output and exits with its exit code.`,
-		Example:           "  bulkhead start web\n  bulkhead start -ai job",
-		Args:              needs(1, -1, "a workload"),
+with one workload, passes on its output and exits with its exit code.
+
+With --all it starts every workload that does not run, or those of them that
+--filter selects as ps does. No daemon brings workloads back after a reboot: a
+unit of the service manager that runs the last example does.`,
+		Example: `  bulkhead start web
+  bulkhead start -ai job
+  bulkhead start --all --filter should-start-on-boot=true`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if all {
+				return needs(0, 0, "no workload beside --all")(cmd, args)
+			}
+			return needs(1, -1, "a workload")(cmd, args)
+		},
 		ValidArgsFunction: a.completeWorkloads(notRunning),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if all || len(filter) > 0 {
+				if !all || attach || interactive {
+					return advice.New("--filter goes with --all, and neither with -a or -i", usage(cmd))
+				}
+				return a.startSelected(cmd, filter)
+			}
 			if !attach && !interactive {
 				return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAll(ctx, e, args) })
 			}
@@ -35,9 +53,33 @@ with one workload, passes on its output and exits with its exit code.`,
 	}
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "pass on output and exit code")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "pass on standard input, where the workload keeps one; implies -a")
+	cmd.Flags().BoolVar(&all, "all", false, "start every workload that does not run")
+	cmd.Flags().StringArrayVarP(&filter, "filter", "f", nil, "with --all, only those that match `KEY=VALUE`; see ps")
 	cmd.Flags().StringVar(&keys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
 	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "pass on signals to the workload, without a terminal")
 	return cmd
+}
+
+// startSelected starts the workloads that do not run and that filters select,
+// the oldest first.
+func (a *app) startSelected(cmd *cobra.Command, filter []string) error {
+	keep, err := parseFilters(filter)
+	if err != nil {
+		return err
+	}
+	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		records, err := e.List(ctx)
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, r := range records {
+			if r.Tenant() == "" && !running(r.Status) && keep.match(r) {
+				names = append(names, r.Spec.Name)
+			}
+		}
+		return a.startAll(ctx, e, names)
+	})
 }
 
 // startAll starts workloads and leaves them.

@@ -109,8 +109,13 @@ func ended(err error) bool {
 }
 
 // Wait returns how the workload ended, at once if it is not running. One that
-// never ran gives workload.ErrNotRunning.
+// never ran gives workload.ErrNotRunning. Where a restart policy brings the
+// workload back, the end of one run is enough.
 func (e *Engine) Wait(ctx context.Context, ref string) (workload.Exit, error) {
+	return e.wait(ctx, ref, wire.UntilExit)
+}
+
+func (e *Engine) wait(ctx context.Context, ref string, until wire.Until) (workload.Exit, error) {
 	id, err := e.layout.Find(ref)
 	if err != nil {
 		return workload.Exit{}, about("wait for", ref, err)
@@ -119,7 +124,7 @@ func (e *Engine) Wait(ctx context.Context, ref string) (workload.Exit, error) {
 	err = e.reach(ctx, id, func(f *os.File) error {
 		defer f.Close()
 		var err error
-		exit, err = waitOn(ctx, newConn(f))
+		exit, err = waitOn(ctx, newConn(f), until)
 		return err
 	})
 	if errors.Is(err, workload.ErrNotRunning) {
@@ -135,10 +140,10 @@ func (e *Engine) Wait(ctx context.Context, ref string) (workload.Exit, error) {
 }
 
 // waitOn asks a supervisor to be told of the end.
-func waitOn(ctx context.Context, c *conn) (exit workload.Exit, err error) {
+func waitOn(ctx context.Context, c *conn, until wire.Until) (exit workload.Exit, err error) {
 	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	b, err := wire.AppendJSON(nil, wire.TypeRequest, &wire.Request{Version: wire.Version, Op: wire.OpWait})
+	b, err := wire.AppendJSON(nil, wire.TypeRequest, &wire.Request{Version: wire.Version, Op: wire.OpWait, Until: until})
 	if err == nil {
 		_, err = c.f.Write(b)
 	}
@@ -270,7 +275,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		defer func() { cancel(); <-ended }()
 		go func() {
 			defer close(ended)
-			e.Wait(wctx, string(r.Spec.ID)) // any error ends the following, too
+			e.wait(wctx, string(r.Spec.ID), wire.UntilStopped) // any error ends the following, too
 		}()
 		lo.Follow = ended
 	}

@@ -36,6 +36,8 @@ func testCrash(w *world) {
 	once.AutoRemove = true
 	twice := keep("pause")
 	twice.AutoRemove = true
+	again := keep("exit", "3")
+	again.Restart = workload.Restart{Policy: workload.RestartOnFailure, Max: 2}
 	tests := []struct {
 		name string
 		do   []command
@@ -47,6 +49,7 @@ func testCrash(w *world) {
 		{"start", []command{{Op: "create", Spec: keep("both")}, {Op: "start", Ref: "victim"}}, true},
 		{"exec", []command{{Op: "run-detached", Spec: twice}, {Op: "exec", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, false},
 		{"stop", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "stop", Ref: "victim"}}, true},
+		{"restart", []command{{Op: "run-detached", Spec: again}, {Op: "wait", Ref: "victim"}}, true},
 		{"remove", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "remove", Ref: "victim"}}, false},
 	}
 	for _, tt := range tests {
@@ -127,7 +130,8 @@ func (w *world) crashAt(step string, do []command, kept bool) {
 		if err != nil && !errors.Is(err, workload.ErrNotFound) {
 			w.t.Errorf("%s: %v", step, err)
 		}
-	case r.Status == workload.Running || r.Status == workload.Paused:
+	case r.Status == workload.Restarting && strings.HasPrefix(step, "command: "):
+	case r.Status != workload.Created && r.Status != workload.Exited:
 		w.t.Errorf("%s: got status %s", step, r.Status)
 	case !kept && !strings.HasPrefix(step, "command: remove") && !slices.Contains([]string{"stop", "remove"}, do[len(do)-1].Op):
 		w.t.Errorf("%s: the workload is kept: %+v", step, r)
@@ -165,10 +169,13 @@ func (w *world) awaitDeath(id workload.ID) {
 func (w *world) wantTrueExit(step string, r *Record) {
 	w.t.Helper()
 	want := 0
-	if r.Spec.Process.Args[1] == "pause" {
+	switch r.Spec.Process.Args[1] {
+	case "pause":
 		want = 137
+	case "exit":
+		want = 3
 	}
-	lost := r.Exit != nil && r.Exit.Code == 255 && strings.HasPrefix(r.Exit.Error, "supervisor lost")
+	lost := r.Exit != nil && (r.Exit.Code == 255 || r.Restarts > 0) && strings.HasPrefix(r.Exit.Error, "supervisor lost")
 	if r.Exit == nil || r.Exit.Code != want && !lost {
 		w.t.Errorf("%s: got exit %+v", step, r.Exit)
 	}

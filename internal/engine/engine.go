@@ -5,8 +5,8 @@
 //	caller ── Engine ──starts──> bulkhead-supervisor ── boundary ── workload
 //	caller ── Engine ──socket──> bulkhead-supervisor
 //
-// One supervisor owns one run of one workload: its standard streams, its log
-// and its exit status. It survives the caller. What is on disk is described in
+// One supervisor owns one workload from its start to its end, over all restarts:
+// its standard streams, its log and its exit status. It survives the caller. What is on disk is described in
 // package state, what is said over the socket in package wire.
 //
 // A workload is created (recorded, and given its directories and its range of

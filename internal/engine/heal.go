@@ -154,6 +154,8 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 	if st.Live() {
 		if st.Exit == nil {
 			st.Exit = &workload.Exit{Code: 255, At: time.Now(), Error: workload.ErrSupervisorLost.Error() + said}
+		} else if st.Status == workload.Restarting {
+			st.Exit.Error = workload.ErrSupervisorLost.Error() + " between two runs" + said
 		}
 		st.PID, st.Supervisor, st.Finished = 0, 0, st.Exit.At
 		if err := st.To(workload.Exited); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -120,6 +121,8 @@ func runCommand() int {
 	case "stop":
 		now := time.Duration(0)
 		err = e.Stop(ctx, c.Ref, &now)
+	case "wait":
+		_, err = e.wait(ctx, c.Ref, wire.UntilStopped)
 	case "remove":
 		err = e.Remove(ctx, c.Ref, true)
 	}

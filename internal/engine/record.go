@@ -23,6 +23,12 @@ type Record struct {
 	// Exit tells how the last run ended; nil before the first end and while
 	// running.
 	Exit *workload.Exit `json:"exit,omitempty"`
+	// Restarts is how often the restart policy has brought the workload back since
+	// it was started, Ends how the last few of those runs ended, oldest first.
+	Restarts int             `json:"restarts,omitempty"`
+	Ends     []workload.Exit `json:"ends,omitempty"`
+	// Stopped is set when a command ended the last run.
+	Stopped bool `json:"stopped,omitempty"`
 	// Weakenings names each way in which the workload is less confined than by
 	// default, with the flag that asked for it.
 	Weakenings []workload.Weakening `json:"weakenings"`
@@ -51,6 +57,7 @@ func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
 	return &Record{
 		Spec: *s, Status: st.Status, PID: st.PID, SupervisorPID: st.Supervisor,
 		Started: st.Started, Finished: st.Finished, Exit: st.Exit,
+		Restarts: st.Restarts, Ends: st.Ends, Stopped: st.Stopped,
 		Weakenings: s.Weakenings(),
 		Cgroup:     st.Cgroup, IDBase: st.IDBase, IDCount: st.IDCount,
 		Layers: st.Layers, Upper: st.Upper, Machine: st.Machine,

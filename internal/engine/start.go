@@ -112,7 +112,7 @@ func (e *Engine) lockIdle(ctx context.Context, id workload.ID) (*state.Lock, err
 	err := state.Retry(ctx, func() error {
 		var err error
 		if k, err = e.layout.TryLock(id); errors.Is(err, state.ErrLocked) {
-			if st, rerr := e.layout.ReadState(id); rerr == nil && st.Live() && st.Exit == nil {
+			if st, rerr := e.layout.ReadState(id); rerr == nil && st.Active() {
 				return workload.ErrRunning
 			}
 			return err

@@ -47,7 +47,9 @@ func (id ID) Short() string {
 //
 //	created ──start──> running ──exit──> exited ──start──> running …
 //	running ──pause──> paused ──unpause──> running
-//	created, running, paused ──supervisor dies──> exited (supervisor lost)
+//	running ──exit──> restarting ──after a pause──> running, if the restart policy says so
+//	restarting ──stop──> exited
+//	created, running, paused, restarting ──supervisor dies──> exited (supervisor lost)
 type Status string
 
 // The states of a workload.
@@ -56,6 +58,9 @@ const (
 	Running Status = "running"
 	Paused  Status = "paused"
 	Exited  Status = "exited"
+	// Restarting is the time between two lives: nothing runs, and the supervisor
+	// waits before it starts the first process again.
+	Restarting Status = "restarting"
 )
 
 // Exit says how a workload, or one process executed in it, ended.

@@ -31,6 +31,7 @@ type Options struct {
 	Resources              ResourceFlags
 	Security               SecurityFlags
 	VM                     VMFlags
+	Lifecycle              LifecycleFlags
 }
 
 // AddFlags binds every flag of run and create to o.
@@ -41,6 +42,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.addLimitFlags(fs)
 	o.addSecurityFlags(fs)
 	o.VM.AddFlags(fs)
+	o.Lifecycle.AddFlags(fs)
 	fs.StringVar(&o.VM.Tenant, "tenant", "", "run in the machine of a tenant, by its `name`; implies --boundary vm")
 	fs.BoolVar(&o.VM.System, "systemd", false, "boot the image's own init as the guest's first process: a whole system; with --boundary vm")
 }
@@ -115,7 +117,6 @@ var laterFlags = map[string]string{
 	"p":                "published ports are not available in this version; --network host serves on the host's own ports",
 	"P":                "published ports are not available in this version; --network host serves on the host's own ports",
 	"publish-all":      "published ports are not available in this version; --network host serves on the host's own ports",
-	"restart":          "restart policies are not available in this version; a systemd unit around `bulkhead run` restarts it",
 	"dns":              "networks with name service are not available in this version; mount a file over /etc/resolv.conf",
 	"add-host":         "networks with name service are not available in this version; mount a file over /etc/hosts",
 	"volumes-from":     "named volumes are not available in this version; repeat the -v flags",

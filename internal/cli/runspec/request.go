@@ -60,7 +60,7 @@ func (o *Options) Check(host Host, args []string) (*Request, error) {
 	}
 	r.spec.Process.Terminal = o.TTY
 	for _, step := range []func(*Request, Host) error{
-		o.words, o.identity, o.process, o.mounts, o.isolation, o.limits, o.machine,
+		o.words, o.identity, o.process, o.mounts, o.isolation, o.limits, o.machine, o.lifecycle,
 	} {
 		if err := step(r, host); err != nil {
 			return nil, err

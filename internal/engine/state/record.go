@@ -27,6 +27,14 @@ type State struct {
 	// first process has ended and the boundary is being cleaned up.
 	Exit     *workload.Exit `json:"exit,omitempty"`
 	LogError string         `json:"logError,omitempty"`
+	// Restarts is how often the policy has brought the workload back since its
+	// start, Ends how the last few of those lives ended, oldest first, and Pause how
+	// long the last wait before a restart was.
+	Restarts int             `json:"restarts,omitempty"`
+	Ends     []workload.Exit `json:"ends,omitempty"`
+	Pause    time.Duration   `json:"pause,omitempty"`
+	// Stopped is set when a command ended the workload, or is about to.
+	Stopped bool `json:"stopped,omitempty"`
 
 	// What was prepared, and stays the same from creation to removal.
 	Layers  []string          `json:"layers"`
@@ -44,9 +52,11 @@ type State struct {
 var next = map[workload.Status][]workload.Status{
 	"":               {workload.Created},
 	workload.Created: {workload.Running},
-	workload.Running: {workload.Paused, workload.Exited},
-	workload.Paused:  {workload.Running, workload.Exited},
+	workload.Running: {workload.Paused, workload.Exited, workload.Restarting},
+	workload.Paused:  {workload.Running, workload.Exited, workload.Restarting},
 	workload.Exited:  {workload.Running},
+
+	workload.Restarting: {workload.Running, workload.Exited},
 }
 
 // To changes the status, or reports that there is no such transition.
@@ -59,14 +69,22 @@ func (s *State) To(to workload.Status) error {
 }
 
 // Live reports whether the state claims that there is a supervisor.
-func (s *State) Live() bool { return s.Status == workload.Running || s.Status == workload.Paused }
+func (s *State) Live() bool {
+	return s.Status == workload.Running || s.Status == workload.Paused || s.Status == workload.Restarting
+}
+
+// Active reports whether the workload runs, or will again by itself: commands
+// that want it idle must stop it first.
+func (s *State) Active() bool {
+	return s.Live() && (s.Exit == nil || s.Status == workload.Restarting)
+}
 
 // maxRecord bounds what is read of a record, in bytes.
 const maxRecord = 32 << 20
 
 // A state.json is filled up to whole blocks, so that the next version, a little
-// longer, needs no more; both in bytes.
-const block, slack = 4096, 512
+// longer, needs no more; both in bytes. The ends of lives are what grows.
+const block, slack = 4096, 3072
 
 // WriteSpec records what was asked of a new workload.
 func (l Layout) WriteSpec(s *workload.Spec) error {
@@ -113,7 +131,7 @@ func (l Layout) Reserve(id workload.ID, s *State) error {
 	next := filepath.Join(l.Dir(id), "state.next")
 	b, err := json.Marshal(s)
 	if err == nil {
-		if fi, err := os.Lstat(next); err == nil && fi.Size() >= int64(len(b)) {
+		if fi, err := os.Lstat(next); err == nil && fi.Size() >= int64(len(b)+slack) {
 			return nil // of an earlier run
 		}
 		n := (len(b) + slack + block - 1) / block * block

@@ -15,13 +15,14 @@ import (
 // runs in. The connection is the stream's, or the disk's, as long as both sides
 // want.
 func (s *supervisor) serveHost(conn *os.File, c *client, req *wire.Request) {
-	h, ok := s.inst.(boundary.Host)
-	if !ok || !s.spec.VM.Machine {
-		c.reply(wire.Reply{Error: wire.NewError(fmt.Errorf("%w: it is not the machine of a tenant", workload.ErrUnsupported))})
+	l, err := s.running()
+	if err != nil {
+		c.reply(wire.Reply{Error: wire.NewError(err)})
 		return
 	}
-	if s.snapshot().Exit != nil {
-		c.reply(wire.Reply{Error: wire.NewError(workload.ErrNotRunning)})
+	h, ok := l.inst.(boundary.Host)
+	if !ok || !s.spec.VM.Machine {
+		c.reply(wire.Reply{Error: wire.NewError(fmt.Errorf("%w: it is not the machine of a tenant", workload.ErrUnsupported))})
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())

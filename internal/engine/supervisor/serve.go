@@ -52,7 +52,7 @@ func (s *supervisor) serve(conn *os.File) {
 	case wire.OpExec:
 		s.serveExec(r, c, &req)
 	case wire.OpWait:
-		s.serveWait(r, c)
+		s.serveWait(r, c, &req)
 	case wire.OpDial, wire.OpInsert:
 		s.serveHost(conn, c, &req)
 	default:
@@ -64,12 +64,9 @@ func (s *supervisor) serve(conn *os.File) {
 
 // answer performs the operations that end with their reply.
 func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
-	if req.Op != wire.OpStop && req.Op != wire.OpStatus && s.snapshot().Exit != nil {
-		return reply, workload.ErrNotRunning
-	}
 	switch req.Op {
 	case wire.OpSignal:
-		err = s.signal(req.Signal)
+		err = s.command(req.Signal)
 	case wire.OpStop:
 		err = s.stop(req.Timeout)
 	case wire.OpPause:
@@ -79,53 +76,47 @@ func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
 	case wire.OpStatus:
 		reply.State = s.snapshot()
 	case wire.OpProcesses:
-		l, ok := s.inst.(boundary.Lister)
-		if !ok {
-			return reply, fmt.Errorf("%w: boundary %q cannot list processes", workload.ErrUnsupported, s.spec.Boundary)
-		}
-		reply.Processes, err = l.Processes(context.Background())
+		reply.Processes, err = s.processes()
 	default:
 		err = fmt.Errorf("%w: operation %q", workload.ErrUnsupported, req.Op)
 	}
 	return reply, err
 }
 
-func (s *supervisor) serveStart(r *wire.Reader, c *client, req *wire.Request) {
+// processes lists the processes of the life that runs.
+func (s *supervisor) processes() ([]int, error) {
+	life, err := s.running()
+	if err != nil {
+		return nil, err
+	}
+	l, ok := life.inst.(boundary.Lister)
+	if !ok {
+		return nil, fmt.Errorf("%w: boundary %q cannot list processes", workload.ErrUnsupported, s.spec.Boundary)
+	}
+	return l.Processes(context.Background())
+}
+
+func (s *supervisor) serveStart(l *life, r *wire.Reader, c *client, req *wire.Request) {
 	defer c.finish(linger)
 	if !req.Streams {
 		return
 	}
-	s.session(r, c, s.io, s.signal, s.ended)
+	s.session(r, c, l.io, s.command, l.ended)
 }
 
 func (s *supervisor) serveAttach(r *wire.Reader, c *client, req *wire.Request) {
-	if s.snapshot().Exit != nil {
-		c.reply(wire.Reply{Error: wire.NewError(workload.ErrNotRunning)})
+	l, err := s.running()
+	if err != nil {
+		c.reply(wire.Reply{Error: wire.NewError(err)})
 		return
 	}
 	c.reply(wire.Reply{
-		PID: s.inst.PID(), State: s.snapshot(),
-		Terminal: s.io.terminal != nil, Stdin: s.io.hasInput(),
+		PID: l.inst.PID(), State: s.snapshot(),
+		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(),
 	})
-	s.io.add(c)
-	s.io.resize(req.Rows, req.Cols)
-	s.session(r, c, s.io, s.signal, s.ended)
-}
-
-func (s *supervisor) serveWait(r *wire.Reader, c *client) {
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		r.Next() // a client that waits says nothing more: this is its end
-	}()
-	select {
-	case <-s.ended:
-		s.mu.Lock()
-		exit := s.exit
-		s.mu.Unlock()
-		c.exit(exit)
-	case <-gone:
-	}
+	l.io.add(c)
+	l.io.resize(req.Rows, req.Cols)
+	s.session(r, c, l.io, s.command, l.ended)
 }
 
 func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
@@ -162,17 +153,18 @@ func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
 
 // exec runs another process.
 func (s *supervisor) exec(e *wire.Exec) (*stdio, boundary.Process, error) {
-	switch st := s.snapshot(); {
-	case st.Exit != nil:
-		return nil, nil, workload.ErrNotRunning
-	case st.Status == workload.Paused:
+	l, err := s.running()
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.snapshot().Status == workload.Paused {
 		return nil, nil, fmt.Errorf("%w: it is paused", workload.ErrNotRunning)
 	}
 	io, err := newStdio(e.Process.Terminal, e.Stdin)
 	if err != nil {
 		return nil, nil, err
 	}
-	proc, err := s.inst.Exec(context.Background(), e.Process, io.theirs)
+	proc, err := l.inst.Exec(context.Background(), e.Process, io.theirs)
 	if err != nil {
 		io.close()
 		return nil, nil, err

@@ -1,15 +1,23 @@
-// Package supervisor owns one run of one workload: its boundary's instance, its
-// standard streams, its log and its exit. It is the body of the
+// Package supervisor owns one workload from its start until it is not to run
+// any more: its log, its socket, and one life after the other, each with a
+// boundary's instance, standard streams and an exit. It is the body of the
 // bulkhead-supervisor program, which outlives the command that starts it.
 //
-//	                 ┌─ Create ─ Start ─┐
-//	request(start) ──┤                  ├── running ── first process ends ──┐
-//	                 └──── error ───────┘                                  │
-//	   process ends <── clients get Exit <── lock freed <── records <── Delete
+//	request(start) ──> Create ──> Start ──> running ── first process ends ──> Delete ──┐
+//	     ▲ error: reply, end        ▲                                                  │
+//	     └──────────────────────────┤                      policy says no, or stopped  │
+//	                                │                    ┌─────────────────────────────┤
+//	                     backoff is over                 ▼                             ▼
+//	                                └──── restarting ── stop ──> records ──> lock freed ──> process ends
+//	                                         ▲                                             │
+//	                                         └──────── policy says yes ────────────────────┘
 //
-// The steps of the end are ordered so that whoever hears of it finds everything
-// gone, and so that a supervisor that is killed between two of them leaves what
-// the next command recognizes: a run-time directory whose lock is free.
+// Each life is told of in this order: its exit is recorded, its output read to
+// the end, its instance deleted, what follows recorded, and then its clients
+// get Exit. Whoever hears of an end finds everything gone, and a supervisor that is killed
+// between two steps leaves what the next command recognizes: a run-time
+// directory whose lock is free. No daemon restarts such a workload: it becomes
+// exited, whatever its policy.
 package supervisor
 
 import (
@@ -41,18 +49,28 @@ const (
 const linger = time.Hour
 
 type supervisor struct {
-	layout state.Layout
-	spec   workload.Spec
-	lock   *os.File
-	inst   boundary.Instance
-	io     *stdio
-	log    *logfile.Writer
+	layout   state.Layout
+	start    *wire.Start
+	boundary boundary.Boundary
+	lock     *os.File
+	log      *logfile.Writer
 
 	mu    sync.Mutex
+	spec  workload.Spec // as it is in force
 	state state.State
-	exit  workload.Exit
+	// life is the one that runs, nil between two lives and after the last.
+	life *life
+	// last is how the last life ended.
+	last workload.Exit
+	// killer is the signal that a command sent last to the life that runs.
+	killer syscall.Signal
+	// changed is closed and replaced when any of the above has changed.
+	changed chan struct{}
 
-	// ended is closed when exit is known and nothing is left of the workload.
+	// halted ends when there is to be no other life.
+	halted context.Context
+	halt   context.CancelFunc
+	// ended is closed when nothing is left of the workload.
 	ended chan struct{}
 	// idle shrinks the process when it fires, settled after the last client.
 	idle *time.Timer
@@ -88,78 +106,86 @@ func Main(boundaries ...boundary.Boundary) int {
 		fmt.Fprintf(os.Stderr, "request %q, version %d: want start, version %d\n", req.Op, req.Version, wire.Version)
 		return 1
 	}
-	s := &supervisor{
-		layout: state.Layout{Root: req.Start.Root, Run: req.Start.Run},
-		spec:   req.Start.Spec,
-		state:  req.Start.State,
-		lock:   lock,
-		ended:  make(chan struct{}),
-		idle:   time.AfterFunc(settled, shrink),
-	}
+	s := newSupervisor(req.Start, lock)
 	c := newClient(conn)
-	l, err := s.begin(boundaries, &req, c)
+	first, l, err := s.begin(boundaries, &req, c)
 	if err != nil {
 		// The command still holds the lock, and cleans up when it reads this.
 		c.reply(wire.Reply{Error: wire.NewError(err)})
 		c.finish(time.Second)
 		return 1
 	}
-	s.sessions.Go(func() { s.serveStart(r, c, &req) })
+	s.sessions.Go(func() { s.serveStart(first, r, c, &req) })
 	s.sessions.Go(func() { s.accept(l) })
 	go func() {
 		<-terminate // the machine goes down
-		s.stop(s.spec.StopTimeout)
+		s.shutdown(s.stopTimeout())
 	}()
-	s.end(l)
+	s.live(first, l)
 	s.idle.Stop()
 	s.sessions.Wait()
 	return 0
 }
 
-// begin starts the workload. On success the reply is on its way.
-func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c *client) (*wire.Listener, error) {
-	var b boundary.Boundary
-	for _, x := range boundaries {
-		if x.Name() == s.spec.Boundary {
-			b = x
+func newSupervisor(start *wire.Start, lock *os.File) *supervisor {
+	s := &supervisor{
+		layout: state.Layout{Root: start.Root, Run: start.Run},
+		start:  start,
+		spec:   start.Spec,
+		state:  start.State,
+		lock:   lock,
+
+		changed: make(chan struct{}),
+		ended:   make(chan struct{}),
+		idle:    time.AfterFunc(settled, shrink),
+	}
+	s.halted, s.halt = context.WithCancel(context.Background())
+	return s
+}
+
+// begin starts the first life. On success the reply is on its way.
+func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c *client) (*life, *wire.Listener, error) {
+	for _, b := range boundaries {
+		if b.Name() == s.spec.Boundary {
+			s.boundary = b
 		}
 	}
-	if b == nil {
-		return nil, fmt.Errorf("%w: the supervisor has no boundary %q", workload.ErrUnsupported, s.spec.Boundary)
+	if s.boundary == nil {
+		return nil, nil, fmt.Errorf("%w: the supervisor has no boundary %q", workload.ErrUnsupported, s.spec.Boundary)
 	}
 	if err := s.checkSealed(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	ctx := context.Background()
-	p := req.Start.Prepared()
 	var err error
 	if s.log, err = logfile.Open(s.layout.Log(s.spec.ID)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if s.io, err = newStdio(s.spec.Process.Terminal, s.spec.KeepStdin); err != nil {
-		return nil, err
-	}
-	p.Stdio = s.io.theirs
-	p.Notice = func(line string) { s.io.notice(s.log, line) }
-	if s.inst, err = b.Create(ctx, s.spec, p); err != nil {
-		return nil, err
-	}
-	state.Did("start: boundary created")
-	l, err := s.launch(ctx, p.Dir)
+	s.state.Restarts, s.state.Ends, s.state.Stopped = 0, nil, false
+	ctx := context.Background()
+	l, err := s.create(ctx)
 	if err != nil {
-		return nil, errors.Join(err, s.inst.Delete(ctx))
+		return nil, nil, err
+	}
+	listener, err := wire.Listen(s.layout.RunDir(s.spec.ID))
+	if err == nil {
+		if err = s.launch(ctx, l); err != nil {
+			listener.Close()
+		}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, s.discard(ctx, l))
 	}
 	// The pumps begin after the reply is queued, so it comes first.
 	c.reply(wire.Reply{
-		PID: s.inst.PID(), State: s.snapshot(),
-		Terminal: s.io.terminal != nil, Stdin: s.io.hasInput(),
+		PID: l.inst.PID(), State: s.snapshot(),
+		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(),
 	})
 	if req.Streams {
 		c.foreground = true
-		s.io.add(c)
+		l.io.add(c)
 	}
-	s.io.pump(s.log)
-	return l, nil
+	l.io.pump(s.log)
+	return l, listener, nil
 }
 
 // checkSealed makes sure that a workload without a user namespace of its own
@@ -177,190 +203,40 @@ func (s *supervisor) checkSealed() error {
 	return err
 }
 
-func (s *supervisor) launch(ctx context.Context, dir string) (*wire.Listener, error) {
-	l, err := wire.Listen(dir)
-	if err != nil {
-		return nil, err
+// live leads the workload through all of its lives and takes it down.
+func (s *supervisor) live(l *life, listener *wire.Listener) {
+	for {
+		exit, deleteErr := s.end(l)
+		delay, again := s.again(exit, deleteErr)
+		if !again {
+			s.finish(l, exit, deleteErr, listener)
+			return
+		}
+		s.restarting(exit)
+		l.over(exit)
+		if l = s.next(delay); l == nil {
+			s.finish(nil, s.lastExit(), nil, listener)
+			return
+		}
 	}
-	// The record comes first: a workload that runs must never be taken for one
-	// that does not.
-	before := s.state
-	if err = s.state.To(workload.Running); err == nil {
-		s.state.PID, s.state.Supervisor = s.inst.PID(), os.Getpid()
-		s.state.Started, s.state.Finished, s.state.Exit = time.Now(), time.Time{}, nil
-		s.state.LogError = ""
-		err = s.layout.WriteState(s.spec.ID, &s.state, false)
-	}
-	if err == nil {
-		// The end will have to be recorded, too, however full the disk is by then.
-		err = s.layout.Reserve(s.spec.ID, &s.state)
-	}
-	if err == nil {
-		state.Did("start: running recorded")
-		err = s.inst.Start(ctx)
-	}
-	if err != nil {
-		l.Close()
-		return nil, errors.Join(err, s.layout.WriteState(s.spec.ID, &before, false))
-	}
-	state.Did("start: started")
-	s.io.begun(s.inst.Terminal())
-	return l, nil
 }
 
-// end waits for the first process and takes everything down.
-func (s *supervisor) end(l *wire.Listener) {
-	ctx := context.Background()
-	exit, err := s.inst.Wait(ctx)
-	if err != nil {
-		exit = workload.Exit{Code: 255, Error: err.Error()}
-	}
-	if exit.At.IsZero() {
-		exit.At = time.Now()
-	}
-	s.mu.Lock()
-	s.state.Exit = &exit
-	err = s.layout.WriteState(s.spec.ID, &s.state, false)
-	s.mu.Unlock()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	state.Did("end: exit recorded")
-
-	// Deleting may close a terminal, so its last output is read first.
-	s.io.drain()
-	deleteErr := s.inst.Delete(ctx)
-	if deleteErr != nil {
-		exit.Error = "cleaning up: " + deleteErr.Error()
-	}
-	state.Did("end: boundary deleted")
+// finish records the end of the workload and tells everybody. last is the life
+// whose clients still wait for it, nil if they do not.
+func (s *supervisor) finish(last *life, exit workload.Exit, deleteErr error, listener *wire.Listener) {
+	s.halt()
 	s.log.Close()
 	s.record(exit, deleteErr)
-	l.Close()
-
+	listener.Close()
 	s.mu.Lock()
-	s.exit = exit
+	s.last = exit
+	s.announce()
 	s.mu.Unlock()
-	s.io.end(exit)
+	if last != nil {
+		last.over(exit)
+	}
 	close(s.ended)
 	if !s.spec.AutoRemove {
 		s.layout.Sync(s.spec.ID)
 	}
-}
-
-// record writes the end down and gives up the lock.
-func (s *supervisor) record(exit workload.Exit, deleteErr error) {
-	defer s.lock.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var err error
-	if s.spec.AutoRemove && deleteErr == nil {
-		if err = s.layout.Remove(s.spec.ID, s.spec.Name, s.state.IDBase); err == nil {
-			return
-		}
-		fmt.Fprintln(os.Stderr, err)
-	}
-	if err := s.log.Err(); err != nil {
-		s.state.LogError = err.Error()
-	}
-	s.state.Exit, s.state.Finished = &exit, exit.At
-	s.state.PID, s.state.Supervisor = 0, 0
-	if deleteErr == nil {
-		// Otherwise it stays as it was, and the next command tries again.
-		s.state.To(workload.Exited)
-	}
-	if err := s.layout.WriteState(s.spec.ID, &s.state, false); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return
-	}
-	state.Did("end: recorded")
-	if deleteErr == nil {
-		os.RemoveAll(s.layout.RunDir(s.spec.ID))
-		state.Did("end: run-time directory deleted")
-	}
-}
-
-// snapshot returns a copy of the state.
-func (s *supervisor) snapshot() *state.State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.state
-	return &c
-}
-
-// signal sends sig to the first process. A paused one gets SIGKILL at once, as
-// cgroup v1 delivers nothing to the frozen.
-func (s *supervisor) signal(sig syscall.Signal) error {
-	if err := s.inst.Signal(context.Background(), sig); err != nil {
-		return err
-	}
-	if sig == syscall.SIGKILL {
-		return s.thaw()
-	}
-	return nil
-}
-
-func (s *supervisor) thaw() error {
-	if s.snapshot().Status != workload.Paused {
-		return nil
-	}
-	return s.pause(workload.Running)
-}
-
-// pause makes the workload Paused or Running.
-func (s *supervisor) pause(to workload.Status) error {
-	p, ok := s.inst.(boundary.Pauser)
-	if !ok {
-		return fmt.Errorf("%w: boundary %q cannot pause", workload.ErrUnsupported, s.spec.Boundary)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state.Exit != nil {
-		return workload.ErrNotRunning
-	}
-	next := s.state
-	if err := next.To(to); err != nil {
-		return err
-	}
-	ctx := context.Background()
-	f := p.Pause
-	if to == workload.Running {
-		f = p.Resume
-	}
-	if err := f(ctx); err != nil {
-		return err
-	}
-	s.state = next
-	return s.layout.WriteState(s.spec.ID, &s.state, false)
-}
-
-// stop ends the workload, gently until timeout has passed; a negative one never
-// does.
-func (s *supervisor) stop(timeout time.Duration) error {
-	sig := syscall.SIGTERM
-	if s.spec.StopSignal != "" {
-		var err error
-		if sig, err = workload.ParseSignal(s.spec.StopSignal); err != nil {
-			return err
-		}
-	}
-	if err := s.signal(sig); err == nil {
-		s.thaw()
-		var over <-chan time.Time // nil blocks for ever
-		if timeout >= 0 {
-			timer := time.NewTimer(timeout)
-			defer timer.Stop()
-			over = timer.C
-		}
-		select {
-		case <-s.ended:
-			return nil
-		case <-over:
-		}
-	}
-	if err := s.signal(syscall.SIGKILL); err != nil && s.snapshot().Exit == nil {
-		return err
-	}
-	<-s.ended
-	return nil
 }

@@ -104,6 +104,15 @@ const (
 	OpInsert    Op = "insert" // after the Reply the disk stays until the connection is closed
 )
 
+// Until is what OpWait waits for.
+type Until string
+
+// What can be waited for.
+const (
+	UntilExit    Until = ""        // the end of a life: of the one that runs, or of the next
+	UntilStopped Until = "stopped" // the end without another life after it
+)
+
 // Request is a client's first frame.
 type Request struct {
 	Version int            `json:"version"`
@@ -113,6 +122,8 @@ type Request struct {
 	Signal  syscall.Signal `json:"signal,omitempty"`
 	// Image is OpInsert's, an absolute path.
 	Image string `json:"image,omitempty"`
+	// Until is OpWait's; "" is UntilExit.
+	Until Until `json:"until,omitempty"`
 	// Timeout is OpStop's.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Streams asks OpStart and OpExec for the output and for Exit; without it

@@ -1,0 +1,130 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// life is one run of the workload's first process.
+type life struct {
+	inst boundary.Instance
+	io   *stdio
+
+	// ended is closed when exit is known and nothing is left of this life.
+	ended chan struct{}
+	exit  workload.Exit
+}
+
+// over tells everybody who waits for this life how it ended.
+func (l *life) over(exit workload.Exit) {
+	l.exit = exit
+	l.io.end(exit)
+	close(l.ended)
+}
+
+// create prepares a life up to the first instruction of its first process. On
+// error nothing is left of it.
+func (s *supervisor) create(ctx context.Context) (*life, error) {
+	l := &life{ended: make(chan struct{})}
+	spec := s.asked()
+	p := s.start.Prepared()
+	var err error
+	if l.io, err = newStdio(spec.Process.Terminal, spec.KeepStdin); err != nil {
+		return nil, err
+	}
+	p.Stdio = l.io.theirs
+	p.Notice = func(line string) { l.io.notice(s.log, line) }
+	if l.inst, err = s.boundary.Create(ctx, spec, p); err != nil {
+		l.io.close()
+		return nil, err
+	}
+	state.Did("start: boundary created")
+	return l, nil
+}
+
+// discard removes a life that never ran.
+func (s *supervisor) discard(ctx context.Context, l *life) error {
+	err := l.inst.Delete(context.WithoutCancel(ctx))
+	l.io.close()
+	return err
+}
+
+// launch lets the first process run, and makes the life the one that commands
+// reach.
+func (s *supervisor) launch(ctx context.Context, l *life) error {
+	// The record comes first: a workload that runs must never be taken for one
+	// that does not.
+	before, err := s.recordRunning(l)
+	if err == nil {
+		state.Did("start: running recorded")
+		err = l.inst.Start(ctx)
+	}
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.state = before
+		return errors.Join(err, s.write())
+	}
+	state.Did("start: started")
+	l.io.begun(l.inst.Terminal())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.life, s.killer = l, 0
+	s.announce()
+	return nil
+}
+
+// recordRunning writes down that a life runs, and returns the state before.
+func (s *supervisor) recordRunning(l *life) (before state.State, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.state
+	if err := s.state.To(workload.Running); err != nil {
+		return before, err
+	}
+	s.state.PID, s.state.Supervisor = l.inst.PID(), os.Getpid()
+	s.state.Started, s.state.Finished, s.state.Exit = time.Now(), time.Time{}, nil
+	s.state.LogError = ""
+	if err := s.write(); err != nil {
+		return before, err
+	}
+	// The end will have to be recorded, too, however full the disk is by then.
+	return before, s.layout.Reserve(s.spec.ID, &s.state)
+}
+
+// end waits for the end of a life and deletes it. The exit that it returns is
+// recorded.
+func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
+	ctx := context.Background()
+	exit, err := l.inst.Wait(ctx)
+	if err != nil {
+		exit = workload.Exit{Code: 255, Error: err.Error()}
+	}
+	if exit.At.IsZero() {
+		exit.At = time.Now()
+	}
+	s.mu.Lock()
+	s.life = nil
+	s.state.Exit = &exit
+	err = s.write()
+	s.mu.Unlock()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	state.Did("end: exit recorded")
+
+	// Deleting may close a terminal, so its last output is read first.
+	l.io.drain()
+	if deleteErr = l.inst.Delete(ctx); deleteErr != nil {
+		exit.Error = "cleaning up: " + deleteErr.Error()
+	}
+	state.Did("end: boundary deleted")
+	return exit, deleteErr
+}

@@ -1,0 +1,159 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// How long a workload waits before its next life: Docker's figures. The pause
+// doubles with each life, and begins anew after one that lasted.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = time.Minute
+	lasting      = 10 * time.Second
+)
+
+// notStarted is the exit code that is recorded of a life that could not be
+// started: the one with which run reports such a thing.
+const notStarted = 125
+
+// wants reports whether a policy asks for another life after exit, when there
+// were restarts so far.
+func wants(p workload.Restart, exit workload.Exit, restarts int) bool {
+	switch p.Policy {
+	case workload.RestartAlways, workload.RestartUnlessStopped:
+		return true
+	case workload.RestartOnFailure:
+		return exit.Code != 0 && (p.Max == 0 || restarts < p.Max)
+	}
+	return false
+}
+
+// pauseAfter is how long to wait after a life that lasted for ran, when the
+// pause before it was last, 0 for none.
+func pauseAfter(last, ran time.Duration) time.Duration {
+	if last == 0 || ran >= lasting {
+		return firstPause
+	}
+	return min(2*last, longestPause)
+}
+
+// again decides what follows the end of a life.
+func (s *supervisor) again(exit workload.Exit, deleteErr error) (pause time.Duration, again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.killer != 0 && (exit.Signal == int(s.killer) || exit.Code == 128+int(s.killer)) {
+		s.state.Stopped = true // a command ended it, by whatever signal
+	}
+	// What could not be deleted is in the way of another.
+	if deleteErr != nil || s.state.Stopped || s.halted.Err() != nil || !wants(s.spec.Restart, exit, s.state.Restarts) {
+		return 0, false
+	}
+	s.state.Pause = pauseAfter(s.state.Pause, exit.At.Sub(s.state.Started))
+	return s.state.Pause, true
+}
+
+// maxEnds is how many ends of lives are kept, maxReason how much of what is
+// said about each.
+const maxEnds, maxReason = 5, 256
+
+// restarting records that a life has ended and another will follow.
+func (s *supervisor) restarting(exit workload.Exit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.To(workload.Restarting)
+	s.state.PID, s.state.Finished, s.state.Exit = 0, exit.At, &exit
+	if err := s.log.Err(); err != nil {
+		s.state.LogError = err.Error()
+	}
+	s.remember(exit)
+	s.last = exit
+	s.announce()
+	if err := s.write(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	state.Did("restart: recorded")
+}
+
+// remember adds the end of a life to those that are kept. s.mu is held.
+func (s *supervisor) remember(exit workload.Exit) {
+	s.state.Restarts++
+	exit.Error = exit.Error[:min(len(exit.Error), maxReason)]
+	ends := append([]workload.Exit(nil), s.state.Ends...) // snapshots share the old ones
+	ends = append(ends, exit)
+	s.state.Ends = ends[max(0, len(ends)-maxEnds):]
+}
+
+// next waits and begins another life. It returns nil when there is to be none.
+// A life that cannot be started counts as one that failed.
+func (s *supervisor) next(pause time.Duration) *life {
+	for {
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-s.halted.Done():
+			t.Stop()
+			return nil
+		}
+		s.idle.Reset(settled)
+		l, err := s.relive()
+		if err == nil {
+			return l
+		}
+		if s.halted.Err() != nil {
+			return nil
+		}
+		exit := workload.Exit{Code: notStarted, At: time.Now(), Error: "start: " + err.Error()}
+		s.mu.Lock()
+		again := wants(s.spec.Restart, exit, s.state.Restarts)
+		s.state.Pause = pauseAfter(s.state.Pause, 0)
+		pause = s.state.Pause
+		s.last = exit
+		s.mu.Unlock()
+		if !again {
+			return nil
+		}
+		s.failed(exit)
+	}
+}
+
+// relive begins another life. The beginning, and not the life, ends when the
+// supervisor is told to halt.
+func (s *supervisor) relive() (*life, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(s.halted, cancel)
+	defer stop()
+	l, err := s.create(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.launch(ctx, l); err != nil {
+		return nil, errors.Join(err, s.discard(ctx, l))
+	}
+	state.Did("restart: started")
+	l.io.pump(s.log)
+	if s.halted.Err() != nil {
+		// Whoever asked for the end saw no life to end.
+		l.inst.Signal(context.Background(), killSignal)
+	}
+	return l, nil
+}
+
+// failed records that a life could not be started, and that another will be
+// tried.
+func (s *supervisor) failed(exit workload.Exit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Exit, s.state.Finished = &exit, exit.At
+	s.remember(exit)
+	s.announce()
+	if err := s.write(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
