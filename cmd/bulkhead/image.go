@@ -113,7 +113,11 @@ func runConfig(c manifest.RunConfig) runspec.ImageConfig {
 	for v := range c.Volumes {
 		out.Volumes = append(out.Volumes, v)
 	}
+	for p := range c.ExposedPorts {
+		out.ExposedPorts = append(out.ExposedPorts, p)
+	}
 	slices.Sort(out.Volumes)
+	slices.Sort(out.ExposedPorts)
 	return out
 }
 

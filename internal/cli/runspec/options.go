@@ -22,7 +22,8 @@ type Options struct {
 	Env, EnvFiles, Labels  []string
 	Volumes, Mounts, Tmpfs []string
 	Workdir, User          string
-	Network, Hostname      string
+	Network                NetworkFlags
+	Hostname               string
 	Pull, Platform         string
 	Boundary               string
 	StopSignal             string
@@ -41,6 +42,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.addFileFlags(fs)
 	o.addLimitFlags(fs)
 	o.addSecurityFlags(fs)
+	o.Network.AddFlags(fs)
 	o.VM.AddFlags(fs)
 	o.Lifecycle.AddFlags(fs)
 	fs.StringVar(&o.VM.Tenant, "tenant", "", "run in the machine of a tenant, by its `name`; implies --boundary vm")
@@ -59,7 +61,6 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "working `directory` inside")
 	fs.StringVarP(&o.User, "user", "u", "", "run as `USER[:GROUP]`, names or numbers inside")
 	fs.StringVar(&o.Hostname, "hostname", "", "host `name` inside (default: the short ID)")
-	fs.StringVar(&o.Network, "network", "none", "`mode`: none for loopback only, or host")
 	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
 	fs.StringVar(&o.Pull, "pull", "missing", "when to pull the image: `policy` always, missing or never")
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
@@ -113,12 +114,9 @@ func (o *Options) addSecurityFlags(fs *pflag.FlagSet) {
 // laterFlags are flags that people know from Docker and that this version does
 // not have, with what to do instead.
 var laterFlags = map[string]string{
-	"publish":          "published ports are not available in this version; --network host serves on the host's own ports",
-	"p":                "published ports are not available in this version; --network host serves on the host's own ports",
-	"P":                "published ports are not available in this version; --network host serves on the host's own ports",
-	"publish-all":      "published ports are not available in this version; --network host serves on the host's own ports",
-	"dns":              "networks with name service are not available in this version; mount a file over /etc/resolv.conf",
-	"add-host":         "networks with name service are not available in this version; mount a file over /etc/hosts",
+	"link":             "join both workloads to one network with --network; they reach each other by name",
+	"link-local-ip":    "link-local addresses are the kernel's; leave it out",
+	"domainname":       "give the whole name with --hostname",
 	"volumes-from":     "named volumes are not available in this version; repeat the -v flags",
 	"health-cmd":       "health checks are not available in this version; run the check with `bulkhead exec`",
 	"log-driver":       "there is one kind of log; read it with `bulkhead logs`",

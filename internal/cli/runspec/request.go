@@ -27,6 +27,7 @@ type ImageConfig struct {
 	Entrypoint, Cmd, Env []string
 	User, WorkingDir     string
 	Volumes              []string // absolute paths inside
+	ExposedPorts         []string // such as "80/tcp"
 	StopSignal           string
 	Labels               map[string]string
 }
@@ -41,6 +42,8 @@ type Request struct {
 	args          []string
 	entrypoint    []string
 	entrypointSet bool
+	exposed       []string // by --expose
+	publishAll    bool
 }
 
 // Check validates the flags and returns them as a Request. args are the words
@@ -60,7 +63,7 @@ func (o *Options) Check(host Host, args []string) (*Request, error) {
 	}
 	r.spec.Process.Terminal = o.TTY
 	for _, step := range []func(*Request, Host) error{
-		o.words, o.identity, o.process, o.mounts, o.isolation, o.limits, o.machine, o.lifecycle,
+		o.words, o.identity, o.network, o.process, o.mounts, o.isolation, o.limits, o.machine, o.lifecycle,
 	} {
 		if err := step(r, host); err != nil {
 			return nil, err
@@ -76,12 +79,6 @@ func (o *Options) words(r *Request, _ Host) error {
 	default:
 		return bad("--pull", o.Pull, "unknown policy", "give always, missing or never")
 	}
-	switch o.Network {
-	case "none", "host":
-	default:
-		return bad("--network", o.Network, "not available in this version", "give none, for loopback only, or host")
-	}
-	r.spec.Network = o.Network
 	if strings.ContainsFunc(o.Platform, func(c rune) bool { return c <= ' ' || c > '~' }) || strings.Count(o.Platform, "/") > 2 {
 		return bad("--platform", o.Platform, "not a platform", "write OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
 	}
@@ -223,7 +220,7 @@ func (o *Options) isolation(r *Request, host Host) (err error) {
 		return err
 	}
 	for name := range r.spec.Security.Sysctls {
-		if strings.HasPrefix(name, "net.") && o.Network == "host" {
+		if strings.HasPrefix(name, "net.") && o.Network.host() {
 			return bad("--sysctl", name, "with --network host it would change the host", "leave out one of the two")
 		}
 	}
@@ -249,7 +246,7 @@ func (r *Request) Spec(host Host, img workload.Image, c ImageConfig) (workload.S
 	s.Labels = mergeLabels(c.Labels, s.Labels)
 	s.Mounts = slices.Clone(s.Mounts)
 	for _, fill := range []func(*workload.Spec, Host, ImageConfig) error{
-		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes,
+		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes, r.fillPorts,
 	} {
 		if err := fill(&s, host, c); err != nil {
 			return workload.Spec{}, err

@@ -127,7 +127,7 @@ func (o *Options) ownKernel() error {
 		given bool
 		fix   string
 	}{
-		{"--network host", o.Network == "host", "give --network none"},
+		{"--network host", o.Network.host(), "join a network with --network NAME"},
 		{"--pid host", s.PID == "host", "leave it out"},
 		{"--ipc host", s.IPC == "host", "leave it out"},
 		{"--uts host", s.UTS == "host", "leave it out"},

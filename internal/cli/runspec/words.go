@@ -85,17 +85,23 @@ func parseLabels(all []string) (map[string]string, error) {
 // checkHostname checks a name for sethostname(2): at most 64 bytes, of letters,
 // digits, dots and hyphens in the right places (RFC 1123).
 func checkHostname(s string) error {
-	ok := len(s) <= 64
+	if !isHostname(s, 64) {
+		return bad("--hostname", s, "not a host name", "use at most 64 letters, digits, hyphens and dots, with at most 63 between dots, such as web-1.example")
+	}
+	return nil
+}
+
+// isHostname reports whether s is a name of at most longest bytes by RFC 1123,
+// the underscore allowed, as people use it.
+func isHostname(s string, longest int) bool {
+	ok := len(s) <= longest
 	for label := range strings.SplitSeq(s, ".") {
 		ok = ok && label != "" && len(label) <= 63 && label[0] != '-' && label[len(label)-1] != '-'
 		for _, c := range label {
 			ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
 		}
 	}
-	if !ok {
-		return bad("--hostname", s, "not a host name", "use at most 64 letters, digits, hyphens and dots, with at most 63 between dots, such as web-1.example")
-	}
-	return nil
+	return ok
 }
 
 // parseStopSignal returns a signal given by name or number as a Spec has it: the
