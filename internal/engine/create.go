@@ -66,6 +66,9 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	if needs.Root == boundary.Disk && e.cfg.Machines == nil {
 		return nil, fmt.Errorf("%w: boundary %q wants a disk image", workload.ErrUnsupported, s.Boundary)
 	}
+	if err := e.checkNetworks(ctx, s); err != nil {
+		return nil, err
+	}
 	if s.ID == "" {
 		s.ID = workload.NewID()
 	}

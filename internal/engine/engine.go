@@ -45,6 +45,8 @@ type Config struct {
 	// Machines gives what virtual machines are made from; nil where no boundary
 	// wants one.
 	Machines MachineSource
+	// Networks knows the networks that workloads join; nil where there are none.
+	Networks NetworkSource
 	// CgroupParent is the cgroup below which workloads and supervisors get
 	// theirs; "" stands for "/bulkhead".
 	CgroupParent string

@@ -1,59 +1,24 @@
 package engine
 
 import (
-	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/etc"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // hostFiles are the files that a workload gets from the engine, because their
-// contents depend on the host and not on the image.
+// contents depend on the host and not on the image. In networks of the engine the
+// supervisor writes them again when the workload's addresses are known.
 var hostFiles = map[string]func(*workload.Spec) ([]byte, error){
-	"/etc/hostname": func(s *workload.Spec) ([]byte, error) {
-		name := s.Hostname
-		if s.Namespaces.HostUTS {
-			name, _ = os.Hostname()
-		}
-		return []byte(name + "\n"), nil
-	},
-	"/etc/hosts": func(s *workload.Spec) ([]byte, error) {
-		if s.Network == "host" {
-			return hostFile("/etc/hosts")
-		}
-		hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-		if s.Hostname != "" {
-			hosts += "127.0.1.1\t" + s.Hostname + "\n"
-		}
-		return []byte(hosts), nil
-	},
-	"/etc/resolv.conf": func(s *workload.Spec) ([]byte, error) {
-		if s.Network == "host" {
-			return hostFile("/etc/resolv.conf")
-		}
-		return nil, nil // nobody answers
-	},
-}
-
-// maxHostFile bounds what is copied of a host's file, in bytes.
-const maxHostFile = 1 << 20
-
-func hostFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxHostFile))
+	"/etc/hostname":    func(s *workload.Spec) ([]byte, error) { return etc.Hostname(s), nil },
+	"/etc/hosts":       func(s *workload.Spec) ([]byte, error) { return etc.Hosts(s, etc.Net{}) },
+	"/etc/resolv.conf": func(s *workload.Spec) ([]byte, error) { return etc.Resolv(s, etc.Net{}) },
 }
 
 // filePaths returns where the host's copy of each file lies, by its path

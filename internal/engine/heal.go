@@ -196,19 +196,29 @@ func (e *Engine) deleteBoundary(ctx context.Context, id workload.ID) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, healing)
+	defer cancel()
+	if err := e.deleteInstance(ctx, spec, dir); err != nil {
+		return err
+	}
+	// Last: an address is free when nothing of the workload can use it any more.
+	return e.releaseNetworks(ctx, spec)
+}
+
+// deleteInstance ends all processes of a workload and removes what its boundary
+// made.
+func (e *Engine) deleteInstance(ctx context.Context, spec *workload.Spec, dir string) error {
 	b, err := e.boundary(spec.Boundary)
 	if err != nil {
 		return err
 	}
-	inst, err := b.Open(ctx, id, dir)
+	inst, err := b.Open(ctx, spec.ID, dir)
 	if errors.Is(err, workload.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		return nil // Create was never called
 	}
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, healing)
-	defer cancel()
 	return inst.Delete(ctx)
 }
 

@@ -29,6 +29,9 @@ type Record struct {
 	Ends     []workload.Exit `json:"ends,omitempty"`
 	// Stopped is set when a command ended the last run.
 	Stopped bool `json:"stopped,omitempty"`
+	// NICs and Ports are what the workload has in networks while it runs.
+	NICs  []workload.NIC  `json:"nics,omitempty"`
+	Ports []workload.Port `json:"ports,omitempty"`
 	// Weakenings names each way in which the workload is less confined than by
 	// default, with the flag that asked for it.
 	Weakenings []workload.Weakening `json:"weakenings"`
@@ -54,7 +57,7 @@ type Record struct {
 }
 
 func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
-	return &Record{
+	r := &Record{
 		Spec: *s, Status: st.Status, PID: st.PID, SupervisorPID: st.Supervisor,
 		Started: st.Started, Finished: st.Finished, Exit: st.Exit,
 		Restarts: st.Restarts, Ends: st.Ends, Stopped: st.Stopped,
@@ -64,6 +67,10 @@ func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
 		Dir: e.layout.Dir(s.ID), RunDir: e.layout.RunDir(s.ID),
 		LogPath: e.layout.Log(s.ID), LogError: st.LogError,
 	}
+	if st.Live() {
+		r.NICs, r.Ports = st.NICs, st.Ports
+	}
+	return r
 }
 
 func sortRecords(r []*Record) {

@@ -236,9 +236,13 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	if io != nil && spec.Process.Terminal && io.Rows > 0 {
 		spec.Process.Rows, spec.Process.Cols = io.Rows, io.Cols
 	}
+	networks, err := s.e.attachConfig(spec)
+	if err != nil {
+		return nil, err
+	}
 	req := wire.Request{
 		Version: wire.Version, Op: wire.OpStart, Streams: io != nil,
-		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: *spec, State: *st, Init: s.e.initProgram()},
+		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: *spec, State: *st, Init: s.e.initProgram(), Networks: networks},
 	}
 	c := newConn(s.conn)
 	reply, err := c.ask(ctx, &req)
@@ -250,6 +254,9 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	}
 	if reply.State == nil {
 		return nil, fmt.Errorf("%w: a reply without a state", wire.ErrProtocol)
+	}
+	for _, w := range reply.Warnings {
+		s.e.cfg.Warn(w)
 	}
 	return newSession(s.e, c, s.e.newRecord(spec, reply.State), reply, io), nil
 }

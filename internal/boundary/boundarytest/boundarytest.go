@@ -133,6 +133,7 @@ type test struct {
 }
 
 var tests = []test{
+	{"network namespace", testNetNS, nil},
 	{"exit codes", testExitCodes, nil},
 	{"streams", testStreams, nil},
 	{"many bytes", testManyBytes, nil},

@@ -76,7 +76,7 @@ func kernel() (seccomp.KernelVersion, error) {
 // Needs asks for layers and, unless the host's user namespace is to be used,
 // a range of IDs.
 func (Boundary) Needs(s workload.Spec) boundary.Needs {
-	return boundary.Needs{Root: boundary.Layers, IDRange: !s.Namespaces.HostUser}
+	return boundary.Needs{Root: boundary.Layers, IDRange: !s.Namespaces.HostUser, Network: boundary.Namespace}
 }
 
 // The files of this package in a workload's run-time directory.

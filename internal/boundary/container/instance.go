@@ -15,6 +15,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
+var _ boundary.NetNS = (*instance)(nil)
+
 // instance is one container.
 type instance struct {
 	*container.Container
@@ -30,6 +32,14 @@ type instance struct {
 }
 
 func (i *instance) Start(context.Context) error { return i.Container.Start() }
+
+// NetNS opens the container's network namespace.
+func (i *instance) NetNS() (*os.File, error) {
+	if i.Container == nil {
+		return nil, workload.ErrNotRunning
+	}
+	return i.Container.NetNS()
+}
 
 func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
 	return i.ended.once(func() (workload.Exit, error) {

@@ -37,11 +37,13 @@ func (b *Boundary) Name() string { return "fake" }
 func (b *Boundary) Check(context.Context) error { return b.Failing }
 
 // Needs asks for what a container needs.
-func (b *Boundary) Needs(workload.Spec) boundary.Needs { return boundary.Needs{IDRange: true} }
+func (b *Boundary) Needs(workload.Spec) boundary.Needs {
+	return boundary.Needs{IDRange: true, Network: boundary.Namespace}
+}
 
 // Create makes an instance whose first process is s.Process.
 func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
-	in := &instance{id: s.ID, dir: p.Dir, world: b.World, hostname: s.Hostname}
+	in := &instance{id: s.ID, dir: p.Dir, world: b.World, hostname: s.Hostname, hostNet: s.Network == workload.NetworkHost}
 	// Whoever comes after us must find the instance before there is anything to find.
 	if err := os.WriteFile(in.marker(), nil, 0o600); err != nil {
 		return nil, fmt.Errorf("create fake instance: %w", err)
@@ -75,12 +77,14 @@ type instance struct {
 	id         workload.ID
 	dir, world string
 	hostname   string
+	hostNet    bool
 	first      *process
 
 	mu      sync.Mutex
 	running []*process
 	paused  bool
 	deleted bool
+	netns   *os.File // nil before it is asked for
 }
 
 func (in *instance) marker() string { return filepath.Join(in.dir, "fake") }
@@ -147,6 +151,9 @@ func (in *instance) Delete(context.Context) error {
 	}
 	if in.first != nil {
 		in.first.close()
+	}
+	if in.netns != nil {
+		in.netns.Close()
 	}
 	var err error
 	if in.world != "" {

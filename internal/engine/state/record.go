@@ -35,6 +35,11 @@ type State struct {
 	Pause    time.Duration   `json:"pause,omitempty"`
 	// Stopped is set when a command ended the workload, or is about to.
 	Stopped bool `json:"stopped,omitempty"`
+	// NICs and Ports are what the workload got of networks at its last start, with
+	// addresses and the host's ports. It gets the same at the next, if they are
+	// free.
+	NICs  []workload.NIC  `json:"nics,omitempty"`
+	Ports []workload.Port `json:"ports,omitempty"`
 
 	// What was prepared, and stays the same from creation to removal.
 	Layers  []string          `json:"layers"`

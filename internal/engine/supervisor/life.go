@@ -32,6 +32,8 @@ func (l *life) over(exit workload.Exit) {
 // create prepares a life up to the first instruction of its first process. On
 // error nothing is left of it.
 func (s *supervisor) create(ctx context.Context) (*life, error) {
+	attaching, cancel := context.WithCancel(ctx) // ends the program that makes networks
+	defer cancel()
 	l := &life{ended: make(chan struct{})}
 	spec := s.asked()
 	p := s.start.Prepared()
@@ -41,11 +43,19 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 	}
 	p.Stdio = l.io.theirs
 	p.Notice = func(line string) { l.io.notice(s.log, line) }
-	if l.inst, err = s.boundary.Create(ctx, spec, p); err != nil {
+	if err = s.join(attaching, &spec, &p); err == nil {
+		l.inst, err = s.boundary.Create(ctx, spec, p)
+	}
+	if err != nil {
+		s.net.abandon(cancel)
 		l.io.close()
 		return nil, err
 	}
 	state.Did("start: boundary created")
+	if err := s.enter(ctx, &spec, l.inst); err != nil {
+		s.net.abandon(cancel)
+		return nil, errors.Join(err, s.discard(ctx, l))
+	}
 	return l, nil
 }
 

@@ -54,6 +54,7 @@ type supervisor struct {
 	boundary boundary.Boundary
 	lock     *os.File
 	log      *logfile.Writer
+	net      networking
 
 	mu    sync.Mutex
 	spec  workload.Spec // as it is in force
@@ -177,7 +178,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	}
 	// The pumps begin after the reply is queued, so it comes first.
 	c.reply(wire.Reply{
-		PID: l.inst.PID(), State: s.snapshot(),
+		PID: l.inst.PID(), State: s.snapshot(), Warnings: s.net.warnings(),
 		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(),
 	})
 	if req.Streams {
@@ -225,6 +226,11 @@ func (s *supervisor) live(l *life, listener *wire.Listener) {
 // whose clients still wait for it, nil if they do not.
 func (s *supervisor) finish(last *life, exit workload.Exit, deleteErr error, listener *wire.Listener) {
 	s.halt()
+	if deleteErr == nil {
+		if deleteErr = s.leave(context.Background()); deleteErr != nil {
+			exit.Error = "cleaning up: " + deleteErr.Error()
+		}
+	}
 	s.log.Close()
 	s.record(exit, deleteErr)
 	listener.Close()

@@ -41,6 +41,8 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -141,6 +143,8 @@ type Start struct {
 	Spec  workload.Spec `json:"spec"`
 	State state.State   `json:"state"` // holds what was prepared
 	Init  string        `json:"init"`  // see boundary.Prepared
+	// Networks says how Spec.Networks are joined, nil if there are none to join.
+	Networks *attach.Config `json:"networks,omitempty"`
 }
 
 // Prepared returns what the boundary gets.
@@ -172,6 +176,8 @@ type Reply struct {
 	Stdin    bool `json:"stdin,omitempty"`
 	// Serial is OpInsert's: the serial number of the disk.
 	Serial string `json:"serial,omitempty"`
+	// Warnings are OpStart's: sentences for the person who started the workload.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Error is an error that crosses the socket. Code keeps the sentinel errors
@@ -189,6 +195,11 @@ var sentinels = map[string]error{
 	"not-executable":    workload.ErrNotExecutable,
 	"command-not-found": workload.ErrCommandNotFound,
 	"supervisor-lost":   workload.ErrSupervisorLost,
+	"no-network":        network.ErrNotFound,
+	"network-invalid":   network.ErrInvalid,
+	"network-exhausted": network.ErrExhausted,
+	"address-taken":     network.ErrAddressTaken,
+	"port-taken":        network.ErrPortTaken,
 }
 
 // NewError returns err in the form that crosses the socket, nil for nil.

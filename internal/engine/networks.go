@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// NetworkSource knows the networks that workloads can join. What package bridge
+// opens implements it.
+type NetworkSource interface {
+	// Get returns a network by its name, its ID or the beginning of one. The error
+	// wraps network.ErrNotFound or ErrAmbiguous.
+	Get(ctx context.Context, ref string) (*network.Network, error)
+	// Rename puts a name in the place of another among those of a workload. One
+	// that is in no network is no error.
+	Rename(ctx context.Context, id workload.ID, from, to string) error
+	// Release takes back what a workload has in networks: interfaces, addresses,
+	// rules, names. It may be called again, and after any crash.
+	Release(ctx context.Context, id workload.ID) error
+	// Attach says how a supervisor gets its workload into networks.
+	Attach() (attach.Config, error)
+}
+
+// checkNetworks makes sure that the networks of a new workload exist and can be
+// what it asks for, as far as that can be told before it starts, and puts their
+// names in the place of IDs.
+func (e *Engine) checkNetworks(ctx context.Context, s *workload.Spec) error {
+	switch s.Network {
+	case workload.NetworkNone, workload.NetworkHost, "":
+		return nil
+	case workload.NetworkBridge:
+	default:
+		return fmt.Errorf("%w: network mode %q", workload.ErrUnsupported, s.Network)
+	}
+	if e.cfg.Networks == nil {
+		return fmt.Errorf("%w: networks", workload.ErrUnsupported)
+	}
+	if _, err := e.cfg.Networks.Attach(); err != nil {
+		return err
+	}
+	s.Networks = slices.Clone(s.Networks)
+	internal := true
+	for i := range s.Networks {
+		a := &s.Networks[i]
+		n, err := e.cfg.Networks.Get(ctx, a.Network)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(s.Networks[:i], func(b workload.Attachment) bool { return b.Network == n.Name }) {
+			return fmt.Errorf("%w: network %s is asked for twice", network.ErrInvalid, n.Name)
+		}
+		a.Network = n.Name
+		internal = internal && n.Internal
+		for _, addr := range []netip.Addr{a.IPv4, a.IPv6} {
+			if addr.IsValid() && !slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Prefix.Contains(addr) }) {
+				return fmt.Errorf("%w: address %s is in no subnet of network %s", network.ErrInvalid, addr, n.Name)
+			}
+		}
+	}
+	if internal && len(s.Ports) > 0 {
+		return fmt.Errorf("%w: ports are published, and every network of the workload is internal", network.ErrInvalid)
+	}
+	return nil
+}
+
+// attachConfig is what a supervisor must know of networks, nil if it joins none.
+func (e *Engine) attachConfig(s *workload.Spec) (*attach.Config, error) {
+	if s.Network != workload.NetworkBridge {
+		return nil, nil
+	}
+	if e.cfg.Networks == nil {
+		return nil, fmt.Errorf("%w: networks", workload.ErrUnsupported)
+	}
+	c, err := e.cfg.Networks.Attach()
+	return &c, err
+}
+
+// releaseNetworks takes back what a dead supervisor's workload has in networks.
+func (e *Engine) releaseNetworks(ctx context.Context, s *workload.Spec) error {
+	if s.Network != workload.NetworkBridge || e.cfg.Networks == nil {
+		return nil
+	}
+	return e.cfg.Networks.Release(ctx, s.ID)
+}

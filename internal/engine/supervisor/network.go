@@ -1,0 +1,188 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/etc"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// networking is the workload's place in networks of the engine. The program that
+// makes it is slow to start, so it works while the boundary makes the instance:
+//
+//	join ──┬── attach.Start: addresses, ports ──┐
+//	       └── the boundary's Create ───────────┴── enter ── Start … Delete ── leave
+//
+// Where interfaces are descriptors that Create takes, join waits. Each life joins
+// anew, and gets the addresses and ports of the one before, which stay the
+// workload's in between. The zero value is of a workload that joins nothing.
+type networking struct {
+	config *attach.Config // nil if there is nothing to join
+	taps   bool
+
+	begun bool // something may have been made
+	done  chan struct{}
+	got   *attach.Attachment
+	err   error
+}
+
+// join begins to get the workload into its networks, and adds to p what Create
+// must have of them.
+func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.Prepared) error {
+	n := &s.net
+	n.config = s.start.Networks
+	if n.config == nil {
+		return nil
+	}
+	n.unreserve() // of the life before: a port cannot be reserved twice
+	n.taps, n.begun = s.boundary.Needs(*spec).Network == boundary.Tap, true
+	st := s.snapshot()
+	r := network.Request{
+		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports,
+		Last: st.NICs, LastPorts: st.Ports, Taps: n.taps, Owner: st.IDBase,
+	}
+	n.done = make(chan struct{})
+	go func() {
+		defer close(n.done)
+		n.got, n.err = attach.Start(ctx, *n.config, r)
+	}()
+	if !n.taps {
+		return nil
+	}
+	if err := s.joined(spec); err != nil {
+		return err
+	}
+	p.NICs, p.Taps = n.got.NICs, n.got.Taps
+	return nil
+}
+
+// joined waits for what join began, notes it, and tells the workload by its
+// files.
+func (s *supervisor) joined(spec *workload.Spec) error {
+	n := &s.net
+	<-n.done
+	if n.err != nil {
+		return n.err
+	}
+	state.Did("start: network attached")
+	s.mu.Lock()
+	s.state.NICs, s.state.Ports = n.got.NICs, n.got.Ports
+	s.mu.Unlock()
+	return tellAddresses(spec, s.start.State.Files, &n.got.Prepared)
+}
+
+// enter puts the interfaces into an instance that is created and not started.
+func (s *supervisor) enter(ctx context.Context, spec *workload.Spec, inst boundary.Instance) error {
+	n := &s.net
+	if n.config == nil {
+		return nil
+	}
+	if n.taps {
+		for _, f := range n.got.Taps {
+			f.Close() // the VMM has its own
+		}
+		n.got.Taps = nil
+		return n.got.Close()
+	}
+	if err := s.joined(spec); err != nil {
+		return err
+	}
+	in, ok := inst.(boundary.NetNS)
+	if !ok {
+		return fmt.Errorf("%w: the boundary %s cannot join networks; --network none runs the workload without", workload.ErrUnsupported, spec.Boundary)
+	}
+	ns, err := in.NetNS()
+	if err != nil {
+		return fmt.Errorf("open the workload's network namespace: %w", err)
+	}
+	defer ns.Close()
+	if err := n.got.Enter(ctx, ns); err != nil {
+		return err
+	}
+	state.Did("start: network entered")
+	return n.got.Close()
+}
+
+// abandon waits for what join began when there will be nothing to enter. What was
+// made stays until leave, or until the engine releases it.
+func (n *networking) abandon(cancel context.CancelFunc) {
+	if n.config == nil || n.done == nil {
+		return
+	}
+	cancel()
+	<-n.done
+	n.unreserve()
+}
+
+// unreserve closes what a life held of its networks.
+func (n *networking) unreserve() {
+	if n.got == nil {
+		return
+	}
+	for _, f := range append(n.got.Reserved, n.got.Taps...) {
+		f.Close()
+	}
+	n.got.Close()
+	n.got = nil
+}
+
+// leave takes the workload, of which no process is left, out of its networks.
+func (s *supervisor) leave(ctx context.Context) error {
+	if !s.net.begun {
+		return nil
+	}
+	s.net.unreserve()
+	if err := attach.Release(ctx, *s.net.config, s.spec.ID); err != nil {
+		return fmt.Errorf("leave the networks: %w", err)
+	}
+	s.net.begun = false
+	state.Did("end: network released")
+	return nil
+}
+
+// warnings are sentences about the networks for whoever starts the workload.
+func (n *networking) warnings() []string {
+	if n.got == nil {
+		return nil
+	}
+	return n.got.Warnings
+}
+
+// tellAddresses writes what the workload's files say of its networks. They may
+// be mounted in it already, so they are written in place.
+func tellAddresses(spec *workload.Spec, files map[string]string, p *network.Prepared) error {
+	n := etc.Net{NICs: p.NICs, Nameservers: p.Nameservers, Host: p.Host}
+	for target, text := range map[string]func(*workload.Spec, etc.Net) ([]byte, error){"/etc/hosts": etc.Hosts, "/etc/resolv.conf": etc.Resolv} {
+		file, ok := files[target]
+		if !ok {
+			continue // the user mounts something there
+		}
+		b, err := text(spec, n)
+		if err == nil {
+			err = overwrite(file, b)
+		}
+		if err != nil {
+			return fmt.Errorf("write the workload's %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
+// overwrite puts b into an existing file. It keeps the file's owner, who is the
+// workload's root, and follows no link.
+func overwrite(file string, b []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
+}
