@@ -50,6 +50,9 @@ var layers = map[string]int{
 	"internal/network": 50,
 	"internal/idrange": 40,
 
+	// Copies in and out of workloads; image/unpack has the same rules of tar.
+	"internal/filetree": 28,
+
 	"internal/launch": 30,
 	"internal/sys":    20,
 

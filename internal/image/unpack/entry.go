@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
@@ -156,7 +157,7 @@ func (u *unpacker) regular(parent *dir, name string, m *meta, hdr *tar.Header, c
 	if err != nil {
 		return err
 	}
-	err = u.fill(file, hdr.Size, content)
+	err = filetree.Fill(file, hdr.Size, content, u.buf)
 	if err == nil {
 		err = m.applyOpen(file, u.tree.plainOwner, 0o600)
 	}
@@ -167,35 +168,6 @@ func (u *unpacker) regular(parent *dir, name string, m *meta, hdr *tar.Header, c
 		return err
 	}
 	return at.Chtimes(fd, name, m.atime, m.mtime)
-}
-
-// holeSize is the unit in which zeros are left out of files.
-const holeSize = 128 << 10
-
-// fill copies size bytes. Blocks of zeros become holes, so that a file of
-// zeros costs no disk.
-func (u *unpacker) fill(file int, size int64, content io.Reader) error {
-	var off int64
-	hole := false
-	for off < size {
-		b := u.buf[:min(int64(len(u.buf)), size-off)]
-		if _, err := io.ReadFull(content, b); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-		if hole = len(b) == holeSize && allZero(b); !hole {
-			if err := at.Pwrite(file, b, off); err != nil {
-				return err
-			}
-		}
-		off += int64(len(b))
-	}
-	if hole {
-		return at.Truncate(file, size)
-	}
-	return nil
 }
 
 func (u *unpacker) symlink(parent *dir, name string, m *meta, target string) error {

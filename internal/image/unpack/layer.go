@@ -23,6 +23,7 @@ import (
 	"sort"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 )
 
 // OpaqueXattr marks a directory that hides the lower layers. Overlayfs mounted
@@ -65,7 +66,7 @@ func Layer(ctx context.Context, root *os.File, r io.Reader, opts Options) (Resul
 	limits := opts.Limits.withDefaults()
 	stream := newPlainStream(ctx, r, limits)
 	defer stream.Close()
-	u := &unpacker{limits: limits, budget: opts.Budget, tree: newTree(root, limits), buf: make([]byte, holeSize)}
+	u := &unpacker{limits: limits, budget: opts.Budget, tree: newTree(root, limits), buf: make([]byte, filetree.Block)}
 	defer u.tree.close()
 	defer runtime.KeepAlive(root)
 

@@ -2,12 +2,12 @@ package unpack
 
 import (
 	"archive/tar"
-	"bytes"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
@@ -52,7 +52,7 @@ func (u *unpacker) meta(hdr *tar.Header) (*meta, error) {
 		if size += len(name) + len(hdr.PAXRecords[key]); size > u.limits.XattrBytes || len(name) > 255 {
 			return nil, fmt.Errorf("%w: extended attributes of more than %s", ErrLimit, bytesText(int64(u.limits.XattrBytes)))
 		}
-		if keepXattr(name) {
+		if filetree.KeepXattr(name) {
 			m.xattrs = append(m.xattrs, xattr{name, []byte(hdr.PAXRecords[key])})
 		}
 	}
@@ -76,19 +76,6 @@ func (m *meta) textACLs(hdr *tar.Header, limit int) error {
 		m.xattrs = append(m.xattrs, xattr{aclRecords[record], value})
 	}
 	return nil
-}
-
-// keepXattr tells which attributes a layer may set. Not among them: trusted.*
-// and user.overlay.*, with which a layer could redirect overlayfs to files of
-// other layers; security.* but for file capabilities, which belong to the
-// host's security modules; and what no file system keeps.
-func keepXattr(name string) bool {
-	switch name {
-	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
-		return true
-	}
-	return strings.HasPrefix(name, "user.") && name != "user." &&
-		!strings.HasPrefix(name, "user.overlay.") && !strings.ContainsRune(name, 0)
 }
 
 // applyOpen sets all but the times of an open file that was made with the
@@ -134,9 +121,4 @@ func (m *meta) applyName(dir int, name string, plainOwner bool) error {
 		}
 	}
 	return at.Chtimes(dir, name, m.atime, m.mtime)
-}
-
-// allZero compares b with itself, shifted by one.
-func allZero(b []byte) bool {
-	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[:len(b)-1], b[1:])
 }

@@ -215,9 +215,13 @@ func Lsetxattr(dir int, name, attr string, value []byte) error {
 // Llistxattr lists the extended attributes of the file itself. It needs /proc.
 func Llistxattr(dir int, name string) ([]string, error) {
 	path := procPath(dir, name)
+	return listxattr(name, func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) })
+}
+
+func listxattr(name string, list func([]byte) (int, error)) ([]string, error) {
 	buf := make([]byte, 1024)
 	for {
-		n, err := unix.Llistxattr(path, buf)
+		n, err := list(buf)
 		if err == unix.ERANGE { //nolint:errorlint // raw errno
 			buf = make([]byte, 65536) // XATTR_LIST_MAX
 			continue
@@ -246,11 +250,15 @@ func NoXattr(err error) bool { return errors.Is(err, unix.ENODATA) || errors.Is(
 // Lgetxattr returns an extended attribute of the file itself. It needs /proc.
 func Lgetxattr(dir int, name, attr string) ([]byte, error) {
 	path := procPath(dir, name)
+	return getxattr(name, attr, func(buf []byte) (int, error) { return unix.Lgetxattr(path, attr, buf) })
+}
+
+func getxattr(name, attr string, get func([]byte) (int, error)) ([]byte, error) {
 	buf := make([]byte, 256)
-	n, err := unix.Lgetxattr(path, attr, buf)
+	n, err := get(buf)
 	if err == unix.ERANGE { //nolint:errorlint // raw errno
 		buf = make([]byte, 65536) // XATTR_SIZE_MAX
-		n, err = unix.Lgetxattr(path, attr, buf)
+		n, err = get(buf)
 	}
 	if err != nil {
 		return nil, wrap("getxattr "+attr, name, err)

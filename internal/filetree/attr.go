@@ -1,0 +1,187 @@
+package filetree
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+)
+
+// xattrRecord begins the PAX record of an extended attribute.
+const xattrRecord = "SCHILY.xattr."
+
+// maxXattrs bounds the attributes of one file, names included, in bytes.
+const maxXattrs = 64 << 10
+
+// KeepXattr tells which attributes travel in an archive. Not among them:
+// trusted.* and user.overlay.*, with which overlayfs could be redirected to
+// files that the workload must not see; security.* but for file capabilities,
+// which belong to the host's security modules; and what no file system keeps.
+func KeepXattr(name string) bool {
+	switch name {
+	case capability, aclAccess, aclDefault:
+		return true
+	}
+	return strings.HasPrefix(name, "user.") && name != "user." &&
+		!strings.HasPrefix(name, "user.overlay.") && !strings.ContainsRune(name, 0)
+}
+
+// readXattrs adds the attributes of an open file to its header.
+func (r *reader) readXattrs(fd int, hdr *tar.Header) error {
+	names, err := at.Listxattr(fd)
+	if err != nil {
+		return err
+	}
+	size := 0
+	for _, name := range names {
+		if !KeepXattr(name) {
+			continue
+		}
+		value, err := at.Getxattr(fd, name)
+		if at.NoXattr(err) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if value, err = r.attributeInside(name, value); err != nil {
+			return err
+		}
+		if value == nil {
+			continue
+		}
+		if size += len(name) + len(value); size > maxXattrs {
+			return fmt.Errorf("extended attributes of more than %d bytes", maxXattrs)
+		}
+		if hdr.PAXRecords == nil {
+			hdr.PAXRecords = map[string]string{}
+		}
+		hdr.PAXRecords[xattrRecord+name] = string(value)
+	}
+	return nil
+}
+
+// attributeInside is an attribute's value as the workload would see it, nil for
+// one that means nothing there.
+func (r *reader) attributeInside(name string, value []byte) ([]byte, error) {
+	switch name {
+	case capability:
+		v, ok := r.o.IDs.capabilityInside(value)
+		if !ok {
+			return nil, nil
+		}
+		return v, nil
+	case aclAccess, aclDefault:
+		return acl(value, func(id uint32) (uint32, error) { return r.o.IDs.inside(id), nil })
+	}
+	if value == nil {
+		value = []byte{}
+	}
+	return value, nil
+}
+
+// attributes is what an entry says of a file beside its content.
+type attributes struct {
+	hdr      *tar.Header
+	uid, gid int // of the host, -1 to leave as it is
+	mode     uint32
+	xattrs   []xattr
+}
+
+type xattr struct {
+	name  string
+	value []byte
+}
+
+func (u *unpacker) attributes(hdr *tar.Header) (*attributes, error) {
+	a := &attributes{hdr: hdr, uid: -1, gid: -1, mode: uint32(hdr.Mode) & 0o7777}
+	switch {
+	case u.o.Owners:
+		uid, err := u.o.IDs.outside(int64(hdr.Uid))
+		if err != nil {
+			return nil, err
+		}
+		gid, err := u.o.IDs.outside(int64(hdr.Gid))
+		if err != nil {
+			return nil, err
+		}
+		a.uid, a.gid = int(uid), int(gid)
+	case u.o.IDs.Count > 0:
+		a.uid, a.gid = int(u.o.IDs.Base), int(u.o.IDs.Base)
+	}
+	if u.o.Host && !u.o.Owners {
+		// They would act for whoever unpacks.
+		a.mode &^= 0o6000
+	}
+	size := 0
+	for _, key := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
+		name, ok := strings.CutPrefix(key, xattrRecord)
+		if !ok || !KeepXattr(name) {
+			continue
+		}
+		value := []byte(hdr.PAXRecords[key])
+		if size += len(name) + len(value); size > maxXattrs || len(name) > 255 {
+			return nil, fmt.Errorf("%w: extended attributes of more than %d bytes", ErrMalformed, maxXattrs)
+		}
+		value, err := u.attributeOutside(name, value)
+		if err != nil {
+			return nil, err
+		}
+		if value != nil {
+			a.xattrs = append(a.xattrs, xattr{name, value})
+		}
+	}
+	return a, nil
+}
+
+func (u *unpacker) attributeOutside(name string, value []byte) ([]byte, error) {
+	switch name {
+	case capability:
+		if u.o.Host {
+			return nil, nil
+		}
+		return u.o.IDs.capabilityOutside(value)
+	case aclAccess, aclDefault:
+		return acl(value, func(id uint32) (uint32, error) { return u.o.IDs.outside(int64(id)) })
+	}
+	return value, nil
+}
+
+// applyOpen gives an open file its attributes. The owner comes first: chown
+// clears setuid bits and capabilities.
+func (u *unpacker) applyOpen(fd int, a *attributes) error {
+	if a.uid >= 0 {
+		if err := at.Fchown(fd, a.uid, a.gid); err != nil {
+			return err
+		}
+	}
+	if err := at.Fchmod(fd, a.mode); err != nil {
+		return err
+	}
+	for _, x := range a.xattrs {
+		err := at.Fsetxattr(fd, x.name, x.value)
+		if at.NoXattr(err) && strings.HasPrefix(x.name, "user.") {
+			continue // a file system without them; the others narrow or widen access
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyName is applyOpen for what must not be opened.
+func (u *unpacker) applyName(dir int, name string, a *attributes) error {
+	if a.uid >= 0 {
+		if err := at.Chown(dir, name, a.uid, a.gid); err != nil {
+			return err
+		}
+	}
+	return at.Chtimes(dir, name, times(a.hdr), times(a.hdr))
+}
+
+var errSkipped = errors.New("skipped")

@@ -1,0 +1,86 @@
+package filetree_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+func fifoHeader() tar.Header { return tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600} }
+
+// TestChanges compares layers that an overlay could have.
+func TestChanges(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	base, second, upper := filepath.Join(dir, "1"), filepath.Join(dir, "2"), filepath.Join(dir, "upper")
+	for layer, names := range map[string]string{
+		base:   "etc/ etc/passwd etc/hosts bin/ bin/sh gone/ gone/below old/ old/a old/b type whole/ whole/x only/ only/y",
+		second: "etc/ etc/group !gone old/ old/c",
+		upper:  "etc/ etc/passwd etc/new !etc/hosts bin/ old/ old/a old/d type/ type/f !whole gone/ gone/again same/ !never only/ dev/ dev/null mnt/ mnt/made",
+	} {
+		for name := range strings.FieldsSeq(names) {
+			bare := strings.TrimPrefix(name, "!")
+			p := filepath.Join(layer, bare)
+			must(t, os.MkdirAll(filepath.Dir(p), 0o755))
+			switch {
+			case bare != name:
+				must(t, unix.Mknod(p, unix.S_IFCHR, 0))
+			case strings.HasSuffix(name, "/"):
+				must(t, os.MkdirAll(p, 0o755))
+			default:
+				must(t, os.WriteFile(p, nil, 0o644))
+			}
+		}
+	}
+	must(t, unix.Setxattr(filepath.Join(upper, "old"), "trusted.overlay.opaque", []byte("y"), 0),
+		os.Chmod(filepath.Join(upper, "only"), 0o700))
+	got, err := filetree.Changes(t.Context(), upper, []string{base, second}, filetree.IDs{}, func(p string) bool {
+		return p == "/dev" || p == "/dev/null" || p == "/mnt"
+	})
+	must(t, err)
+	var b strings.Builder
+	for _, c := range got {
+		b.WriteString(c.Kind + " " + c.Path + "\n")
+	}
+	const want = `C /etc
+D /etc/hosts
+A /etc/new
+C /etc/passwd
+A /gone
+A /gone/again
+A /mnt/made
+C /old
+C /old/a
+D /old/b
+D /old/c
+A /old/d
+C /only
+A /same
+C /type
+A /type/f
+D /whole
+`
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	var wire bytes.Buffer
+	must(t, workload.WriteChanges(&wire, got))
+	back, err := workload.ReadChanges(&wire)
+	if d := cmp.Diff(got, back); err != nil || d != "" {
+		t.Errorf("%v, (-sent +received)\n%s", err, d)
+	}
+	for _, bad := range []string{"A", "A/x", "\x00", "X/x\x00", "Ax\x00", "A\x00", "A/x\x00C", strings.Repeat("x", 70000)} {
+		if got, err := workload.ReadChanges(strings.NewReader(bad)); err == nil {
+			t.Errorf("%.10q: no error but %v", bad, got)
+		}
+	}
+}
