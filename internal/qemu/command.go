@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Descriptors of QEMU. Those of disks follow, in the order of Config.Disks.
+// Descriptors of QEMU. Those of disks follow, in the order of Config.Disks, and
+// then those of network devices.
 const (
 	fdQMP = 3 + iota
 	fdAgent
@@ -83,6 +84,13 @@ func Command(c Config) []string {
 		}
 		args = append(args, "-device", "virtio-blk-"+bus+",id="+deviceID(d.Serial)+",drive="+node+",serial="+d.Serial+
 			",werror=report,rerror=report")
+	}
+	fd := fdDisks + set
+	for n, nic := range c.NICs {
+		args = append(args, nicArgs(&c, n, fd)...)
+		if nic.Kind != Slot {
+			fd++
+		}
 	}
 	return args
 }

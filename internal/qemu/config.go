@@ -74,6 +74,9 @@ type Config struct {
 	Machine MachineType
 	// Disks appear in the guest in this order; see MaxDisks.
 	Disks []Disk
+	// NICs are network devices, at most MaxNICs; on a microvm they take the
+	// places of disks.
+	NICs []NIC
 	// IDBase is the host's user and group ID that QEMU runs as; never 0.
 	IDBase uint32
 	// Cgroup is where QEMU starts, nil for the caller's own.
@@ -142,6 +145,9 @@ func (c *Config) check() error {
 			return fmt.Errorf("two disks with the serial number %q", d.Serial)
 		}
 		seen[d.Serial] = true
+	}
+	if err := c.checkNICs(); err != nil {
+		return err
 	}
 	for _, a := range c.Append {
 		if strings.ContainsFunc(a, func(r rune) bool { return r < ' ' || r > '~' }) {

@@ -54,6 +54,11 @@ func (in inputs) dry(cfg Config) inputs {
 			in.fds = append(in.fds, named{"disk_" + d.Serial, -1, d.File})
 		}
 	}
+	for _, n := range cfg.NICs {
+		if n.Kind != Slot {
+			in.fds = append(in.fds, named{"nic_" + n.name(), -1, n.why()})
+		}
+	}
 	if c, ok := cfg.Cgroup.(interface{ Paths() map[string]string }); ok {
 		in.describeCgroup(c.Paths())
 	}

@@ -56,7 +56,7 @@ func startFault(err error) error {
 // It looks at how QEMU ended, if it did, and at what it and the guest wrote.
 func Diagnose(m *Machine) Fault {
 	console, stderr := Printable(m.Console()), Printable(m.Stderr())
-	f := Fault{Console: lastLines(console, consoleLines), Stderr: lastLines(stderr, consoleLines), Panic: panicLine(console) != ""}
+	f := Fault{Console: lastLines(console, consoleLines), Stderr: lastLines(withoutHubs(stderr), consoleLines), Panic: panicLine(console) != ""}
 	select {
 	case <-m.done:
 		ws, _ := m.running.Wait()

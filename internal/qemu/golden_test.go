@@ -25,6 +25,16 @@ var goldenConfigs = map[string]Config{
 			{Serial: "data", File: "/var/lib/bulkhead/data.ext4"},
 		},
 	},
+	"microvm-nics": {
+		Kernel: "/boot/vmlinux", CPUs: 1, Memory: 128 * mib, IDBase: 536870912, Dir: "/run/bulkhead/vm",
+		Disks: []Disk{{Serial: "image0", File: "/image", ReadOnly: true}},
+		NICs:  []NIC{{MAC: "02:42:AC:11:00:02"}, {MAC: "02:42:ac:11:00:03", Kind: Stream}},
+	},
+	"q35-nics": {
+		Kernel: "/boot/vmlinuz", CPUs: 1, Memory: 128 * mib, IDBase: 536870912, Dir: "/run/bulkhead/vm", Machine: Q35,
+		Disks: []Disk{{Serial: "image1", ReadOnly: true}, {Serial: "data", File: "/data"}},
+		NICs:  []NIC{{MAC: "02:42:ac:11:00:02"}, {MAC: "02:00:00:00:00:01", Kind: Slot}, {MAC: "02:42:ac:11:00:03", Kind: Stream}},
+	},
 	"q35-kvm": {
 		Kernel: "/boot/vmlinuz", CPUs: 1, Memory: 128 * mib, IDBase: 536870912, Dir: "/run/bulkhead/vm", Machine: Q35, Accel: KVM,
 	},
@@ -97,21 +107,29 @@ func TestExplain(t *testing.T) {
 func TestConfigRefused(t *testing.T) {
 	good := goldenConfigs["microvm"]
 	for want, change := range map[string]func(*Config){
-		"root":                      func(c *Config) { c.IDBase = 0 },
-		"virtual processors":        func(c *Config) { c.CPUs = 0 },
-		"1 to 64":                   func(c *Config) { c.CPUs = 65 },
-		"multiple of 1 MiB":         func(c *Config) { c.Memory++ },
-		"machine type":              func(c *Config) { c.Machine = "pc,accel=kvm" },
-		"accelerator":               func(c *Config) { c.Accel = "tcg,thread=single" },
-		"needs a kernel":            func(c *Config) { c.Kernel = "" },
-		"absolute":                  func(c *Config) { c.Dir = "run" },
-		"room for 6":                func(c *Config) { c.Disks = make([]Disk, 7) },
-		`serial number "a,b"`:       func(c *Config) { c.Disks = []Disk{{Serial: "a,b"}} },
-		`serial number ""`:          func(c *Config) { c.Disks = []Disk{{}} },
-		"two disks":                 func(c *Config) { c.Disks = []Disk{{Serial: "a"}, {Serial: "a"}} },
-		"512 bytes":                 func(c *Config) { c.Disks = []Disk{{Serial: "a", Size: 1}} },
-		`kernel parameter "a\nb"`:   func(c *Config) { c.Append = []string{"a\nb"} },
-		"command line has":          func(c *Config) { c.Append = []string{strings.Repeat("a", 2000)} },
+		"root":                    func(c *Config) { c.IDBase = 0 },
+		"virtual processors":      func(c *Config) { c.CPUs = 0 },
+		"1 to 64":                 func(c *Config) { c.CPUs = 65 },
+		"multiple of 1 MiB":       func(c *Config) { c.Memory++ },
+		"machine type":            func(c *Config) { c.Machine = "pc,accel=kvm" },
+		"accelerator":             func(c *Config) { c.Accel = "tcg,thread=single" },
+		"needs a kernel":          func(c *Config) { c.Kernel = "" },
+		"absolute":                func(c *Config) { c.Dir = "run" },
+		"room for 6":              func(c *Config) { c.Disks = make([]Disk, 7) },
+		`serial number "a,b"`:     func(c *Config) { c.Disks = []Disk{{Serial: "a,b"}} },
+		`serial number ""`:        func(c *Config) { c.Disks = []Disk{{}} },
+		"two disks":               func(c *Config) { c.Disks = []Disk{{Serial: "a"}, {Serial: "a"}} },
+		"512 bytes":               func(c *Config) { c.Disks = []Disk{{Serial: "a", Size: 1}} },
+		`kernel parameter "a\nb"`: func(c *Config) { c.Append = []string{"a\nb"} },
+		"command line has":        func(c *Config) { c.Append = []string{strings.Repeat("a", 2000)} },
+		"9 network devices":       func(c *Config) { c.NICs = make([]NIC, 9) },
+		"1 disks and 6 network":   func(c *Config) { c.Disks, c.NICs = c.Disks[:1], make([]NIC, 6) },
+		`MAC address ""`:          func(c *Config) { c.NICs = make([]NIC, 1) },
+		`"02:00:00:00:00:0,"`:     func(c *Config) { c.NICs = []NIC{{MAC: "02:00:00:00:00:0,"}} },
+		"kind 7":                  func(c *Config) { c.NICs = []NIC{{MAC: "02:00:00:00:00:01", Kind: 7}} },
+		"two network devices": func(c *Config) {
+			c.NICs = []NIC{{MAC: "02:00:00:00:00:0a"}, {MAC: "02:00:00:00:00:0A"}}
+		},
 		`kernel parameter "a\x00b"`: func(c *Config) { c.Append = []string{"a\x00b"} },
 	} {
 		c := good

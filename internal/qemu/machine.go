@@ -39,6 +39,8 @@ type Machine struct {
 	filled map[string]string
 	set    int // the next fdset
 
+	plugged map[int]bool // slots for network devices; under swapping
+
 	swapping sync.Mutex
 	closing  sync.Once
 }
@@ -74,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	}
 	m := &Machine{
 		cfg: cfg, running: r, pidfd: os.NewFile(uintptr(r.Value(p.pidfd)), "pidfd"), console: newRing(), stderr: newRing(),
-		done: make(chan struct{}), swaps: map[string]int{}, filled: map[string]string{}, agent: s.take(fdAgent), set: len(cfg.Disks),
+		done: make(chan struct{}), swaps: map[string]int{}, filled: map[string]string{}, agent: s.take(fdAgent), set: len(cfg.Disks), plugged: map[int]bool{},
 	}
 	for _, d := range cfg.Disks {
 		m.filled[d.Serial] = d.File
@@ -87,7 +89,9 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	err = launch.Outcome(status, p.prog.Failure)
 	unix.Close(status)
 	if err == nil {
-		err = m.greet(ctx)
+		if err = m.greet(ctx); err == nil {
+			err = m.darken(ctx)
+		}
 	} else {
 		err = startFault(err)
 	}

@@ -55,7 +55,7 @@ func TestFilter(t *testing.T) {
 		{"run a virtual processor", unix.SYS_IOCTL, [6]uint64{0, kvmRun}, eperm, allowed},
 	} {
 		for a, want := range map[Accel]seccomp.Verdict{TCG: tt.tcg, KVM: tt.kvm} {
-			f, err := filter(a)
+			f, err := filter(a, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +65,24 @@ func TestFilter(t *testing.T) {
 			}
 		}
 	}
-	f, err := filter(TCG)
+	// What a tap device needs is allowed where there is one, and no more.
+	for request, want := range map[uint64]seccomp.Verdict{
+		unix.TUNGETIFF: allowed, unix.TUNSETOFFLOAD: allowed, unix.TUNSETVNETHDRSZ: allowed,
+		unix.TUNSETIFF: eperm, unix.TUNSETPERSIST: eperm, unix.TUNSETOWNER: eperm, unix.TUNSETLINK: eperm,
+		unix.TUNATTACHFILTER: eperm, unix.TUNSETQUEUE: eperm, unix.SIOCSIFHWADDR: eperm, unix.TUNSETSTEERINGEBPF: eperm,
+	} {
+		for taps, want := range map[bool]seccomp.Verdict{true: want, false: eperm} {
+			f, err := filter(TCG, taps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := f.Run(seccomp.Data{NR: unix.SYS_IOCTL, Arch: unix.AUDIT_ARCH_X86_64, Args: [6]uint64{3, request}})
+			if err != nil || got != want {
+				t.Errorf("request %#x, taps %v: %v, %v; want %v", request, taps, got, err, want)
+			}
+		}
+	}
+	f, err := filter(TCG, false)
 	if err != nil {
 		t.Fatal(err)
 	}

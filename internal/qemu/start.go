@@ -63,6 +63,26 @@ func (s *starter) far(f *os.File) (int, error) {
 	return fd, nil
 }
 
+// borrow duplicates a descriptor that stays its owner's.
+func (s *starter) borrow(f *os.File) (int, error) {
+	if f == nil {
+		return -1, errors.New("no descriptor is given for it")
+	}
+	conn, err := f.SyscallConn() // Fd would change the mode that all duplicates share
+	if err != nil {
+		return -1, err
+	}
+	fd, failed := -1, error(nil)
+	if err := conn.Control(func(own uintptr) { fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, farFD) }); err != nil {
+		return -1, err
+	}
+	if failed != nil {
+		return -1, os.NewSyscallError("fcntl", failed)
+	}
+	s.given = append(s.given, fd)
+	return fd, nil
+}
+
 // pair makes a socket pair: ours, with deadlines, and QEMU's.
 func (s *starter) pair(n int, name string) (int, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -103,10 +123,10 @@ func facts(cfg Config) (in inputs, err error) {
 		return err != nil
 	}) - 1
 	in.hardFiles = nofile.Hard
-	if in.filter, err = filter(cfg.Accel); err != nil {
+	if in.filter, err = filter(cfg.Accel, cfg.taps()); err != nil {
 		return in, err
 	}
-	in.about, err = seccomp.Summary(profile(cfg.Accel))
+	in.about, err = seccomp.Summary(profile(cfg.Accel, cfg.taps()))
 	return in, err
 }
 
@@ -152,6 +172,16 @@ func (s *starter) open(in *inputs) (err error) {
 		}
 		in.allow(d, st.Size)
 		in.fds = append(in.fds, named{"disk_" + d.Serial, fd, d.File})
+	}
+	for _, n := range s.cfg.NICs {
+		if n.Kind == Slot {
+			continue
+		}
+		fd, err := s.borrow(n.File)
+		if err != nil {
+			return fmt.Errorf("network device %s: %w", n.MAC, err)
+		}
+		in.fds = append(in.fds, named{"nic_" + n.name(), fd, n.why()})
 	}
 	if err := s.openBoot(in); err != nil {
 		return err

@@ -1,0 +1,30 @@
+qemu-system-x86_64 \
+    -nodefaults \
+    -no-user-config \
+    -display none \
+    -no-reboot \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+    -L /firmware \
+    -machine microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
+    -accel tcg,tb-size=32 \
+    -cpu max \
+    -smp 1 \
+    -m 128M \
+    -kernel /kernel \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check' \
+    -chardev socket,id=qmp,fd=3 \
+    -mon chardev=qmp,mode=control \
+    -chardev socket,id=console,fd=5 \
+    -serial chardev:console \
+    -object rng-builtin,id=rng \
+    -device virtio-rng-device,rng=rng \
+    -chardev socket,id=agent,fd=4 \
+    -device virtio-serial-device,max_ports=2 \
+    -device virtserialport,id=agent,chardev=agent,name=bulkhead.agent \
+    -add-fd fd=6,set=0,opaque=image0 \
+    -blockdev driver=file,node-name=n-image0-0,filename=/dev/fdset/0,locking=off,read-only=on \
+    -device virtio-blk-device,id=disk-image0,drive=n-image0-0,serial=image0,werror=report,rerror=report \
+    -netdev tap,id=net-0,fd=7,vhost=off \
+    -device virtio-net-device,id=nic-0,netdev=net-0,mac=02:42:ac:11:00:02 \
+    -netdev stream,id=net-1,server=off,addr.type=fd,addr.str=8 \
+    -device virtio-net-device,id=nic-1,netdev=net-1,mac=02:42:ac:11:00:03

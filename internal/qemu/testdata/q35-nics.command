@@ -1,0 +1,35 @@
+qemu-system-x86_64 \
+    -nodefaults \
+    -no-user-config \
+    -display none \
+    -no-reboot \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+    -L /firmware \
+    -machine q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off \
+    -accel tcg,tb-size=32 \
+    -cpu max \
+    -smp 1 \
+    -m 128M \
+    -kernel /kernel \
+    -boot strict=on \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check' \
+    -chardev socket,id=qmp,fd=3 \
+    -mon chardev=qmp,mode=control \
+    -chardev socket,id=console,fd=5 \
+    -serial chardev:console \
+    -object rng-builtin,id=rng \
+    -device virtio-rng-pci,rng=rng \
+    -chardev socket,id=agent,fd=4 \
+    -device virtio-serial-pci,max_ports=2 \
+    -device virtserialport,id=agent,chardev=agent,name=bulkhead.agent \
+    -blockdev driver=null-co,node-name=n-image1-0,size=1099511627776,read-zeroes=on,read-only=on \
+    -device virtio-blk-pci,id=disk-image1,drive=n-image1-0,serial=image1,werror=report,rerror=report \
+    -add-fd fd=6,set=0,opaque=data \
+    -blockdev driver=file,node-name=n-data-0,filename=/dev/fdset/0,locking=off,discard=unmap,read-only=off \
+    -device virtio-blk-pci,id=disk-data,drive=n-data-0,serial=data,werror=report,rerror=report \
+    -netdev tap,id=net-0,fd=7,vhost=off \
+    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,mac=02:42:ac:11:00:02 \
+    -netdev hubport,id=net-1,hubid=1 \
+    -device virtio-net-pci,id=nic-1,addr=0x1e.1,multifunction=on,romfile=,netdev=net-1,mac=02:00:00:00:00:01 \
+    -netdev stream,id=net-2,server=off,addr.type=fd,addr.str=8 \
+    -device virtio-net-pci,id=nic-2,addr=0x1e.2,multifunction=on,romfile=,netdev=net-2,mac=02:42:ac:11:00:03
