@@ -58,7 +58,9 @@ var BaseModules = []string{
 	"erofs", "ext4", "overlay", "fuse",
 }
 
-// NetModules are what a guest with a network card needs beside them.
+// NetModules are what a guest with a network device needs beside them. The agent
+// loads them where there is one. A kernel without them boots guests without
+// networks.
 var NetModules = []string{"virtio_net"}
 
 // Wanted is what the initramfs shall hold.
@@ -72,6 +74,9 @@ type Wanted struct {
 	// order and without what they depend on; nil means BaseModules. What is
 	// built into the kernel is left out.
 	Modules []string
+	// Network are those that are loaded only where the machine has a network
+	// device; nil means NetModules, if Modules is nil too.
+	Network []string
 }
 
 // Kernel is one that can be booted.

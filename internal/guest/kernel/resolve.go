@@ -27,7 +27,7 @@ const (
 	// stay after their last use.
 	keepFor = 30 * 24 * time.Hour
 	// archiveFormat is raised whenever the same parts make another archive.
-	archiveFormat = "2"
+	archiveFormat = "3"
 	archiveFile   = "initrd"
 )
 
@@ -213,12 +213,15 @@ type contents struct {
 
 // withInitramfs adds the archive to a kernel, ready-made if there is one.
 func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kernel, error) {
-	wanted := want.Modules
+	wanted, network := want.Modules, want.Network
 	if wanted == nil {
 		wanted = BaseModules
+		if network == nil {
+			network = NetModules
+		}
 	}
 	parts := sha256.New()
-	fmt.Fprintf(parts, "%s\n%q\n", archiveFormat, wanted)
+	fmt.Fprintf(parts, "%s\n%q\n%q\n", archiveFormat, wanted, network)
 	var programs []initramfs.Program
 	for _, p := range []struct{ path, file string }{{"init", want.Agent}, {"bin/bulkhead-init", want.Init}} {
 		if p.file == "" && p.path != "init" {
@@ -242,10 +245,10 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kerne
 	var made archive
 	switch {
 	case k.ModulesDir == "":
-		id, made.Builtin = "none", slices.Clone(wanted)
+		id, made.Builtin = "none", slices.Concat(wanted, network)
 	case id == "":
 		id = "file"
-		if made, err = collect(k, wanted); err != nil {
+		if made, err = collect(k, wanted, network); err != nil {
 			return Kernel{}, err
 		}
 		for _, m := range made.modules {
@@ -265,7 +268,7 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kerne
 		return done, nil
 	}
 	if k.ModulesDir != "" && made.modules == nil {
-		if made, err = collect(k, wanted); err != nil {
+		if made, err = collect(k, wanted, network); err != nil {
 			return Kernel{}, err
 		}
 	}
@@ -319,8 +322,8 @@ type archive struct {
 }
 
 // collect reads the modules that are wanted and what they depend on.
-func collect(k Kernel, wanted []string) (archive, error) {
-	a, err := collectFrom(k, wanted)
+func collect(k Kernel, wanted, network []string) (archive, error) {
+	a, err := collectFrom(k, wanted, network)
 	if errors.Is(err, kmod.ErrMissing) {
 		return archive{}, fmt.Errorf("%w: kernel %s: %w", ErrModule, k.Release, err)
 	}
@@ -330,7 +333,7 @@ func collect(k Kernel, wanted []string) (archive, error) {
 	return a, nil
 }
 
-func collectFrom(k Kernel, wanted []string) (archive, error) {
+func collectFrom(k Kernel, wanted, network []string) (archive, error) {
 	tree, err := kmod.Open(k.ModulesDir)
 	if err != nil {
 		return archive{}, err
@@ -340,14 +343,29 @@ func collectFrom(k Kernel, wanted []string) (archive, error) {
 	if err != nil {
 		return archive{}, err
 	}
+	always := len(load)
+	if len(network) > 0 {
+		more, built, err := tree.Closure(k.Release, slices.Concat(wanted, network)...)
+		switch {
+		case err == nil:
+			builtin = built
+			for _, m := range more {
+				if !slices.ContainsFunc(load[:always], func(l kmod.Module) bool { return l.Name == m.Name }) {
+					load = append(load, m)
+				}
+			}
+		case !errors.Is(err, kmod.ErrMissing):
+			return archive{}, err
+		}
+	}
 	a := archive{contents: contents{Builtin: builtin}, modules: []initramfs.Module{}}
-	for _, m := range load {
+	for n, m := range load {
 		content, err := tree.Read(m.Path)
 		if err != nil {
 			return archive{}, err
 		}
 		a.Modules = append(a.Modules, m.Name)
-		a.modules = append(a.modules, initramfs.Module{Name: m.Name, Content: kmod.Lean(content)})
+		a.modules = append(a.modules, initramfs.Module{Name: m.Name, Content: kmod.Lean(content), Network: n >= always})
 	}
 	return a, nil
 }

@@ -597,3 +597,32 @@ func TestDamagedImage(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestNetworkModules: what only a network device needs is listed by itself, and
+// a kernel that lacks it still boots what has none.
+func TestNetworkModules(t *testing.T) {
+	ctx, s := t.Context(), store(t, t.TempDir())
+	const release = "6.1.0-test"
+	image := file(t, "vmlinux", kerneltest.Image(release))
+	if _, err := s.Add(ctx, "mine", AddOptions{Image: image, Modules: tree(t, release)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, network := range map[string]string{"a": "/modules/a.ko\n", "nobody": ""} {
+		want := wanted(t)
+		want.Modules, want.Network = []string{"b"}, []string{name}
+		k, err := s.Resolve(ctx, "mine", want, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(k.Initramfs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(b, []byte("modules/order\x00")) || bytes.Contains(b, []byte("/modules/b.ko\n/modules/a.ko")) {
+			t.Errorf("%s: the list of modules", name)
+		}
+		if has := bytes.Contains(b, []byte("modules/network\x00")); has != (network != "") || !bytes.Contains(b, []byte(network)) {
+			t.Errorf("%s: a list for networks: %v", name, has)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,16 +18,50 @@ import (
 const (
 	modulesDir   = "/modules"
 	modulesOrder = modulesDir + "/order"
+	// modulesNetwork is a list of those for a machine with a network device.
+	modulesNetwork = modulesDir + "/network"
 )
 
 // initCompressed is MODULE_INIT_COMPRESSED_FILE of linux/module.h, Linux 5.17:
 // the kernel unpacks the module.
 const initCompressed = 4
 
-// loadModules loads every module of the list. No list is no modules: a kernel
+// loadModules loads what the machine needs. No list is no modules: a kernel
 // may have everything built in.
 func loadModules() error {
-	list, err := os.Open(modulesOrder)
+	if err := loadList(modulesOrder); err != nil {
+		return err
+	}
+	if found, err := hasNetwork(newRoot + "/sys"); err != nil || !found {
+		return err
+	}
+	return loadList(modulesNetwork)
+}
+
+// networkDevice is the ID of a network device in virtio 1.2, section 5.
+const networkDevice = "0x0001"
+
+// hasNetwork looks for a virtio network device: for the driver that finds it
+// too late there is no use, and for the others the time to load it is lost.
+func hasNetwork(sys string) (bool, error) {
+	files, err := filepath.Glob(sys + "/bus/virtio/devices/*/device")
+	if err != nil {
+		return false, err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return false, err
+		}
+		if strings.TrimSpace(string(b)) == networkDevice {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func loadList(name string) error {
+	list, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -48,7 +83,7 @@ func loadModules() error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read %s: %w", modulesOrder, err)
+		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil
 }

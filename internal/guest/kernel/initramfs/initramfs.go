@@ -5,6 +5,7 @@
 //	/init            the agent
 //	/bin             bulkhead-init, if it is wanted
 //	/modules/order   a path for each module, one a line, dependencies first
+//	/modules/network the same, of those for a machine with a network device
 //	/modules/*.ko    the modules, uncompressed
 //	/dev/console     for what goes wrong before the agent has mounted /dev
 //	/proc /sys /run /tmp /root   empty
@@ -23,6 +24,10 @@ import (
 // OrderFile is the path of the list of modules in the archive.
 const OrderFile = "/modules/order"
 
+// NetworkFile is that of the list of modules for a machine that has a network
+// device.
+const NetworkFile = "/modules/network"
+
 // directories are made empty.
 var directories = []string{"bin", "dev", "modules", "proc", "root", "run", "sys", "tmp"}
 
@@ -30,6 +35,7 @@ var directories = []string{"bin", "dev", "modules", "proc", "root", "run", "sys"
 type Module struct {
 	Name    string // as lsmod shows it
 	Content []byte // ELF, not compressed
+	Network bool   // for a machine that has a network device
 }
 
 // Program is one of ours that the guest gets.
@@ -58,16 +64,23 @@ func Write(w io.Writer, programs []Program, modules []Module) error {
 			Info:     cpio.Info{Name: p.Path, Mode: cpio.S_IFREG | 0o755, FileSize: uint64(p.Size)},
 		})
 	}
-	var order strings.Builder
+	var order, network strings.Builder
 	for _, m := range modules {
 		file := path.Join("modules", m.Name+".ko")
-		fmt.Fprintf(&order, "/%s\n", file)
+		if m.Network {
+			fmt.Fprintf(&network, "/%s\n", file)
+		} else {
+			fmt.Fprintf(&order, "/%s\n", file)
+		}
 		records = append(records, cpio.Record{
 			ReaderAt: bytes.NewReader(m.Content),
 			Info:     cpio.Info{Name: file, Mode: cpio.S_IFREG | 0o444, FileSize: uint64(len(m.Content))},
 		})
 	}
 	records = append(records, cpio.StaticFile(strings.TrimPrefix(OrderFile, "/"), order.String(), 0o444))
+	if network.Len() > 0 {
+		records = append(records, cpio.StaticFile(strings.TrimPrefix(NetworkFile, "/"), network.String(), 0o444))
+	}
 	out := cpio.Newc.Writer(w)
 	// Numbers instead of the host's inodes: the kernel takes equal numbers for
 	// hard links, and the bytes must not change.

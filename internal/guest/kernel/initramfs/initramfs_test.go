@@ -21,7 +21,7 @@ func write(t *testing.T, agent string, modules []Module) []byte {
 }
 
 // The modules b and a have the same content: they must not become hard links.
-var modules = []Module{{"b", []byte("content")}, {"a", []byte("content")}, {"empty", nil}}
+var modules = []Module{{"b", []byte("content"), false}, {"net", []byte("n"), true}, {"a", []byte("content"), false}, {"empty", nil, false}}
 
 func TestWrite(t *testing.T) {
 	archive := write(t, "the agent", modules)
@@ -52,8 +52,9 @@ func TestWrite(t *testing.T) {
 	want := []string{
 		`bin 40755 ""`, `dev 40755 ""`, `modules 40755 ""`, `proc 40755 ""`, `root 40755 ""`, `run 40755 ""`, `sys 40755 ""`, `tmp 40755 ""`,
 		`dev/console 20600 ""`, `init 100755 "the agent"`,
-		`modules/b.ko 100444 "content"`, `modules/a.ko 100444 "content"`, `modules/empty.ko 100444 ""`,
+		`modules/b.ko 100444 "content"`, `modules/net.ko 100444 "n"`, `modules/a.ko 100444 "content"`, `modules/empty.ko 100444 ""`,
 		`modules/order 100444 "/modules/b.ko\n/modules/a.ko\n/modules/empty.ko\n"`,
+		`modules/network 100444 "/modules/net.ko\n"`,
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Error(diff)
