@@ -48,7 +48,11 @@ var layers = map[string]int{
 	"internal/qemu":    55,
 	"internal/image":   50,
 	"internal/network": 50,
-	"internal/idrange": 40,
+	// The name server of a network is confined by the launch program and the
+	// container's assembler of seccomp filters. Bridges start it.
+	"internal/network/dns":    55,
+	"internal/network/bridge": 58,
+	"internal/idrange":        40,
 
 	// Copies in and out of workloads; image/unpack has the same rules of tar.
 	"internal/filetree": 28,
@@ -81,6 +85,9 @@ var systemCallersToo = map[string]string{
 	"internal/container/seccomp":    "it asks the kernel what its filters may do, and answers a filter's notifications",
 	"internal/fileserver":           "it plans the system calls that confine the file server",
 	"internal/fileserver/serve":     "it is the file server: it performs the guest's file system calls one by one",
+	"internal/network/dns":          "it plans the system calls that confine the name server, and binds its sockets",
+	"internal/network/dns/dial":     "it makes sockets and passes them, and does nothing else",
+	"internal/network/dns/resolve":  "it is the name server: its sockets are descriptors that it was given",
 	"internal/guest/volume":         "it mounts a file system and is its device",
 	"internal/boundary/container":   "it fills in device numbers and terminal sizes, and reads the kernel's version",
 	"internal/guest/pid1":           "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
@@ -92,7 +99,7 @@ var systemCallersToo = map[string]string{
 // packages below cost several times the memory and the start time of all that
 // these commands do.
 var (
-	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent"}
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent", "cmd/bulkhead-dns"}
 	tooHeavy  = []string{"net/http", "html/template"}
 	heavyTree = []string{
 		"github.com/google/go-containerregistry",

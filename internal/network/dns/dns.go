@@ -11,8 +11,8 @@
 //   - the resolver (package resolve) parses what workloads and upstream servers
 //     send. It is in a network namespace that has nothing in it, not even a
 //     loopback that is up, and can neither make a socket nor connect one. It has
-//     the sockets that are bound to the bridge's addresses, and sees the
-//     directory of leases.
+//     the sockets that workloads send to, made before in another namespace, and
+//     sees the directory of leases.
 //   - the dialer (package dial) is in the host's network namespace, as the
 //     upstream server may be 127.0.0.53. It reads single bytes from the resolver
 //     and answers each with a new socket, connected to one of the upstream
@@ -31,8 +31,10 @@ package dns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 )
 
 // IDs is how many user and group IDs a name server takes.
@@ -50,7 +52,9 @@ type Config struct {
 	Dir string
 	// LeaseDir holds the leases, one file for each address and named as it is
 	// (network.Lease). Files come whole, by rename or link; one that cannot be
-	// read is as if it were not there. Only who has a lease is answered.
+	// read is as if it were not there. Only who has a lease is answered. The name
+	// server is a user like any other: the directory has mode 0755, files have
+	// 0644, and it is a directory above that keeps others out.
 	LeaseDir string
 	// Network is the network's name. What is known as web is known as
 	// web.<Network>, too.
@@ -70,13 +74,14 @@ type Config struct {
 	// stands between workloads and their name server, and no other server has its
 	// port. Ensure calls it only when it starts a name server, after the one before
 	// has ended, and closes what it returns. It is no part of what is compared.
-	NetNS func() (*os.File, error)
+	NetNS func() (*os.File, error) `json:"-"`
 	// Upstream are the servers that know all other names, in the order of
 	// preference, at most MaxUpstream. If there are none, as in an internal
-	// network, other names are refused.
+	// network, other names do not exist.
 	Upstream []netip.AddrPort
 	// IDBase and the next are the host's user and group IDs that it runs as. No
-	// other process has them.
+	// other process has them. As all fields, they are the same each time: Ensure
+	// takes anything else for a wish to start it anew.
 	IDBase uint32
 	// Cgroups are directories of cgroups that exist, one for each hierarchy, v1 or
 	// v2. It is in them before it runs any code of its own. Without them it stays
@@ -105,18 +110,60 @@ var ErrNotRunning = errors.New("no name server runs")
 // The caller holds the network's lock, needs root, and is in the host's
 // namespaces of mounts, networks and processes.
 func Ensure(ctx context.Context, cfg Config) (Process, error) {
-	return Process{}, errors.ErrUnsupported
+	fail := func(err error) (Process, error) {
+		return Process{}, fmt.Errorf("name server of network %s: %w", cfg.Network, err)
+	}
+	if err := cfg.check(); err != nil {
+		return fail(err)
+	}
+	print, err := cfg.fingerprint()
+	if err != nil {
+		return fail(err)
+	}
+	rec, err := readRecord(cfg.Dir)
+	if err != nil {
+		return fail(err)
+	}
+	if rec.Config == print {
+		if p, err := rec.running(); err == nil {
+			return p, nil
+		}
+	}
+	if err := rec.end(ctx); err != nil {
+		return fail(err)
+	}
+	p, err := start(ctx, cfg, print)
+	if err != nil {
+		return fail(err)
+	}
+	return p, nil
 }
 
 // Find returns the running name server that is recorded in dir, or
 // ErrNotRunning. To be told of its end, open it by its PID as a pidfd.
 func Find(dir string) (Process, error) {
-	return Process{}, ErrNotRunning
+	rec, err := readRecord(dir)
+	if err != nil {
+		return Process{}, err
+	}
+	return rec.running()
 }
 
 // Stop ends the name server that is recorded in dir, waits until it is gone, and
 // removes the record. That none runs is no error. The caller holds the network's
 // lock.
 func Stop(ctx context.Context, dir string) error {
+	rec, err := readRecord(dir)
+	if err == nil {
+		err = rec.end(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("stop the name server in %s: %w", dir, err)
+	}
+	for _, name := range []string{recordName, logName} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	return nil
 }

@@ -1,0 +1,201 @@
+package dns_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// program is bulkhead-dns, built once for all tests.
+var program string
+
+func TestMain(m *testing.M) {
+	nettest.Isolate()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "bulkhead-dns-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "bulkhead-dns")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, "github.com/seed-f5e3b97b/bulkhead/cmd/bulkhead-dns")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the name server:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+const idBase = 1<<30 + 1<<16
+
+var (
+	gateway4 = netip.MustParseAddr("10.77.0.1")
+	gateway6 = netip.MustParseAddr("fd00:77::1")
+)
+
+// A place is a network as workloads see it: the test's own namespace stands for
+// the host, and all workloads are in another, behind one interface.
+type place struct {
+	t   testing.TB
+	cfg dns.Config
+	ns  *os.File // the workloads'
+}
+
+// newPlace makes a network in which nothing runs yet.
+func newPlace(t testing.TB) *place {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make networks")
+	}
+	leakcheck.Check(t, leakcheck.Options{})
+	p := &place{t: t}
+	dir := t.TempDir()
+	p.cfg = dns.Config{
+		Program: program, Dir: dir, LeaseDir: filepath.Join(dir, "leases"), Network: "lab",
+		Subnets: []netip.Prefix{netip.PrefixFrom(gateway4, 16).Masked(), netip.PrefixFrom(gateway6, 64).Masked()},
+		Listen:  []netip.Addr{gateway4, gateway6}, Device: "gw0", IDBase: idBase,
+	}
+	if err := os.Mkdir(p.cfg.LeaseDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan *os.File)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Error(err)
+		}
+		made <- f
+	}()
+	p.ns = <-made
+	t.Cleanup(func() {
+		p.ip("link", "del", "gw0")
+		p.ns.Close()
+	})
+	p.ip("link", "add", "gw0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.ns.Fd()))
+	p.ip("link", "set", "gw0", "up")
+	p.ip("addr", "add", gateway4.String()+"/16", "dev", "gw0")
+	p.ip("addr", "add", gateway6.String()+"/64", "dev", "gw0", "nodad")
+	p.inside(func() {
+		p.ip("link", "set", "lo", "up")
+		p.ip("link", "set", "eth0", "up")
+		p.ip("route", "add", "local", "10.77.128.0/17", "dev", "lo") // every address of these is this machine's
+		p.ip("addr", "add", "10.77.255.254/16", "dev", "eth0")
+		for i := 1; i < 8; i++ {
+			p.ip("addr", "add", fmt.Sprintf("fd00:77::1:%d/64", i), "dev", "eth0", "nodad")
+		}
+	})
+	t.Cleanup(func() {
+		if err := dns.Stop(t.Context(), p.cfg.Dir); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func (p *place) ip(args ...string) {
+	p.t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		p.t.Fatalf("ip %q: %v: %s", args, err, out)
+	}
+}
+
+// inside runs f on a thread in the workloads' network namespace.
+func (p *place) inside(f func()) {
+	p.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the thread ends with this
+		if err := unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			p.t.Error("enter the workloads' namespace:", err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// start starts the name server.
+func (p *place) start(upstream ...netip.AddrPort) dns.Process {
+	p.t.Helper()
+	p.cfg.Upstream = upstream
+	s, err := dns.Ensure(p.t.Context(), p.cfg)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return s
+}
+
+// lease gives an address to a workload, as package network does.
+func (p *place) lease(address, id string, names ...string) {
+	p.t.Helper()
+	b, err := json.Marshal(network.Lease{Workload: workload.ID(id), Network: p.cfg.Network, Names: names})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.put(address, b)
+}
+
+// put writes a file of the leases and then gives it its name.
+func (p *place) put(address string, b []byte) {
+	p.t.Helper()
+	tmp := filepath.Join(p.cfg.LeaseDir, ".tmp")
+	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(p.cfg.LeaseDir, address)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *place) release(address string) {
+	p.t.Helper()
+	if err := os.Remove(filepath.Join(p.cfg.LeaseDir, address)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// dial connects from a workload's address to the name server.
+func (p *place) dial(proto, from string) net.Conn {
+	p.t.Helper()
+	local, gateway := netip.MustParseAddr(from), gateway4
+	if local.Is6() {
+		gateway = gateway6
+	}
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))}
+	if proto == "tcp" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	var c net.Conn
+	var err error
+	p.inside(func() { c, err = d.DialContext(p.t.Context(), proto, netip.AddrPortFrom(gateway, dns.Port).String()) })
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	return c
+}

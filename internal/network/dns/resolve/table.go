@@ -1,0 +1,243 @@
+package resolve
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLeases bounds the table: as many as a subnet of 16 bits has, twice.
+const maxLeases = 1 << 17
+
+// rescanAbove is the number of files changed since the last question from which
+// on the directory is read anew.
+const rescanAbove = 512
+
+// A table is what the directory of leases holds. Nobody waits for changes: who
+// asks, first takes note of what has happened until then. So what was recorded
+// before a question was sent is in its answer, and a name server that nobody
+// asks does nothing.
+type table struct {
+	network string // as leases have it
+	domain  string // as it is compared
+	subnets []netip.Prefix
+
+	mu     sync.Mutex
+	dir    *os.File
+	watch  int // inotify(7)
+	buf    []byte
+	leases map[netip.Addr]*lease
+	names  map[string][]netip.Addr // in the order in which they came
+}
+
+// openTable reads the directory of leases. Its root is the directory.
+func openTable(path, network string, subnets []netip.Prefix) (*table, error) {
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	t := &table{network: network, domain: strings.ToLower(network), subnets: subnets, watch: watch, buf: make([]byte, 64<<10)}
+	// A file that comes whole comes by rename or link; one that is written in
+	// place is looked at when it is closed.
+	const mask = unix.IN_CREATE | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ATTRIB | unix.IN_ONLYDIR
+	if _, err := unix.InotifyAddWatch(watch, path, mask); err != nil {
+		unix.Close(watch)
+		return nil, fmt.Errorf("watch the leases: %w", os.NewSyscallError("inotify_add_watch", err))
+	}
+	if t.dir, err = os.Open(path); err == nil {
+		err = t.scan()
+	}
+	if err != nil {
+		t.close()
+		return nil, fmt.Errorf("read the leases: %w", err)
+	}
+	return t, nil
+}
+
+func (t *table) close() {
+	unix.Close(t.watch)
+	t.dir.Close()
+}
+
+// scan reads the whole directory.
+func (t *table) scan() error {
+	if _, err := t.dir.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	t.leases, t.names = map[netip.Addr]*lease{}, map[string][]netip.Addr{}
+	for {
+		names, err := t.dir.Readdirnames(256)
+		for _, name := range names {
+			t.load(name)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// load makes the table agree with one file. A file that cannot be read or
+// understood is as if it were not there.
+func (t *table) load(name string) {
+	addr, err := netip.ParseAddr(name)
+	if err != nil || addr.String() != name || !t.contains(addr) {
+		return // another file, such as one that is not finished
+	}
+	var l *lease
+	if b, err := t.read(name); err == nil {
+		l, _ = parseLease(b, t.network) //nolint:errcheck // nil then
+	}
+	if old := t.leases[addr]; old != nil {
+		delete(t.leases, addr)
+		for _, n := range old.names {
+			left := slices.DeleteFunc(t.names[n], func(a netip.Addr) bool { return a == addr })
+			if t.names[n] = left; len(left) == 0 {
+				delete(t.names, n)
+			}
+		}
+	}
+	if l == nil || len(t.leases) >= maxLeases {
+		return
+	}
+	t.leases[addr] = l
+	for _, n := range l.names {
+		t.names[n] = append(t.names[n], addr)
+	}
+}
+
+func (t *table) read(name string) ([]byte, error) {
+	fd, err := unix.Openat(int(t.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxLease {
+		return nil, unix.EINVAL
+	}
+	b := make([]byte, st.Size+1)
+	size := 0
+	for {
+		n, err := unix.Read(fd, b[size:])
+		if err == unix.EINTR { //nolint:errorlint // raw errno
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if size += n; n == 0 {
+			return b[:size], nil
+		}
+		if size == len(b) {
+			return nil, unix.EINVAL // it grows: who writes it is not finished
+		}
+	}
+}
+
+func (t *table) contains(a netip.Addr) bool {
+	return slices.ContainsFunc(t.subnets, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// sync takes note of what has happened in the directory.
+func (t *table) sync() error {
+	changed := map[string]bool(nil)
+	all := false
+	for {
+		n, err := unix.Read(t.watch, t.buf)
+		if err == unix.EINTR { //nolint:errorlint // raw errno
+			continue
+		}
+		if err != nil || n <= 0 {
+			break // EAGAIN: that was all
+		}
+		for b := t.buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+			size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
+			if size > len(b) {
+				break
+			}
+			all = all || binary.NativeEndian.Uint32(b[4:])&unix.IN_Q_OVERFLOW != 0
+			if name, _, _ := bytes.Cut(b[unix.SizeofInotifyEvent:size], []byte{0}); len(name) > 0 && !all {
+				if changed == nil {
+					changed = map[string]bool{}
+				}
+				changed[string(name)] = true
+				all = len(changed) > rescanAbove
+			}
+			b = b[size:]
+		}
+	}
+	if all {
+		return t.scan()
+	}
+	for name := range changed {
+		t.load(name)
+	}
+	return nil
+}
+
+// client returns the lease of an address as of the last sync.
+func (t *table) client(a netip.Addr) *lease {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leases[a]
+}
+
+// refresh takes note of all changes, then returns the lease of an address.
+func (t *table) refresh(a netip.Addr) (*lease, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.sync()
+	return t.leases[a], err
+}
+
+// addresses returns a copy of the addresses of a name.
+func (t *table) addresses(name string) ([]netip.Addr, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all, ok := t.names[name]
+	if short, below := t.unqualified(name); !ok && below {
+		all, ok = t.names[short]
+	}
+	return slices.Clone(all), ok
+}
+
+// unqualified returns what is before the network's name.
+func (t *table) unqualified(name string) (string, bool) {
+	short, ok := strings.CutSuffix(name, t.domain)
+	if !ok || len(short) < 2 || short[len(short)-1] != '.' {
+		return "", false
+	}
+	return short[:len(short)-1], true
+}
+
+// pointer returns the name of the workload that has an address.
+func (t *table) pointer(a netip.Addr) (string, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.leases[a]; l != nil && len(l.names) > 0 {
+		return l.names[0] + "." + t.domain, true
+	}
+	return "", false
+}
+
+// size returns the number of leases.
+func (t *table) size() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.leases)
+}

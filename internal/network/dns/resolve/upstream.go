@@ -1,0 +1,275 @@
+package resolve
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/dial"
+)
+
+const (
+	// allAttempts is less than the five seconds after which a C library asks again.
+	allAttempts = 4500 * time.Millisecond
+	oneAttempt  = 1500 * time.Millisecond
+	// avoided is for how long a server that did not answer is asked last.
+	avoided = 15 * time.Second
+	// mostJunk is how many datagrams that are no answer are looked at: whoever
+	// sends more, guesses.
+	mostJunk = 16
+	// mostTCP are the answers of up to 64 KiB that are read at once.
+	mostTCP = 16
+)
+
+// An upstream is one server that is asked.
+type upstream struct {
+	number int
+	bad    atomic.Int64 // when it did not answer, in nanoseconds since the epoch; 0 if it did
+}
+
+// A forwarder asks upstream servers.
+type forwarder struct {
+	dialer  *dial.Client
+	servers []*upstream
+	tcp     chan struct{}
+}
+
+func newForwarder(dialer *dial.Client, servers int) *forwarder {
+	f := &forwarder{dialer: dialer, tcp: make(chan struct{}, mostTCP)}
+	for i := range servers {
+		f.servers = append(f.servers, &upstream{number: i})
+	}
+	return f
+}
+
+var (
+	errTruncated = errors.New("the answer goes on over TCP")
+	errNoAnswer  = errors.New("no answer")
+)
+
+// ask returns the answer of the first server that has one, with the ID and the
+// question of q. It takes no longer than allAttempts.
+func (f *forwarder) ask(q *query) ([]byte, error) {
+	end := time.Now().Add(allAttempts)
+	servers := f.order()
+	var last []byte
+	for i := range 2 * len(servers) {
+		if i == len(servers) && last != nil {
+			break // all were asked, and one of them says that it does not know
+		}
+		until := time.Now().Add(oneAttempt)
+		if until.After(end) || i == 2*len(servers)-1 {
+			until = end
+		}
+		if !time.Now().Before(until) {
+			break
+		}
+		s := servers[i%len(servers)]
+		answer, err := f.try(s, q, until)
+		if err != nil {
+			s.bad.Store(time.Now().UnixNano())
+			continue
+		}
+		s.bad.Store(0)
+		if rcode := u16(answer, 2) & maskRCode; rcode == rcodeSuccess || rcode == rcodeNameError {
+			return answer, nil
+		}
+		last = answer // another server may know more
+	}
+	if last == nil {
+		return nil, errNoAnswer
+	}
+	return last, nil
+}
+
+// order returns the servers as they were given, those that lately did not
+// answer last.
+func (f *forwarder) order() []*upstream {
+	since := time.Now().Add(-avoided).UnixNano()
+	all := slices.Clone(f.servers)
+	slices.SortStableFunc(all, func(a, b *upstream) int {
+		switch x, y := a.bad.Load() > since, b.bad.Load() > since; {
+		case x == y:
+			return 0
+		case x:
+			return 1
+		}
+		return -1
+	})
+	return all
+}
+
+// try asks one server, over UDP if that is enough.
+func (f *forwarder) try(s *upstream, q *query, until time.Time) ([]byte, error) {
+	answer, err := f.udp(s, q, until)
+	if !errors.Is(err, errTruncated) {
+		return answer, err
+	}
+	full, err := f.stream(s, q, until)
+	if err != nil && answer != nil {
+		return answer, nil // the beginning of it, marked as such
+	}
+	return full, err
+}
+
+// message is a question for a server: with the name as given, and the EDNS that
+// the workload has, but none of its options.
+func (q *query) message(id uint16, question []byte) []byte {
+	b := make([]byte, headerSize, headerSize+len(question)+optSize)
+	binary.BigEndian.PutUint16(b, id)
+	binary.BigEndian.PutUint16(b[2:], q.flags&(flagRecursion|flagUnverified|flagVerified))
+	b[5] = 1
+	return q.finish(append(b, question...), 0)
+}
+
+// shuffled returns the question with the case of its letters, and an ID, chosen
+// at random.
+func (q *query) shuffled() (id uint16, question []byte, err error) {
+	random := make([]byte, 2+maxName/8+1)
+	if n, err := unix.Getrandom(random, 0); err != nil || n != len(random) {
+		return 0, nil, errors.Join(errors.New("no random numbers"), err)
+	}
+	question = bytes.Clone(q.question)
+	for i := range len(question) - 4 {
+		if c := lower(question[i]); 'a' <= c && c <= 'z' { // a length is never a letter's code: it is at most 63
+			question[i] = c ^ random[2+i/8]>>(i%8)&1<<5
+		}
+	}
+	return u16(random, 0), question, nil
+}
+
+// udp asks over UDP. With errTruncated the answer is nil, or what there is of it.
+func (f *forwarder) udp(s *upstream, q *query, until time.Time) ([]byte, error) {
+	id, question, err := q.shuffled()
+	if err != nil {
+		return nil, err
+	}
+	c, err := f.dialer.Dial(s.number, false)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(until); err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(q.message(id, question)); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, ednsUDP+1)
+	for range mostJunk {
+		n, err := c.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		b := buf[:n]
+		if n < headerSize || u16(b, 0) != id || u16(b, 2)&(flagResponse|maskOpcode) != flagResponse {
+			continue
+		}
+		if n > ednsUDP {
+			return nil, errTruncated // more than it was told to send
+		}
+		switch same(b, question) {
+		case exactly:
+		case exceptForCase:
+			return nil, errTruncated // it does not keep the case, or somebody guesses
+		default:
+			continue
+		}
+		answer, err := q.accept(b)
+		if u16(b, 2)&flagTruncated != 0 {
+			return answer, errTruncated
+		}
+		return answer, err
+	}
+	return nil, errTruncated
+}
+
+// stream asks over TCP.
+func (f *forwarder) stream(s *upstream, q *query, until time.Time) ([]byte, error) {
+	wait := time.NewTimer(time.Until(until))
+	defer wait.Stop()
+	select {
+	case f.tcp <- struct{}{}:
+		defer func() { <-f.tcp }()
+	case <-wait.C:
+		return nil, os.ErrDeadlineExceeded
+	}
+	id, _, err := q.shuffled()
+	if err != nil {
+		return nil, err
+	}
+	c, err := f.dialer.Dial(s.number, true)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(until); err != nil {
+		return nil, err
+	}
+	m := q.message(id, q.question)
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)); err != nil {
+		return nil, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, u16(size[:], 0))
+	if _, err := io.ReadFull(c, b); err != nil {
+		return nil, err
+	}
+	if len(b) < headerSize || u16(b, 0) != id || u16(b, 2)&(flagResponse|maskOpcode) != flagResponse || same(b, q.question) == different {
+		return nil, errMalformed
+	}
+	return q.accept(b)
+}
+
+type likeness int
+
+const (
+	different likeness = iota
+	exceptForCase
+	exactly
+)
+
+// same compares the question of an answer with the one that was asked.
+func same(msg, question []byte) likeness {
+	if u16(msg, 4) != 1 || len(msg) < headerSize+len(question) {
+		return different
+	}
+	got := msg[headerSize:][:len(question)]
+	if bytes.Equal(got, question) {
+		return exactly
+	}
+	name := len(question) - 4 // the rest is type and class
+	for i, c := range got {
+		if c != question[i] && (i >= name || lower(c) != lower(question[i])) {
+			return different
+		}
+	}
+	return exceptForCase
+}
+
+// accept returns a sound message as the answer to q: all its records can be
+// read, and it ends after them.
+func (q *query) accept(msg []byte) ([]byte, error) {
+	off := headerSize + len(q.question)
+	for range int(u16(msg, 6)) + int(u16(msg, 8)) + int(u16(msg, 10)) {
+		r, err := parseRecord(msg, off)
+		if err != nil {
+			return nil, err
+		}
+		off = r.end
+	}
+	msg = msg[:off]
+	binary.BigEndian.PutUint16(msg, q.id)
+	copy(msg[headerSize:], q.question)
+	return msg, nil
+}
