@@ -20,7 +20,8 @@ func (a *app) importCommand() *cobra.Command {
 		Short: "Make an image from the tar of a root file system",
 		Long: `Import makes an image of one layer from a tar archive, plain or compressed with
 gzip or zstd, and prints its ID. Changes are Dockerfile instructions: CMD,
-ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR.`,
+ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME and
+WORKDIR.`,
 		Example: `  mmdebstrap --variant=minbase bookworm - | bulkhead import - debian:12
   bulkhead import --change 'CMD ["/bin/sh"]' rootfs.tar.gz base`,
 		Args: needs(1, 2, "a file, and maybe a name"),

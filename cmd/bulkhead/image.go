@@ -17,6 +17,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/registry"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
 
@@ -108,7 +109,13 @@ func platform(s string) (manifest.Platform, error) {
 func runConfig(c manifest.RunConfig) runspec.ImageConfig {
 	out := runspec.ImageConfig{
 		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir,
-		StopSignal: c.StopSignal, Labels: c.Labels,
+		StopSignal: c.StopSignal, Labels: c.Labels, Shell: c.Shell,
+	}
+	if h := c.Healthcheck; h != nil {
+		out.Health = workload.Health{
+			Test: h.Test, Interval: h.Interval, Timeout: h.Timeout,
+			StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
+		}
 	}
 	for v := range c.Volumes {
 		out.Volumes = append(out.Volumes, v)

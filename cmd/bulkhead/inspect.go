@@ -35,6 +35,32 @@ type inspectState struct {
 	// runs ended that the restart policy followed up.
 	Stopped bool
 	Ends    []workload.Exit `json:",omitempty"`
+	Health  *inspectHealth  `json:",omitempty"`
+}
+
+// inspectHealth is what health checks have shown; the names are Docker's.
+type inspectHealth struct {
+	Status        string
+	FailingStreak int
+	Log           []inspectCheck
+}
+
+type inspectCheck struct {
+	Start    time.Time
+	End      time.Time
+	ExitCode int
+	Output   string
+}
+
+func newInspectHealth(h *workload.HealthState) *inspectHealth {
+	if h == nil {
+		return nil
+	}
+	v := &inspectHealth{Status: h.Status, FailingStreak: h.FailingStreak, Log: []inspectCheck{}}
+	for _, r := range h.Log {
+		v.Log = append(v.Log, inspectCheck(r))
+	}
+	return v
 }
 
 // inspectHost is where a workload lies on this machine.
@@ -128,7 +154,7 @@ func newInspectView(r *engine.Record) inspectView {
 		Image: r.Spec.Image.Reference, ImageDigest: r.Spec.Image.Digest, Weakenings: r.Weakenings, Spec: r.Spec,
 		State: inspectState{
 			Status: r.Status, Running: running(r.Status), Paused: r.Status == workload.Paused,
-			Restarting: r.Status == workload.Restarting, Stopped: r.Stopped, Ends: r.Ends,
+			Restarting: r.Status == workload.Restarting, Stopped: r.Stopped, Ends: r.Ends, Health: newInspectHealth(r.Health),
 			Pid: r.PID, SupervisorPid: r.SupervisorPID, StartedAt: r.Started, FinishedAt: r.Finished,
 		},
 		Host: inspectHost{

@@ -59,8 +59,9 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List workloads",
 		Long: `Ps lists the workloads that are running, with -a all of them, the newest
 first. Filters are name=TEXT, id=BEGINNING, status=STATUS, label=KEY[=VALUE],
-ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY and exited=CODE; those
-of one kind are alternatives, those of different kinds must all hold.`,
+ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY, health=HEALTH and
+exited=CODE; those of one kind are alternatives, those of different kinds must
+all hold.`,
 		Example: `  bulkhead ps
   bulkhead ps -a --filter status=exited --format '{{.Names}}: {{.Status}}'
   bulkhead rm $(bulkhead ps -aq --filter label=job)`,
@@ -138,7 +139,7 @@ func clip(s string, n int, whole bool) string {
 func status(r *engine.Record, now time.Time) string {
 	switch r.Status {
 	case workload.Running:
-		return "Up " + output.Ago(now.Sub(r.Started))
+		return "Up " + output.Ago(now.Sub(r.Started)) + health(r)
 	case workload.Paused:
 		return "Up " + output.Ago(now.Sub(r.Started)) + " (Paused)"
 	case workload.Exited:
@@ -147,6 +148,17 @@ func status(r *engine.Record, now time.Time) string {
 		return fmt.Sprintf("Restarting (%s) %s ago", ending(r.Exit), output.Ago(now.Sub(r.Finished)))
 	}
 	return "Created"
+}
+
+// health is what ps says of health checks: Docker's words.
+func health(r *engine.Record) string {
+	switch {
+	case r.Health == nil:
+		return ""
+	case r.Health.Status == workload.Starting:
+		return " (health: starting)"
+	}
+	return " (" + r.Health.Status + ")"
 }
 
 // ending says in a few words how a run ended.
@@ -181,7 +193,7 @@ type filters map[string][]string
 func (f filters) has(key string) bool { return len(f[key]) > 0 }
 
 // filterKeys are the keys of ps --filter.
-var filterKeys = []string{"name", "id", "status", "label", "ancestor", "boundary", "restart-policy", "should-start-on-boot", "exited"}
+var filterKeys = []string{"name", "id", "status", "label", "ancestor", "boundary", "restart-policy", "should-start-on-boot", "health", "exited"}
 
 func parseFilters(all []string) (filters, error) {
 	out := filters{}
@@ -221,6 +233,11 @@ func matches(r *engine.Record, key, value string) bool {
 		return strings.HasPrefix(string(s.ID), value)
 	case "status":
 		return string(r.Status) == value
+	case "health":
+		if r.Health == nil {
+			return value == "none"
+		}
+		return value == r.Health.Status
 	case "restart-policy":
 		return value == cmp.Or(s.Restart.Policy, workload.RestartNo)
 	case "should-start-on-boot":

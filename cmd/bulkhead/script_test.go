@@ -288,6 +288,9 @@ cat) exec cat ;;
 env) exec env ;;
 pwd) exec pwd ;;
 hostname) exec hostname ;;
+set) echo >"/tmp/flag-$1" ;;
+unset) rm -f "/tmp/flag-$1" ;;
+isset) test -e "/tmp/flag-$1" || { echo "no $1" >&2; exit 1; } ;;
 pause) while :; do sleep 1000 & wait; done ;;
 wait-signal)
 	for n in 1 2 3 10 12 15; do trap "echo signal $n; test $n = $(kill -l $1 2>/dev/null || echo $1) && exit 7" $n; done
@@ -320,7 +323,7 @@ func rootFS() ([]byte, error) {
 	add(tar.Header{Name: "bin/program", Typeflag: tar.TypeReg, Mode: 0o755}, []byte(program))
 	if busybox, err := os.ReadFile("/bin/busybox"); err == nil {
 		add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, busybox)
-		for _, applet := range strings.Fields("sh cat env pwd hostname sleep kill id ls mount ps dd touch test true false stty head wc tail sysctl ulimit df grep cut yes nproc") {
+		for _, applet := range strings.Fields("sh cat env pwd hostname sleep kill id ls mount ps dd touch test true false stty head wc tail sysctl ulimit df grep cut yes nproc rm") {
 			add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777}, nil)
 		}
 	} else if testBoundary() != "fake" {

@@ -32,6 +32,9 @@ type Record struct {
 	// NICs and Ports are what the workload has in networks while it runs.
 	NICs  []workload.NIC  `json:"nics,omitempty"`
 	Ports []workload.Port `json:"ports,omitempty"`
+	// Health is what the health checks of the present or last run have shown, nil
+	// without any.
+	Health *workload.HealthState `json:"health,omitempty"`
 	// Weakenings names each way in which the workload is less confined than by
 	// default, with the flag that asked for it.
 	Weakenings []workload.Weakening `json:"weakenings"`
@@ -69,6 +72,9 @@ func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
 	}
 	if st.Live() {
 		r.NICs, r.Ports = st.NICs, st.Ports
+	}
+	if s.Health.Checked() {
+		r.Health, _ = e.layout.ReadHealth(s.ID) // there is none before the first run
 	}
 	return r
 }

@@ -84,7 +84,8 @@ type instance struct {
 	running []*process
 	paused  bool
 	deleted bool
-	netns   *os.File // nil before it is asked for
+	netns   *os.File        // nil before it is asked for
+	flags   map[string]bool // what "set" has set
 }
 
 func (in *instance) marker() string { return filepath.Join(in.dir, "fake") }

@@ -42,6 +42,10 @@ type process struct {
 }
 
 func (in *instance) newProcess(w workload.Process, s boundary.Stdio) (*process, error) {
+	// A shell that knows one program.
+	if words := w.Args; len(words) == 3 && words[0] == "/bin/sh" && words[1] == "-c" && strings.HasPrefix(words[2], Program) {
+		w.Args = strings.Fields(words[2])
+	}
 	p := &process{
 		in: in, w: w,
 		signals: make(chan syscall.Signal, 64), killed: make(chan struct{}), ended: make(chan struct{}),
@@ -201,6 +205,8 @@ func (p *process) command(args []string) int {
 			return 2
 		}
 		p.die(sig)
+	case "set", "unset", "isset":
+		return p.flag(cmd, arg)
 	case "pause":
 		<-p.killed
 	case "wait-signal":
@@ -210,6 +216,25 @@ func (p *process) command(args []string) int {
 	default:
 		fmt.Fprintf(p.err, "the fake does not know %q\n", cmd)
 		return 2
+	}
+	return 0
+}
+
+// flag is the fake's file system: names that are there or not.
+func (p *process) flag(cmd, name string) int {
+	p.in.mu.Lock()
+	defer p.in.mu.Unlock()
+	switch cmd {
+	case "isset":
+		if !p.in.flags[name] {
+			fmt.Fprintf(p.err, "no %s\n", name)
+			return 1
+		}
+	default:
+		if p.in.flags == nil {
+			p.in.flags = map[string]bool{}
+		}
+		p.in.flags[name] = cmd == "set"
 	}
 	return 0
 }

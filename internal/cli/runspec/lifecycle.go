@@ -2,8 +2,10 @@ package runspec
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -13,11 +15,25 @@ import (
 // LifecycleFlags say what happens to a workload while and after it runs.
 type LifecycleFlags struct {
 	Restart string
+
+	HealthCmd                     string
+	HealthInterval, HealthTimeout time.Duration
+	HealthStartPeriod             time.Duration
+	HealthStartInterval           time.Duration
+	HealthRetries                 int
+	NoHealthcheck                 bool
 }
 
 // AddFlags binds the flags to f.
 func (f *LifecycleFlags) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Restart, "restart", workload.RestartNo, "restart it when it has ended by itself: `policy` no, on-failure[:MAX], always or unless-stopped")
+	fs.StringVar(&f.HealthCmd, "health-cmd", "", "shell `command` that tells by exit code 0 that the workload does its work")
+	fs.DurationVar(&f.HealthInterval, "health-interval", 0, "`time` between checks (default: the image's, or 30s)")
+	fs.DurationVar(&f.HealthTimeout, "health-timeout", 0, "`time` after which a check is killed and has failed (default: the image's, or 30s)")
+	fs.DurationVar(&f.HealthStartPeriod, "health-start-period", 0, "`time` after the start in which failures do not count (default: the image's, or 0s)")
+	fs.DurationVar(&f.HealthStartInterval, "health-start-interval", 0, "`time` between checks in the start period (default: the image's, or 5s)")
+	fs.IntVar(&f.HealthRetries, "health-retries", 0, "`number` of failures in a row that make it unhealthy (default: the image's, or 3)")
+	fs.BoolVar(&f.NoHealthcheck, "no-healthcheck", false, "do not run the image's health check")
 }
 
 // lifecycle checks the flags.
@@ -29,7 +45,92 @@ func (o *Options) lifecycle(r *Request, _ Host) (err error) {
 		return advice.New("--restart and --rm contradict each other: what is removed at its end cannot be restarted",
 			"leave out one of the two")
 	}
+	r.spec.Health, err = o.Lifecycle.health()
+	return err
+}
+
+// health checks the flags of the health check. What they leave open, the image
+// fills in.
+func (f *LifecycleFlags) health() (workload.Health, error) {
+	h := workload.Health{
+		Interval: f.HealthInterval, Timeout: f.HealthTimeout, StartPeriod: f.HealthStartPeriod,
+		StartInterval: f.HealthStartInterval, Retries: f.HealthRetries,
+	}
+	if f.HealthCmd != "" {
+		h.Test = []string{"CMD-SHELL", f.HealthCmd}
+	}
+	if f.NoHealthcheck {
+		if h.Test != nil || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0 {
+			return h, advice.New("--no-healthcheck contradicts the other --health flags", "leave out one of the two")
+		}
+		return workload.Health{Test: []string{"NONE"}}, nil
+	}
+	if strings.ContainsRune(f.HealthCmd, 0) {
+		return h, bad("--health-cmd", f.HealthCmd, "it holds a zero byte", "leave it out")
+	}
+	return h, checkHealth(h, func(field string) string { return "--health-" + field })
+}
+
+// checkHealth checks the figures of a health check; name names a field.
+func checkHealth(h workload.Health, name func(string) string) error {
+	const least = time.Millisecond
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"interval", h.Interval}, {"timeout", h.Timeout}, {"start-period", h.StartPeriod}, {"start-interval", h.StartInterval}} {
+		if d.value != 0 && d.value < least {
+			return bad(name(d.field), d.value.String(), "too short", fmt.Sprintf("give at least %v, such as 10s", least))
+		}
+	}
+	if h.Retries < 0 {
+		return bad(name("retries"), strconv.Itoa(h.Retries), "not a number of failures", "give 1 or more")
+	}
 	return nil
+}
+
+// fillHealth takes from the image what the command line leaves open.
+func (r *Request) fillHealth(s *workload.Spec, _ Host, c ImageConfig) error {
+	h := &s.Health
+	if len(h.Test) > 0 && h.Test[0] == "NONE" {
+		return nil
+	}
+	image := c.Health
+	if err := checkHealth(image, func(field string) string { return "the health check's " + field }); err != nil {
+		return badImage(s, err.Error())
+	}
+	if len(h.Test) == 0 {
+		h.Test = image.Test
+	}
+	for _, f := range []struct{ to, from *time.Duration }{
+		{&h.Interval, &image.Interval}, {&h.Timeout, &image.Timeout},
+		{&h.StartPeriod, &image.StartPeriod}, {&h.StartInterval, &image.StartInterval},
+	} {
+		if *f.to == 0 {
+			*f.to = *f.from
+		}
+	}
+	if h.Retries == 0 {
+		h.Retries = image.Retries
+	}
+	switch {
+	case !h.Checked():
+		if h.Interval != 0 || h.Timeout != 0 || h.Retries != 0 {
+			return advice.New(fmt.Sprintf("the --health flags have nothing to check with: image %s has no health check", s.Image.Reference),
+				"give the command with --health-cmd")
+		}
+		*h = workload.Health{}
+		return nil
+	case h.Test[0] != "CMD" && h.Test[0] != "CMD-SHELL":
+		return badImage(s, fmt.Sprintf("a health check of kind %q", h.Test[0]))
+	case h.Test[0] == "CMD-SHELL" && len(c.Shell) > 0:
+		h.Test = slices.Concat([]string{"CMD"}, c.Shell, h.Test[1:])
+	}
+	for _, word := range h.Test {
+		if strings.ContainsRune(word, 0) {
+			return badImage(s, "the health check holds a zero byte")
+		}
+	}
+	return checkText("health check", h.Test)
 }
 
 // ParseRestart reads a restart policy as Docker writes it. "no" is the zero

@@ -118,7 +118,6 @@ var laterFlags = map[string]string{
 	"link-local-ip":    "link-local addresses are the kernel's; leave it out",
 	"domainname":       "give the whole name with --hostname",
 	"volumes-from":     "named volumes are not available in this version; repeat the -v flags",
-	"health-cmd":       "health checks are not available in this version; run the check with `bulkhead exec`",
 	"log-driver":       "there is one kind of log; read it with `bulkhead logs`",
 	"gpus":             "name the devices with --device",
 	"runtime":          "choose what isolates the workload with --boundary",

@@ -30,6 +30,8 @@ type ImageConfig struct {
 	ExposedPorts         []string // such as "80/tcp"
 	StopSignal           string
 	Labels               map[string]string
+	Health               workload.Health
+	Shell                []string // of shell forms, empty for /bin/sh -c
 }
 
 // Request is a checked command line: everything but the image.
@@ -246,7 +248,7 @@ func (r *Request) Spec(host Host, img workload.Image, c ImageConfig) (workload.S
 	s.Labels = mergeLabels(c.Labels, s.Labels)
 	s.Mounts = slices.Clone(s.Mounts)
 	for _, fill := range []func(*workload.Spec, Host, ImageConfig) error{
-		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes, r.fillPorts,
+		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes, r.fillPorts, r.fillHealth,
 	} {
 		if err := fill(&s, host, c); err != nil {
 			return workload.Spec{}, err

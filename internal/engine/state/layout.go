@@ -9,6 +9,7 @@
 //	    state.json             what is so now; its first version ends the creation
 //	    state.next             room for the next version: a full disk cannot prevent
 //	                           the exit from being recorded
+//	    health.json            what the checks of its health have shown
 //	    upper/ work/ files/    the overlay's writable directories; resolv.conf and such
 //	    log, log.1, …          the output
 //	  names/<name>             symbolic link to the ID
@@ -54,6 +55,9 @@ type Layout struct {
 // clears.
 func (l Layout) Dir(id workload.ID) string    { return filepath.Join(l.Root, "workloads", string(id)) }
 func (l Layout) RunDir(id workload.ID) string { return filepath.Join(l.Run, string(id)) }
+
+// Health holds what the checks of a workload's health have shown.
+func (l Layout) Health(id workload.ID) string { return filepath.Join(l.Dir(id), "health.json") }
 
 // Log is the newest log file of a workload.
 func (l Layout) Log(id workload.ID) string { return filepath.Join(l.Dir(id), "log") }

@@ -177,6 +177,27 @@ func (l Layout) ReadState(id workload.ID) (*State, error) {
 	return &s, nil
 }
 
+// WriteHealth replaces what a workload's health checks have shown.
+func (l Layout) WriteHealth(id workload.ID, h *workload.HealthState) error {
+	b, err := json.Marshal(h)
+	if err == nil {
+		err = replace(l.Health(id), "", b, false)
+	}
+	if err != nil {
+		return fmt.Errorf("record health of workload %s: %w", id.Short(), err)
+	}
+	return nil
+}
+
+// ReadHealth reads it back. The error wraps os.ErrNotExist if there is none.
+func (l Layout) ReadHealth(id workload.ID) (*workload.HealthState, error) {
+	var h workload.HealthState
+	if err := read(l.Health(id), &h); err != nil {
+		return nil, fmt.Errorf("read health of workload %s: %w", id.Short(), err)
+	}
+	return &h, nil
+}
+
 // read decodes the JSON in path. A file that is empty or blank, as a power cut
 // may leave it, counts as missing.
 func read(path string, v any) error {

@@ -14,8 +14,9 @@ import (
 
 // life is one run of the workload's first process.
 type life struct {
-	inst boundary.Instance
-	io   *stdio
+	inst    boundary.Instance
+	io      *stdio
+	checker *checker // nil without health checks
 
 	// ended is closed when exit is known and nothing is left of this life.
 	ended chan struct{}
@@ -91,6 +92,12 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 	return nil
 }
 
+// attend does what goes on beside a life that has been launched.
+func (s *supervisor) attend(l *life) {
+	l.io.pump(s.log)
+	s.check(l)
+}
+
 // recordRunning writes down that a life runs, and returns the state before.
 func (s *supervisor) recordRunning(l *life) (before state.State, err error) {
 	s.mu.Lock()
@@ -130,11 +137,13 @@ func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
 	}
 	state.Did("end: exit recorded")
 
+	l.checker.stop()
 	// Deleting may close a terminal, so its last output is read first.
 	l.io.drain()
 	if deleteErr = l.inst.Delete(ctx); deleteErr != nil {
 		exit.Error = "cleaning up: " + deleteErr.Error()
 	}
+	l.checker.wait()
 	state.Did("end: boundary deleted")
 	return exit, deleteErr
 }

@@ -137,7 +137,7 @@ func (s *supervisor) relive() (*life, error) {
 		return nil, errors.Join(err, s.discard(ctx, l))
 	}
 	state.Did("restart: started")
-	l.io.pump(s.log)
+	s.attend(l)
 	if s.halted.Err() != nil {
 		// Whoever asked for the end saw no life to end.
 		l.inst.Signal(context.Background(), killSignal)

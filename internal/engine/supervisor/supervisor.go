@@ -162,6 +162,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		return nil, nil, err
 	}
 	s.state.Restarts, s.state.Ends, s.state.Stopped = 0, nil, false
+	s.forgetHealth()
 	ctx := context.Background()
 	l, err := s.create(ctx)
 	if err != nil {
@@ -185,7 +186,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		c.foreground = true
 		l.io.add(c)
 	}
-	l.io.pump(s.log)
+	s.attend(l)
 	return l, listener, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
@@ -273,17 +274,22 @@ func TestChange(t *testing.T) {
 		`ENTRYPOINT ["/e"]`:      {Entrypoint: []string{"/e"}},
 		`ENV A=1 B='2 3' C=4\ 5`: {Env: []string{"A=1", "B=2 3", "C=4 5"}},
 		`ENV A one two`:          {Env: []string{"A=one two"}},
-		`EXPOSE 80 53/udp`:       {ExposedPorts: map[string]struct{}{"80/tcp": {}, "53/udp": {}}},
-		`VOLUME ["/a", "/b c"]`:  {Volumes: map[string]struct{}{"/a": {}, "/b c": {}}},
-		`WORKDIR a/b`:            {WorkingDir: "/a/b"},
-		`LABEL a="b c"`:          {Labels: map[string]string{"a": "b c"}},
+		`HEALTHCHECK NONE`:       {Healthcheck: &manifest.Healthcheck{Test: []string{"NONE"}}},
+		`HEALTHCHECK --interval=5s --retries=2 CMD curl -f http://localhost/`: {Healthcheck: &manifest.Healthcheck{
+			Test: []string{"CMD-SHELL", "curl -f http://localhost/"}, Interval: 5 * time.Second, Retries: 2,
+		}},
+		`HEALTHCHECK CMD ["a", "b c"]`: {Healthcheck: &manifest.Healthcheck{Test: []string{"CMD", "a", "b c"}}},
+		`EXPOSE 80 53/udp`:             {ExposedPorts: map[string]struct{}{"80/tcp": {}, "53/udp": {}}},
+		`VOLUME ["/a", "/b c"]`:        {Volumes: map[string]struct{}{"/a": {}, "/b c": {}}},
+		`WORKDIR a/b`:                  {WorkingDir: "/a/b"},
+		`LABEL a="b c"`:                {Labels: map[string]string{"a": "b c"}},
 	} {
 		var got manifest.RunConfig
 		if err := archive.Change(&got, line); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v; want %+v", line, got, err, want)
 		}
 	}
-	for _, line := range []string{"", "RUN x", "CMD [1]", "ENV", "ENV A", "ENV A=\"b", "VOLUME x", "EXPOSE http", "CMD [\"a\\u0000\"]"} {
+	for _, line := range []string{"", "RUN x", "CMD [1]", "HEALTHCHECK CMD", "HEALTHCHECK --often CMD x", "HEALTHCHECK NONE x", "ENV", "ENV A", "ENV A=\"b", "VOLUME x", "EXPOSE http", "CMD [\"a\\u0000\"]"} {
 		var c manifest.RunConfig
 		if err := archive.Change(&c, line); err == nil {
 			t.Errorf("%q was taken: %+v", line, c)

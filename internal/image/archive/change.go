@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 )
 
 // Change applies one Dockerfile instruction to a config: CMD, ENTRYPOINT, ENV,
-// EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR. Others are refused.
+// EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR. Others are refused.
 func Change(c *manifest.RunConfig, line string) error {
 	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	rest = strings.TrimSpace(rest)
@@ -77,10 +79,58 @@ func change(c *manifest.RunConfig, word, rest string) (err error) {
 		c.User = rest
 	case "STOPSIGNAL":
 		c.StopSignal = rest
+	case "HEALTHCHECK":
+		c.Healthcheck, err = healthcheck(rest)
 	default:
-		return errors.New("want CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR")
+		return errors.New("want CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR")
 	}
 	return err
+}
+
+// healthcheck reads "NONE" or "[--interval=T] [--timeout=T] [--start-period=T]
+// [--start-interval=T] [--retries=N] CMD command".
+func healthcheck(s string) (*manifest.Healthcheck, error) {
+	const want = "want NONE, or options and CMD with a command, such as --interval=10s CMD pg_isready"
+	h := &manifest.Healthcheck{}
+	for strings.HasPrefix(s, "--") {
+		var option string
+		option, s, _ = strings.Cut(s, " ")
+		s = strings.TrimSpace(s)
+		name, value, _ := strings.Cut(option, "=")
+		if name == "--retries" {
+			n, err := strconv.ParseUint(value, 10, 31)
+			if err != nil {
+				return nil, fmt.Errorf("%s: not a number", option)
+			}
+			h.Retries = int(n)
+			continue
+		}
+		field := map[string]*time.Duration{
+			"--interval": &h.Interval, "--timeout": &h.Timeout, "--start-period": &h.StartPeriod, "--start-interval": &h.StartInterval,
+		}[name]
+		d, err := time.ParseDuration(value)
+		if field == nil || err != nil || d < 0 {
+			return nil, errors.New(want)
+		}
+		*field = d
+	}
+	word, rest, _ := strings.Cut(s, " ")
+	rest = strings.TrimSpace(rest)
+	switch word = strings.ToUpper(word); {
+	case word == "NONE" && rest == "":
+		h.Test = []string{"NONE"}
+	case word == "CMD" && strings.HasPrefix(rest, "["):
+		list, err := command(rest)
+		if err != nil {
+			return nil, err
+		}
+		h.Test = append([]string{"CMD"}, list...)
+	case word == "CMD" && rest != "":
+		h.Test = []string{"CMD-SHELL", rest}
+	default:
+		return nil, errors.New(want)
+	}
+	return h, nil
 }
 
 func with(set map[string]struct{}, key string) map[string]struct{} {
