@@ -23,6 +23,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -42,6 +43,7 @@ const (
 func TestMain(m *testing.M) {
 	role := os.Getenv(envRole)
 	if role == "" {
+		nettest.Isolate()
 		code := m.Run()
 		// Empty by now; what is not, stays and was reported.
 		for _, d := range append(cgroupDirs("/supervisors"), cgroupDirs("")...) {

@@ -22,14 +22,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 )
 
 // bin is the directory of the programs, imageTar the root file system of the
 // image "box".
 var bin, imageTar string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	nettest.Isolate(func() {
+		if os.Getenv("BULKHEAD_TIER") != "short" {
+			vmtest.Fetch() // for tests that boot machines
+		}
+	})
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if os.Geteuid() != 0 {

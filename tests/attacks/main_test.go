@@ -19,6 +19,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "inside" {
 		os.Exit(insideMain(os.Args[1:]))
 	}
+	nettest.Isolate()
 	os.Exit(runTests(m))
 }
 

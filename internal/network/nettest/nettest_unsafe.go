@@ -17,10 +17,14 @@ const isolated = "BULKHEAD_NETTEST"
 
 // Isolate executes the test binary again in a fresh network namespace, with
 // loopback up. It returns in that process, or at once where the caller is not
-// root, who cannot make networks either. Call it first in TestMain.
-func Isolate() {
+// root, who cannot make networks either. Call it first in TestMain. What needs
+// the machine's network is given as before, and called in time.
+func Isolate(before ...func()) {
 	if os.Getenv(isolated) != "" || os.Geteuid() != 0 {
 		return
+	}
+	for _, f := range before {
+		f()
 	}
 	runtime.LockOSThread() // execve keeps the namespaces of the thread that calls it
 	err := syscall.Unshare(syscall.CLONE_NEWNET)
