@@ -53,6 +53,7 @@ var layers = map[string]int{
 	"internal/network/dns":    55,
 	"internal/network/bridge": 58,
 	"internal/idrange":        40,
+	"internal/volume":         40,
 
 	// Copies in and out of workloads; image/unpack has the same rules of tar.
 	"internal/filetree": 28,

@@ -119,4 +119,10 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 			panic(err)
 		}
 	}
+	if err := cmd.RegisterFlagCompletionFunc("volume", a.completeVolumeFlag); err != nil {
+		panic(err)
+	}
+	if err := cmd.RegisterFlagCompletionFunc("volumes-from", a.completeWorkloads(anyStatus)); err != nil {
+		panic(err)
+	}
 }

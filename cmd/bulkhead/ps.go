@@ -5,12 +5,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -53,7 +51,7 @@ var psListing = output.Listing{
 func (a *app) psCommand() *cobra.Command {
 	var all, quiet, noTrunc, latest bool
 	var format string
-	var filters []string
+	var words []string
 	cmd := &cobra.Command{
 		Use:   "ps [flags]",
 		Short: "List workloads",
@@ -68,7 +66,7 @@ all hold.`,
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			keep, err := parseFilters(filters)
+			keep, err := parseFilters(words)
 			if err != nil {
 				return err
 			}
@@ -99,7 +97,7 @@ all hold.`,
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only IDs")
 	cmd.Flags().BoolVarP(&latest, "latest", "l", false, "only the newest, running or not")
 	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "whole IDs and commands")
-	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "only those that match `KEY=VALUE`")
+	cmd.Flags().StringArrayVarP(&words, "filter", "f", nil, "only those that match `KEY=VALUE`")
 	cmd.Flags().StringVar(&format, "format", "", "`table`, json or a Go template")
 	return cmd
 }
@@ -115,15 +113,11 @@ func newPsRow(r *engine.Record, now time.Time, whole bool) psRow {
 	if whole {
 		row.ID = string(s.ID)
 	}
-	var labels, mounts []string
-	for k, v := range s.Labels {
-		labels = append(labels, k+"="+v)
-	}
-	sort.Strings(labels)
+	var mounts []string
 	for _, m := range s.Mounts {
-		mounts = append(mounts, m.Target)
+		mounts = append(mounts, clip(cmp.Or(m.Source, m.Target), 15, whole))
 	}
-	row.Labels, row.Mounts = strings.Join(labels, ","), strings.Join(mounts, ",")
+	row.Labels, row.Mounts = joinLabels(s.Labels), strings.Join(mounts, ",")
 	return row
 }
 
@@ -187,40 +181,18 @@ func startsOnBoot(r *engine.Record) bool {
 	return false
 }
 
-// filters are the values of --filter by their key.
-type filters map[string][]string
+// psFilters are the keys of ps --filter.
+var psFilters = filterSet{keys: map[string]filterCheck{
+	"name": anyText, "id": anyText, "label": anyText, "ancestor": anyText, "boundary": anyText, "exited": number(0, 255),
+	"restart-policy": anyText, "should-start-on-boot": truth, "volume": anyText, "health": anyText,
+	"status": oneOf("created", "running", "paused", "restarting", "exited"),
+}}
 
-func (f filters) has(key string) bool { return len(f[key]) > 0 }
+func parseFilters(all []string) (filters, error) { return psFilters.parse(all) }
 
-// filterKeys are the keys of ps --filter.
-var filterKeys = []string{"name", "id", "status", "label", "ancestor", "boundary", "restart-policy", "should-start-on-boot", "health", "exited"}
-
-func parseFilters(all []string) (filters, error) {
-	out := filters{}
-	for _, s := range all {
-		k, v, ok := strings.Cut(s, "=")
-		if !ok || v == "" || !slices.Contains(filterKeys, k) {
-			return nil, advice.New(fmt.Sprintf("--filter %q: not a filter", s), "write KEY=VALUE; keys are "+strings.Join(filterKeys, ", "))
-		}
-		if k == "status" && !slices.Contains([]string{"created", "running", "paused", "restarting", "exited"}, v) {
-			return nil, advice.New(fmt.Sprintf("--filter %q: unknown status", s), "it is created, running, paused, restarting or exited")
-		}
-		if _, err := strconv.ParseUint(v, 10, 8); k == "exited" && err != nil {
-			return nil, advice.New(fmt.Sprintf("--filter %q: not an exit code", s), "give a number from 0 to 255")
-		}
-		out[k] = append(out[k], v)
-	}
-	return out, nil
-}
-
-// match reports whether every kind of filter holds.
+// match reports whether a workload passes every filter.
 func (f filters) match(r *engine.Record) bool {
-	for key, values := range f {
-		if !slices.ContainsFunc(values, func(v string) bool { return matches(r, key, v) }) {
-			return false
-		}
-	}
-	return true
+	return f.all(func(key, value string) bool { return matches(r, key, value) })
 }
 
 // matches reports whether one filter holds.
@@ -245,9 +217,9 @@ func matches(r *engine.Record, key, value string) bool {
 	case "boundary":
 		return s.Boundary == value
 	case "label":
-		k, v, hasValue := strings.Cut(value, "=")
-		got, ok := s.Labels[k]
-		return ok && (!hasValue || got == v)
+		return hasLabel(s.Labels, value)
+	case "volume":
+		return slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return m.Target == value || m.Source == value })
 	case "ancestor":
 		return s.Image.Reference == value || familiar(s.Image.Reference) == value || s.Image.Digest == value || familiar(s.Image.Reference) == value+":latest"
 	case "exited":

@@ -73,7 +73,7 @@ inspect.`,
 		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.tenantCommand())
 	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.explainCommand())
 	addTo(root, groupImage, a.imageCommands()...)
-	addTo(root, groupSystem, a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	addTo(root, groupSystem, a.volumeCommand(), a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
 	root.SetHelpCommandGroupID(groupSystem)
 	return root
 }

@@ -86,6 +86,18 @@ func (a *app) specify(ctx context.Context, req *runspec.Request, quiet bool, nam
 	return req.Spec(a.host, img, config)
 }
 
+// volumesFrom adds the mounts of other workloads.
+func (a *app) volumesFrom(ctx context.Context, e *engine.Engine, req *runspec.Request) error {
+	for _, f := range req.From {
+		rec, err := e.Inspect(ctx, f.Workload)
+		if err != nil {
+			return err
+		}
+		req.AddFrom(f, rec.Spec.Mounts)
+	}
+	return nil
+}
+
 func (a *app) create(cmd *cobra.Command, o *runspec.Options, quiet bool, args []string) error {
 	// Once, and before an image is pulled: a file of variables may be a pipe.
 	req, err := o.Check(a.host, args[1:])
@@ -93,6 +105,9 @@ func (a *app) create(cmd *cobra.Command, o *runspec.Options, quiet bool, args []
 		return err
 	}
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		if err := a.volumesFrom(ctx, e, req); err != nil {
+			return err
+		}
 		spec, err := a.specify(ctx, req, quiet, args[0])
 		if err != nil {
 			return err
@@ -119,6 +134,9 @@ func (a *app) run(cmd *cobra.Command, o *runspec.Options, f runFlags, args []str
 		}
 	}
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		if err := a.volumesFrom(ctx, e, req); err != nil {
+			return err
+		}
 		spec, err := a.specify(ctx, req, f.quiet, args[0])
 		if err != nil {
 			return err

@@ -174,6 +174,19 @@ func waitOn(ctx context.Context, c *conn, until wire.Until) (exit workload.Exit,
 // running or paused gives workload.ErrRunning, unless force is set, which kills
 // it first.
 func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
+	return e.RemoveWith(ctx, ref, RemoveOptions{Force: force})
+}
+
+// RemoveOptions say how and what to remove with a workload.
+type RemoveOptions struct {
+	Force   bool // kill it first if it runs
+	Volumes bool // its anonymous volumes too, as far as no other workload has them
+}
+
+// RemoveWith is Remove with more to say. The anonymous volumes of a workload that
+// was to be removed at its end go in any case.
+func (e *Engine) RemoveWith(ctx context.Context, ref string, o RemoveOptions) error {
+	force := o.Force
 	id, err := e.layout.Find(ref)
 	if err != nil {
 		return about("remove", ref, err)
@@ -196,7 +209,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 			return err
 		}
 		defer k.Unlock()
-		return e.removeIdle(ctx, id)
+		return e.removeIdle(ctx, id, o.Volumes)
 	})
 	if force && errors.Is(err, workload.ErrNotFound) {
 		return nil // it was to be removed at its end
@@ -208,21 +221,24 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 }
 
 // removeIdle removes a workload that has no supervisor and whose lock is held.
-func (e *Engine) removeIdle(ctx context.Context, id workload.ID) error {
+func (e *Engine) removeIdle(ctx context.Context, id workload.ID, volumes bool) error {
 	spec, err := e.layout.ReadSpec(id)
 	if err != nil {
 		e.warn(err) // a damaged record is no reason to keep the workload
-		return e.rollback(id)
+		return e.erase(id)
 	}
 	st, err := e.layout.ReadState(id)
 	if err != nil {
 		e.warn(err)
-		return e.rollback(id)
+		return e.erase(id)
 	}
 	if err := e.checkDeserted(ctx, spec); err != nil {
 		return err
 	}
 	e.warn(e.removeData(ctx, spec))
+	if volumes || spec.AutoRemove {
+		e.warn(e.layout.DropVolumes(id))
+	}
 	return e.layout.Remove(id, spec.Name, st.IDBase)
 }
 

@@ -34,7 +34,7 @@ func (e *Engine) Create(ctx context.Context, s workload.Spec) (*Record, error) {
 		err = e.layout.Sync(s.ID)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create workload: %w", err), e.rollback(s.ID))
+		return nil, errors.Join(fmt.Errorf("create workload: %w", err), e.rollback(s.ID), e.dropVolumes(p))
 	}
 	if err := os.RemoveAll(e.layout.RunDir(s.ID)); err != nil {
 		return nil, fmt.Errorf("create workload: %w", err)
@@ -48,6 +48,9 @@ type prepared struct {
 	lock    *state.Lock
 	state   state.State
 	release func() // lets the image store remove the layers
+
+	anonymous map[string]bool // volumes that the workload did not name
+	volumes   []string        // volumes that were made for it
 }
 
 // prepare takes all steps of creation but the last, which is to write the
@@ -78,7 +81,7 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	if s.Hostname == "" && !s.Namespaces.HostUTS {
 		s.Hostname = s.ID.Short()
 	}
-	p := &prepared{release: func() {}}
+	p := &prepared{release: func() {}, anonymous: nameVolumes(s)}
 	if p.lock, err = e.reserve(s); err != nil {
 		return nil, err
 	}
@@ -92,7 +95,7 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	}()
 	if err != nil {
 		p.release()
-		err = errors.Join(err, e.rollback(s.ID))
+		err = errors.Join(err, e.rollback(s.ID), e.dropVolumes(p))
 		p.lock.Unlock()
 		return nil, err
 	}
@@ -205,6 +208,9 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 	if s.VM.Machine {
 		return nil
 	}
+	if err := e.makeVolumes(ctx, s, p); err != nil {
+		return err
+	}
 	var err error
 	if p.state.Files, err = makeFiles(filepath.Join(dir, "files"), s, &p.state); err != nil {
 		return fmt.Errorf("make the workload's network files: %w", err)
@@ -292,6 +298,7 @@ func (e *Engine) Explain(ctx context.Context, s workload.Spec, w io.Writer) erro
 	if s.Hostname == "" && !s.Namespaces.HostUTS {
 		s.Hostname = s.ID.Short()
 	}
+	s = e.explainVolumes(s)
 	dir := e.layout.Dir(s.ID)
 	p := boundary.Prepared{
 		Dir:   e.layout.RunDir(s.ID),

@@ -149,6 +149,7 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 		if st.Exit == nil && st.Live() {
 			e.cfg.Warn(fmt.Sprintf("workload %s is removed: its supervisor was lost%s", spec.Name, said))
 		}
+		e.warn(e.layout.DropVolumes(id))
 		return e.layout.Remove(id, spec.Name, st.IDBase)
 	}
 	if st.Live() {
@@ -171,6 +172,13 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 // rollback removes a workload whose creation was not finished; the caller holds
 // its lock.
 func (e *Engine) rollback(id workload.ID) error {
+	e.warn(e.layout.DropVolumes(id))
+	return e.erase(id)
+}
+
+// erase removes a workload of which little may be known; the caller holds its
+// lock.
+func (e *Engine) erase(id workload.ID) error {
 	// What was done first is undone last: see reserve.
 	err := e.freeNames(id)
 	err = errors.Join(err, e.layout.IDs().ReleaseOwner(string(id)))

@@ -39,7 +39,7 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 		rerr := e.deleteBoundary(context.WithoutCancel(ctx), s.ID) // Ctrl-C is why, perhaps
 		if rerr == nil {
 			e.warn(e.removeData(ctx, &s))
-			rerr = e.rollback(s.ID)
+			rerr = errors.Join(e.rollback(s.ID), e.dropVolumes(p))
 		}
 		p.lock.Unlock()
 		return nil, errors.Join(fmt.Errorf("run workload: %w", err), rerr)
@@ -236,13 +236,17 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	if io != nil && spec.Process.Terminal && io.Rows > 0 {
 		spec.Process.Rows, spec.Process.Cols = io.Rows, io.Cols
 	}
+	bound, err := s.e.resolveVolumes(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
 	networks, err := s.e.attachConfig(spec)
 	if err != nil {
 		return nil, err
 	}
 	req := wire.Request{
 		Version: wire.Version, Op: wire.OpStart, Streams: io != nil,
-		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: *spec, State: *st, Init: s.e.initProgram(), Networks: networks},
+		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: bound, State: *st, Init: s.e.initProgram(), Networks: networks},
 	}
 	c := newConn(s.conn)
 	reply, err := c.ask(ctx, &req)

@@ -9,22 +9,25 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 const (
-	volumeFix = "write --volume HOST-DIRECTORY:TARGET[:OPTIONS] with absolute paths, such as -v /srv/data:/data:ro"
-	mountFix  = "write --mount type=bind,src=/srv/data,dst=/data[,ro] or --mount type=tmpfs,dst=/scratch[,tmpfs-size=64m]"
-	tmpfsFix  = "write --tmpfs TARGET[:OPTIONS], such as --tmpfs /run:size=64m,mode=1777"
-	namedFix  = "named volumes are not available in this version; give a host directory, such as -v /srv/data:/data"
+	volumeFix     = "write --volume HOST-DIRECTORY:TARGET[:OPTIONS] or NAME:TARGET[:OPTIONS], such as -v /srv/data:/data:ro or -v db:/data"
+	mountFix      = "write --mount type=bind,src=/srv/data,dst=/data[,ro], --mount type=volume,src=db,dst=/data or --mount type=tmpfs,dst=/scratch[,tmpfs-size=64m]"
+	tmpfsFix      = "write --tmpfs TARGET[:OPTIONS], such as --tmpfs /run:size=64m,mode=1777"
+	volumeNameFix = "a volume's name has letters, digits, \"_\", \".\" and \"-\", the first a letter or digit; a host directory begins with / or ."
 )
 
 // propagations are the values of bind-propagation (mount_namespaces(7)).
 var propagations = []string{"private", "rprivate", "slave", "rslave", "shared", "rshared"}
 
-// ParseVolume reads the -v syntax, HOST:TARGET[:OPTIONS]. A host path may be
-// relative when it begins with a dot; it is made absolute. z and Z are accepted
-// where SELinux is off, as there is nothing to relabel.
+// ParseVolume reads the -v syntax: HOST:TARGET[:OPTIONS] for a directory or file
+// of the host, NAME:TARGET[:OPTIONS] for a named volume, TARGET for an anonymous
+// one. A host path may be relative when it begins with a dot; it is made
+// absolute. z and Z are accepted where SELinux is off, as there is nothing to
+// relabel.
 func ParseVolume(host Host, s string) (workload.Mount, error) {
 	var m workload.Mount
 	const flag = "--volume"
@@ -36,15 +39,15 @@ func ParseVolume(host Host, s string) (workload.Mount, error) {
 	case len(parts) > 3:
 		return m, bad(flag, s, "too many colons", volumeFix+"; for a path with a colon use --mount")
 	case len(parts) == 1:
-		return m, bad(flag, s, "an anonymous volume needs named volumes", namedFix)
+		target, err := mountTarget(flag, s, parts[0], volumeFix)
+		return workload.Mount{Type: "volume", Target: target}, err
 	case parts[0] == "" || parts[1] == "":
-		return m, bad(flag, s, "the host path or the target is empty", volumeFix)
+		return m, bad(flag, s, "the source or the target is empty", volumeFix)
 	}
-	source, err := volumeSource(host, s, parts[0])
+	m, err := volumeSource(host, s, parts[0])
 	if err != nil {
 		return m, err
 	}
-	m = workload.Mount{Type: "bind", Source: source, Recursive: true, CreateSource: true}
 	if m.Target, err = mountTarget(flag, s, parts[1], volumeFix); err != nil {
 		return m, err
 	}
@@ -54,15 +57,16 @@ func ParseVolume(host Host, s string) (workload.Mount, error) {
 	return m, err
 }
 
-// volumeSource returns the absolute host path, or why it is none.
-func volumeSource(host Host, s, source string) (string, error) {
-	if filepath.IsAbs(source) {
-		return filepath.Clean(source), nil
+// volumeSource tells a host path from a volume's name.
+func volumeSource(host Host, s, source string) (workload.Mount, error) {
+	if !filepath.IsAbs(source) && source[0] != '.' {
+		if err := volume.CheckName(source); err != nil {
+			return workload.Mount{}, bad("--volume", s, fmt.Sprintf("%q is neither a path nor a volume's name", source), volumeNameFix)
+		}
+		return workload.Mount{Type: "volume", Source: source}, nil
 	}
-	if source[0] != '.' {
-		return "", bad("--volume", s, fmt.Sprintf("%q is a volume's name, not a path", source), namedFix)
-	}
-	return absolute(host, "--volume", s, source)
+	path, err := absolute(host, "--volume", s, source)
+	return workload.Mount{Type: "bind", Source: path, Recursive: true, CreateSource: true}, err
 }
 
 // absolute resolves a relative host path against the working directory.
@@ -101,15 +105,25 @@ func volumeOptions(m *workload.Mount, host Host, s, options string) error {
 			}
 		case opt == "cached" || opt == "delegated" || opt == "consistent":
 			kind = "consistency" // meaningful to Docker Desktop only
-		case opt == "nocopy" || opt == "copy" || opt == "U" || opt == "O" || opt == "idmap" || opt == "nosuid" || opt == "nodev":
+		case opt == "nocopy" || opt == "copy":
+			kind, m.NoCopy = "copying", opt == "nocopy"
+		case opt == "U" || opt == "O" || opt == "idmap" || opt == "nosuid" || opt == "nodev":
 			return bad(flag, s, fmt.Sprintf("option %q is not available in this version", opt), "leave it out")
 		default:
-			return bad(flag, s, fmt.Sprintf("unknown option %q", opt), "options are ro, rw, rbind, bind, exec, noexec, z, Z and "+strings.Join(propagations, ", "))
+			return bad(flag, s, fmt.Sprintf("unknown option %q", opt), "options are ro, rw, rbind, bind, exec, noexec, copy, nocopy, z, Z and "+strings.Join(propagations, ", "))
 		}
 		if before, dup := seen[kind]; dup {
 			return bad(flag, s, fmt.Sprintf("options %q and %q exclude each other", before, opt), "give one of them")
 		}
 		seen[kind] = opt
+	}
+	for _, kind := range []string{"propagation", "recursion"} {
+		if seen[kind] != "" && m.Type == "volume" {
+			return bad(flag, s, fmt.Sprintf("option %q is for host directories: nothing is mounted below a volume", seen[kind]), "leave it out")
+		}
+	}
+	if seen["copying"] != "" && m.Type == "bind" {
+		return bad(flag, s, fmt.Sprintf("option %q is for volumes: nothing is copied into a host directory", seen["copying"]), "leave it out")
 	}
 	return nil
 }
@@ -164,13 +178,23 @@ var mountKeys = map[string]string{
 	"type": "type", "source": "src", "src": "src", "destination": "dst", "dst": "dst", "target": "dst",
 	"readonly": "ro", "ro": "ro", "bind-propagation": "bind-propagation", "bind-nonrecursive": "bind-nonrecursive",
 	"bind-recursive": "bind-recursive", "tmpfs-size": "tmpfs-size", "tmpfs-mode": "tmpfs-mode",
-	"consistency": "consistency", "noexec": "noexec",
+	"consistency": "consistency", "noexec": "noexec", "volume-nocopy": "volume-nocopy", "volume-driver": "volume-driver",
+}
+
+// refusedKeys are keys of Docker's that say what this version does not do.
+var refusedKeys = map[string]string{
+	"volume-label":   "make the volume first, with `bulkhead volume create --label`",
+	"volume-opt":     "for a file system in memory use type=tmpfs,tmpfs-size=…, for a host directory type=bind",
+	"volume-subpath": "a workload could have put a link there that leads elsewhere; mount the whole volume",
 }
 
 // field applies one key=value.
 func (p *mountParser) field(field string) error {
 	k, v, hasValue := strings.Cut(field, "=")
 	key, ok := mountKeys[strings.ToLower(k)]
+	if fix := refusedKeys[strings.ToLower(k)]; fix != "" {
+		return p.bad(fmt.Sprintf("key %q is not available", k), fix)
+	}
 	if !ok {
 		return p.bad(fmt.Sprintf("unknown key %q", k), mountFix)
 	}
@@ -178,7 +202,7 @@ func (p *mountParser) field(field string) error {
 		return p.bad(fmt.Sprintf("key %q is given twice", k), "give it once")
 	}
 	p.seen[key] = true
-	if key == "ro" || key == "bind-nonrecursive" || key == "noexec" {
+	if slices.Contains([]string{"ro", "bind-nonrecursive", "noexec", "volume-nocopy"}, key) {
 		return p.boolean(key, v, hasValue)
 	}
 	if v == "" {
@@ -201,6 +225,8 @@ func (p *mountParser) boolean(key, v string, hasValue bool) error {
 		p.m.ReadOnly = on
 	case "noexec":
 		p.m.NoExec = on
+	case "volume-nocopy":
+		p.m.NoCopy = on
 	default:
 		p.m.Recursive = !on
 	}
@@ -223,6 +249,10 @@ func (p *mountParser) value(key, v string) (err error) {
 		p.m.Propagation = v
 	case "bind-recursive":
 		return p.bindRecursive(v)
+	case "volume-driver":
+		if v != "local" {
+			return p.bad(fmt.Sprintf("volume driver %q is not available", v), "this version has local, which needs no naming")
+		}
 	case "tmpfs-size":
 		p.m.TmpfsSize, err = ParseSize("--mount tmpfs-size", v)
 	case "tmpfs-mode":
@@ -243,25 +273,56 @@ func (p *mountParser) bindRecursive(v string) error {
 	return nil
 }
 
+// keysOf are the keys that only one type of mount has.
+var keysOf = map[string][]string{
+	"bind":   {"bind-propagation", "bind-recursive", "bind-nonrecursive"},
+	"tmpfs":  {"tmpfs-size", "tmpfs-mode"},
+	"volume": {"volume-nocopy", "volume-driver"},
+}
+
 // finish checks the fields against each other.
 func (p *mountParser) finish() (workload.Mount, error) {
 	m := p.m
-	switch {
-	case m.Type == "volume":
-		return m, p.bad("a mount of type volume (the default type) needs named volumes", namedFix+" or --mount type=bind,…")
-	case m.Type != "bind" && m.Type != "tmpfs":
+	if keysOf[m.Type] == nil {
 		return m, p.bad(fmt.Sprintf("unknown type %q", m.Type), mountFix)
-	case m.Target == "":
+	}
+	for kind, keys := range keysOf {
+		for _, key := range keys {
+			if kind != m.Type && p.seen[key] {
+				return m, p.bad(fmt.Sprintf("%s is an option of type=%s, and this is a mount of type %s", key, kind, m.Type), "leave it out or use type="+kind)
+			}
+		}
+	}
+	if m.Target == "" {
 		return m, p.bad("the target is missing", "add dst=PATH; "+mountFix)
-	case m.Type == "bind" && m.Source == "":
-		return m, p.bad("the source is missing", "add src=PATH; "+mountFix)
-	case m.Type == "bind" && (p.seen["tmpfs-size"] || p.seen["tmpfs-mode"]):
-		return m, p.bad("a tmpfs option on a bind mount", "leave it out or use type=tmpfs")
-	case m.Type == "tmpfs" && (p.seen["src"] || p.seen["bind-propagation"] || p.seen["bind-recursive"] || p.seen["bind-nonrecursive"]):
-		return m, p.bad("a tmpfs has no source and no bind option", "leave it out or use type=bind")
-	case m.Type == "tmpfs":
+	}
+	switch m.Type {
+	case "volume":
+		return p.finishVolume(m)
+	case "tmpfs":
 		m.Recursive = false
+		if p.seen["src"] {
+			return m, p.bad("a tmpfs has no source", "leave it out or use type=bind")
+		}
 		return m, nil
+	}
+	return p.finishBind(m)
+}
+
+func (p *mountParser) finishVolume(m workload.Mount) (workload.Mount, error) {
+	m.Recursive = false
+	if m.Source == "" {
+		return m, nil
+	}
+	if err := volume.CheckName(m.Source); err != nil {
+		return m, p.bad(fmt.Sprintf("%q is not a volume's name", m.Source), volumeNameFix+"; that is type=bind")
+	}
+	return m, nil
+}
+
+func (p *mountParser) finishBind(m workload.Mount) (workload.Mount, error) {
+	if m.Source == "" {
+		return m, p.bad("the source is missing", "add src=PATH; "+mountFix)
 	}
 	source, err := absolute(p.host, "--mount", p.text, m.Source)
 	m.Source = source

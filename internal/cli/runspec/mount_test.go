@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -31,9 +32,15 @@ func TestParseVolume(t *testing.T) {
 		{in: ".:/b", want: bind(workload.Mount{Source: "/work dir", Target: "/b", Recursive: true})},
 		{in: "..:/b", want: bind(workload.Mount{Source: "/", Target: "/b", Recursive: true})},
 		{in: "/a:/b:Z", selinux: true, err: "SELinux labels"},
-		{in: "data:/b", err: "volume's name"},
-		{in: "/data", err: "anonymous volume"},
-		{in: "", err: "anonymous volume"},
+		{in: "data:/b", want: workload.Mount{Type: "volume", Source: "data", Target: "/b"}},
+		{in: "d_1.x-y:/b/../c:ro,nocopy,noexec,z", want: workload.Mount{Type: "volume", Source: "d_1.x-y", Target: "/c", ReadOnly: true, NoCopy: true, NoExec: true}},
+		{in: "data:/b:copy", want: workload.Mount{Type: "volume", Source: "data", Target: "/b"}},
+		{in: "/data", want: workload.Mount{Type: "volume", Target: "/data"}},
+		{in: "", err: "not an absolute path"}, {in: "data", err: "not an absolute path"}, {in: "/", err: "root directory"},
+		{in: "da ta:/b", err: "neither a path nor a volume's name"}, {in: "-data:/b", err: "neither a path"},
+		{in: "a/../../b:/b", err: "neither a path"}, {in: "~:/b", err: "neither a path"}, {in: strings.Repeat("a", 201) + ":/b", err: "neither a path"},
+		{in: "data:/b:rslave", err: "nothing is mounted below a volume"}, {in: "data:/b:rbind", err: "nothing is mounted below a volume"},
+		{in: "data:/b:copy,nocopy", err: "exclude each other"},
 		{in: ":", err: "empty"}, {in: ":/b", err: "empty"}, {in: "/a:", err: "empty"}, {in: "::", err: "empty"},
 		{in: "/a:b", err: "not an absolute path"},
 		{in: "/a:/", err: "root directory"}, {in: "/a:/x/..", err: "root directory"},
@@ -42,7 +49,7 @@ func TestParseVolume(t *testing.T) {
 		{in: "/a:/b:rro", err: "unknown option"}, {in: "/a:/b:RO", err: "unknown option"},
 		{in: "/a:/b:ro,rw", err: "exclude each other"}, {in: "/a:/b:ro,ro", err: "exclude each other"},
 		{in: "/a:/b:shared,private", err: "exclude each other"}, {in: "/a:/b:z,Z", err: "exclude each other"},
-		{in: "/a:/b:U", err: "not available"}, {in: "/a:/b:nocopy", err: "not available"},
+		{in: "/a:/b:U", err: "not available"}, {in: "/a:/b:nocopy", err: "nothing is copied into a host directory"},
 		{in: "/a:/b:ro:rw", err: "too many colons"},
 		{in: "/a\x00:/b", err: "zero byte"},
 	} {
@@ -71,7 +78,15 @@ func TestParseMount(t *testing.T) {
 		{in: "type=tmpfs,dst=/b,tmpfs-size=1m,tmpfs-mode=0700,noexec", want: workload.Mount{Type: "tmpfs", Target: "/b", TmpfsSize: 1 << 20, TmpfsMode: 0o700, NoExec: true}},
 		{in: "type=tmpfs,dst=/b,ro", want: workload.Mount{Type: "tmpfs", Target: "/b", ReadOnly: true}},
 		{in: "", err: "badly quoted"}, {in: `type=bind,"src=/a`, err: "badly quoted"},
-		{in: "src=/a,dst=/b", err: "named volumes"}, {in: "type=volume,src=v,dst=/b", err: "named volumes"},
+		{in: "src=v,dst=/b", want: workload.Mount{Type: "volume", Source: "v", Target: "/b"}},
+		{in: "type=volume,dst=/b", want: workload.Mount{Type: "volume", Target: "/b"}},
+		{in: "type=volume,src=v,dst=/b,ro,volume-nocopy,volume-driver=local", want: workload.Mount{Type: "volume", Source: "v", Target: "/b", ReadOnly: true, NoCopy: true}},
+		{in: "type=volume,src=v,dst=/b,volume-nocopy=false", want: workload.Mount{Type: "volume", Source: "v", Target: "/b"}},
+		{in: "src=/a,dst=/b", err: "not a volume's name"}, {in: "src=../a,dst=/b", err: "not a volume's name"},
+		{in: "src=v,dst=/b,volume-driver=nfs", err: "driver \"nfs\" is not available"}, {in: "src=v,dst=/b,volume-nocopy=x", err: "neither true nor false"},
+		{in: "src=v,dst=/b,volume-opt=type=nfs", err: "volume-opt"}, {in: "src=v,dst=/b,volume-subpath=x", err: "volume-subpath"},
+		{in: "src=v,dst=/b,volume-label=a=b", err: "volume-label"}, {in: "src=v,dst=/b,tmpfs-size=1m", err: "option of type=tmpfs"},
+		{in: "src=v,dst=/b,bind-propagation=slave", err: "option of type=bind"}, {in: "type=bind,src=/a,dst=/b,volume-nocopy", err: "option of type=volume"},
 		{in: "type=nfs,dst=/b", err: "unknown type"},
 		{in: "type=bind,src=/a", err: "target is missing"}, {in: "type=bind,dst=/b", err: "source is missing"},
 		{in: "type=bind,src=/missing,dst=/b", err: "/missing does not exist"},
@@ -81,8 +96,8 @@ func TestParseMount(t *testing.T) {
 		{in: "type=bind,src=/a,dst=/b,size=1", err: "unknown key"}, {in: "type=bind,src=,dst=/b", err: "no value"},
 		{in: "type=bind,src=/a,dst=/b,bind-propagation=x", err: "bind-propagation"},
 		{in: "type=bind,src=/a,dst=/b,bind-recursive=writable", err: "bind-recursive"},
-		{in: "type=bind,src=/a,dst=/b,tmpfs-size=1", err: "tmpfs option"},
-		{in: "type=tmpfs,src=/a,dst=/b", err: "no source"}, {in: "type=tmpfs,dst=/b,bind-propagation=slave", err: "no source"},
+		{in: "type=bind,src=/a,dst=/b,tmpfs-size=1", err: "option of type=tmpfs"},
+		{in: "type=tmpfs,src=/a,dst=/b", err: "no source"}, {in: "type=tmpfs,dst=/b,bind-propagation=slave", err: "option of type=bind"},
 		{in: "type=tmpfs,dst=/b,tmpfs-size=-1", err: "negative"}, {in: "type=tmpfs,dst=/b,tmpfs-mode=9", err: "octal"},
 		{in: "type=tmpfs,dst=/b,tmpfs-mode=0", err: "mode 0"},
 		{in: "type=bind,src=/a,dst=/b\ntype=tmpfs", err: "line break"}, {in: "type=bind,src=/a\x00,dst=/b", err: "zero byte"},
@@ -140,7 +155,10 @@ func checkMount(t *testing.T, in string, m workload.Mount) {
 	if m.Type == "bind" && (!path.IsAbs(m.Source) || path.Clean(m.Source) != m.Source) {
 		t.Errorf("%q: source %q", in, m.Source)
 	}
-	if m.Type != "bind" && m.Type != "tmpfs" || m.Type == "tmpfs" && m.Source != "" {
+	if m.Type == "volume" && m.Source != "" && volume.CheckName(m.Source) != nil {
+		t.Errorf("%q: volume %q", in, m.Source)
+	}
+	if m.Type != "bind" && m.Type != "tmpfs" && m.Type != "volume" || m.Type == "tmpfs" && m.Source != "" {
 		t.Errorf("%q: %+v", in, m)
 	}
 	if m.Propagation != "" && !slices.Contains(propagations, m.Propagation) {

@@ -21,6 +21,7 @@ type Options struct {
 	Remove, ReadOnly, Init bool
 	Env, EnvFiles, Labels  []string
 	Volumes, Mounts, Tmpfs []string
+	VolumesFrom            []string
 	Workdir, User          string
 	Network                NetworkFlags
 	Hostname               string
@@ -71,8 +72,9 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 
 func (o *Options) addFileFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.ReadOnly, "read-only", false, "make the root file system read-only")
-	fs.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount a host directory: `HOST:TARGET[:OPTIONS]`")
-	fs.StringArrayVar(&o.Mounts, "mount", nil, "mount by `FIELDS`: type=bind,src=…,dst=…[,ro] or type=tmpfs,dst=…")
+	fs.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount a host directory or a volume: `SOURCE:TARGET[:OPTIONS]`, or TARGET alone for a volume of its own")
+	fs.StringArrayVar(&o.Mounts, "mount", nil, "mount by `FIELDS`: type=bind,src=…,dst=…[,ro], type=volume,src=…,dst=… or type=tmpfs,dst=…")
+	fs.StringArrayVar(&o.VolumesFrom, "volumes-from", nil, "mount what another `WORKLOAD[:ro]` has mounted at the same places")
 	fs.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `TARGET[:OPTIONS]`")
 	fs.StringArrayVar(&o.Devices, "device", nil, "make a host device usable: `DEVICE[:TARGET][:rwm]`")
 	fs.StringVar(&o.Resources.ShmSize, "shm-size", defaultShm, "`size` of /dev/shm")
@@ -117,7 +119,7 @@ var laterFlags = map[string]string{
 	"link":             "join both workloads to one network with --network; they reach each other by name",
 	"link-local-ip":    "link-local addresses are the kernel's; leave it out",
 	"domainname":       "give the whole name with --hostname",
-	"volumes-from":     "named volumes are not available in this version; repeat the -v flags",
+	"volume-driver":    "there is one driver, local, which needs no naming",
 	"log-driver":       "there is one kind of log; read it with `bulkhead logs`",
 	"gpus":             "name the devices with --device",
 	"runtime":          "choose what isolates the workload with --boundary",

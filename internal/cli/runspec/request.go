@@ -38,6 +38,9 @@ type ImageConfig struct {
 type Request struct {
 	Pull     string // "always", "missing" or "never"
 	Platform string // "" for the host's
+	// From are the workloads of --volumes-from. Whoever knows workloads calls
+	// AddFrom for each, in their order, before Spec.
+	From []From
 
 	spec          workload.Spec // without image, arguments and environment
 	env           []assignment
@@ -95,7 +98,7 @@ func (o *Options) identity(r *Request, host Host) (err error) {
 			return err
 		}
 	}
-	if r.spec.Labels, err = parseLabels(o.Labels); err != nil {
+	if r.spec.Labels, err = ParseLabels(o.Labels); err != nil {
 		return err
 	}
 	r.spec.Hostname = o.Hostname
@@ -189,6 +192,13 @@ func (o *Options) mounts(r *Request, host Host) error {
 			return err
 		}
 	}
+	for _, s := range o.VolumesFrom {
+		f, err := parseFrom(s)
+		if err != nil {
+			return err
+		}
+		r.From = append(r.From, f)
+	}
 	for _, s := range o.Devices {
 		d, err := parseDevice(host, s)
 		if err != nil {
@@ -206,6 +216,37 @@ func (r *Request) addMount(flag, s string, m workload.Mount) error {
 	}
 	r.spec.Mounts = append(r.spec.Mounts, m)
 	return nil
+}
+
+// From is one --volumes-from.
+type From struct {
+	Workload string // its name or ID
+	ReadOnly bool
+}
+
+// parseFrom reads WORKLOAD[:ro|:rw].
+func parseFrom(s string) (From, error) {
+	const fix = "write WORKLOAD[:ro|:rw], such as --volumes-from db:ro"
+	name, mode, _ := strings.Cut(s, ":")
+	switch {
+	case name == "":
+		return From{}, bad("--volumes-from", s, "the workload is missing", fix)
+	case mode != "" && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z":
+		return From{}, bad("--volumes-from", s, fmt.Sprintf("unknown mode %q", mode), fix)
+	}
+	return From{Workload: name, ReadOnly: mode == "ro"}, nil
+}
+
+// AddFrom adds the volumes and host directories of another workload, but for
+// those whose target is taken. What is read-only there stays so.
+func (r *Request) AddFrom(f From, mounts []workload.Mount) {
+	for _, m := range mounts {
+		if m.Type == "tmpfs" || r.mounted(m.Target) {
+			continue
+		}
+		m.ReadOnly = m.ReadOnly || f.ReadOnly
+		r.spec.Mounts = append(r.spec.Mounts, m)
+	}
 }
 
 // mounted reports whether a mount has this target.
@@ -352,13 +393,14 @@ func (r *Request) fillPlace(s *workload.Spec, _ Host, c ImageConfig) (err error)
 	return nil
 }
 
-// fillVolumes honours directories that the image declares as data. They lie in
-// the workload's own writable layer; under --read-only, where that layer is
-// shut, each becomes a file system in memory so that the program can still
-// write where its image says that it must.
+// maxImageVolumes bounds how many volumes an image may ask for.
+const maxImageVolumes = 128
+
+// fillVolumes gives directories that the image declares as data a volume each,
+// unless something else is mounted there.
 func (r *Request) fillVolumes(s *workload.Spec, _ Host, c ImageConfig) error {
-	if !s.ReadOnlyRoot {
-		return nil
+	if len(c.Volumes) > maxImageVolumes {
+		return badImage(s, fmt.Sprintf("it declares %d volumes, at most %d are made", len(c.Volumes), maxImageVolumes))
 	}
 	for _, v := range slices.Sorted(slices.Values(c.Volumes)) {
 		if !path.IsAbs(v) || strings.ContainsRune(v, 0) {
@@ -367,7 +409,7 @@ func (r *Request) fillVolumes(s *workload.Spec, _ Host, c ImageConfig) error {
 		v = path.Clean(v)
 		taken := slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return m.Target == v })
 		if !taken && v != "/" && v != "/proc" && !strings.HasPrefix(v, "/proc/") {
-			s.Mounts = append(s.Mounts, workload.Mount{Type: "tmpfs", Target: v})
+			s.Mounts = append(s.Mounts, workload.Mount{Type: "volume", Target: v})
 		}
 	}
 	return nil

@@ -101,6 +101,7 @@ func TestSpec(t *testing.T) {
 		Entrypoint: []string{"/entry"}, Cmd: []string{"-a"}, Env: []string{"PATH=/bin", "BOTH=image", "GONE=1"}, User: "app:app",
 		WorkingDir: "/srv", Volumes: []string{"/data", "/b"}, StopSignal: "3", Labels: map[string]string{"l": "image", "m": "image"},
 	}
+	imageVolumes := []workload.Mount{{Type: "volume", Target: "/b"}, {Type: "volume", Target: "/data"}}
 	for _, tt := range []struct {
 		name  string
 		line  string // split at spaces
@@ -118,20 +119,24 @@ func TestSpec(t *testing.T) {
 		{"the image decides", "x", image, func(s *workload.Spec) {
 			s.Process = workload.Process{Args: []string{"/entry", "-a"}, Cwd: "/srv", User: "app:app",
 				Env: []string{"PATH=/bin", "HOSTNAME=0123456789ab", "BOTH=image", "GONE=1"}}
-			s.StopSignal, s.Labels = "3", image.Labels
+			s.StopSignal, s.Labels, s.Mounts = "3", image.Labels, imageVolumes
 		}},
 		{"the command line decides", "-e BOTH=me -e HAVE -e GONE --env-file /env -w /x/../y -u 5 -l l=me --stop-signal usr1 --stop-timeout 3 x -b", image, func(s *workload.Spec) {
 			s.Process = workload.Process{Args: []string{"/entry", "-b"}, Cwd: "/y", User: "5",
 				Env: []string{"PATH=/bin", "HOSTNAME=0123456789ab", "BOTH=me", "FILE=1", "HAVE=inherited"}}
 			s.StopSignal, s.StopTimeout, s.Labels = "SIGUSR1", 3*time.Second, map[string]string{"l": "me", "m": "image"}
+			s.Mounts = imageVolumes
 		}},
 		{"entrypoint drops the image's arguments", "--entrypoint /sh x", ImageConfig{Entrypoint: []string{"/e"}, Cmd: []string{"c"}}, func(s *workload.Spec) {
 			s.Process.Args = []string{"/sh"}
 		}},
 		{"empty entrypoint", "--entrypoint= x prog", ImageConfig{Entrypoint: []string{"/e"}, Cmd: []string{"c"}}, func(s *workload.Spec) {}},
-		{"volumes of the image under a read-only root", "--read-only -v /h:/b x prog", ImageConfig{Volumes: []string{"/data/", "/b", "/proc/x", "/"}}, func(s *workload.Spec) {
+		{"volumes of the image", "--read-only -v /h:/b x prog", ImageConfig{Volumes: []string{"/data/", "/b", "/proc/x", "/"}}, func(s *workload.Spec) {
 			s.ReadOnlyRoot = true
-			s.Mounts = []workload.Mount{{Type: "bind", Source: "/h", Target: "/b", Recursive: true, CreateSource: true}, {Type: "tmpfs", Target: "/data"}}
+			s.Mounts = []workload.Mount{{Type: "bind", Source: "/h", Target: "/b", Recursive: true, CreateSource: true}, {Type: "volume", Target: "/data"}}
+		}},
+		{"named volume in the place of the image's", "-v db:/data x prog", ImageConfig{Volumes: []string{"/data", "/data/../data"}}, func(s *workload.Spec) {
+			s.Mounts = []workload.Mount{{Type: "volume", Source: "db", Target: "/data"}}
 		}},
 		{"relative working directory of an image", "x prog", ImageConfig{WorkingDir: "../app"}, func(s *workload.Spec) { s.Process.Cwd = "/app" }},
 		{"mounts", "-v /a:/b --mount type=tmpfs,dst=/c --tmpfs /d --device /dev/fuse:rw x prog", ImageConfig{}, func(s *workload.Spec) {
@@ -238,6 +243,7 @@ func TestBadImageConfig(t *testing.T) {
 		{"zero byte in an argument", ImageConfig{Entrypoint: []string{"/x\x00"}}, "argument"},
 		{"empty program", ImageConfig{Entrypoint: []string{""}}, "empty string"},
 		{"volume", ImageConfig{Volumes: []string{"rel"}}, "volume"},
+		{"many volumes", ImageConfig{Volumes: make([]string, 129)}, "129 volumes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := parse(t, []string{"--read-only", "x", "p"}, tt.image)
@@ -310,4 +316,26 @@ func ExampleOptions_Check() {
 	// Output:
 	// --memory "1m": less than the 6 MiB that starting a process needs
 	// give at least 6m
+}
+
+func TestVolumesFrom(t *testing.T) {
+	r := &Request{}
+	r.spec.Mounts = []workload.Mount{{Type: "bind", Source: "/mine", Target: "/taken"}}
+	r.AddFrom(From{Workload: "a", ReadOnly: true}, []workload.Mount{
+		{Type: "volume", Source: "v", Target: "/v"}, {Type: "volume", Source: "w", Target: "/taken"}, {Type: "tmpfs", Target: "/t"},
+	})
+	r.AddFrom(From{Workload: "b"}, []workload.Mount{{Type: "volume", Source: "x", Target: "/v"}, {Type: "bind", Source: "/h", Target: "/h", ReadOnly: true}})
+	want := []workload.Mount{
+		{Type: "bind", Source: "/mine", Target: "/taken"}, {Type: "volume", Source: "v", Target: "/v", ReadOnly: true},
+		{Type: "bind", Source: "/h", Target: "/h", ReadOnly: true},
+	}
+	if diff := cmp.Diff(want, r.spec.Mounts); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	for in, want := range map[string]From{"a": {Workload: "a"}, "a:rw": {Workload: "a"}, "a:ro": {Workload: "a", ReadOnly: true}, "": {}, ":ro": {}, "a:x": {}} {
+		got, err := parseFrom(in)
+		if got != want || (err != nil) != (want == From{}) {
+			t.Errorf("%q: got %+v, %v", in, got, err)
+		}
+	}
 }

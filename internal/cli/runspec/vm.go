@@ -206,7 +206,7 @@ func Machine(host Host, f *VMFlags, res *ResourceFlags, labels []string) (s work
 	}
 	s.VM.Machine = true
 	s.Hostname = s.ID.Short()
-	if s.Labels, err = parseLabels(labels); err != nil {
+	if s.Labels, err = ParseLabels(labels); err != nil {
 		return s, err
 	}
 	s.Resources, err = res.resources(host)

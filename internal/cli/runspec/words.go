@@ -66,8 +66,8 @@ func parseLabel(s string) (key, value string, err error) {
 	return key, value, nil
 }
 
-// parseLabels reads every --label; a later one wins.
-func parseLabels(all []string) (map[string]string, error) {
+// ParseLabels reads every --label; a later one wins.
+func ParseLabels(all []string) (map[string]string, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}

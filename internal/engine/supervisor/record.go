@@ -46,6 +46,9 @@ func (s *supervisor) record(exit workload.Exit, deleteErr error) {
 	defer s.mu.Unlock()
 	var err error
 	if s.spec.AutoRemove && deleteErr == nil {
+		if err := s.layout.DropVolumes(s.spec.ID); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 		if err = s.layout.Remove(s.spec.ID, s.spec.Name, s.state.IDBase); err == nil {
 			return
 		}

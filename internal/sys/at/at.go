@@ -187,6 +187,12 @@ func Chtimes(dir int, name string, atime, mtime time.Time) error {
 	return wrap("utimensat", name, unix.UtimesNanoAt(dir, name, ts, unix.AT_SYMLINK_NOFOLLOW))
 }
 
+// Futimes sets access and modification time of an open file. It needs /proc.
+func Futimes(fd int, atime, mtime time.Time) error {
+	ts := []unix.Timespec{timespec(atime), timespec(mtime)}
+	return wrap("utimensat", "", unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), ts, 0))
+}
+
 func timespec(t time.Time) unix.Timespec {
 	ts := unix.Timespec{}
 	sec := t.Unix()
@@ -372,4 +378,24 @@ func RemoveAll(dir int, name string) error {
 // RenameNew renames and fails with fs.ErrExist when the new name is taken.
 func RenameNew(oldDir int, oldName string, dir int, name string) error {
 	return wrap("rename", name, unix.Renameat2(oldDir, oldName, dir, name, unix.RENAME_NOREPLACE))
+}
+
+// OpenDirBelow opens a directory by a path that lies below dir and holds no
+// symbolic link (openat2(2), Linux 5.6). "" and "." are dir itself.
+func OpenDirBelow(dir int, path string) (fd int, err error) {
+	if path == "" {
+		path = "."
+	}
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	err = retry(func() (err error) {
+		fd, err = unix.Openat2(dir, path, &how)
+		return err
+	})
+	if err != nil {
+		return -1, wrap("open", path, err)
+	}
+	return fd, nil
 }
