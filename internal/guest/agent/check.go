@@ -3,8 +3,10 @@ package agent
 import (
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -13,6 +15,10 @@ const (
 	maxFiles  = 64
 	maxMounts = 256
 	maxName   = 64
+	maxNICs   = 8
+	// Of one interface.
+	maxAddresses   = 16
+	minMTU, maxMTU = 1280, 65535 // the least is IPv6's, RFC 8200, section 5
 )
 
 // checkCreate looks at what becomes a path or a number here; the boundary
@@ -48,6 +54,62 @@ func checkCreate(c *protocol.Create) error {
 		if err := checkName(name); err != nil {
 			return bad("volume: %w", err)
 		}
+	}
+	if err := checkNICs(c.NICs); err != nil {
+		return bad("%w", err)
+	}
+	return nil
+}
+
+// checkNICs looks at what becomes a name, a part of a path or a number.
+func checkNICs(nics []protocol.NIC) error {
+	if len(nics) > maxNICs {
+		return fmt.Errorf("%d network interfaces, more than %d", len(nics), maxNICs)
+	}
+	names, devices := map[string]bool{}, map[string]bool{}
+	for _, n := range nics {
+		if err := checkInterface(n.Name); err != nil {
+			return err
+		}
+		for _, mac := range []string{n.MAC, n.Device} {
+			if _, err := rtnl.ParseMAC(mac); err != nil {
+				return err
+			}
+		}
+		device := strings.ToLower(n.Device)
+		if names[n.Name] || devices[device] {
+			return fmt.Errorf("two network interfaces %s, or two with the device %s", n.Name, device)
+		}
+		names[n.Name], devices[device] = true, true
+		if n.MTU < minMTU || n.MTU > maxMTU {
+			return fmt.Errorf("network interface %s: MTU %d, not of %d to %d", n.Name, n.MTU, minMTU, maxMTU)
+		}
+		if len(n.Addresses) > maxAddresses || len(n.Gateways) > 2 {
+			return fmt.Errorf("network interface %s: %d addresses and %d gateways, more than %d and 2", n.Name, len(n.Addresses), len(n.Gateways), maxAddresses)
+		}
+		for _, p := range n.Addresses {
+			if !p.IsValid() || p.Addr().Zone() != "" {
+				return fmt.Errorf("network interface %s: address %v", n.Name, p)
+			}
+		}
+		for _, g := range n.Gateways {
+			if !g.IsValid() || g.Zone() != "" {
+				return fmt.Errorf("network interface %s: gateway %v", n.Name, g)
+			}
+		}
+	}
+	return nil
+}
+
+// checkInterface checks the name of an interface, as the kernel does in
+// dev_valid_name, and a little more.
+func checkInterface(s string) error {
+	ok := s != "" && len(s) < 16 && s != "lo" && s[0] != '.'
+	for _, c := range []byte(s) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
+	}
+	if !ok {
+		return fmt.Errorf("name %.40q of a network interface", s)
 	}
 	return nil
 }

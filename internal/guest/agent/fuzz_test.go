@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -40,6 +42,11 @@ func seeds() [][]byte {
 	create := spec("cat")
 	create.Streams = protocol.Streams{In: true, Out: true}
 	create.Files = map[string][]byte{"/etc/hosts": []byte("x")}
+	create.NICs = []protocol.NIC{{Device: "02:00:00:00:00:01", NIC: workload.NIC{
+		Name: "eth0", MAC: "02:42:ac:11:00:02", MTU: 1500,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")},
+		Gateways:  []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+	}}}
 	terminal := spec("terminal")
 	terminal.Spec.Process.Terminal = true
 	var out [][]byte
@@ -105,7 +112,7 @@ func FuzzSession(f *testing.F) {
 		f.Add(append(all, frame(6, 1, nil)...))            // Close
 		f.Add(append(frame(2, 7, nil), append(all, frame(5, 1, nil)...)...))
 	}
-	hello := []byte(`{"magic":"bulkhead","version":1}`)
+	hello := fmt.Appendf(nil, `{"magic":"bulkhead","version":%d}`, protocol.Version)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		world := t.TempDir()
 		m := newMachine(world, t.TempDir())

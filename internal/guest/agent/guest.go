@@ -2,8 +2,10 @@ package agent
 
 import (
 	"io"
+	"os"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -32,6 +34,10 @@ type Guest interface {
 	// and returns its path and what unmounts it and closes conn. file says that
 	// it is a single file. When conn ends, whoever uses the volume gets errors.
 	Volume(id string, file bool, conn io.ReadWriteCloser) (path string, unmount func() error, err error)
+	// Attach puts network devices of the machine into a workload's network
+	// namespace, as the interfaces that nics describe; a nil ns is the guest's own.
+	// When the namespace ends, they are free for the next.
+	Attach(nics []protocol.NIC, ns *os.File) error
 	SetClock(t time.Time) error
 	// Reseed feeds the kernel's random generator.
 	Reseed(seed []byte) error

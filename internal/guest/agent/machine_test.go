@@ -31,6 +31,10 @@ type machine struct {
 	seed     []byte
 	off      chan struct{}
 	hang     chan struct{} // if set, Image waits for it
+
+	nics       []protocol.NIC // that were attached
+	namespaces []bool         // whether there was one, for each Attach
+	noNICs     error          // what Attach says
 }
 
 func newMachine(image, data string) *machine {
@@ -116,6 +120,18 @@ func (m *machine) Volume(name string, _ bool, conn io.ReadWriteCloser) (string, 
 		delete(m.attached, name)
 		return conn.Close()
 	}, nil
+}
+
+// Attach keeps what it was asked for, with the namespace's number.
+func (m *machine) Attach(nics []protocol.NIC, ns *os.File) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.noNICs != nil {
+		return m.noNICs
+	}
+	m.nics = append(m.nics, nics...)
+	m.namespaces = append(m.namespaces, ns != nil)
+	return nil
 }
 
 func (m *machine) SetClock(t time.Time) error { m.clock = t; return nil }

@@ -123,7 +123,27 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 		return err
 	}
 	e.inst = inst
-	return nil
+	return e.attach(c)
+}
+
+// attach gives a workload that was created its network interfaces.
+func (e *entry) attach(c *protocol.Create) error {
+	if len(c.NICs) == 0 {
+		return nil
+	}
+	if c.Spec.VM.System { // the guest's namespace is the system's
+		return e.a.Guest.Attach(c.NICs, nil)
+	}
+	n, ok := e.inst.(boundary.NetNS)
+	if !ok {
+		return fmt.Errorf("%w: network interfaces", workload.ErrUnsupported)
+	}
+	ns, err := n.NetNS()
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer ns.Close()
+	return e.a.Guest.Attach(c.NICs, ns)
 }
 
 // mounts returns the mounts of c, each volume by its directory in the guest,

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/nic"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -75,6 +77,9 @@ func (m *Machine) Volume(name string, file bool, conn io.ReadWriteCloser) (path 
 	}
 	return path, func() error { return errors.Join(end(), os.Remove(path)) }, nil
 }
+
+// Attach gives a workload network devices of the machine's.
+func (m *Machine) Attach(nics []protocol.NIC, ns *os.File) error { return nic.Attach(nics, ns) }
 
 // SetClock sets the wall clock.
 func (m *Machine) SetClock(now time.Time) error { return setClock(now) }

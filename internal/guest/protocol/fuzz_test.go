@@ -68,7 +68,7 @@ func FuzzHostSession(f *testing.F) {
 	reply := append(binaryReply(), appendHeader(nil, frameEnd, 1, 0)...)
 	f.Add(append(reply, appendHeader(nil, frameClose, 1, 0)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		hello := helloOf(`{"magic":"bulkhead","version":1}`)
+		hello := helloOf(`{"magic":"bulkhead","version":2}`)
 		conn := &hostile{said: bytes.NewReader(append(hello[:len(hello):len(hello)], b...)), opened: make(chan struct{}), hello: len(hello)}
 		s, err := Host(context.Background(), conn)
 		if err != nil {
@@ -109,7 +109,7 @@ func FuzzGuestSession(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		hello := helloOf(`{"magic":"bulkhead","version":1}`)
+		hello := helloOf(`{"magic":"bulkhead","version":2}`)
 		opened := make(chan struct{})
 		close(opened)
 		conn := &hostile{said: bytes.NewReader(append(hello[:len(hello):len(hello)], b...)), opened: opened}
@@ -137,8 +137,8 @@ func FuzzGuestSession(f *testing.F) {
 
 // FuzzHello gives either side any beginning.
 func FuzzHello(f *testing.F) {
-	f.Add(helloOf(`{"magic":"bulkhead","version":1}`))
 	f.Add(helloOf(`{"magic":"bulkhead","version":2}`))
+	f.Add(helloOf(`{"magic":"bulkhead","version":3}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := readHello(bytes.NewReader(b))
 		if err == nil && (h.Magic != magic || h.Version != Version) {

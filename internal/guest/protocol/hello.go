@@ -11,7 +11,7 @@ import (
 
 // Version is the version of the protocol. Both sides must have the same: the
 // initramfs that holds the agent is made by the command that starts the guest.
-const Version = 1
+const Version = 2
 
 const (
 	magic    = "bulkhead"

@@ -72,7 +72,17 @@ type Create struct {
 	// Volumes names, for each bind mount of Spec by its index there, the volume
 	// that it shows.
 	Volumes map[int]string `json:"volumes,omitempty"`
-	Streams Streams        `json:"streams"`
+	// NICs become the network interfaces of the workload, beside loopback.
+	NICs    []NIC   `json:"nics,omitempty"`
+	Streams Streams `json:"streams"`
+}
+
+// NIC is a network device of the guest that becomes an interface of a workload.
+// Network and Link of the interface mean nothing in a guest.
+type NIC struct {
+	workload.NIC
+	// Device is the MAC address that the device has by itself.
+	Device string `json:"device"`
 }
 
 // Exec asks for another process.

@@ -94,10 +94,10 @@ func TestGreetingOfStrangers(t *testing.T) {
 		want error
 	}{
 		"another version": {helloOf(`{"magic":"bulkhead","version":99}`), ErrVersion},
-		"another program": {helloOf(`{"magic":"qemu-ga","version":1}`), ErrProtocol},
+		"another program": {helloOf(`{"magic":"qemu-ga","version":2}`), ErrProtocol},
 		"no JSON":         {helloOf(`hello`), ErrProtocol},
-		"escapes":         {helloOf(`{"magic":"bulkhead","version":1,"kernel":"\u001b[2J"}`), ErrProtocol},
-		"a long name":     {helloOf(`{"magic":"bulkhead","version":1,"agent":"` + strings.Repeat("x", 200) + `"}`), ErrProtocol},
+		"escapes":         {helloOf(`{"magic":"bulkhead","version":2,"kernel":"\u001b[2J"}`), ErrProtocol},
+		"a long name":     {helloOf(`{"magic":"bulkhead","version":2,"agent":"` + strings.Repeat("x", 200) + `"}`), ErrProtocol},
 		"a console":       {[]byte("[    0.000000] Linux version 6.1\n"), ErrProtocol},
 		"another frame":   {appendHeader(nil, frameOpen, 1, 0), ErrProtocol},
 		"an end":          {nil, ErrEnded},
@@ -206,7 +206,7 @@ func TestSlowReader(t *testing.T) {
 func TestSmallFrames(t *testing.T) {
 	conn, result := raw(t, Host)
 	go func() {
-		conn.Write(helloOf(`{"magic":"bulkhead","version":1}`))
+		conn.Write(helloOf(`{"magic":"bulkhead","version":2}`))
 		readHello(conn)
 		io.Copy(io.Discard, conn)
 	}()
@@ -337,7 +337,7 @@ var hostileFrames = map[string][]byte{
 	"stream 1025":        append(appendHeader(nil, frameData, MaxStreams+1, 1), 'x'),
 	"stream 2^32-1":      append(appendHeader(nil, frameData, 1<<32-1, 1), 'x'),
 	"open":               appendHeader(nil, frameOpen, 2, 0),
-	"second hello":       helloOf(`{"magic":"bulkhead","version":1}`),
+	"second hello":       helloOf(`{"magic":"bulkhead","version":2}`),
 	"credit of nothing":  append(appendHeader(nil, frameCredit, 1, 4), 0, 0, 0, 0),
 	"credit undeserved":  append(appendHeader(nil, frameCredit, 1, 4), 0, 0, 0, 1),
 	"credit without end": append(appendHeader(nil, frameCredit, 1, 4), 0xff, 0xff, 0xff, 0xff),
@@ -354,7 +354,7 @@ func TestHostileFrames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			conn, result := raw(t, Host)
 			go func() {
-				conn.Write(helloOf(`{"magic":"bulkhead","version":1}`))
+				conn.Write(helloOf(`{"magic":"bulkhead","version":2}`))
 				readHello(conn)
 				io.Copy(io.Discard, conn)
 			}()
@@ -383,7 +383,7 @@ func TestHostileFrames(t *testing.T) {
 func TestBlockedConnection(t *testing.T) {
 	conn, result := raw(t, Host)
 	go func() {
-		conn.Write(helloOf(`{"magic":"bulkhead","version":1}`))
+		conn.Write(helloOf(`{"magic":"bulkhead","version":2}`))
 		readHello(conn)
 	}()
 	s, err := result()

@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+func oneNIC() protocol.NIC {
+	return protocol.NIC{Device: "02:00:00:00:00:01", NIC: workload.NIC{
+		Name: "eth0", MAC: "02:42:ac:11:00:02", MTU: 1500, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
+	}}
+}
+
+// TestNICs: they are attached to the workload's namespace before it starts, and
+// what cannot be attached leaves no workload.
+func TestNICs(t *testing.T) {
+	f := newFakeAgent(t)
+	c := client.OverSession(link(t, f.Agent))
+	req := spec("pause")
+	req.NICs = []protocol.NIC{oneNIC()}
+	in, err := c.Create(limited(t), req, boundary.Stdio{}, nil)
+	if err != nil {
+		t.Skipf("the fake has no network namespace here: %v", err)
+	}
+	f.m.mu.Lock()
+	got := fmt.Sprint(f.m.nics, f.m.namespaces)
+	f.m.noNICs = errors.New("no such device")
+	f.m.mu.Unlock()
+	if want := fmt.Sprint(req.NICs, []bool{true}); got != want {
+		t.Errorf("attached %s, want %s", got, want)
+	}
+	if err := in.Delete(limited(t)); err != nil {
+		t.Error(err)
+	}
+	req.Spec.ID = workload.NewID()
+	if _, err := c.Create(limited(t), req, boundary.Stdio{}, nil); err == nil || !strings.Contains(err.Error(), "no such device") {
+		t.Errorf("got %v", err)
+	}
+	f.empty(t)
+}
+
+// TestNICsRefused: nothing that is not checked becomes a path or a name.
+func TestNICsRefused(t *testing.T) {
+	for name, change := range map[string]func(*[]protocol.NIC){
+		"nine": func(n *[]protocol.NIC) {
+			*n = make([]protocol.NIC, 9)
+		},
+		"a path":                    func(n *[]protocol.NIC) { (*n)[0].Name = "../all" },
+		"no name":                   func(n *[]protocol.NIC) { (*n)[0].Name = "" },
+		"dots":                      func(n *[]protocol.NIC) { (*n)[0].Name = ".." },
+		"loopback":                  func(n *[]protocol.NIC) { (*n)[0].Name = "lo" },
+		"a long name":               func(n *[]protocol.NIC) { (*n)[0].Name = strings.Repeat("x", 16) },
+		"a pattern":                 func(n *[]protocol.NIC) { (*n)[0].Name = "eth%d" },
+		"no MAC":                    func(n *[]protocol.NIC) { (*n)[0].MAC = "" },
+		"a group's MAC":             func(n *[]protocol.NIC) { (*n)[0].MAC = "01:00:5e:00:00:01" },
+		"no device":                 func(n *[]protocol.NIC) { (*n)[0].Device = "eth0" },
+		"two of a name":             func(n *[]protocol.NIC) { *n = append(*n, oneNIC()); (*n)[1].Device = "02:00:00:00:00:02" },
+		"two of a device":           func(n *[]protocol.NIC) { *n = append(*n, oneNIC()); (*n)[1].Name = "eth1" },
+		"a small MTU":               func(n *[]protocol.NIC) { (*n)[0].MTU = 0 },
+		"a large MTU":               func(n *[]protocol.NIC) { (*n)[0].MTU = 65536 },
+		"no address":                func(n *[]protocol.NIC) { (*n)[0].Addresses = make([]netip.Prefix, 1) },
+		"many addresses":            func(n *[]protocol.NIC) { (*n)[0].Addresses = make([]netip.Prefix, 17) },
+		"no gateway":                func(n *[]protocol.NIC) { (*n)[0].Gateways = make([]netip.Addr, 1) },
+		"a gateway of an interface": func(n *[]protocol.NIC) { (*n)[0].Gateways = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")} },
+	} {
+		c := spec("pause")
+		c.NICs = []protocol.NIC{oneNIC()}
+		if err := checkCreate(&c); err != nil {
+			t.Fatal(err)
+		}
+		change(&c.NICs)
+		if err := checkCreate(&c); !errors.Is(err, protocol.ErrProtocol) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}

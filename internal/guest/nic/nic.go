@@ -1,0 +1,148 @@
+// Package nic makes a guest's network devices into the interfaces of a workload:
+//
+//	machine                   guest's namespace         workload's namespace
+//	  device, own MAC   ───▶    eth3             ───▶     eth0, its MAC, MTU
+//	                                                      addresses, routes
+//	                            eth3             ◀───     (the namespace ends)
+//
+// A device is found by the MAC address that it has by itself, which nobody in
+// the guest can change; in a tenant's machine it serves one workload after the
+// other. When a network namespace ends, the kernel gives its devices back to
+// the guest's: that takes a moment, for which Attach waits.
+package nic
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
+)
+
+// comeBack is how long a device may be on its way, from the machine or from the
+// namespace of a workload that has ended. Tests shorten it.
+var comeBack = 20 * time.Second
+
+// Attach puts devices of the guest's namespace, which the caller is in, into ns
+// and configures them. A nil ns is the guest's own: that of a whole system.
+func Attach(nics []protocol.NIC, ns *os.File) error {
+	for i, n := range nics {
+		if err := move(n, ns, i); err != nil {
+			return fmt.Errorf("network interface %s: %w", n.Name, err)
+		}
+	}
+	return rtnl.In(ns, func() error {
+		c, err := rtnl.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for i, n := range nics {
+			if err := configure(c, n, ns, i); err != nil {
+				return fmt.Errorf("network interface %s: %w", n.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// temporary is the name of a device that stays in the guest's namespace, until
+// all are found: the names that they are to have may be others' yet.
+func temporary(i int) string { return "bulkhead" + strconv.Itoa(i) }
+
+// move takes one device to where it shall be.
+func move(n protocol.NIC, ns *os.File, i int) error {
+	device, err := rtnl.ParseMAC(n.Device)
+	if err != nil {
+		return err
+	}
+	mac, err := rtnl.ParseMAC(n.MAC)
+	if err != nil {
+		return err
+	}
+	l, err := rtnl.Await(comeBack, func(l rtnl.Link) bool {
+		return l.Permanent == device || l.Permanent == rtnl.MAC{} && l.MAC == device
+	})
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return fmt.Errorf("%w: the guest has no network device %s, or no driver for it", err, n.Device)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetLink(l.Index, rtnl.Change{State: rtnl.Down}); err != nil {
+		return err
+	}
+	to := rtnl.Change{Name: n.Name, MAC: mac, MTU: n.MTU, Namespace: ns}
+	if ns == nil {
+		to.Name = temporary(i)
+	}
+	return c.SetLink(l.Index, to)
+}
+
+// configure makes an interface work.
+func configure(c *rtnl.Conn, n protocol.NIC, ns *os.File, i int) error {
+	name := n.Name
+	if ns == nil {
+		name = temporary(i)
+	}
+	l, err := c.Find(func(l rtnl.Link) bool { return l.Name == name })
+	if err != nil {
+		return err
+	}
+	if ns == nil {
+		if err := c.SetLink(l.Index, rtnl.Change{Name: n.Name}); err != nil {
+			return err
+		}
+	}
+	if err := ipv6(n); err != nil {
+		return err
+	}
+	for _, p := range n.Addresses {
+		if err := c.AddAddress(l.Index, p); err != nil {
+			return err
+		}
+	}
+	if err := c.SetLink(l.Index, rtnl.Change{State: rtnl.Up}); err != nil {
+		return err
+	}
+	for _, g := range n.Gateways {
+		if err := c.AddDefaultRoute(l.Index, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parameters of interfaces, in the caller's network namespace.
+const parameters = "/proc/sys/net/ipv6/conf/"
+
+// ipv6 settles what the kernel does by itself: it takes no address or route from
+// whoever announces some, and its link-local address is good at once. Where no
+// IPv6 address is given there is no IPv6.
+func ipv6(n protocol.NIC) error {
+	values := map[string]string{"disable_ipv6": "1"}
+	for _, p := range n.Addresses {
+		if !p.Addr().Is4() {
+			values = map[string]string{"disable_ipv6": "0", "accept_ra": "0", "autoconf": "0", "accept_dad": "0"}
+		}
+	}
+	for key, value := range values {
+		err := os.WriteFile(parameters+n.Name+"/"+key, []byte(value), 0)
+		if errors.Is(err, fs.ErrNotExist) && len(values) == 1 {
+			return nil // a kernel without IPv6
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

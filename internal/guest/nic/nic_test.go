@@ -1,0 +1,164 @@
+package nic
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+func TestMain(m *testing.M) {
+	nettest.Isolate()
+	os.Exit(m.Run())
+}
+
+func ip(t *testing.T, ns *os.File, args string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	name, err := exec.LookPath("ip")
+	if err != nil {
+		t.Skip("needs the program ip of iproute2")
+	}
+	var out []byte
+	if err := rtnl.In(ns, func() (err error) {
+		out, err = exec.Command(name, strings.Fields(args)...).CombinedOutput()
+		return err
+	}); err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// device makes a pair of interfaces whose one end stands for a device of the
+// guest, and the other for the host.
+func device(t *testing.T, host, guest, mac, addr4, addr6 string) {
+	t.Helper()
+	ip(t, nil, "link add "+host+" type veth peer name "+guest+" address "+mac)
+	t.Cleanup(func() { ip(t, nil, "link del "+host) })
+	ip(t, nil, "addr add "+addr4+" dev "+host)
+	ip(t, nil, "addr add "+addr6+" dev "+host+" nodad")
+	ip(t, nil, "link set "+host+" up")
+}
+
+func described(name, mac, device string, addresses ...string) protocol.NIC {
+	n := protocol.NIC{NIC: workload.NIC{Name: name, MAC: mac, MTU: 1400}, Device: device}
+	for _, a := range addresses {
+		p := netip.MustParsePrefix(a)
+		n.Addresses = append(n.Addresses, p)
+		n.Gateways = append(n.Gateways, p.Masked().Addr().Next())
+	}
+	return n
+}
+
+// reach sends something to an address of the host's end and back.
+func reach(t *testing.T, ns *os.File, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(addr, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			io.WriteString(c, c.RemoteAddr().String())
+			c.Close()
+		}
+	}()
+	err = rtnl.In(ns, func() error {
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		b, err := io.ReadAll(c)
+		if want := c.LocalAddr().String(); err == nil && string(b) != want {
+			t.Errorf("%s was reached from %s, which is %s", addr, b, want)
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("reach %s: %v", addr, err)
+	}
+}
+
+func TestAttach(t *testing.T) {
+	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
+	device(t, "host1", "dev1", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
+	ns, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	both := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24", "2001:db8::2/64")
+	four := described("eth1", "02:42:ac:11:00:03", "02:00:00:00:00:02", "198.51.100.2/24")
+	four.Gateways = nil // the other's
+	if err := Attach([]protocol.NIC{both, four}, ns); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{"192.0.2.1", "2001:db8::1", "198.51.100.1"} {
+		reach(t, ns, addr)
+	}
+	got := ip(t, ns, "addr") + ip(t, ns, "route") + ip(t, ns, "-6 route")
+	for _, want := range []string{
+		"02:42:ac:11:00:02", "02:42:ac:11:00:03", "mtu 1400", "inet 192.0.2.2/24", "inet6 2001:db8::2/64",
+		"default via 192.0.2.1 dev eth0", "default via 2001:db8::1 dev eth0",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(ip(t, ns, "addr show eth1"), "inet6") {
+		t.Error("an interface without an IPv6 address has IPv6")
+	}
+	if strings.Contains(got, "tentative") {
+		t.Errorf("an address is not usable yet:\n%s", got)
+	}
+}
+
+// TestAttachHere gives devices the names of each other.
+func TestAttachHere(t *testing.T) {
+	device(t, "host0", "eth1", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
+	device(t, "host1", "eth0", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
+	one := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24")
+	two := described("eth1", "02:42:ac:11:00:03", "02:00:00:00:00:02", "198.51.100.2/24", "2001:db8:1::2/64")
+	one.Gateways, two.Gateways = nil, nil // they are this namespace's own addresses
+	if err := Attach([]protocol.NIC{one, two}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"eth0": "192.0.2.2/24", "eth1": "198.51.100.2/24"} {
+		if got := ip(t, nil, "addr show "+name); !strings.Contains(got, want) {
+			t.Errorf("%s: no %s in\n%s", name, want, got)
+		}
+	}
+}
+
+func TestAttachNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	defer func(d time.Duration) { comeBack = d }(comeBack)
+	comeBack = 10 * time.Millisecond
+	err := Attach([]protocol.NIC{described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:09", "192.0.2.2/24")}, nil)
+	if !errors.Is(err, rtnl.ErrNoLink) || !strings.Contains(err.Error(), "eth0") || !strings.Contains(err.Error(), "02:00:00:00:00:09") {
+		t.Errorf("got %v", err)
+	}
+	for _, n := range []protocol.NIC{
+		described("eth0", "02:42:ac:11:00:02", "nothing"), described("eth0", "nothing", "02:00:00:00:00:09"),
+	} {
+		if Attach([]protocol.NIC{n}, nil) == nil {
+			t.Errorf("%+v: no error", n)
+		}
+	}
+}
