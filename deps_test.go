@@ -89,6 +89,7 @@ var systemCallersToo = map[string]string{
 	"internal/network/dns":          "it plans the system calls that confine the name server, and binds its sockets",
 	"internal/network/dns/dial":     "it makes sockets and passes them, and does nothing else",
 	"internal/network/dns/resolve":  "it is the name server: its sockets are descriptors that it was given",
+	"internal/network/bridge":       "it names constants of netlink, binds ports, makes taps and joins network namespaces",
 	"internal/guest/volume":         "it mounts a file system and is its device",
 	"internal/boundary/container":   "it fills in device numbers and terminal sizes, and reads the kernel's version",
 	"internal/guest/pid1":           "it is a guest's init: mounts, modules, clock, ports, the end of the machine",

@@ -1,9 +1,17 @@
 package attach
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -18,6 +26,8 @@ type Config struct {
 	// Root and Run are the state directory and the run-time directory.
 	Root string `json:"root"`
 	Run  string `json:"run"`
+	// CgroupParent is the cgroup below which name servers are; see package bridge.
+	CgroupParent string `json:"cgroupParent,omitempty"`
 }
 
 // Attachment is a workload's place in its networks.
@@ -27,22 +37,149 @@ type Attachment struct {
 	// Reserved are bound sockets, to be kept open while the workload runs. Both are
 	// the caller's to close.
 	Taps, Reserved []*os.File
+
+	p *program
 }
 
 // Start starts the program, which prepares what r asks for. Errors wrap those of
 // package network. The program runs until Enter or Close, or until ctx ends.
 func Start(ctx context.Context, c Config, r network.Request) (*Attachment, error) {
-	return nil, errors.ErrUnsupported
+	p, err := c.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, taps, files, err := p.ask(ctx, Message{Request: &r}, nil)
+	if err == nil && m.Prepared == nil {
+		err = errors.New("bulkhead-network did not say what it prepared")
+	}
+	if err != nil {
+		for _, f := range append(taps, files...) {
+			f.Close()
+		}
+		p.end()
+		return nil, err
+	}
+	return &Attachment{Prepared: *m.Prepared, Taps: taps, Reserved: files, p: p}, nil
 }
 
 // Enter has the interfaces made in the workload's network namespace. It is called
 // once, and not for taps.
-func (a *Attachment) Enter(ctx context.Context, netns *os.File) error { return errors.ErrUnsupported }
+func (a *Attachment) Enter(ctx context.Context, netns *os.File) error {
+	m, _, _, err := a.p.ask(ctx, Message{}, []*os.File{netns})
+	if err == nil && !m.Done {
+		err = errors.New("bulkhead-network did not finish")
+	}
+	return err
+}
 
 // Close ends the program if it still runs. The workload stays attached, Taps and
 // Reserved stay open.
-func (a *Attachment) Close() error { return nil }
+func (a *Attachment) Close() error {
+	a.p.end()
+	return nil
+}
 
 // Release takes back, through the program, all that a workload has in networks. It
 // may be called again, and after any crash.
-func Release(ctx context.Context, c Config, id workload.ID) error { return errors.ErrUnsupported }
+func Release(ctx context.Context, c Config, id workload.ID) error {
+	p, err := c.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	m, _, _, err := p.ask(ctx, Message{Release: id}, nil)
+	if err == nil && !m.Done {
+		err = errors.New("bulkhead-network did not finish")
+	}
+	return err
+}
+
+// program is bulkhead-network, running.
+type program struct {
+	cmd    *exec.Cmd
+	conn   *os.File
+	stderr *tail
+	once   sync.Once
+}
+
+func (c Config) start(ctx context.Context) (*program, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	conn, theirs := os.NewFile(uintptr(fds[0]), "socket of bulkhead-network"), os.NewFile(uintptr(fds[1]), "socket")
+	defer theirs.Close()
+	p := &program{conn: conn, stderr: &tail{}}
+	p.cmd = exec.CommandContext(ctx, c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
+	p.cmd.ExtraFiles = []*os.File{theirs} // its descriptor 3
+	p.cmd.Stderr = p.stderr
+	p.cmd.Dir = "/"
+	// A name server that it starts must not keep Wait waiting.
+	p.cmd.WaitDelay = waitDelay
+	if err := p.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start bulkhead-network: %w", err)
+	}
+	return p, nil
+}
+
+// ask sends a message and waits for the answer, which is an error if it says so.
+func (p *program) ask(ctx context.Context, m Message, files []*os.File) (Message, []*os.File, []*os.File, error) {
+	var taps, got []*os.File
+	err := Send(p.conn, m, nil, files)
+	if err == nil {
+		m, taps, got, err = Receive(p.conn)
+	}
+	switch {
+	case err == nil && m.Error != nil:
+		err = m.Error.Err()
+	case err != nil && ctx.Err() != nil:
+		err = ctx.Err()
+	case err != nil:
+		p.end() // it said why, perhaps
+		err = fmt.Errorf("bulkhead-network ended without an answer: %w%s", cause(err), p.stderr.quote())
+	}
+	return m, taps, got, err
+}
+
+func cause(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) {
+		return errors.New("its end of the socket is closed")
+	}
+	return err
+}
+
+// end ends the conversation, which is the program's end too.
+func (p *program) end() {
+	p.once.Do(func() {
+		p.conn.Close()
+		p.cmd.Wait() //nolint:errcheck // what counted was its answer
+	})
+}
+
+// tail keeps the beginning of what a program complains about.
+type tail struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+const maxTail = 2048 // bytes
+
+// waitDelay is how long whoever inherited the program's standard error may keep it.
+const waitDelay = 100 * time.Millisecond
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b.Write(b[:min(len(b), maxTail-t.b.Len())])
+	return len(b), nil
+}
+
+func (t *tail) quote() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := strings.TrimSpace(t.b.String()); s != "" {
+		return ": " + s
+	}
+	return ""
+}

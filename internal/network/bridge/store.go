@@ -2,10 +2,15 @@ package bridge
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"syscall"
+	"time"
 
-	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -14,6 +19,9 @@ type Options struct {
 	// DNSProgram is the path of bulkhead-dns; "" starts no name servers, and none
 	// are told to workloads.
 	DNSProgram string
+	// CgroupParent is the cgroup below which name servers are, such as
+	// "/bulkhead"; "" leaves them in that of the caller, with which they end.
+	CgroupParent string
 }
 
 // Store is all networks of one state root. It may be used by any number of
@@ -21,107 +29,98 @@ type Options struct {
 type Store struct {
 	root, run string
 	o         Options
+	t         *tables
 }
+
+// defaultRoot has the table names without a suffix.
+const defaultRoot = "/var/lib/bulkhead"
 
 // Open returns the networks below the state directory root and the run-time
 // directory run, both absolute. Nothing is made before it is needed.
 func Open(root, run string, o Options) (*Store, error) {
-	return nil, errors.ErrUnsupported
+	if !filepath.IsAbs(root) || !filepath.IsAbs(run) {
+		return nil, fmt.Errorf("open the networks of %q, %q: the directories must be absolute paths", root, run)
+	}
+	root, run = filepath.Clean(root), filepath.Clean(run)
+	return &Store{root: root, run: run, o: o, t: newTables(tableName(root))}, nil
 }
 
-// Create makes a network as asked and returns it with all that was left open
-// filled in: ID, bridge, subnets. The error wraps network.ErrExists, ErrOverlap,
-// ErrInvalid or ErrExhausted.
-func (s *Store) Create(ctx context.Context, n network.Network) (*network.Network, error) {
-	return nil, errors.ErrUnsupported
+// tableName keeps the rules of several state roots apart: whoever makes its own
+// anew leaves the others' alone.
+func tableName(root string) string {
+	if root == defaultRoot {
+		return "bulkhead"
+	}
+	sum := sha256.Sum256([]byte(root))
+	return "bulkhead-" + hex.EncodeToString(sum[:4])
 }
 
-// Get returns the network that ref means: a name, an ID or the beginning of one,
-// tried in this order. The default network is made by that if it has to be.
-func (s *Store) Get(ctx context.Context, ref string) (*network.Network, error) {
-	return nil, errors.ErrUnsupported
+// Step is called after each step that changes something, with its name. It is
+// nil but in tests, which end the process there.
+var Step func(name string)
+
+func did(name string) {
+	if Step != nil {
+		Step(name)
+	}
 }
 
-// List returns all networks by name. The default network is among them.
-func (s *Store) List(ctx context.Context) ([]network.Network, error) {
-	return nil, errors.ErrUnsupported
+func (s *Store) networks() string { return filepath.Join(s.root, "networks") }
+
+// record is what is kept of a network.
+func (s *Store) record(name string) string { return filepath.Join(s.networks(), name+".json") }
+
+func (s *Store) running() string { return filepath.Join(s.run, "networks") }
+func (s *Store) members() string { return filepath.Join(s.running(), "members") }
+
+// leases has one file for each address of a network that is in use.
+func (s *Store) leases(name string) string { return filepath.Join(s.running(), "of", name, "leases") }
+func (s *Store) cursor(name string) string { return filepath.Join(s.running(), "of", name, "cursor") }
+func (s *Store) server(name string) string { return filepath.Join(s.running(), "of", name, "dns") }
+
+// lock keeps everybody else out until unlock is called. It is a flock(2), so the
+// kernel frees it when its holder dies. What takes the lock takes milliseconds.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("change networks: %w: it takes root", workload.ErrUnsupported)
+	}
+	for _, d := range []string{s.networks(), s.members()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make the networks' directory: %w", err)
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(s.running(), "lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the networks: %w", err)
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { f.Close() }, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
+			f.Close()
+			return nil, fmt.Errorf("lock the networks: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("wait for the networks' lock: %w", ctx.Err())
+		case <-time.After(pause):
+		}
+	}
 }
 
-// Remove removes a network that no workload is attached to; otherwise the error
-// wraps network.ErrInUse.
-func (s *Store) Remove(ctx context.Context, ref string) error { return errors.ErrUnsupported }
-
-// Prune removes the networks that no workload is attached to and keep, which may
-// be nil, does not return true for, and returns their names. The default network
-// stays.
-func (s *Store) Prune(ctx context.Context, keep func(network.Network) bool) ([]string, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Attached is what Attach made for one workload.
-type Attached struct {
-	network.Prepared
-	// Taps are the tap devices, in the order of NICs, where they were asked for.
-	Taps []*os.File
-	// Reserved are bound sockets that keep the host's ports from others. Whoever
-	// owns the workload keeps them as long as it runs.
-	Reserved []*os.File
-}
-
-// Attach gives a workload its addresses, ports and rules, and taps if they are
-// asked for. What the workload had before, it loses. On error nothing is left. The
-// error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
-// ErrInvalid, or workload.ErrUnsupported.
-func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Enter makes the interfaces in the workload's network namespace and configures
-// them: names, addresses, routes, and loopback. After it everything works.
-func (a *Attached) Enter(ctx context.Context, netns *os.File) error { return errors.ErrUnsupported }
-
-// Close closes the descriptors of Taps and Reserved. The workload stays attached.
-func (a *Attached) Close() error { return nil }
-
-// Release takes back all that a workload has: interfaces, rules, addresses. It
-// may be called again, and after any crash.
-func (s *Store) Release(ctx context.Context, id workload.ID) error { return errors.ErrUnsupported }
-
-// Rename puts the name to in the place of from among the names of a workload, in
-// every network that it is attached to. A workload that is not attached is no
-// error.
-func (s *Store) Rename(ctx context.Context, id workload.ID, from, to string) error {
-	return errors.ErrUnsupported
-}
-
-// Sweep releases every workload that alive does not return true for.
-func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
-	return errors.ErrUnsupported
-}
-
-// Leases returns what workloads have in the network called name, by address.
-func (s *Store) Leases(name string) ([]network.Lease, error) { return nil, errors.ErrUnsupported }
-
-// LeasesOf returns what a workload has, in the order of its interfaces.
-func (s *Store) LeasesOf(id workload.ID) ([]network.Lease, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Repair makes bridges, kernel settings, all rules and the name servers anew from
-// what is recorded, such as after `nft flush ruleset`.
-func (s *Store) Repair(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Obstacle is a part of somebody else's firewall that concerns our packets.
-type Obstacle struct {
-	// Where names it: "table ip filter, chain FORWARD".
-	Where string `json:"where"`
-	// What it does, and Fix what to do about it: a sentence each.
-	What string `json:"what"`
-	Fix  string `json:"fix"`
-}
-
-// Obstacles looks for rules of others that stop packets of our networks: an accept
-// in our table does not override a drop in another.
-func (s *Store) Obstacles(ctx context.Context) ([]Obstacle, error) {
-	return nil, errors.ErrUnsupported
+// replace gives path a new content, whole or not at all.
+func replace(path string, content []byte) error {
+	tmp := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
 }

@@ -1,0 +1,105 @@
+// The runtime would read its cgroup's files at start, and keep them open.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
+// Command bulkhead-network makes the host's half of one workload's networks for
+// its supervisor, which stays small that way. It is started by package attach and
+// talks over the socket that is its descriptor 3, until that is closed.
+//
+//	bulkhead-network --root DIR --run DIR [--dns PROGRAM] [--cgroup-parent CGROUP]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// socket is the descriptor that package attach leaves to its child.
+const socket = 3
+
+func run(ctx context.Context, args []string) error {
+	var root, runRoot string
+	var o bridge.Options
+	f := flag.NewFlagSet("bulkhead-network", flag.ContinueOnError)
+	f.StringVar(&root, "root", "", "state directory")
+	f.StringVar(&runRoot, "run", "", "run-time directory")
+	f.StringVar(&o.DNSProgram, "dns", "", "path of bulkhead-dns; without it networks have no name server")
+	f.StringVar(&o.CgroupParent, "cgroup-parent", "", "cgroup below which name servers are")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if _, err := syscall.Getsockname(socket); err != nil {
+		return errors.New("bulkhead-network is started by bulkhead-supervisor, and of no use by hand")
+	}
+	syscall.CloseOnExec(socket)
+	s, err := bridge.Open(root, runRoot, o)
+	if err != nil {
+		return err
+	}
+	return converse(ctx, s, os.NewFile(socket, "socket"))
+}
+
+// converse answers one request, and what follows from it.
+func converse(ctx context.Context, s *bridge.Store, conn *os.File) error {
+	m, _, _, err := attach.Receive(conn)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Request != nil:
+		a, err := s.Attach(ctx, *m.Request)
+		if err != nil {
+			return attach.Send(conn, attach.Fail(err), nil, nil)
+		}
+		if err := attach.Send(conn, attach.Message{Prepared: &a.Prepared}, a.Taps, a.Reserved); err != nil {
+			return err
+		}
+		a.Close() // the supervisor has them
+		return enter(ctx, a, conn)
+	case m.Release != "":
+		return answer(conn, s.Release(ctx, m.Release))
+	}
+	return errors.New("the supervisor asks for nothing")
+}
+
+// enter waits for the workload's namespace, which never comes for taps.
+func enter(ctx context.Context, a *bridge.Attached, conn *os.File) error {
+	_, _, files, err := attach.Receive(conn)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(files) != 1 {
+		return fmt.Errorf("%d descriptors came where one namespace was expected", len(files))
+	}
+	defer files[0].Close()
+	return answer(conn, a.Enter(ctx, files[0]))
+}
+
+func answer(conn *os.File, err error) error {
+	if err != nil {
+		return attach.Send(conn, attach.Fail(err), nil, nil)
+	}
+	return attach.Send(conn, attach.Message{Done: true}, nil, nil)
+}

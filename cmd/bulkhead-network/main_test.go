@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+const asProgram = "BULKHEAD_NETWORK_PROGRAM"
+
+// TestMain is the program, too: the test binary stands in for it.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Unsetenv(asProgram)
+		main()
+		os.Exit(0)
+	}
+	nettest.Isolate()
+	os.Exit(m.Run())
+}
+
+func config(t *testing.T) attach.Config {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make networks")
+	}
+	t.Setenv(asProgram, "1")
+	dir := t.TempDir()
+	c := attach.Config{Program: "/proc/self/exe", Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run")}
+	t.Cleanup(func() {
+		s, err := bridge.Open(c.Root, c.Run, bridge.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.List(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sweep(context.Background(), func(workload.ID) bool { return false }); err != nil {
+			t.Error(err)
+		}
+		for _, n := range all {
+			if err := s.Remove(context.Background(), n.Name); err != nil && !errors.Is(err, network.ErrDefault) {
+				t.Error(err)
+			}
+		}
+	})
+	return c
+}
+
+// newNamespace makes a network namespace and, with f, looks into it.
+func newNamespace(t *testing.T) (ns *os.File, in func(f func() error) error) {
+	t.Helper()
+	calls, errs := make(chan func() error), make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good
+		err := syscall.Unshare(syscall.CLONE_NEWNET)
+		if err == nil {
+			ns, err = os.Open("/proc/thread-self/ns/net")
+		}
+		errs <- err
+		for f := range calls {
+			errs <- f()
+		}
+	}()
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(calls); ns.Close() })
+	return ns, func(f func() error) error { calls <- f; return <-errs }
+}
+
+func TestAttach(t *testing.T) {
+	leakcheck.Check(t, leakcheck.Options{})
+	c := config(t)
+	r := network.Request{ID: workload.NewID(), Name: "web", Networks: []workload.Attachment{{Network: "bridge"}}}
+	for p := uint16(1); p <= 300; p++ { // more descriptors than one message takes
+		r.Ports = append(r.Ports, workload.Port{Port: p, Protocol: "udp"})
+	}
+	ctx := context.Background()
+	a, err := attach.Start(ctx, c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, f := range a.Reserved {
+			f.Close()
+		}
+	}()
+	if len(a.NICs) != 1 || len(a.Ports) != 300 || len(a.Reserved) < 300 || a.Ports[299].HostPort == 0 {
+		t.Fatalf("got %d interfaces, %d ports, %d reserved", len(a.NICs), len(a.Ports), len(a.Reserved))
+	}
+	if l, err := net.ListenPacket("udp", fmt.Sprintf(":%d", a.Ports[299].HostPort)); err == nil {
+		l.Close()
+		t.Error("a reserved port can be had by others")
+	}
+	ns, in := newNamespace(t)
+	if err := a.Enter(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = in(func() error {
+		i, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := i.Addrs()
+		if err != nil || len(addrs) == 0 || addrs[0].String() != a.NICs[0].Addresses[0].String() {
+			return fmt.Errorf("got addresses %v, %v, want %v", addrs, err, a.NICs[0].Addresses)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := attach.Release(ctx, c, r.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := in(func() error { _, err := net.InterfaceByName("eth0"); return err }); err == nil {
+		t.Error("the interface is still there")
+	}
+}
+
+func TestTaps(t *testing.T) {
+	leakcheck.Check(t, leakcheck.Options{})
+	c := config(t)
+	r := network.Request{ID: workload.NewID(), Name: "vm", Networks: []workload.Attachment{{Network: "bridge"}}, Taps: true, Owner: 12345}
+	a, err := attach.Start(context.Background(), c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close()
+	if len(a.Taps) != 1 {
+		t.Fatalf("got %d taps", len(a.Taps))
+	}
+	link := a.NICs[0].Link
+	if _, err := net.InterfaceByName(link); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile("/sys/class/net/" + link + "/owner")
+	if err == nil && strings.TrimSpace(string(b)) != "12345" {
+		t.Errorf("the tap is of user %s", b)
+	}
+	a.Taps[0].Close()
+	if _, err := net.InterfaceByName(link); err == nil {
+		t.Error("the tap is there without its descriptor")
+	}
+	if err := attach.Release(context.Background(), c, r.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	leakcheck.Check(t, leakcheck.Options{})
+	c := config(t)
+	ctx := context.Background()
+	_, err := attach.Start(ctx, c, network.Request{ID: workload.NewID(), Networks: []workload.Attachment{{Network: "nowhere"}}})
+	if !errors.Is(err, network.ErrNotFound) || !strings.Contains(err.Error(), `"nowhere"`) {
+		t.Errorf("unknown network: got %v", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p := workload.Port{HostPort: uint16(l.Addr().(*net.TCPAddr).Port), Port: 80, Protocol: "tcp"}
+	_, err = attach.Start(ctx, c, network.Request{ID: workload.NewID(), Networks: []workload.Attachment{{Network: "bridge"}}, Ports: []workload.Port{p}})
+	if !errors.Is(err, network.ErrPortTaken) {
+		t.Errorf("port taken: got %v", err)
+	}
+	c.Root = "relative"
+	_, err = attach.Start(ctx, c, network.Request{})
+	if err == nil || !strings.Contains(err.Error(), "must be absolute") {
+		t.Errorf("a program that dies: got %v, want what it complained about", err)
+	}
+	c.Program = "/nowhere/bulkhead-network"
+	if _, err := attach.Start(ctx, c, network.Request{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no program: got %v", err)
+	}
+}

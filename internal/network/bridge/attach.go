@@ -1,0 +1,328 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Attached is what Attach made for one workload.
+type Attached struct {
+	network.Prepared
+	// Taps are the tap devices, in the order of NICs, where they were asked for.
+	Taps []*os.File
+	// Reserved are bound sockets that keep the host's ports from others. Whoever
+	// owns the workload keeps them as long as it runs.
+	Reserved []*os.File
+
+	bridges []string // of the NICs
+}
+
+// Attach gives a workload its addresses, ports and rules, and taps if they are
+// asked for. What the workload had before, it loses. On error nothing is left. The
+// error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
+// ErrInvalid, or workload.ErrUnsupported.
+func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error) {
+	fail := func(err error) (*Attached, error) {
+		return nil, fmt.Errorf("attach workload %s to its networks: %w", r.ID.Short(), err)
+	}
+	if err := check(r); err != nil {
+		return fail(err)
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer unlock()
+	if err := s.release(ctx, r.ID); err != nil {
+		return fail(fmt.Errorf("take back what it had before: %w", err))
+	}
+	nets, err := s.activateAll(ctx, r)
+	if err != nil {
+		return fail(err)
+	}
+	a := &Attached{}
+	if err := s.grant(ctx, r, nets, a); err != nil {
+		a.Close()
+		return fail(errors.Join(err, s.release(context.WithoutCancel(ctx), r.ID)))
+	}
+	return a, nil
+}
+
+func check(r network.Request) error {
+	if _, err := workload.ParseID(string(r.ID)); err != nil {
+		return err
+	}
+	if len(r.Networks) == 0 {
+		return fmt.Errorf("%w: no network is named", network.ErrInvalid)
+	}
+	for i, a := range r.Networks {
+		if slices.ContainsFunc(r.Networks[:i], func(b workload.Attachment) bool { return a.Network == b.Network }) {
+			return fmt.Errorf("%w: network %q is named twice", network.ErrInvalid, a.Network)
+		}
+		if a.MAC == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(a.MAC)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() == "00:00:00:00:00:00" {
+			return fmt.Errorf("%w: MAC address %q: want six bytes such as 02:42:ac:11:00:02, not those of a group", network.ErrInvalid, a.MAC)
+		}
+	}
+	return nil
+}
+
+// activateAll returns the networks that are asked for, each ready for use.
+func (s *Store) activateAll(ctx context.Context, r network.Request) ([]*network.Network, error) {
+	var nets []*network.Network
+	for _, a := range r.Networks {
+		n, err := s.read(a.Network)
+		if errors.Is(err, network.ErrNotFound) && a.Network == workload.DefaultNetwork {
+			n, err = s.ensureDefault()
+		}
+		if err == nil {
+			err = s.activate(ctx, n)
+		}
+		if err != nil {
+			return nil, err
+		}
+		nets = append(nets, n)
+	}
+	return nets, nil
+}
+
+// grant gives the workload what it asks for in the networks, and describes it in a.
+// On error the caller takes back what has been given.
+func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Network, a *Attached) error {
+	leases, err := s.plan(r, nets)
+	if err != nil {
+		return err
+	}
+	publish := publisher(nets)
+	if len(r.Ports) > 0 {
+		if publish < 0 {
+			return fmt.Errorf("%w: an internal network has no published ports", network.ErrInvalid)
+		}
+		l := &leases[publish]
+		addrs := addresses(l.NIC)
+		if err := checkPorts(r.Ports, addrs); err != nil {
+			return err
+		}
+		if a.Ports, a.Reserved, err = reserve(r.Ports, r.LastPorts, addrs); err != nil {
+			return err
+		}
+		l.Ports = a.Ports
+	}
+	var es []element
+	for _, l := range leases {
+		if err := s.take(l); err != nil {
+			return err
+		}
+		es = append(es, leaseElements(l)...)
+	}
+	if err := s.t.add(es); errors.Is(err, os.ErrNotExist) {
+		err = s.rebuild() // somebody flushed the rules: they come back with ours
+		if err != nil {
+			return err
+		}
+	} else if err != nil {
+		return unsupported(err, "nf_tables")
+	}
+	did("rules added")
+	if len(a.Ports) > 0 {
+		if err := s.publish(nets[publish], leases[publish]); err != nil {
+			return err
+		}
+	}
+	for i, l := range leases {
+		a.NICs, a.bridges = append(a.NICs, l.NIC), append(a.bridges, nets[i].Bridge)
+		if r.Taps {
+			br, ok := ready(nets[i])
+			if !ok {
+				return fmt.Errorf("the bridge of network %q is gone", nets[i].Name)
+			}
+			f, err := makeTap(br, l.NIC, r.Owner)
+			if err != nil {
+				return err
+			}
+			a.Taps = append(a.Taps, f)
+			did("tap ready")
+		}
+		if err := s.ensureServer(ctx, nets[i]); err != nil {
+			return err
+		}
+		if s.o.DNSProgram != "" {
+			a.Nameservers = append(a.Nameservers, nameservers(nets[i])...)
+		}
+	}
+	for _, sub := range nets[0].Subnets {
+		a.Host = append(a.Host, sub.Gateway)
+	}
+	a.Warnings, err = s.warnings(ctx, len(a.Ports) > 0)
+	return err
+}
+
+// publisher is the network by which ports are published: the first with a way
+// out, -1 if there is none.
+func publisher(nets []*network.Network) int {
+	return slices.IndexFunc(nets, func(n *network.Network) bool { return !n.Internal })
+}
+
+func addresses(nic workload.NIC) (out []netip.Addr) {
+	for _, p := range nic.Addresses {
+		out = append(out, p.Addr())
+	}
+	return out
+}
+
+// plan chooses names and addresses. Nothing is recorded yet but the cursors.
+func (s *Store) plan(r network.Request, nets []*network.Network) ([]network.Lease, error) {
+	routed := map[bool]bool{} // a family that has a default route already
+	var leases []network.Lease
+	for i, n := range nets {
+		want := r.Networks[i]
+		l := network.Lease{Workload: r.ID, Network: n.Name, Names: names(r, want)}
+		l.NIC = workload.NIC{Name: fmt.Sprintf("eth%d", i), Network: n.Name, Link: linkName(r.ID, n.ID), MTU: mtu(n)}
+		if err := s.planAddresses(n, want, last(r, n.Name), &l.NIC); err != nil {
+			return nil, fmt.Errorf("network %q: %w", n.Name, err)
+		}
+		if err := s.planMAC(n, want, &l.NIC); err != nil {
+			return nil, fmt.Errorf("network %q: %w", n.Name, err)
+		}
+		for _, sub := range n.Subnets {
+			four := sub.Gateway.Is4()
+			if !n.Internal && !routed[four] {
+				l.NIC.Gateways, routed[four] = append(l.NIC.Gateways, sub.Gateway), true
+			}
+		}
+		leases = append(leases, l)
+	}
+	return leases, nil
+}
+
+// names are all that the name server knows a workload by: its own first.
+func names(r network.Request, want workload.Attachment) (out []string) {
+	for _, n := range append([]string{r.Name, r.Hostname, r.ID.Short()}, want.Aliases...) {
+		if n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// last is what the workload had in a network when it ran before.
+func last(r network.Request, network string) workload.NIC {
+	for _, nic := range r.Last {
+		if nic.Network == network {
+			return nic
+		}
+	}
+	return workload.NIC{}
+}
+
+func (s *Store) planAddresses(n *network.Network, want workload.Attachment, before workload.NIC, nic *workload.NIC) error {
+	taken, err := s.taken(n.Name)
+	if err != nil {
+		return err
+	}
+	var c cursors
+	if err := readJSON(s.cursor(n.Name), &c); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c = cursors{} // it only says where to begin
+	}
+	wanted := map[bool]netip.Addr{true: want.IPv4, false: want.IPv6}
+	for _, sub := range n.Subnets {
+		four := sub.Prefix.Addr().Is4()
+		var old netip.Addr
+		for _, p := range before.Addresses {
+			if p.Addr().Is4() == four {
+				old = p.Addr()
+			}
+		}
+		a, err := pick(sub, wanted[four], old, *c.of(sub.Prefix), taken)
+		if err != nil {
+			return err
+		}
+		if !wanted[four].IsValid() && a != old {
+			*c.of(sub.Prefix) = a
+		}
+		delete(wanted, four)
+		nic.Addresses = append(nic.Addresses, prefixAt(a, sub.Prefix))
+	}
+	for _, a := range wanted {
+		if a.IsValid() {
+			return fmt.Errorf("%w: it has no %s, so that %s is not an address in it", network.ErrInvalid, familyName(a), a)
+		}
+	}
+	b, err := json.Marshal(c)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(s.cursor(n.Name)), 0o700)
+	}
+	if err == nil {
+		err = replace(s.cursor(n.Name), b)
+	}
+	if err != nil {
+		return fmt.Errorf("record the address: %w", err)
+	}
+	did("cursor moved")
+	return nil
+}
+
+// planMAC takes the wanted MAC address, or one that comes from the IP address, so
+// that a neighbour that remembers the address's last owner is not misled.
+func (s *Store) planMAC(n *network.Network, want workload.Attachment, nic *workload.NIC) error {
+	if want.MAC == "" {
+		a := nic.Addresses[0].Addr().As16()
+		mac := net.HardwareAddr{0x02, 0x42, a[12], a[13], a[14], a[15]}
+		nic.MAC = mac.String()
+		return nil
+	}
+	mac, err := net.ParseMAC(want.MAC)
+	if err != nil {
+		return fmt.Errorf("%w: %w", network.ErrInvalid, err)
+	}
+	nic.MAC = mac.String()
+	in, err := s.membersOf(n.Name)
+	if err != nil {
+		return err
+	}
+	for _, l := range in {
+		if l.NIC.MAC == nic.MAC {
+			return fmt.Errorf("%w: MAC address %s %s", network.ErrAddressTaken, nic.MAC, who([]network.Lease{l}))
+		}
+	}
+	if nic.MAC == linkMAC(n.Bridge).String() || nic.MAC == serverMAC(n.ID).String() {
+		return fmt.Errorf("%w: MAC address %s is the network's own", network.ErrAddressTaken, nic.MAC)
+	}
+	return nil
+}
+
+// publish does what a published port takes beside the rules.
+func (s *Store) publish(n *network.Network, l network.Lease) error {
+	for _, p := range l.Ports {
+		if !p.HostIP.IsValid() || p.HostIP.Is4() && (p.HostIP.IsLoopback() || p.HostIP.IsUnspecified()) {
+			if err := localRoutes(n.Bridge); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	// A client that sent datagrams to the port before it was published goes on
+	// past the new rules until its flow is forgotten.
+	return forgetPorts(l.Ports)
+}
+
+// Close closes the descriptors of Taps and Reserved. The workload stays attached.
+func (a *Attached) Close() error {
+	closeAll(a.Taps)
+	closeAll(a.Reserved)
+	a.Taps, a.Reserved = nil, nil
+	return nil
+}

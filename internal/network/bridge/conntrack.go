@@ -1,0 +1,74 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// The kernel goes on to translate a flow as it began to, whatever the rules say by
+// then. So flows are forgotten with the address that they lead to.
+
+// flows selects by a function.
+type flows func(f *netlink.ConntrackFlow) bool
+
+func (match flows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool { return match(f) }
+
+// forgetAddresses forgets all flows from and to addresses of workloads.
+func forgetAddresses(addrs []netip.Addr) error {
+	for _, a := range addrs {
+		err := forget(a.Is4(), func(f *netlink.ConntrackFlow) bool {
+			// To a workload by a published port, the address is in the answers only.
+			for _, ip := range [][]byte{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP} {
+				if b, ok := netip.AddrFromSlice(ip); ok && b.Unmap() == a {
+					return true
+				}
+			}
+			return false
+		})
+		if err != nil {
+			return err
+		}
+	}
+	did("flows forgotten")
+	return nil
+}
+
+// forgetPorts forgets the flows of datagrams to ports of the host.
+func forgetPorts(ports []workload.Port) error {
+	udp := map[uint16]bool{}
+	for _, p := range ports {
+		if p.Protocol == "udp" {
+			udp[p.HostPort] = true
+		}
+	}
+	if len(udp) == 0 {
+		return nil
+	}
+	match := func(f *netlink.ConntrackFlow) bool {
+		return f.Forward.Protocol == unix.IPPROTO_UDP && udp[f.Forward.DstPort]
+	}
+	return errors.Join(forget(true, match), forget(false, match))
+}
+
+func forget(ipv4 bool, match flows) error {
+	family := netlink.InetFamily(unix.AF_INET)
+	if !ipv4 {
+		family = unix.AF_INET6
+	}
+	for range 3 { // a dump that was interrupted may have missed one
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, match)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return fmt.Errorf("forget flows of connection tracking: %w", unsupported(err, "netlink interface to connection tracking"))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package bridge
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// idLength is that of a workload's ID, with which members' files begin.
+const idLength = 64
+
+func (s *Store) member(id workload.ID, name string) string {
+	return filepath.Join(s.members(), string(id)+"-"+name)
+}
+
+// memberName takes the name of a member's file apart.
+func memberName(file string) (id workload.ID, name string, ok bool) {
+	if len(file) < idLength+2 || file[idLength] != '-' {
+		return "", "", false
+	}
+	id, err := workload.ParseID(file[:idLength])
+	name = file[idLength+1:]
+	return id, name, err == nil && network.CheckName(name) == nil
+}
+
+// record writes a lease down, and takes its addresses. When it fails nothing is
+// left.
+func (s *Store) take(l network.Lease) error {
+	fail := func(err error) error {
+		s.give(l)
+		return fmt.Errorf("record the lease: %w", err)
+	}
+	b, err := json.Marshal(l)
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.MkdirAll(s.leases(l.Network), 0o700); err != nil {
+		return fail(err)
+	}
+	member := s.member(l.Workload, l.Network)
+	if err := replace(member, b); err != nil {
+		return fail(err)
+	}
+	did("lease recorded")
+	for i, a := range l.NIC.Addresses {
+		err := os.Link(member, s.address(l.Network, a.Addr()))
+		if errors.Is(err, os.ErrExist) {
+			l.NIC.Addresses = l.NIC.Addresses[:i] // the others are not ours
+			s.give(l)
+			return fmt.Errorf("%w: %s", network.ErrAddressTaken, a.Addr())
+		}
+		if err != nil {
+			return fail(err)
+		}
+		did("address taken")
+	}
+	return nil
+}
+
+// retake records a lease anew whose addresses stay. Each file is replaced whole; a
+// crash in between leaves old and new, both true enough until the next change.
+func (s *Store) retake(l network.Lease) error {
+	b, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if err := replace(s.member(l.Workload, l.Network), b); err != nil {
+		return err
+	}
+	did("lease rewritten")
+	for _, a := range l.NIC.Addresses {
+		tmp := filepath.Join(s.leases(l.Network), ".new-"+a.Addr().String())
+		os.Remove(tmp)
+		err := os.Link(s.member(l.Workload, l.Network), tmp)
+		if err == nil {
+			err = os.Rename(tmp, s.address(l.Network, a.Addr()))
+		}
+		if err != nil {
+			return err
+		}
+		did("address rewritten")
+	}
+	return nil
+}
+
+func (s *Store) address(name string, a netip.Addr) string {
+	return filepath.Join(s.leases(name), a.String())
+}
+
+// give gives a lease's addresses back, and then the lease. It may be called again.
+func (s *Store) give(l network.Lease) error {
+	member := s.member(l.Workload, l.Network)
+	var errs []error
+	for _, a := range l.NIC.Addresses {
+		errs = append(errs, ignoreMissing(os.Remove(s.address(l.Network, a.Addr()))))
+		did("address given back")
+	}
+	errs = append(errs, ignoreMissing(os.Remove(member)))
+	did("lease removed")
+	return errors.Join(errs...)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// read reads the leases whose files want accepts. What cannot be read is an error:
+// its addresses and rules could not be taken back.
+func (s *Store) readLeases(want func(id workload.ID, name string) bool) ([]network.Lease, error) {
+	entries, err := os.ReadDir(s.members())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	var out []network.Lease
+	for _, e := range entries {
+		id, name, ok := memberName(e.Name())
+		if !ok || !want(id, name) {
+			continue
+		}
+		var l network.Lease
+		err := readJSON(filepath.Join(s.members(), e.Name()), &l)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // released meanwhile
+		}
+		if err == nil && (l.Workload != id || l.Network != name || len(l.NIC.Link) > 15) {
+			err = fmt.Errorf("it is of workload %q in network %q", l.Workload, l.Network)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read lease %s: %w", e.Name(), err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func (s *Store) allLeases() ([]network.Lease, error) {
+	return s.readLeases(func(workload.ID, string) bool { return true })
+}
+
+func (s *Store) membersOf(name string) ([]network.Lease, error) {
+	return s.readLeases(func(_ workload.ID, n string) bool { return n == name })
+}
+
+// Leases returns what workloads have in the network called name, by address.
+func (s *Store) Leases(name string) ([]network.Lease, error) {
+	out, err := s.membersOf(name)
+	slices.SortFunc(out, func(a, b network.Lease) int {
+		return slices.CompareFunc(a.NIC.Addresses, b.NIC.Addresses, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	})
+	return out, err
+}
+
+// LeasesOf returns what a workload has, in the order of its interfaces.
+func (s *Store) LeasesOf(id workload.ID) ([]network.Lease, error) {
+	out, err := s.readLeases(func(of workload.ID, _ string) bool { return of == id })
+	slices.SortFunc(out, func(a, b network.Lease) int {
+		return cmp.Or(cmp.Compare(len(a.NIC.Name), len(b.NIC.Name)), strings.Compare(a.NIC.Name, b.NIC.Name))
+	})
+	return out, err
+}
+
+// taken returns the addresses of a network that have an owner.
+func (s *Store) taken(name string) (map[netip.Addr]bool, error) {
+	entries, err := os.ReadDir(s.leases(name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	taken := make(map[netip.Addr]bool, len(entries))
+	for _, e := range entries {
+		if a, err := netip.ParseAddr(e.Name()); err == nil {
+			taken[a] = true
+		}
+	}
+	return taken, nil
+}
+
+// pick returns an address of the subnet: the wanted one or an error, else the last
+// if it is free, else the first free one after the cursor, so that an address
+// rests as long as possible before it has another owner.
+func pick(sub network.Subnet, wanted, last, cursor netip.Addr, taken map[netip.Addr]bool) (netip.Addr, error) {
+	ns := sub.Nameserver()
+	usable := func(a netip.Addr) bool { return sub.Host(a) && a != sub.Gateway && a != ns && !taken[a] }
+	if wanted.IsValid() {
+		switch {
+		case !sub.Host(wanted):
+			return wanted, fmt.Errorf("%w: address %s is not that of a host in %s", network.ErrInvalid, wanted, sub.Prefix)
+		case wanted == sub.Gateway:
+			return wanted, fmt.Errorf("%w: %s is the gateway's", network.ErrAddressTaken, wanted)
+		case wanted == ns:
+			return wanted, fmt.Errorf("%w: %s is the name server's", network.ErrAddressTaken, wanted)
+		case taken[wanted]:
+			return wanted, fmt.Errorf("%w: %s", network.ErrAddressTaken, wanted)
+		}
+		return wanted, nil
+	}
+	if last.IsValid() && usable(last) {
+		return last, nil
+	}
+	within := sub.Range
+	if !within.IsValid() {
+		within = sub.Prefix
+	}
+	first, end := within.Addr(), network.Last(within)
+	a := first
+	if within.Contains(cursor) && cursor != end {
+		a = cursor.Next()
+	}
+	// Among so many addresses there is one that is free, or it is all of them.
+	for range len(taken) + 5 {
+		if usable(a) {
+			return a, nil
+		}
+		if a == end {
+			a = first
+		} else {
+			a = a.Next()
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%w in %s", network.ErrExhausted, within)
+}
+
+// cursors are the addresses of a network that were handed out last.
+type cursors struct {
+	V4 netip.Addr `json:"v4,omitzero"`
+	V6 netip.Addr `json:"v6,omitzero"`
+}
+
+func (c *cursors) of(p netip.Prefix) *netip.Addr {
+	if p.Addr().Is4() {
+		return &c.V4
+	}
+	return &c.V6
+}

@@ -1,0 +1,189 @@
+package bridge
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// linkName names a workload's interface of the host by what it belongs to, so
+// that whoever finds it knows without a record, and a second attempt meets the
+// first one's leftovers.
+func linkName(id workload.ID, networkID string) string {
+	sum := sha256.Sum256([]byte(string(id) + networkID))
+	return "bhw" + hex.EncodeToString(sum[:6])
+}
+
+// serverLink is the name server's.
+func serverLink(networkID string) string { return "bhd" + networkID[:12] }
+
+// linkMAC is an address for an interface of the host, the same each time.
+func linkMAC(name string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(name))
+	return append(net.HardwareAddr{0x02}, sum[:5]...) // locally administered
+}
+
+// makeBridge makes sure that the network's bridge exists and has the gateways'
+// addresses, and leaves it to the caller to bring it up.
+func makeBridge(n *network.Network) (netlink.Link, error) {
+	fail := func(err error) (netlink.Link, error) {
+		return nil, fmt.Errorf("make the bridge of network %q: %w", n.Name, err)
+	}
+	l, err := netlink.LinkByName(n.Bridge)
+	if isNotFound(err) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr, attrs.MTU = n.Bridge, linkMAC(n.Bridge), mtu(n)
+		// Without an address of its own a bridge takes that of a port, which comes
+		// and goes.
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			return fail(unsupported(err, "the bridge driver"))
+		}
+		did("bridge made")
+		l, err = netlink.LinkByName(n.Bridge)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if l.Type() != "bridge" {
+		return fail(fmt.Errorf("interface %s is there and is none", n.Bridge))
+	}
+	if err := bridgeSettings(n); err != nil {
+		return fail(err)
+	}
+	for _, sub := range n.Subnets {
+		a := &netlink.Addr{IPNet: ipNet(prefixAt(sub.Gateway, sub.Prefix)), Flags: unix.IFA_F_NODAD}
+		if err := netlink.AddrReplace(l, a); err != nil {
+			return fail(fmt.Errorf("give it address %s: %w", a.IPNet, err))
+		}
+	}
+	did("bridge has addresses")
+	return l, nil
+}
+
+// ready reports whether the bridge is there and up, at the price of one request.
+func ready(n *network.Network) (netlink.Link, bool) {
+	l, err := netlink.LinkByName(n.Bridge)
+	return l, err == nil && l.Attrs().Flags&net.FlagUp != 0
+}
+
+func mtu(n *network.Network) int {
+	if n.MTU != 0 {
+		return n.MTU
+	}
+	return defaultMTU
+}
+
+func isNotFound(err error) bool {
+	var none netlink.LinkNotFoundError
+	return errors.As(err, &none)
+}
+
+// unsupported names what the kernel lacks, where that is what err says.
+func unsupported(err error, what string) error {
+	for _, e := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENODEV} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: the kernel has no %s: %w", workload.ErrUnsupported, what, err)
+		}
+	}
+	return err
+}
+
+// deleteLink removes an interface; that there is none is no error.
+func deleteLink(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err == nil || isNotFound(err) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("remove interface %s: %w", name, err)
+}
+
+// makeTap makes a tap device on a bridge and returns its descriptor, with which
+// it ends.
+func makeTap(bridge netlink.Link, nic workload.NIC, owner uint32) (*os.File, error) {
+	fail := func(f *os.File, err error) (*os.File, error) {
+		if f != nil {
+			f.Close()
+		}
+		return nil, fmt.Errorf("make tap device %s: %w", nic.Link, err)
+	}
+	// Not os.OpenFile, which would poll the device before it is one.
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		err = &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", workload.ErrUnsupported, err)
+		}
+		return fail(nil, unsupported(err, "tun/tap driver"))
+	}
+	f := os.NewFile(uintptr(fd), "/dev/net/tun")
+	req, err := unix.NewIfreq(nic.Link)
+	if err != nil {
+		return fail(f, err)
+	}
+	// The VMM tells the length of a packet's header itself (TUNSETVNETHDRSZ).
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, req); err != nil {
+		return fail(f, os.NewSyscallError("ioctl(TUNSETIFF)", err))
+	}
+	did("tap made")
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETOWNER, int(owner)); err != nil {
+		return fail(f, os.NewSyscallError("ioctl(TUNSETOWNER)", err))
+	}
+	l, err := netlink.LinkByName(nic.Link)
+	if err != nil {
+		return fail(f, err)
+	}
+	// The host's end has a MAC address of its own: the guest's is the guest's.
+	if err := netlink.LinkSetHardwareAddr(l, linkMAC(nic.Link)); err != nil {
+		return fail(f, err)
+	}
+	if err := netlink.LinkSetMTU(l, nic.MTU); err != nil {
+		return fail(f, err)
+	}
+	if err := join(l, bridge); err != nil {
+		return fail(f, err)
+	}
+	return f, nil
+}
+
+// join makes an interface a port of the bridge. The host itself never uses it as
+// one of its own, so it gets no IPv6 address.
+func join(l, bridge netlink.Link) error {
+	if err := noIPv6(l.Attrs().Name); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMasterByIndex(l, bridge.Attrs().Index); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(l)
+}
+
+// orphans removes the ports of our bridges whose names keep does not have.
+func orphans(bridges map[int]bool, keep map[string]bool) error {
+	all, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs []error
+	for _, l := range all {
+		a := l.Attrs()
+		ours := strings.HasPrefix(a.Name, "bhw") || strings.HasPrefix(a.Name, "bhd")
+		if ours && bridges[a.MasterIndex] && !keep[a.Name] {
+			errs = append(errs, deleteLink(a.Name))
+		}
+	}
+	return errors.Join(errs...)
+}

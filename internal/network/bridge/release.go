@@ -1,0 +1,137 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// Release takes back all that a workload has: interfaces, rules, addresses. It
+// may be called again, and after any crash.
+func (s *Store) Release(ctx context.Context, id workload.ID) error {
+	if in, err := s.LeasesOf(id); err == nil && len(in) == 0 {
+		return nil // the usual second call
+	}
+	unlock, err := s.lock(ctx)
+	if err == nil {
+		defer unlock()
+		err = s.release(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("take workload %s out of its networks: %w", id.Short(), err)
+	}
+	return nil
+}
+
+// release takes back what a workload has; the lock is held. The order is that of
+// package bridge's journal: what names an address goes before the address.
+func (s *Store) release(ctx context.Context, id workload.ID) error {
+	leases, err := s.LeasesOf(id)
+	if err != nil || len(leases) == 0 {
+		return err
+	}
+	var es []element
+	for _, l := range leases {
+		es = append(es, leaseElements(l)...)
+	}
+	if err := s.t.remove(es); errors.Is(err, os.ErrNotExist) {
+		// Some are not there, and so none was removed: the rest, without these.
+		if err := s.rebuildBut(id); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	did("rules removed")
+	var errs []error
+	for _, l := range leases {
+		if l.NIC.Link != "" {
+			if err := deleteLink(l.NIC.Link); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			did("interface removed")
+		}
+		// An address whose flows the kernel still translates is not given to others.
+		if err := forgetAddresses(addresses(l.NIC)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, s.give(l))
+	}
+	for _, l := range leases {
+		errs = append(errs, s.lastLeft(ctx, l.Network))
+	}
+	return errors.Join(errs...)
+}
+
+// lastLeft ends a network's name server when nobody is left to ask it.
+func (s *Store) lastLeft(ctx context.Context, name string) error {
+	if s.o.DNSProgram == "" {
+		return nil
+	}
+	taken, err := s.taken(name)
+	if err != nil || len(taken) > 0 {
+		return err
+	}
+	n, err := s.read(name)
+	if errors.Is(err, network.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.stopServer(ctx, n)
+}
+
+// Sweep releases every workload that alive does not return true for.
+func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
+	all, err := s.allLeases()
+	if err != nil {
+		return err
+	}
+	seen := map[workload.ID]bool{}
+	var errs []error
+	for _, l := range all {
+		if seen[l.Workload] {
+			continue
+		}
+		seen[l.Workload] = true
+		if !alive(l.Workload) {
+			errs = append(errs, s.Release(ctx, l.Workload))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Rename puts a name in the place of another among those of a workload: the name
+// servers know it by the new one at once. A workload that is in no network is no
+// error.
+func (s *Store) Rename(ctx context.Context, id workload.ID, from, to string) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	leases, err := s.LeasesOf(id)
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		if i := slices.Index(l.Names, from); i >= 0 {
+			l.Names = slices.Delete(l.Names, i, i+1)
+		}
+		if !slices.Contains(l.Names, to) {
+			l.Names = slices.Insert(l.Names, 0, to)
+		}
+		if err := s.retake(l); err != nil {
+			return fmt.Errorf("rename workload %s in network %q: %w", id.Short(), l.Network, err)
+		}
+	}
+	return nil
+}

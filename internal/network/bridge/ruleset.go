@@ -1,0 +1,322 @@
+package bridge
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The rules are the same on every machine: which networks and workloads there
+// are is in sets, so that a workload comes and goes by elements. `nft list
+// ruleset` shows:
+//
+//	table inet bulkhead
+//	  chain prerouting   filter, -310  nothing from a workload goes to 127.0.0.0/8
+//	  chain published    nat,    -100  what arrives for a published port
+//	  chain published-here nat,  -100  the same, sent by this machine
+//	  chain leaving      nat,     100  masquerade what leaves a network
+//	  chain forward      filter,    0  between networks and the rest
+//	  chain input        filter,    0  from workloads to the machine itself
+//	  chain output       filter,    0  no ICMP redirects to workloads
+//	table bridge bulkhead
+//	  chain from         filter, -310  who sends what he may not send as himself
+//
+// A packet must pass every base chain of every table: an accept here does not
+// override a drop of the machine's own firewall, nor the other way round.
+
+// A tables is our two tables with their sets, as a value to make messages from.
+type tables struct {
+	inet, ether *nftables.Table
+
+	bridges, pairs, internal *nftables.Set
+	guarded4, guarded6       *nftables.Set
+	addr4, any4, addr6, any6 *nftables.Set // maps of published ports
+	open4, open6             *nftables.Set
+	ports, macs, ip4, ip6    *nftables.Set
+}
+
+// Names of sets.
+const (
+	setBridges  = "bridges"  // our bridges
+	setPairs    = "same"     // each bridge with itself
+	setInternal = "internal" // bridges without a way out
+	setGuarded4 = "guarded4" // see forwarding.go
+	setGuarded6 = "guarded6"
+	mapAddr4    = "published4"  // host address, protocol, port: where to
+	mapAny4     = "everywhere4" // protocol, port: where to
+	mapAddr6    = "published6"
+	mapAny6     = "everywhere6"
+	setOpen4    = "open4" // workload's address, protocol, port
+	setOpen6    = "open6"
+	setPorts    = "ports" // interfaces of workloads
+	setMACs     = "macs"  // what each may send as
+	setIP4      = "ip4"
+	setIP6      = "ip6"
+)
+
+// tableName is one for each state root: see Store.tag.
+func newTables(tableName string) *tables {
+	t := &tables{
+		inet:  &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet},
+		ether: &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge},
+	}
+	set := func(of *nftables.Table, name string, key ...nftables.SetDatatype) *nftables.Set {
+		s := &nftables.Set{Table: of, Name: name, KeyType: key[0], KeyByteOrder: binaryutil.BigEndian}
+		if key[0] == nftables.TypeIFName && len(key) == 1 {
+			s.KeyByteOrder = binaryutil.NativeEndian // or nft shows nothing; the kernel does not care
+		}
+		if len(key) > 1 {
+			s.KeyType, s.Concatenation = nftables.MustConcatSetType(key...), true
+		}
+		return s
+	}
+	to := func(s *nftables.Set, addr nftables.SetDatatype) *nftables.Set {
+		s.IsMap, s.DataType = true, nftables.MustConcatSetType(addr, nftables.TypeInetService)
+		return s
+	}
+	link, proto, service := nftables.TypeIFName, nftables.TypeInetProto, nftables.TypeInetService
+	v4, v6, mac := nftables.TypeIPAddr, nftables.TypeIP6Addr, nftables.TypeEtherAddr
+	t.bridges = set(t.inet, setBridges, link)
+	t.pairs = set(t.inet, setPairs, link, link)
+	t.internal = set(t.inet, setInternal, link)
+	t.guarded4, t.guarded6 = set(t.inet, setGuarded4, link), set(t.inet, setGuarded6, link)
+	t.addr4 = to(set(t.inet, mapAddr4, v4, proto, service), v4)
+	t.any4 = to(set(t.inet, mapAny4, proto, service), v4)
+	t.addr6 = to(set(t.inet, mapAddr6, v6, proto, service), v6)
+	t.any6 = to(set(t.inet, mapAny6, proto, service), v6)
+	t.open4 = set(t.inet, setOpen4, v4, proto, service)
+	t.open6 = set(t.inet, setOpen6, v6, proto, service)
+	t.ports = set(t.ether, setPorts, link)
+	t.macs = set(t.ether, setMACs, link, mac)
+	t.ip4 = set(t.ether, setIP4, link, v4)
+	t.ip6 = set(t.ether, setIP6, link, v6)
+	return t
+}
+
+func (t *tables) sets() []*nftables.Set {
+	return []*nftables.Set{
+		t.bridges, t.pairs, t.internal, t.guarded4, t.guarded6, t.addr4, t.any4, t.addr6, t.any6, t.open4, t.open6,
+		t.ports, t.macs, t.ip4, t.ip6,
+	}
+}
+
+// element is one entry of a set or map, by the set's name.
+type element struct {
+	set        string
+	key, value []byte
+}
+
+// rebuild replaces both tables, whatever is in them, by complete ones with these
+// elements. No packet sees anything in between.
+func (t *tables) rebuild(all []element) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	for _, table := range []*nftables.Table{t.inet, t.ether} {
+		c.AddTable(table) // so that there is one to delete
+		c.DelTable(table)
+		c.AddTable(table)
+	}
+	for _, s := range t.sets() {
+		s.ID = 0
+		if err := c.AddSet(s, nil); err != nil {
+			return fmt.Errorf("make set %s: %w", s.Name, err)
+		}
+	}
+	t.addInet(c)
+	t.addEther(c)
+	if err := t.change(c.SetAddElements, all); err != nil {
+		return err
+	}
+	return flush(c)
+}
+
+// add and remove change elements of tables that exist, all or none. If anything
+// is missing the error wraps ENOENT.
+func (t *tables) add(es []element) error    { return t.edit(es, true) }
+func (t *tables) remove(es []element) error { return t.edit(es, false) }
+
+func (t *tables) edit(es []element, add bool) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	for _, s := range t.sets() {
+		s.ID = 0 // the kernel finds it by name
+	}
+	what := c.SetDeleteElements
+	if add {
+		what = c.SetAddElements
+	}
+	if err := t.change(what, es); err != nil {
+		return err
+	}
+	return flush(c)
+}
+
+// perMessage bounds the elements of one netlink message, whose attributes are
+// limited to 64 KiB.
+const perMessage = 400
+
+func (t *tables) change(what func(*nftables.Set, []nftables.SetElement) error, es []element) error {
+	for _, s := range t.sets() {
+		var values []nftables.SetElement
+		seen := map[string]bool{}
+		for _, e := range es {
+			if e.set == s.Name && !seen[string(e.key)] {
+				seen[string(e.key)] = true
+				values = append(values, nftables.SetElement{Key: e.key, Val: e.value})
+			}
+		}
+		for chunk := range slices.Chunk(values, perMessage) {
+			if err := what(s, chunk); err != nil {
+				return fmt.Errorf("change set %s: %w", s.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// drop removes both tables.
+func (t *tables) drop() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	for _, table := range []*nftables.Table{t.inet, t.ether} {
+		c.AddTable(table)
+		c.DelTable(table)
+	}
+	return flush(c)
+}
+
+func flush(c *nftables.Conn) error {
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("change the rules of nf_tables: %w", err)
+	}
+	return nil
+}
+
+// chain adds a chain, a base chain if hook is not nil, and its rules.
+func chain(c *nftables.Conn, t *nftables.Table, name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) {
+	ch := &nftables.Chain{Name: name, Table: t}
+	if hook != nil {
+		accept := nftables.ChainPolicyAccept
+		ch.Type, ch.Hooknum, ch.Priority, ch.Policy = kind, hook, &priority, &accept
+	}
+	c.AddChain(ch)
+	for _, r := range rules {
+		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r})
+	}
+}
+
+// early is before connection tracking and everybody's rules for the same hook.
+const early nftables.ChainPriority = -310
+
+func (t *tables) addInet(c *nftables.Conn) {
+	fromUs, toUs := in(t.bridges, iifname), in(t.bridges, oifname)
+	notFromUs, notToUs := notIn(t.bridges, iifname), notIn(t.bridges, oifname)
+	fromLoopback := rule(ipv4, ipSaddrTop.is([]byte{127}))
+	toLoopback := rule(ipv4, ipDaddrTop.is([]byte{127}))
+	filter, nat := nftables.ChainTypeFilter, nftables.ChainTypeNAT
+
+	chain(c, t.inet, "prerouting", filter, nftables.ChainHookPrerouting, early,
+		// route_localnet lets the machine itself use published ports by 127.0.0.1; a
+		// workload would reach what listens there.
+		rule(fromUs, toLoopback, drop))
+
+	byAddress := [][]expr.Any{
+		rule(toHost(), ipv4, dnat(t.addr4, unix.NFPROTO_IPV4, ipDaddr, l4proto, dport)),
+		rule(toHost(), ipv6, dnat(t.addr6, unix.NFPROTO_IPV6, ip6Daddr, l4proto, dport)),
+		rule(toHost(), ipv4, dnat(t.any4, unix.NFPROTO_IPV4, l4proto, dport)),
+		rule(toHost(), ipv6, dnat(t.any6, unix.NFPROTO_IPV6, l4proto, dport)),
+	}
+	chain(c, t.inet, "published", nat, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest,
+		append([][]expr.Any{rule(in(t.internal, iifname), back)}, byAddress...)...)
+	chain(c, t.inet, "published-here", nat, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest,
+		// The kernel sends nothing from ::1 by another interface than lo, and takes
+		// no answer for it: there is no route_localnet for IPv6. What is not
+		// translated is refused at once, and clients go on to 127.0.0.1.
+		append([][]expr.Any{rule(ipv6, ip6Daddr.is(loopback6), back)}, byAddress...)...)
+	chain(c, t.inet, "leaving", nat, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
+		// A workload that asks for a port of a neighbour by the machine's address gets
+		// its answer from that address.
+		rule(in(t.pairs, iifname, oifname), ctStatus(ctDNAT), masquerade),
+		rule(fromUs, notToUs, masquerade),
+		rule(toUs, fromLoopback, masquerade))
+
+	// ctStatus keeps out who reaches the machine and knows the way to its workloads:
+	// a port is published on the addresses that were asked for only.
+	chain(c, t.inet, "into", "", nil, 0,
+		rule(ctState(ctEstablished|ctRelated), accept),
+		rule(in(t.internal, iifname), drop),
+		rule(in(t.internal, oifname), drop),
+		rule(ctStatus(ctDNAT), ipv4, in(t.open4, ipDaddr, l4proto, dport), accept),
+		rule(ctStatus(ctDNAT), ipv6, in(t.open6, ip6Daddr, l4proto, dport), accept),
+		rule(drop))
+
+	chain(c, t.inet, "forward", filter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
+		rule(in(t.pairs, iifname, oifname), accept),
+		rule(toUs, jump("into")),
+		rule(in(t.internal, iifname), drop),
+		// What connection tracking does not know would leave untranslated.
+		rule(fromUs, ctState(ctInvalid), drop),
+		rule(fromUs, accept),
+		rule(ipv4, in(t.guarded4, iifname), ctState(ctNew), noCtStatus(ctDNAT), drop),
+		rule(ipv6, in(t.guarded6, iifname), ctState(ctNew), noCtStatus(ctDNAT), drop))
+
+	input := [][]expr.Any{
+		rule(notFromUs, accept),
+		rule(ctState(ctEstablished|ctRelated), accept),
+		rule(icmp, icmpType.is([]byte{8}), accept), // echo request
+	}
+	for _, t := range []byte{128, 130, 131, 132, 135, 136, 143} { // echo, multicast listeners, neighbours
+		input = append(input, rule(ndp, icmpType.is([]byte{t}), accept))
+	}
+	chain(c, t.inet, "input", filter, nftables.ChainHookInput, *nftables.ChainPriorityFilter,
+		append(input, rule(drop))...)
+	// A redirect would send a workload past the published port, to whom it must not
+	// talk directly.
+	chain(c, t.inet, "output", filter, nftables.ChainHookOutput, *nftables.ChainPriorityFilter,
+		rule(toUs, icmp, icmpType.is([]byte{5}), drop),
+		rule(toUs, ndp, icmpType.is([]byte{137}), drop))
+}
+
+func (t *tables) addEther(c *nftables.Conn) {
+	icmp6 := func(kind byte) part { return rule(ndp, icmpType.is([]byte{kind})) }
+	unspecified := make([]byte, 16)
+	chain(c, t.ether, "arp", "", nil, 0,
+		rule(arpKind.isNot([]byte{0, 1, 8, 0, 6, 4}), drop), // Ethernet and IPv4
+		rule(notIn(t.macs, iifname, arpEther), drop),
+		rule(notIn(t.ip4, iifname, arpIP), drop),
+		rule(accept))
+	chain(c, t.ether, "ipv4", "", nil, 0,
+		rule(notIn(t.ip4, iifname, ipSaddr), drop),
+		rule(udp, sport.is(port(67)), drop), // DHCP server
+		rule(accept))
+	chain(c, t.ether, "ipv6", "", nil, 0,
+		rule(icmp6(134), drop), // router advertisement
+		rule(icmp6(137), drop), // redirect
+		// Who has no address yet asks whether somebody has the one it wants, and says
+		// what it listens to (RFC 4862, RFC 3590).
+		rule(ip6Saddr.is(unspecified), icmp6(135), accept),
+		rule(ip6Saddr.is(unspecified), icmp6(143), accept),
+		rule(notIn(t.ip6, iifname, ip6Saddr), drop),
+		rule(icmp6(136), notIn(t.ip6, iifname, ndTarget), drop), // neighbour advertisement
+		rule(udp, sport.is(port(547)), drop),                    // DHCPv6 server
+		rule(accept))
+	chain(c, t.ether, "from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
+		rule(notIn(t.ports, iifname), accept),
+		rule(notIn(t.macs, iifname, ethSaddr), drop),
+		rule(etherARP, jump("arp")),
+		rule(etherIPv4, jump("ipv4")),
+		rule(etherIPv6, jump("ipv6")),
+		rule(drop)) // VLAN tags, spanning tree, everything that is not IP
+}
+
+var loopback6 = append(make([]byte, 15), 1)
