@@ -39,6 +39,12 @@ seconds since 1970, or how long ago (90s, 10m, 2h30m).`,
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 				err := e.Logs(ctx, args[0], o, a.out, a.err)
+				if errors.Is(err, engine.ErrNoLog) {
+					return advice.Wrap(err, err.Error(), "it was started with --log-driver none; `bulkhead attach` shows what it writes from now on")
+				}
+				if r, rerr := e.Inspect(ctx, args[0]); err == nil && rerr == nil && r.LogError != "" {
+					a.warn(fmt.Sprintf("the log of %s is not complete: %s", r.Spec.Name, r.LogError))
+				}
 				if o.Follow && errors.Is(err, context.Canceled) {
 					return interrupted
 				}

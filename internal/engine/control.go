@@ -276,6 +276,9 @@ type LogOptions struct {
 	Timestamps   bool      // RFC 3339 with nanoseconds before each line
 }
 
+// ErrNoLog tells that a workload's output is not kept.
+var ErrNoLog = errors.New("its output is not kept")
+
 // Logs writes the output of a workload that is still kept, each stream to its
 // own writer; nil drops one. Without Timestamps the bytes are those that the
 // workload wrote.
@@ -284,7 +287,10 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	if err != nil {
 		return about("read the log of", ref, err)
 	}
-	lo := logfile.Options{Tail: o.Tail, Since: o.Since, Until: o.Until, Timestamps: o.Timestamps}
+	if r.Spec.Log.Driver == workload.LogNone {
+		return about("read the log of", ref, ErrNoLog)
+	}
+	lo := logfile.Options{Files: r.Spec.Log.MaxFiles, Tail: o.Tail, Since: o.Since, Until: o.Until, Timestamps: o.Timestamps}
 	if o.Follow {
 		ended := make(chan struct{})
 		wctx, cancel := context.WithCancel(ctx)

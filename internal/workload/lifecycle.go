@@ -34,9 +34,15 @@ type Health struct {
 	Retries int `json:"retries,omitempty"`
 }
 
+// The log drivers.
+const (
+	LogLocal = "local" // the engine's own files
+	LogNone  = "none"
+)
+
 // Log says what is kept of the output.
 type Log struct {
-	// Driver is "" or "local" for the engine's own files, "none" for nothing.
+	// Driver is LogLocal, for which "" stands too, or LogNone.
 	Driver string `json:"driver,omitempty"`
 	// MaxSize is the size of one file in bytes, MaxFiles their number; 0 for the
 	// defaults, 10 MiB and 3.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/logfile"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/pflag"
 )
@@ -22,11 +23,16 @@ type LifecycleFlags struct {
 	HealthStartInterval           time.Duration
 	HealthRetries                 int
 	NoHealthcheck                 bool
+
+	LogDriver string
+	LogOpts   []string
 }
 
 // AddFlags binds the flags to f.
 func (f *LifecycleFlags) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Restart, "restart", workload.RestartNo, "restart it when it has ended by itself: `policy` no, on-failure[:MAX], always or unless-stopped")
+	fs.StringVar(&f.LogDriver, "log-driver", workload.LogLocal, "what is kept of the output: `driver` local or none")
+	fs.StringArrayVar(&f.LogOpts, "log-opt", nil, "`OPTION` of the log: max-size=SIZE of a file (default 10m), max-file=NUMBER of files (default 3)")
 	fs.StringVar(&f.HealthCmd, "health-cmd", "", "shell `command` that tells by exit code 0 that the workload does its work")
 	fs.DurationVar(&f.HealthInterval, "health-interval", 0, "`time` between checks (default: the image's, or 30s)")
 	fs.DurationVar(&f.HealthTimeout, "health-timeout", 0, "`time` after which a check is killed and has failed (default: the image's, or 30s)")
@@ -45,8 +51,50 @@ func (o *Options) lifecycle(r *Request, _ Host) (err error) {
 		return advice.New("--restart and --rm contradict each other: what is removed at its end cannot be restarted",
 			"leave out one of the two")
 	}
+	if r.spec.Log, err = o.Lifecycle.log(); err != nil {
+		return err
+	}
 	r.spec.Health, err = o.Lifecycle.health()
 	return err
+}
+
+// log checks the flags of the log. Docker's json-file is refused: programs that
+// ask for it may read the files, which are not JSON here.
+func (f *LifecycleFlags) log() (l workload.Log, err error) {
+	switch f.LogDriver {
+	case workload.LogLocal, "":
+	case workload.LogNone:
+		if len(f.LogOpts) > 0 {
+			return l, bad("--log-opt", f.LogOpts[0], "there is no log with --log-driver none", "leave out one of the two")
+		}
+		l.Driver = f.LogDriver
+	case "json-file":
+		return l, bad("--log-driver", f.LogDriver, "logs are files, but not of JSON",
+			"leave it out: the default, local, has the same options max-size and max-file, and `bulkhead logs` reads it")
+	default:
+		return l, bad("--log-driver", f.LogDriver, "unknown driver", "give local or none; `bulkhead logs --follow` passes output on to other programs")
+	}
+	for _, o := range f.LogOpts {
+		name, value, _ := strings.Cut(o, "=")
+		switch name {
+		case "max-size":
+			if l.MaxSize, err = ParseSize("--log-opt", value); err != nil {
+				return l, err
+			}
+			if l.MaxSize < logfile.LeastSize {
+				return l, bad("--log-opt", o, "too small for a log", fmt.Sprintf("give at least %dk; none keeps nothing", logfile.LeastSize>>10))
+			}
+		case "max-file":
+			n, err := strconv.ParseUint(value, 10, 31)
+			if err != nil || n < 1 || n > logfile.MostFiles {
+				return l, bad("--log-opt", o, "not a number of files", fmt.Sprintf("give 1 to %d", logfile.MostFiles))
+			}
+			l.MaxFiles = int(n)
+		default:
+			return l, bad("--log-opt", o, "unknown option", "the options are max-size and max-file")
+		}
+	}
+	return l, nil
 }
 
 // health checks the flags of the health check. What they leave open, the image

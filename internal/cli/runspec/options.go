@@ -120,7 +120,6 @@ var laterFlags = map[string]string{
 	"link-local-ip":    "link-local addresses are the kernel's; leave it out",
 	"domainname":       "give the whole name with --hostname",
 	"volume-driver":    "there is one driver, local, which needs no naming",
-	"log-driver":       "there is one kind of log; read it with `bulkhead logs`",
 	"gpus":             "name the devices with --device",
 	"runtime":          "choose what isolates the workload with --boundary",
 	"isolation":        "choose what isolates the workload with --boundary",

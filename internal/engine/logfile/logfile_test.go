@@ -16,7 +16,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 5, time.UTC)
 
 func TestFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := Open(path)
+	w, err := Open(path, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestRotation(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	const max = 10000
-	w, err := open(path, max)
+	w, err := Open(path, Limits{Size: max})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestRotation(t *testing.T) {
 // TestFollow reads while a writer writes and rotates, and misses nothing.
 func TestFollow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := open(path, 20000)
+	w, err := Open(path, Limits{Size: 20000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestTorn(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w, err := Open(path)
+	w, err := Open(path, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func FuzzLog(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, chunk uint8) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "log")
-		w, err := open(path, 1<<30)
+		w, err := Open(path, Limits{Size: 1 << 30})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package logfile
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ type Options struct {
 	Since, Until time.Time
 	// Timestamps puts its time before each line.
 	Timestamps bool
+	// Files is how many files there may be, 0 for MaxFiles.
+	Files int
 	// Follow waits for more until this is closed; nil does not.
 	Follow <-chan struct{}
 }
@@ -28,6 +31,7 @@ type Options struct {
 // Read writes the log at path, the streams to their writers; a nil one drops
 // it. A log that was never begun is empty.
 func Read(ctx context.Context, path string, o Options, stdout, stderr io.Writer) error {
+	o.Files = cmp.Or(o.Files, MaxFiles)
 	r := &reader{path: path, o: o, out: [2]io.Writer{stdout, stderr}}
 	defer r.close()
 	if err := r.read(ctx); err != nil {
@@ -90,7 +94,7 @@ func (r *reader) read(ctx context.Context) error {
 // open opens the files that exist. It begins with the newest: if they are
 // rotated meanwhile, the same file turns up again and is left out.
 func (r *reader) open() error {
-	for i := range MaxFiles {
+	for i := range r.o.Files {
 		f, err := os.Open(numbered(r.path, i))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -177,7 +181,7 @@ func (r *reader) drain(ctx context.Context) error {
 
 // newer appends the file that was begun after f was rotated away.
 func (r *reader) newer(f *os.File) error {
-	for i := MaxFiles - 1; i >= 0; i-- {
+	for i := r.o.Files - 1; i >= 0; i-- {
 		g, err := os.Open(numbered(r.path, i))
 		if errors.Is(err, os.ErrNotExist) {
 			continue

@@ -7,12 +7,13 @@
 //
 // F says that a newline followed in the output, P that none did: every byte
 // that was written can be had back. Times are UTC and those at which the
-// supervisor read the output. When a file has reached MaxSize it becomes log.1,
-// log.1 becomes log.2, and so on up to MaxFiles files.
+// supervisor read the output. When a file has reached its size it becomes log.1,
+// log.1 becomes log.2, and so on up to a number of files.
 package logfile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +23,18 @@ import (
 	"time"
 )
 
-// What is kept of a workload's output, in bytes and files: 30 MB in all. A file can be
-// longer than MaxSize by one chunk.
+// What is kept of a workload's output unless something else was asked, in bytes
+// and files: 30 MB in all. A file can be longer than its size by one chunk.
 const (
 	MaxSize  = 10 << 20
 	MaxFiles = 3
+)
+
+// MostFiles bounds the number of files that may be asked for, LeastSize their
+// size, in bytes.
+const (
+	MostFiles = 100
+	LeastSize = 4 << 10
 )
 
 // MaxChunk is the longest piece of output that one entry holds, in bytes.
@@ -54,8 +62,10 @@ const timeFormat = "2006-01-02T15:04:05.000000000Z"
 // Writer appends to a log. A disk that is full must not stop the workload, so
 // what cannot be written is dropped, and Err tells.
 type Writer struct {
-	path string
-	max  int64
+	path  string
+	max   int64
+	files int
+	lose  func(error)
 
 	mu   sync.Mutex
 	f    *os.File
@@ -65,11 +75,18 @@ type Writer struct {
 	err  error
 }
 
-// Open opens the log at path for appending, and makes it if it is missing.
-func Open(path string) (*Writer, error) { return open(path, MaxSize) }
+// Limits say how much is kept. The zero value stands for MaxSize and MaxFiles.
+type Limits struct {
+	Size  int64 // bytes of one file
+	Files int
+	// Lose, if not nil, is called from a goroutine of its own when output is lost
+	// for the first time.
+	Lose func(error)
+}
 
-func open(path string, max int64) (*Writer, error) {
-	w := &Writer{path: path, max: max}
+// Open opens the log at path for appending, and makes it if it is missing.
+func Open(path string, l Limits) (*Writer, error) {
+	w := &Writer{path: path, max: cmp.Or(l.Size, MaxSize), files: cmp.Or(l.Files, MaxFiles), lose: l.Lose}
 	if err := w.open(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -98,9 +115,9 @@ func (w *Writer) open() error {
 	return nil
 }
 
-// Write appends what was read from a stream at one time.
+// Write appends what was read from a stream at one time. A nil Writer drops it.
 func (w *Writer) Write(s Stream, at time.Time, b []byte) {
-	if len(b) == 0 {
+	if w == nil || len(b) == 0 {
 		return
 	}
 	w.mu.Lock()
@@ -127,6 +144,9 @@ func (w *Writer) Write(s Stream, at time.Time, b []byte) {
 		w.lost += int64(len(b))
 		if w.err == nil {
 			w.err = err
+			if w.lose != nil {
+				go w.lose(err)
+			}
 		}
 	}
 	if cap(w.buf) > 4*MaxChunk {
@@ -156,7 +176,13 @@ func (w *Writer) rotate() error {
 	if w.f != nil {
 		w.f.Close()
 		w.f = nil
-		for i := MaxFiles - 1; i > 0; i-- {
+		if w.files == 1 {
+			// A new file, not a shorter one: whoever follows it notices.
+			if err := os.Remove(w.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		for i := w.files - 1; i > 0; i-- {
 			if err := os.Rename(numbered(w.path, i-1), numbered(w.path, i)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
@@ -175,6 +201,9 @@ func numbered(path string, n int) string {
 
 // Err tells how much output is missing and why; nil if none is.
 func (w *Writer) Err() error {
+	if w == nil {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
@@ -185,6 +214,9 @@ func (w *Writer) Err() error {
 
 // Close closes the log.
 func (w *Writer) Close() error {
+	if w == nil {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.f == nil {

@@ -44,6 +44,7 @@ func (s *supervisor) record(exit workload.Exit, deleteErr error) {
 	defer s.lock.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ending = true
 	var err error
 	if s.spec.AutoRemove && deleteErr == nil {
 		if err := s.layout.DropVolumes(s.spec.ID); err != nil {

@@ -65,6 +65,8 @@ type supervisor struct {
 	last workload.Exit
 	// killer is the signal that a command sent last to the life that runs.
 	killer syscall.Signal
+	// ending is set when nothing but the end is written any more.
+	ending bool
 	// changed is closed and replaced when any of the above has changed.
 	changed chan struct{}
 
@@ -158,7 +160,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 		return nil, nil, err
 	}
 	var err error
-	if s.log, err = logfile.Open(s.layout.Log(s.spec.ID)); err != nil {
+	if s.log, err = s.openLog(); err != nil {
 		return nil, nil, err
 	}
 	s.state.Restarts, s.state.Ends, s.state.Stopped = 0, nil, false
@@ -188,6 +190,29 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	}
 	s.attend(l)
 	return l, listener, nil
+}
+
+// openLog opens the log that was asked for; none is nil.
+func (s *supervisor) openLog() (*logfile.Writer, error) {
+	l := s.spec.Log
+	if l.Driver == workload.LogNone {
+		return nil, nil
+	}
+	return logfile.Open(s.layout.Log(s.spec.ID), logfile.Limits{Size: l.MaxSize, Files: l.MaxFiles, Lose: s.logLost})
+}
+
+// logLost tells at once, in what inspect shows, that output is missing from the
+// log; how much, the end tells.
+func (s *supervisor) logLost(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.Status == workload.Exited || s.ending {
+		return
+	}
+	s.state.LogError = "output is missing from the log: " + err.Error()
+	if err := s.write(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 }
 
 // checkSealed makes sure that a workload without a user namespace of its own
