@@ -301,7 +301,7 @@ func (r *reader) child(dir int, name, full string, parent uint64, depth int) err
 	if err != nil {
 		return fmt.Errorf("%s: %w", full, err)
 	}
-	if mount != parent && !r.o.OneFileSystem {
+	if mount != parent {
 		kernel, err := at.IsKernelFiles(fd)
 		if err != nil {
 			return fmt.Errorf("%s: %w", full, err)
@@ -320,6 +320,7 @@ func (r *reader) covered(fd int, name string, st at.Stat) error {
 	if err != nil || hdr.Typeflag != tar.TypeDir && hdr.Typeflag != tar.TypeReg {
 		return nil //nolint:nilerr // it is left out
 	}
-	hdr.Size, hdr.PAXRecords = 0, nil
+	// What the kernel says of them is not meant for files.
+	hdr.Size, hdr.Uid, hdr.Gid, hdr.Mode, hdr.PAXRecords = 0, 0, 0, hdr.Mode&0o555, nil
 	return r.head(hdr)
 }

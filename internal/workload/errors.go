@@ -13,6 +13,8 @@ var (
 	// ErrSupervisorLost tells that the supervisor ended without a word, killed
 	// or by a reboot, so that nobody saw how the workload ended.
 	ErrSupervisorLost = errors.New("supervisor lost")
+	// ErrNoPath tells that a path does not exist inside a workload.
+	ErrNoPath = errors.New("no such file or directory")
 	// ErrNotExecutable and ErrCommandNotFound become exit codes 126 and 127.
 	ErrNotExecutable   = errors.New("permission denied")
 	ErrCommandNotFound = errors.New("executable file not found")

@@ -35,6 +35,7 @@ const (
 	Files          Ability = "a root file system whose files can be read and written"
 	ReadOnlyRoot   Ability = "a read-only root file system"
 	Mounts         Ability = "mounts"
+	VolumeOwners   Ability = "bind mounts that show the workload's owners"
 	Users          Ability = "users"
 	Hostnames      Ability = "host names"
 	MemoryLimits   Ability = "memory limits"
@@ -161,6 +162,8 @@ var tests = []test{
 	{"streams by name", testStreamsByName, []Ability{Files, Users}},
 	{"read-only root", testReadOnlyRoot, []Ability{ReadOnlyRoot}},
 	{"mounts", testMounts, []Ability{Mounts, Files}},
+	{"archives", testArchives, []Ability{Files}},
+	{"archives of mounts", testArchivesOfMounts, []Ability{Mounts, Files, VolumeOwners}},
 	{"descriptors", testDescriptors, []Ability{Descriptors}},
 	{"memory limit", testMemoryLimit, []Ability{MemoryLimits}},
 	{"pids limit", testPidsLimit, []Ability{PidsLimits}},

@@ -98,7 +98,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	i := &instance{id: s.ID, dir: dir, spec: s, runtime: cfg.Spec}
+	i := &instance{id: s.ID, dir: dir, spec: s, runtime: cfg.Spec, root: -1}
 	if s.Security.SeccompReport {
 		i.denied = func(d seccomp.Denied) { notice(p.Notice, d) }
 		cfg.ReportDenied = i.denied
@@ -114,6 +114,9 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		cfg.Stdio = [3]*os.File{p.Stdio.In, p.Stdio.Out, p.Stdio.Err}
 		if i.Container, err = container.Create(ctx, cfg); err == nil {
 			i.terminal, err = boundary.TerminalOf(i.Container.Terminal)
+		}
+		if err == nil {
+			err = i.openFiles(s, p)
 		}
 	}
 	if err != nil {

@@ -28,6 +28,9 @@ type instance struct {
 	denied  func(seccomp.Denied)
 	ended   ending
 
+	*boundary.Tree     // its files; nil for one that Open found
+	root           int // held for Tree
+
 	terminal boundary.Terminal // nil without one
 }
 
@@ -128,6 +131,7 @@ func (i *instance) Delete(ctx context.Context) error {
 	var err error
 	switch {
 	case i.Container != nil:
+		i.closeFiles()
 		if i.terminal != nil {
 			i.terminal.Close()
 		}

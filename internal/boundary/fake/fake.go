@@ -53,6 +53,9 @@ func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepare
 		err = os.WriteFile(in.thing(), nil, 0o600)
 	}
 	if err == nil {
+		err = in.files(p)
+	}
+	if err == nil {
 		in.first, err = in.newProcess(s.Process, p.Stdio)
 	}
 	if err != nil {
@@ -79,6 +82,7 @@ type instance struct {
 	hostname   string
 	hostNet    bool
 	first      *process
+	*boundary.Tree
 
 	mu      sync.Mutex
 	running []*process
@@ -142,6 +146,9 @@ func (in *instance) kill() {
 
 // Delete ends everything.
 func (in *instance) Delete(context.Context) error {
+	if in.Tree != nil {
+		in.Tree.Close()
+	}
 	in.mu.Lock()
 	in.deleted = true
 	all := slices.Clone(in.running)

@@ -189,6 +189,7 @@ type Error struct {
 
 var sentinels = map[string]error{
 	"not-found":         workload.ErrNotFound,
+	"no-path":           workload.ErrNoPath,
 	"not-running":       workload.ErrNotRunning,
 	"running":           workload.ErrRunning,
 	"unsupported":       workload.ErrUnsupported,

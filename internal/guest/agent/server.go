@@ -140,6 +140,8 @@ func (a *Agent) serve(conn *protocol.Stream) {
 		a.exec(ctx, st, req)
 	case protocol.OpVolume:
 		a.volume(st, req.Volume, req.File)
+	case protocol.OpReadFiles, protocol.OpWriteFiles, protocol.OpStatPath, protocol.OpChanges:
+		a.files(ctx, st, req)
 	case protocol.OpPowerOff:
 		st.reply(protocol.Reply{}, nil)
 		select {

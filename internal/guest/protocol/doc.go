@@ -46,6 +46,12 @@
 //	                               <──  Reply               then FUSE messages, see fuse(4),
 //	                               <──  …                   requests from the guest, replies
 //	  …                            ──>                      from the host, until either closes
+//	  Request(read-files|changes)  ──>
+//	                               <──  Stdout              a tar stream, or workload.WriteChanges'
+//	                               <──  Reply               whether it is whole, and the end
+//	  Request(write-files)         ──>
+//	  Stdin, CloseStdin            ──>                      a tar stream, limited by the stream's credit alone
+//	                               <──  Reply               at any time, and the end
 //	  Request(anything else)       ──>
 //	                               <──  Reply               and the end
 //

@@ -24,6 +24,7 @@ var sentinels = []struct {
 	{"command-not-found", workload.ErrCommandNotFound},
 	{"not-executable", workload.ErrNotExecutable},
 	{"not-found", workload.ErrNotFound},
+	{"no-path", workload.ErrNoPath},
 	{"not-running", workload.ErrNotRunning},
 	{"running", workload.ErrRunning},
 	{"unsupported", workload.ErrUnsupported},

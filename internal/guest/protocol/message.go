@@ -112,13 +112,26 @@ func (r *Reader) Reply() (*Reply, error) {
 	if err := r.decode(TypeReply, &reply); err != nil {
 		return nil, err
 	}
-	if e := reply.Error; e != nil {
+	return &reply, reply.check()
+}
+
+// ParseReply reads the payload of a Reply that comes after other messages.
+func ParseReply(payload []byte) (*Reply, error) {
+	var reply Reply
+	if err := json.Unmarshal(payload, &reply); err != nil {
+		return nil, violation("reply: %w", err)
+	}
+	return &reply, reply.check()
+}
+
+func (r *Reply) check() error {
+	if e := r.Error; e != nil {
 		if len(e.Message) > maxError {
-			return nil, violation("error of %d bytes", len(e.Message))
+			return violation("error of %d bytes", len(e.Message))
 		}
 		e.Message = clean(e.Message)
 	}
-	return &reply, nil
+	return nil
 }
 
 func (r *Reader) decode(t Type, v any) error {

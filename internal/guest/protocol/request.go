@@ -23,6 +23,11 @@ const (
 	OpRemoveData Op = "remove-data"
 	OpKeepData   Op = "keep-data" // removes what Data made for all but Keep
 	OpVolume     Op = "volume"
+	// The workload's files: see Files.
+	OpReadFiles  Op = "read-files"
+	OpWriteFiles Op = "write-files"
+	OpStatPath   Op = "stat-path"
+	OpChanges    Op = "changes"
 	OpStatus     Op = "status"
 	OpClock      Op = "clock"
 	OpSeed       Op = "seed"
@@ -40,6 +45,7 @@ type Request struct {
 	// what the Reply to OpExec said.
 	Process uint64         `json:"process,omitempty"`
 	Signal  syscall.Signal `json:"signal,omitempty"`
+	Files   *Files         `json:"files,omitempty"`
 	Volume  string         `json:"volume,omitempty"` // OpVolume: a name that the host chose
 	File    bool           `json:"file,omitempty"`   // OpVolume: it is one file
 	Keep    []workload.ID  `json:"keep,omitempty"`   // OpKeepData
@@ -91,12 +97,25 @@ type Exec struct {
 	Streams Streams          `json:"streams"`
 }
 
+// Files says what of a workload's files is meant; see boundary.Files.
+type Files struct {
+	Path string `json:"path"`
+	// Follow and OneFileSystem are OpReadFiles', Owners and NoOverwriteDir
+	// OpWriteFiles'.
+	Follow         bool `json:"follow,omitempty"`
+	OneFileSystem  bool `json:"oneFileSystem,omitempty"`
+	Owners         bool `json:"owners,omitempty"`
+	NoOverwriteDir bool `json:"noOverwriteDir,omitempty"`
+}
+
 // Reply answers a Request.
 type Reply struct {
 	Error     *Error  `json:"error,omitempty"`
 	Process   uint64  `json:"process,omitempty"`   // OpExec
 	Processes []int   `json:"processes,omitempty"` // OpProcesses: IDs in the guest
 	Status    *Status `json:"status,omitempty"`    // OpStatus
+	// Path is OpStatPath's.
+	Path *workload.PathStat `json:"path,omitempty"`
 }
 
 // Status tells about a guest.

@@ -81,6 +81,7 @@ func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepare
 		return nil, fmt.Errorf("a system in this guest: %w", workload.ErrRunning)
 	}
 	i := &instance{b: b, spec: s, dir: p.Dir, root: filepath.Join(p.Dir, "root"), ended: make(chan struct{})}
+	i.Tree = &boundary.Tree{Open: i.openRoot, Upper: p.Upper, Layers: p.Layers}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.undo())

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -32,6 +33,7 @@ type instance struct {
 	console *console
 	end     *os.File // the FIFO that says how it ends
 	exec    *container.Container
+	*boundary.Tree
 
 	mu      sync.Mutex
 	started bool
@@ -43,6 +45,7 @@ type instance struct {
 var (
 	_ boundary.Instance = (*instance)(nil)
 	_ boundary.Lister   = (*instance)(nil)
+	_ boundary.Files    = (*instance)(nil)
 )
 
 // RebootCode is the exit code of a system that was asked to reboot rather than
@@ -94,6 +97,17 @@ func (i *instance) awaitEnd() {
 	i.console.finish()
 	i.exit = exit
 	close(i.ended)
+}
+
+// openRoot opens the root directory of the system, of which this process has a
+// mount until it runs.
+func (i *instance) openRoot() (int, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.started {
+		return at.LookPath("/proc/1/root", true)
+	}
+	return at.LookPath(i.root, true)
 }
 
 // Wait returns how the system ended.
@@ -222,6 +236,7 @@ func process(p workload.Process) *specs.Process {
 
 // Delete undoes Create. A system that runs ends with its machine only.
 func (i *instance) Delete(context.Context) error {
+	i.Tree.Close()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.started {
