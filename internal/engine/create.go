@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -185,6 +187,10 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 	p.state = state.State{Status: workload.Created, Cgroup: e.cfg.CgroupParent + "/" + string(s.ID)}
 	if needs.IDRange {
 		r, err := e.layout.IDs().Allocate(string(s.ID), func(owner string) bool {
+			if name, ok := strings.CutPrefix(owner, network.IDOwner); ok {
+				_, err := os.Lstat(filepath.Join(e.layout.Root, "networks", name+".json"))
+				return err == nil
+			}
 			id, err := workload.ParseID(owner)
 			if err != nil {
 				return false

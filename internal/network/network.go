@@ -11,6 +11,10 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
+// IDOwner and the network's name own the range of host IDs of its name server, see
+// package idrange.
+const IDOwner = "network-"
+
 // Network is what was asked of one network.
 type Network struct {
 	Name    string    `json:"name"`

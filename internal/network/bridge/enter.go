@@ -28,15 +28,7 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 			return fmt.Errorf("make interface %s: %w", nic.Name, err)
 		}
 	}
-	err := inside(netns, func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		return configure(h, a.NICs)
-	})
-	if err != nil {
+	if err := configureIn(netns, a.NICs); err != nil {
 		return fmt.Errorf("configure the workload's network: %w", err)
 	}
 	did("namespace configured")
@@ -94,6 +86,18 @@ func inside(netns *os.File, f func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// configureIn configures interfaces that are in a namespace, and loopback there.
+func configureIn(netns *os.File, nics []workload.NIC) error {
+	return inside(netns, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return configure(h, nics)
+	})
 }
 
 // configure sets up the namespace that the calling thread and h are in.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,7 +30,11 @@ func TestMain(m *testing.M) {
 	if child := os.Getenv(envChild); child != "" {
 		os.Exit(runChild(child))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if program, err := dnsProgram(); err == nil {
+		os.RemoveAll(filepath.Dir(program))
+	}
+	os.Exit(code)
 }
 
 // A lab is one host with networks and, beside it, others on its uplink. The test
@@ -53,6 +58,38 @@ func newLab(t *testing.T) *lab {
 	l := &lab{t: t, Store: s, dir: dir}
 	t.Cleanup(l.clean)
 	return l
+}
+
+// withDNS gives the lab's networks name servers.
+func (l *lab) withDNS() *lab {
+	l.t.Helper()
+	l.o.DNSProgram = buildDNS(l.t)
+	l.o.CgroupParent = "/bulkhead-test-bridge"
+	return l
+}
+
+var dnsProgram = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "bulkhead-dns")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "bulkhead-dns")
+	cmd := exec.Command("go", "build", "-o", program, "github.com/seed-f5e3b97b/bulkhead/cmd/bulkhead-dns")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return program, err
+})
+
+func buildDNS(t *testing.T) string {
+	t.Helper()
+	program, err := dnsProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
 }
 
 // clean removes all that the test made on its host, and forgets that it forwards.

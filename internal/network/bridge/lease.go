@@ -43,11 +43,11 @@ func (s *Store) take(l network.Lease) error {
 	if err != nil {
 		return fail(err)
 	}
-	if err := os.MkdirAll(s.leases(l.Network), 0o700); err != nil {
+	if err := s.openLeases(l.Network); err != nil {
 		return fail(err)
 	}
 	member := s.member(l.Workload, l.Network)
-	if err := replace(member, b); err != nil {
+	if err := replaceMode(member, b, leaseMode); err != nil {
 		return fail(err)
 	}
 	did("lease recorded")
@@ -66,6 +66,21 @@ func (s *Store) take(l network.Lease) error {
 	return nil
 }
 
+// leaseMode lets the name server read leases, whose user nobody else is. The
+// directories above keep everybody out who is not shown the inner one.
+const leaseMode = 0o644
+
+func (s *Store) openLeases(name string) error {
+	dir := s.leases(name)
+	if fi, err := os.Stat(dir); err == nil && fi.Mode().Perm() == 0o755 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755) // whatever the umask is
+}
+
 // retake records a lease anew whose addresses stay. Each file is replaced whole; a
 // crash in between leaves old and new, both true enough until the next change.
 func (s *Store) retake(l network.Lease) error {
@@ -73,7 +88,7 @@ func (s *Store) retake(l network.Lease) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(s.member(l.Workload, l.Network), b); err != nil {
+	if err := replaceMode(s.member(l.Workload, l.Network), b, leaseMode); err != nil {
 		return err
 	}
 	did("lease rewritten")

@@ -72,9 +72,6 @@ func (s *Store) release(ctx context.Context, id workload.ID) error {
 
 // lastLeft ends a network's name server when nobody is left to ask it.
 func (s *Store) lastLeft(ctx context.Context, name string) error {
-	if s.o.DNSProgram == "" {
-		return nil
-	}
 	taken, err := s.taken(name)
 	if err != nil || len(taken) > 0 {
 		return err

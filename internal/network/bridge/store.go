@@ -112,9 +112,15 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // replace gives path a new content, whole or not at all.
-func replace(path string, content []byte) error {
+func replace(path string, content []byte) error { return replaceMode(path, content, 0o600) }
+
+func replaceMode(path string, content []byte, mode os.FileMode) error {
 	tmp := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+	err := os.WriteFile(tmp, content, 0o600)
+	if err == nil {
+		err = os.Chmod(tmp, mode)
+	}
+	if err != nil {
 		os.Remove(tmp)
 		return err
 	}

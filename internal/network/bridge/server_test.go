@@ -1,0 +1,154 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns"
+)
+
+// resolve asks a name server from a namespace.
+func resolve(t *testing.T, n *namespace, server netip.Addr, protocol, name string) (addrs []string, err error) {
+	t.Helper()
+	n.do(func() error {
+		// A goroutine of the resolver's own would be in the host's namespace, so the
+		// connection is made here.
+		c, derr := net.DialTimeout(protocol, hostPort(server, dns.Port), patience)
+		if derr != nil {
+			err = derr
+			return nil
+		}
+		r := net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		defer c.Close()
+		var ips []net.IP
+		ips, err = r.LookupIP(ctx, "ip4", name)
+		for _, ip := range ips {
+			addrs = append(addrs, ip.String())
+		}
+		return nil
+	})
+	return addrs, err
+}
+
+// warmUp has the cgroup library open what it keeps open for good.
+func warmUp(t *testing.T) {
+	m, err := cgroup.New("/bulkhead-test-bridge/warm-up", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &serverMemory}}, cgroup.Options{})
+	if err == nil {
+		err = m.Create()
+	}
+	if err == nil {
+		err = m.Destroy(context.Background())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.RemoveEmptyParents("/bulkhead-test-bridge")
+}
+
+// TestNameServer asks for names by every address of the name server, beside a host
+// whose own firewall lets nothing in and whose own name server has every address.
+func TestNameServer(t *testing.T) { eachNetfilter(t, testNameServer) }
+
+func testNameServer(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	serve(t, nil, "0.0.0.0:53")
+	command(t, "nft", "add table inet wall; add chain inet wall in { type filter hook input priority 0; policy drop; }; add rule inet wall in iifname lo accept")
+	t.Cleanup(func() { command(t, "nft", "delete table inet wall") })
+
+	a, b := l.start(request("bridge")), l.start(request("bridge"))
+	if len(a.a.Nameservers) != 2 {
+		t.Fatalf("got name servers %v, want one of each family", a.a.Nameservers)
+	}
+	r := request("bridge")
+	r.Name, r.Networks[0].Aliases = "web", []string{"www"}
+	c := l.start(r)
+	for _, server := range a.a.Nameservers {
+		for _, protocol := range []string{"udp", "tcp"} {
+			for _, name := range []string{"web", "www", r.ID.Short(), "web.bridge"} {
+				got, err := resolve(t, a.namespace, server, protocol, name+".")
+				if err != nil || !slices.Equal(got, []string{c.addr(true).String()}) {
+					t.Errorf("%s at %s, %s: got %v, %v, want %s", name, server, protocol, got, err, c.addr(true))
+				}
+			}
+		}
+	}
+	ctx := context.Background()
+	if err := l.Rename(ctx, r.ID, "web", "site"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := resolve(t, b.namespace, a.a.Nameservers[0], "udp", "site."); err != nil || len(got) != 1 {
+		t.Errorf("after renaming: got %v, %v", got, err)
+	}
+	if err := l.Release(ctx, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	var none *net.DNSError
+	if got, err := resolve(t, b.namespace, a.a.Nameservers[0], "udp", "site."); !errors.As(err, &none) || !none.IsNotFound {
+		t.Errorf("after its end: got %v, %v, want no such host", got, err)
+	}
+
+	if _, err := dns.Find(l.server("bridge")); err != nil {
+		t.Errorf("while workloads are there: %v", err)
+	}
+	for _, w := range []*box{a, b} {
+		if err := l.Release(ctx, w.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := dns.Find(l.server("bridge")); !errors.Is(err, dns.ErrNotRunning) {
+		t.Errorf("when the last has left: got %v, want %v", err, dns.ErrNotRunning)
+	}
+	l.wantNothing("bridge")
+
+	// A network of four addresses has no room for one.
+	l.create(network.Network{Name: "small", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("198.51.100.0/30")}}})
+	if s := l.start(request("small")); len(s.a.Nameservers) != 0 {
+		t.Errorf("a small network has name servers %v", s.a.Nameservers)
+	}
+}
+
+func TestUpstream(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "nameserver 127.0.0.53\n": "127.0.0.53:53", "# nameserver 9.9.9.9\nsearch x\nnameserver\t2001:db8::1 x\n": "[2001:db8::1]:53",
+		"nameserver 10.0.0.1\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nnameserver x\nnameserver ::\n": "10.0.0.1:53",
+		"nameserver 1.1.1.1\nnameserver 2.2.2.2\nnameserver 3.3.3.3\nnameserver 4.4.4.4":                   "1.1.1.1:53 2.2.2.2:53 3.3.3.3:53",
+	} {
+		var got []string
+		for _, a := range parseUpstream(strings.NewReader(in)) {
+			got = append(got, a.String())
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%q: got %q, want %q", in, s, want)
+		}
+	}
+}
+
+func FuzzUpstream(f *testing.F) {
+	f.Add("nameserver 127.0.0.53\noptions edns0\n")
+	f.Fuzz(func(t *testing.T, in string) {
+		got := parseUpstream(strings.NewReader(in))
+		if len(got) > dns.MaxUpstream {
+			t.Errorf("got %v", got)
+		}
+		for _, a := range got {
+			if !a.IsValid() || a.Addr().Zone() != "" {
+				t.Errorf("got %v", a)
+			}
+		}
+	})
+}
