@@ -16,7 +16,7 @@ func (a *app) completionCommand() *cobra.Command {
 		Use:   "completion bash|zsh|fish",
 		Short: "Print a script that completes commands in a shell",
 		Long: `Completion prints a script for a shell. Once read, the shell completes commands,
-flags, and the names of workloads and images.`,
+flags, and the names of workloads, images and networks.`,
 		Example: `  bulkhead completion bash > /etc/bash_completion.d/bulkhead
   bulkhead completion zsh > "${fpath[1]}/_bulkhead"
   bulkhead completion fish > ~/.config/fish/completions/bulkhead.fish`,
@@ -109,7 +109,7 @@ func (a *app) completeImageThenNothing(cmd *cobra.Command, args []string, toComp
 // completeRunFlags offers the words that flags of run and create take.
 func (a *app) completeRunFlags(cmd *cobra.Command) {
 	for flag, words := range map[string][]string{
-		"network": {"none", "host"}, "pull": {"always", "missing", "never"},
+		"pull":    {"always", "missing", "never"},
 		"restart": {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container"},
 		"userns": {"private", "host"}, "pid": {"private", "host"}, "ipc": {"private", "host"}, "uts": {"private", "host"},
 		"security-opt": {"seccomp=", "apparmor=", "no-new-privileges", "no-new-privileges=false", "unmask="},
@@ -123,6 +123,9 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 		panic(err)
 	}
 	if err := cmd.RegisterFlagCompletionFunc("volumes-from", a.completeWorkloads(anyStatus)); err != nil {
+		panic(err)
+	}
+	if err := cmd.RegisterFlagCompletionFunc("network", a.completeNetworkFlag); err != nil {
 		panic(err)
 	}
 }

@@ -87,12 +87,13 @@ type inspectView struct {
 	ImageDigest string
 	State       inspectState
 	// RestartCount is how often the restart policy has brought it back.
-	RestartCount int
-	Weakenings   []workload.Weakening
-	Warnings     []string `json:",omitempty"`
-	Host         inspectHost
-	Machine      *boundary.Machine `json:",omitempty"`
-	Spec         workload.Spec
+	RestartCount    int
+	Weakenings      []workload.Weakening
+	Warnings        []string `json:",omitempty"`
+	Host            inspectHost
+	NetworkSettings inspectNetworks
+	Machine         *boundary.Machine `json:",omitempty"`
+	Spec            workload.Spec
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -161,8 +162,9 @@ func newInspectView(r *engine.Record) inspectView {
 			IDBase: r.IDBase, IDCount: r.IDCount, Cgroup: r.Cgroup, Layers: r.Layers, Upper: r.Upper,
 			Dir: r.Dir, RunDir: r.RunDir, LogPath: r.LogPath, LogError: r.LogError,
 		},
-		RestartCount: r.Restarts,
-		Machine:      r.Machine,
+		NetworkSettings: newInspectNetworks(r),
+		RestartCount:    r.Restarts,
+		Machine:         r.Machine,
 	}
 	if v.Weakenings == nil {
 		v.Weakenings = []workload.Weakening{}

@@ -29,6 +29,7 @@ type psRow struct {
 	Labels     string
 	Mounts     string
 	Networks   string
+	Ports      string
 
 	labels map[string]string
 }
@@ -40,7 +41,7 @@ var psListing = output.Listing{
 	Columns: []output.Column{
 		{Header: "ID", Field: "ID"}, {Header: "IMAGE", Field: "Image"}, {Header: "COMMAND", Field: "Command"},
 		{Header: "CREATED", Field: "RunningFor"}, {Header: "STATUS", Field: "Status"},
-		{Header: "BOUNDARY", Field: "Boundary"}, {Header: "NAMES", Field: "Names"},
+		{Header: "BOUNDARY", Field: "Boundary"}, {Header: "PORTS", Field: "Ports"}, {Header: "NAMES", Field: "Names"},
 	},
 	More: []output.Column{
 		{Header: "CREATED AT", Field: "CreatedAt"}, {Header: "STATE", Field: "State"}, {Header: "LABELS", Field: "Labels"},
@@ -57,9 +58,10 @@ func (a *app) psCommand() *cobra.Command {
 		Short: "List workloads",
 		Long: `Ps lists the workloads that are running, with -a all of them, the newest
 first. Filters are name=TEXT, id=BEGINNING, status=STATUS, label=KEY[=VALUE],
-ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY, health=HEALTH and
-exited=CODE; those of one kind are alternatives, those of different kinds must
-all hold.`,
+ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY, health=HEALTH,
+exited=CODE, network=NAME, publish=PORT[/PROTOCOL] and expose=PORT[/PROTOCOL],
+the ports inside; those of one kind are alternatives, those of different kinds
+must all hold.`,
 		Example: `  bulkhead ps
   bulkhead ps -a --filter status=exited --format '{{.Names}}: {{.Status}}'
   bulkhead rm $(bulkhead ps -aq --filter label=job)`,
@@ -108,7 +110,7 @@ func newPsRow(r *engine.Record, now time.Time, whole bool) psRow {
 	row := psRow{
 		ID: s.ID.Short(), Image: familiar(s.Image.Reference), Command: strconv.Quote(clip(strings.Join(s.Process.Args, " "), 20, whole)),
 		CreatedAt: s.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: output.Ago(now.Sub(s.Created)) + " ago",
-		State: string(r.Status), Status: status(r, now), Boundary: s.Boundary, Names: s.Name, Networks: s.Network, labels: s.Labels,
+		State: string(r.Status), Status: status(r, now), Boundary: s.Boundary, Names: s.Name, Networks: networkNames(s), labels: s.Labels,
 	}
 	if whole {
 		row.ID = string(s.ID)
@@ -118,7 +120,23 @@ func newPsRow(r *engine.Record, now time.Time, whole bool) psRow {
 		mounts = append(mounts, clip(cmp.Or(m.Source, m.Target), 15, whole))
 	}
 	row.Labels, row.Mounts = joinLabels(s.Labels), strings.Join(mounts, ",")
+	if running(r.Status) {
+		row.Ports = describePorts(r.Ports, s.Exposed)
+	}
 	return row
+}
+
+// networkNames are the networks of a workload, or the mode that stands for none
+// of the engine's.
+func networkNames(s *workload.Spec) string {
+	if len(s.Networks) == 0 {
+		return s.Network
+	}
+	var names []string
+	for _, n := range s.Networks {
+		names = append(names, n.Network)
+	}
+	return strings.Join(names, ",")
 }
 
 // clip shortens s to n characters, the last an ellipsis, unless whole.
@@ -185,6 +203,7 @@ func startsOnBoot(r *engine.Record) bool {
 var psFilters = filterSet{keys: map[string]filterCheck{
 	"name": anyText, "id": anyText, "label": anyText, "ancestor": anyText, "boundary": anyText, "exited": number(0, 255),
 	"restart-policy": anyText, "should-start-on-boot": truth, "volume": anyText, "health": anyText,
+	"network": anyText, "publish": anyText, "expose": anyText,
 	"status": oneOf("created", "running", "paused", "restarting", "exited"),
 }}
 
@@ -193,6 +212,16 @@ func parseFilters(all []string) (filters, error) { return psFilters.parse(all) }
 // match reports whether a workload passes every filter.
 func (f filters) match(r *engine.Record) bool {
 	return f.all(func(key, value string) bool { return matches(r, key, value) })
+}
+
+// hasPort reports whether a workload publishes, or exposes, a port.
+func hasPort(s *workload.Spec, key, value string) bool {
+	if !strings.Contains(value, "/") {
+		value += "/tcp"
+	}
+	return key == "expose" && slices.Contains(s.Exposed, value) || slices.ContainsFunc(s.Ports, func(p workload.Port) bool {
+		return fmt.Sprintf("%d/%s", p.Port, p.Protocol) == value
+	})
 }
 
 // matches reports whether one filter holds.
@@ -216,6 +245,10 @@ func matches(r *engine.Record, key, value string) bool {
 		return value == strconv.FormatBool(startsOnBoot(r))
 	case "boundary":
 		return s.Boundary == value
+	case "network":
+		return s.Network == value || slices.ContainsFunc(s.Networks, func(a workload.Attachment) bool { return a.Network == value })
+	case "publish", "expose":
+		return hasPort(s, key, value)
 	case "label":
 		return hasLabel(s.Labels, value)
 	case "volume":

@@ -21,6 +21,7 @@ const (
 	groupRun    = "run"
 	groupLook   = "look"
 	groupImage  = "image"
+	groupNet    = "network"
 	groupSystem = "system"
 )
 
@@ -67,13 +68,15 @@ inspect.`,
 		&cobra.Group{ID: groupRun, Title: "Running workloads:"},
 		&cobra.Group{ID: groupLook, Title: "Looking at workloads:"},
 		&cobra.Group{ID: groupImage, Title: "Images:"},
+		&cobra.Group{ID: groupNet, Title: "Networks and volumes:"},
 		&cobra.Group{ID: groupSystem, Title: "This machine and this program:"},
 	)
 	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.tenantCommand())
-	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.explainCommand())
+	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(), a.explainCommand())
 	addTo(root, groupImage, a.imageCommands()...)
-	addTo(root, groupSystem, a.volumeCommand(), a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())
+	addTo(root, groupSystem, a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
 	root.SetHelpCommandGroupID(groupSystem)
 	return root
 }

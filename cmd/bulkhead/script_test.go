@@ -23,6 +23,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kerneltest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 )
 
 // boundaryVariable names the boundary that scripts run behind; without it, the
@@ -46,12 +47,21 @@ func testBoundary() string {
 }
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	commands := map[string]func(){
 		"bulkhead": func() {
 			os.Exit(newApp(testBoundaries()...).main(context.Background(), tenantArgs(os.Args[1:])))
 		},
 		"bulkhead-supervisor": func() { os.Exit(supervisor.Main(testBoundaries()...)) },
-	})
+	}
+	if commands[filepath.Base(os.Args[0])] == nil {
+		// The tests themselves; their commands are started in the same namespace.
+		nettest.Isolate(func() {
+			if inMachines() {
+				vmtest.Fetch()
+			}
+		})
+	}
+	testscript.Main(m, commands)
 }
 
 // tenantArgs says in the product's words what scripts say as "--boundary tenant".
@@ -71,6 +81,7 @@ func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this version of bulkhead needs root")
 	}
+	buildNetworks(t)
 	for _, dir := range []string{".", "boundary", "real"} {
 		t.Run(dir, func(t *testing.T) {
 			prepare := setup
@@ -120,16 +131,25 @@ func needRealBoundary(t *testing.T) {
 }
 
 // buildInit puts the program of --init beside the others.
-func buildInit(t *testing.T) {
+func buildInit(t *testing.T) { build(t, "../bulkhead-init") }
+
+// buildNetworks puts the programs of networks, and that of sessions about them,
+// beside the others.
+func buildNetworks(t *testing.T) {
+	build(t, "../bulkhead-network", "../bulkhead-dns", "./testdata/talk")
+}
+
+// build puts programs beside those that the test binary is.
+func build(t *testing.T, packages ...string) {
 	t.Helper()
 	bin, err := exec.LookPath("bulkhead")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "build", "-o", filepath.Dir(bin), "../bulkhead-init")
+	cmd := exec.Command("go", append([]string{"build", "-o", filepath.Dir(bin) + "/"}, packages...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build bulkhead-init: %v: %s", err, out)
+		t.Fatalf("build %q: %v: %s", packages, err, out)
 	}
 }
 
@@ -260,6 +280,9 @@ func cleanUp(env *testscript.Env, root string) {
 			err = errors.Join(err, fmt.Errorf("remove the tenant: %w: %s", rmErr, out))
 		}
 	}
+	if rmErr := removeNetworks(root); rmErr != nil {
+		err = errors.Join(err, rmErr)
+	}
 	// The engine keeps these two for the next workload; a test leaves nothing.
 	for _, name := range []string{"bulkhead/supervisors", "bulkhead"} {
 		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
@@ -329,8 +352,24 @@ func rootFS() ([]byte, error) {
 	} else if testBoundary() != "fake" {
 		return nil, fmt.Errorf("sessions behind a real boundary need the package busybox-static: %w", err)
 	}
+	if talk, err := exec.LookPath("talk"); err == nil && testBoundary() != "fake" {
+		b, err := os.ReadFile(talk)
+		if err != nil {
+			return nil, err
+		}
+		add(tar.Header{Name: "bin/talk", Typeflag: tar.TypeReg, Mode: 0o755}, b)
+	}
 	err := w.Close()
 	return b.Bytes(), err
+}
+
+// removeNetworks removes all networks of a script's state.
+func removeNetworks(root string) error {
+	out, err := exec.Command("bulkhead", "--root", root, "network", "prune", "-f").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("remove the networks: %w: %s", err, out)
+	}
+	return nil
 }
 
 // cmdStatus is the script command `status CODE COMMAND...`: the command must

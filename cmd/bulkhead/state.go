@@ -54,7 +54,7 @@ func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	return engine.Open(ctx, engine.Config{
 		Root: root, RunRoot: runRoot, Supervisor: supervisor,
 		Boundaries: a.boundaries, Images: image.Source{Store: images}, Warn: a.warn,
-		Machines: &machines{a: a, root: root, images: images},
+		Machines: &machines{a: a, root: root, images: images}, Networks: a.networks(),
 	})
 }
 

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// The programs that networks need: the one that makes them, and the name server.
+const (
+	networkProgram = "bulkhead-network"
+	dnsProgram     = "bulkhead-dns"
+)
+
+// networkFixes say what to do about errors of networks.
+var networkFixes = []struct {
+	err error
+	fix string
+}{
+	{network.ErrNotFound, "`bulkhead network ls` lists the networks; make one with `bulkhead network create`"},
+	{network.ErrAmbiguous, "give more digits of the ID, or the name"},
+	{network.ErrExists, "choose another name, or remove it with `bulkhead network rm`"},
+	{network.ErrOverlap, "choose another --subnet, or leave it out: a free one is found"},
+	{network.ErrInUse, "stop or remove these workloads first; `bulkhead network inspect` lists them"},
+	{network.ErrDefault, "leave it: it costs nothing while no workload is in it"},
+	{network.ErrExhausted, "remove workloads that are not needed, or make a network with a larger --subnet"},
+	{network.ErrAddressTaken, "choose another --ip, or leave it out; `bulkhead network inspect` lists those in use"},
+	{network.ErrPortTaken, "publish another port of the host, such as -p 8081:80, or end what has this one; `ss -lntup` shows it"},
+	{network.ErrInvalid, "`bulkhead network inspect` shows what the network has; `bulkhead network create --help` what can be asked for"},
+}
+
+// networks are those of the chosen state. They are opened at their first use,
+// as most commands use none.
+type networks struct {
+	a     *app
+	open  func() (*bridge.Store, error)
+	paths func() (attach.Config, error)
+}
+
+var _ engine.NetworkSource = (*networks)(nil)
+
+func (a *app) networks() *networks {
+	n := &networks{a: a}
+	n.paths = sync.OnceValues(n.findPaths)
+	n.open = sync.OnceValues(func() (*bridge.Store, error) {
+		if err := mustBeRoot(); err != nil {
+			return nil, err
+		}
+		c, err := n.paths()
+		if err != nil {
+			return nil, err
+		}
+		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram})
+	})
+	return n
+}
+
+func (n *networks) findPaths() (c attach.Config, err error) {
+	if c.Root, c.Run, err = n.a.roots(); err != nil {
+		return c, err
+	}
+	if c.Program, err = findProgram(networkProgram); err != nil {
+		return c, err
+	}
+	c.DNSProgram, err = findProgram(dnsProgram)
+	return c, err
+}
+
+// Attach says how supervisors get workloads into networks.
+func (n *networks) Attach() (attach.Config, error) { return n.paths() }
+
+// Get returns a network.
+func (n *networks) Get(ctx context.Context, ref string) (*network.Network, error) {
+	s, err := n.open()
+	if err != nil {
+		return nil, err
+	}
+	return s.Get(ctx, ref)
+}
+
+// Rename lets the name server know a workload by another name.
+func (n *networks) Rename(ctx context.Context, id workload.ID, from, to string) error {
+	s, err := n.open()
+	if err != nil {
+		return err
+	}
+	return s.Rename(ctx, id, from, to)
+}
+
+// Release takes back what a workload has in networks.
+func (n *networks) Release(ctx context.Context, id workload.ID) error {
+	s, err := n.open()
+	if err != nil {
+		return err
+	}
+	return s.Release(ctx, id)
+}

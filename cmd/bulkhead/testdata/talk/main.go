@@ -1,0 +1,121 @@
+// Command talk is both ends of a conversation, for sessions about networks: it
+// runs in workloads and on what they take for the host.
+//
+//	talk serve tcp|udp ADDRESS...      answer each caller with who it seems to be
+//	talk ask tcp|udp ADDRESS           print the answer
+//	talk lookup NAME                   print the addresses of a name
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+const patience = 3 * time.Second
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) >= 3 && args[0] == "serve":
+		failed := make(chan error)
+		for _, address := range args[2:] {
+			if err := serve(args[1], address, failed); err != nil {
+				return err
+			}
+		}
+		fmt.Println("ready")
+		return <-failed
+	case len(args) == 3 && args[0] == "ask":
+		return ask(args[1], args[2])
+	case len(args) == 2 && args[0] == "lookup":
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		addrs, err := net.DefaultResolver.LookupHost(ctx, args[1])
+		if err != nil {
+			return err
+		}
+		slices.Sort(addrs)
+		fmt.Println(strings.Join(addrs, " "))
+		return nil
+	}
+	return fmt.Errorf("usage: talk serve|ask tcp|udp ADDRESS, or talk lookup NAME")
+}
+
+func serve(network, address string, failed chan<- error) error {
+	name, _ := os.Hostname()
+	answer := func(a net.Addr) []byte {
+		host, _, _ := net.SplitHostPort(a.String())
+		return fmt.Appendf(nil, "%s answers %s on %s\n", name, host, address)
+	}
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return err
+		}
+		go func() {
+			b := make([]byte, 2048)
+			for {
+				_, from, err := c.ReadFrom(b)
+				if err == nil {
+					_, err = c.WriteTo(answer(from), from)
+				}
+				if err != nil {
+					failed <- err
+				}
+			}
+		}()
+		return nil
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				failed <- err
+				return
+			}
+			c.Write(answer(c.RemoteAddr()))
+			c.Close()
+		}
+	}()
+	return nil
+}
+
+func ask(network, address string) error {
+	c, err := net.DialTimeout(network, address, patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	if network == "udp" {
+		if _, err := c.Write([]byte("hello")); err != nil {
+			return err
+		}
+		b := make([]byte, 2048)
+		n, err := c.Read(b)
+		os.Stdout.Write(b[:n])
+		return err
+	}
+	b, err := io.ReadAll(c)
+	os.Stdout.Write(b)
+	if err == nil && len(b) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
