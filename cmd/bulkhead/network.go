@@ -294,19 +294,12 @@ func (a *app) networkRepairCommand() *cobra.Command {
 published ports, kernel settings and name servers, from what is recorded. It is
 for after the firewall was flushed or reloaded, and does no harm otherwise.
 Workloads go on running.`,
-		Example:           "  nft flush ruleset\n  bulkhead network repair",
+		Example:           "  bulkhead network repair",
 		Args:              needs(0, 0, "nothing"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNetworks(cmd, func(ctx context.Context, _ *engine.Engine, s *bridge.Store) error {
-				if err := s.Repair(ctx); err != nil {
-					return err
-				}
-				obstacles, err := s.Obstacles(ctx)
-				for _, o := range obstacles {
-					a.warn(fmt.Sprintf("%s: %s; %s", o.Where, o.What, o.Fix))
-				}
-				return err
+				return s.Repair(ctx)
 			})
 		},
 	}
@@ -317,10 +310,13 @@ Workloads go on running.`,
 // names are made from at each start.
 func (a *app) networkJoinCommand(verb string) *cobra.Command {
 	return &cobra.Command{
-		Use:    verb + " NETWORK WORKLOAD",
-		Short:  "Say why a workload's networks do not change",
-		Long:   "The networks of a workload are settled when it is made, and do not change.",
-		Hidden: true,
+		Use:                verb + " NETWORK WORKLOAD",
+		Short:              "Say why a workload's networks do not change",
+		Long:               "The networks of a workload are settled when it is made, and do not change.",
+		Example:            "  bulkhead run --network front --network back app",
+		ValidArgsFunction:  cobra.NoFileCompletions,
+		DisableFlagParsing: true, // Docker's flags are no other mistake
+		Hidden:             true,
 		RunE: func(*cobra.Command, []string) error {
 			return advice.New("the networks of a workload are settled when it is made, and do not change",
 				"make it again with all of them: bulkhead run --network NAME --network OTHER …")
