@@ -143,6 +143,7 @@ func TestConformance(t *testing.T) {
 		},
 		Lacks: map[boundarytest.Ability]string{
 			boundarytest.Mounts:      "a bind mount needs the host's file server",
+			boundarytest.Networks:    "the test's QEMU has no network devices",
 			boundarytest.CreatorDies: "the port has one user; the tests of package agent have the relay",
 		},
 	})

@@ -210,6 +210,10 @@ type (
 		// Insert shows the guest an image as a disk and returns the disk's serial
 		// number. The guest keeps it until release is called.
 		Insert(ctx context.Context, image string) (serial string, release func(), err error)
+		// Plug connects a network device of the guest, which nobody uses, with one of
+		// Prepared.Taps: a tap device, or a stream socket. It returns the MAC address
+		// that the device has by itself. It is free again when release is called.
+		Plug(ctx context.Context, tap *os.File, stream bool) (device string, release func(), err error)
 	}
 	// Explainer prints what Create would do.
 	Explainer interface {

@@ -43,6 +43,7 @@ const (
 	Descriptors    Ability = "descriptors of its own"
 	Descendants    Ability = "processes that start others"
 	DefaultSignals Ability = "default actions of signals"
+	Networks       Ability = "network interfaces"
 	CreatorDies    Ability = "an instance that outlives its creator"
 )
 
@@ -135,6 +136,7 @@ type test struct {
 
 var tests = []test{
 	{"network namespace", testNetNS, nil},
+	{"network interfaces", testInterfaces, []Ability{Networks}},
 	{"exit codes", testExitCodes, nil},
 	{"streams", testStreams, nil},
 	{"many bytes", testManyBytes, nil},

@@ -30,6 +30,7 @@ func TestBoundary(t *testing.T) {
 			boundarytest.Files: nothing, boundarytest.ReadOnlyRoot: nothing, boundarytest.Mounts: nothing,
 			boundarytest.Users: nothing, boundarytest.MemoryLimits: nothing, boundarytest.PidsLimits: nothing,
 			boundarytest.Descriptors: nothing, boundarytest.Descendants: nothing,
+			boundarytest.Networks: nothing,
 		},
 		Leaks: leakcheck.Options{Paths: []string{world}, Files: true},
 	})

@@ -185,7 +185,7 @@ func BenchmarkBoot(b *testing.B) {
 		total = z.ram
 		st.mark(b, "4-status", pid)
 		r := &remains{dir: dir, record: record{Cgroup: p.Cgroup}, cgroup: cg, machine: m}
-		i, err := place(b.Context(), s, p, r, m, "image0")
+		i, err := place(b.Context(), s, p, r, m, placed{image: "image0"})
 		if err != nil {
 			b.Fatal(err)
 		}

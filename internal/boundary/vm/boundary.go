@@ -56,7 +56,7 @@ func (Boundary) Check(context.Context) error {
 // Needs asks for a disk, and for a range of IDs: the workload's in the guest,
 // whose first is the VMM's on the host.
 func (Boundary) Needs(workload.Spec) boundary.Needs {
-	return boundary.Needs{Root: boundary.Disk, IDRange: true}
+	return boundary.Needs{Root: boundary.Disk, IDRange: true, Network: boundary.Tap}
 }
 
 // The files of this package in a workload's run-time directory.
@@ -94,6 +94,9 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	}
 	if s.VM.System && s.VM.Tenant != "" {
 		return nil, fmt.Errorf("%w: a whole system in the machine of a tenant", workload.ErrUnsupported)
+	}
+	if err := checkNICs(p); err != nil {
+		return nil, err
 	}
 	s = withModules(s, p.Machine)
 	dir := filepath.Join(p.Dir, ownDirectory)
@@ -135,7 +138,11 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if s.VM.Machine {
 		return &tenant{remains: r}, nil
 	}
-	return place(ctx, s, p, r, r.machine, "image0")
+	var devices []string
+	for _, n := range p.NICs {
+		devices = append(devices, n.MAC)
+	}
+	return place(ctx, s, p, r, r.machine, placed{"image0", devices})
 }
 
 // join makes the workload in its tenant's machine.
@@ -149,7 +156,11 @@ func (b Boundary) join(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if err != nil {
 		return nil, fmt.Errorf("tenant %s: %w", s.VM.Tenant, err)
 	}
-	return place(ctx, s, p, r, host, serial)
+	devices, err := r.plug(ctx, p, host)
+	if err != nil {
+		return nil, fmt.Errorf("tenant %s: %w", s.VM.Tenant, err)
+	}
+	return place(ctx, s, p, r, host, placed{serial, devices})
 }
 
 // Open finds what is left of a workload whose supervisor is gone.
@@ -191,11 +202,15 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	if err != nil {
 		return err
 	}
+	p, assumed := explainNICs(s, p)
 	cfg := config(s, p, filepath.Join(p.Dir, ownDirectory), z)
 	cfg.Cgroup = m
 	fmt.Fprintf(w, "# A virtual machine: processors %d, memory %d MiB, held by the cgroup %s.\n", z.cpus, z.ram>>20, p.Cgroup)
 	if cfg.Accel == qemu.TCG {
 		fmt.Fprintf(w, "# %s\n", qemu.NoBoundary)
+	}
+	if assumed {
+		fmt.Fprintln(w, "# Its network interfaces get their MAC and IP addresses when it starts: those below stand for them.")
 	}
 	if err := qemu.Explain(w, cfg); err != nil {
 		return err

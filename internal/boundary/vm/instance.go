@@ -29,6 +29,7 @@ type remains struct {
 	cgroup  *cgroup.Manager
 	machine *machine // the workload's own, nil in a tenant's
 	release func()   // of the image's disk in a tenant's machine
+	unplug  []func() // of the network devices there
 	volumes []*fileserver.Server
 	inner   *client.Instance
 	forced  atomic.Bool // the guest did not end it, so we did
@@ -63,6 +64,11 @@ func (r *remains) Delete(ctx context.Context) error {
 			err = r.cgroup.Destroy(ctx)
 		}
 	}
+	// Whatever the guest still holds of them: frames go nowhere any more.
+	for _, f := range r.unplug {
+		f()
+	}
+	r.unplug = nil
 	if r.release != nil {
 		r.release()
 		r.release = nil
@@ -100,10 +106,21 @@ func (r *remains) leave(ctx context.Context) error {
 	return err
 }
 
+// placed is what of a machine's a workload gets: the serial number of its
+// image's disk, and the network devices by their own MAC addresses.
+type placed struct {
+	image   string
+	devices []string
+}
+
 // place asks the agent of a machine for the workload.
-func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, host boundary.Host, image string) (boundary.Instance, error) {
+func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, host boundary.Host, its placed) (boundary.Instance, error) {
 	c := clientOf(host)
-	req := protocol.Create{Spec: inside(s), Image: image, Files: map[string][]byte{}}
+	req := protocol.Create{Spec: inside(s), Image: its.image, Files: map[string][]byte{}}
+	for i, n := range p.NICs {
+		n.Network, n.Link = "", "" // the host's affair
+		req.NICs = append(req.NICs, protocol.NIC{NIC: n, Device: its.devices[i]})
+	}
 	if !s.Namespaces.HostUser && !s.VM.System { // else all IDs of the guest
 		req.IDBase, req.IDCount = p.IDBase, p.IDCount
 	}
@@ -314,6 +331,11 @@ func (t *tenant) Dial(ctx context.Context) (io.ReadWriteCloser, error) { return 
 // Insert shows the guest an image as a disk.
 func (t *tenant) Insert(ctx context.Context, image string) (string, func(), error) {
 	return t.machine.Insert(ctx, image)
+}
+
+// Plug connects a network device of the guest.
+func (t *tenant) Plug(ctx context.Context, tap *os.File, stream bool) (string, func(), error) {
+	return t.machine.Plug(ctx, tap, stream)
 }
 
 // Start does nothing: the machine runs.

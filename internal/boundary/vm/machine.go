@@ -55,6 +55,7 @@ type machine struct {
 
 	mu    sync.Mutex
 	slots []*slot
+	nics  []nicSlot
 
 	holding sync.Mutex // of held, and while it changes
 	held    bool       // its processors are stopped
@@ -75,9 +76,6 @@ func config(s workload.Spec, p boundary.Prepared, dir string, z size) qemu.Confi
 	if s.VM.System { // which may load its own
 		c.Append = systemArguments
 	}
-	if p.Machine.MMIO && !s.VM.Machine {
-		c.Machine = qemu.MicroVM
-	}
 	if !s.VM.Machine {
 		c.Disks = append(c.Disks, qemu.Disk{Serial: "image0", File: p.Machine.Image, ReadOnly: true})
 	}
@@ -86,6 +84,11 @@ func config(s workload.Spec, p boundary.Prepared, dir string, z size) qemu.Confi
 		for n := len(c.Disks); n < qemu.MaxDisks(c.Machine); n++ {
 			c.Disks = append(c.Disks, qemu.Disk{Serial: slotName(n), ReadOnly: true})
 		}
+	}
+	c.NICs = nicsOf(s, p)
+	// A microvm boots quicker, but has little room.
+	if p.Machine.MMIO && !s.VM.Machine && len(c.Disks)+len(c.NICs) <= qemu.MaxDisks(qemu.MicroVM) {
+		c.Machine = qemu.MicroVM
 	}
 	return c
 }
@@ -103,6 +106,9 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 		if d.File == "" {
 			m.slots = append(m.slots, &slot{serial: d.Serial})
 		}
+	}
+	for _, n := range c.NICs {
+		m.nics = append(m.nics, nicSlot{device: n.MAC, taken: n.Kind != qemu.Slot})
 	}
 	limit := b.BootTimeout
 	if limit == 0 {

@@ -22,6 +22,8 @@ type scripted struct {
 	mu     sync.Mutex
 	asked  []protocol.Op
 	create *protocol.Create // what was asked for last
+
+	devices, plugged int // network devices
 }
 
 func (h *scripted) Dial(context.Context) (io.ReadWriteCloser, error) {
@@ -45,6 +47,20 @@ func (h *scripted) Dial(context.Context) (io.ReadWriteCloser, error) {
 
 func (h *scripted) Insert(context.Context, string) (string, func(), error) {
 	return "image0", func() {}, nil
+}
+
+func (h *scripted) Plug(context.Context, *os.File, bool) (string, func(), error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.plugged == h.devices {
+		return "", nil, errNICs
+	}
+	h.plugged++
+	return slotMAC(h.plugged), func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.plugged--
+	}, nil
 }
 
 func (h *scripted) was(op protocol.Op) bool {

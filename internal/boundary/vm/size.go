@@ -109,6 +109,8 @@ func (z size) limits(s workload.Spec) *specs.LinuxResources {
 // inside is what the agent is asked for.
 func inside(s workload.Spec) workload.Spec {
 	own := s.VM.Tenant == ""
+	// What the host has made of these, the agent gets beside the spec.
+	s.Networks, s.Ports, s.DNS, s.ExtraHosts = nil, nil, workload.DNS{}, nil
 	if s.VM.System {
 		// The machine is the limit.
 		s.Resources = workload.Resources{}

@@ -20,6 +20,7 @@ import (
 // are of systemd(1), kernel-command-line(7) and systemd-getty-generator(8);
 // others ignore them. TERM keeps colours out of the log.
 var systemArguments = []string{
+	"net.ifnames=0", // systemd.link(5): the network interfaces keep the names that the agent gave them
 	"systemd.show_status=error", "systemd.journald.forward_to_console=yes", "systemd.getty_auto=no", "TERM=dumb",
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
@@ -27,17 +28,44 @@ func (s *supervisor) serveHost(conn *os.File, c *client, req *wire.Request) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if req.Op == wire.OpInsert {
+	switch req.Op {
+	case wire.OpInsert:
 		serial, release, err := h.Insert(ctx, req.Image)
-		if err != nil {
-			c.reply(wire.Reply{Error: wire.NewError(err)})
-			return
-		}
-		c.reply(wire.Reply{Serial: serial})
-		conn.Read(make([]byte, 1)) // nothing is said any more: this is its end
-		release()
+		lend(conn, c, wire.Reply{Serial: serial}, release, err)
+	case wire.OpPlug:
+		c.reply(wire.Reply{}) // the descriptor may come
+		device, release, err := plug(ctx, conn, h, req.Stream)
+		lend(conn, c, wire.Reply{Device: device}, release, err)
+	default:
+		dial(ctx, conn, c, h)
+	}
+}
+
+// lend replies, and keeps what was lent until the other side is gone.
+func lend(conn *os.File, c *client, r wire.Reply, release func(), err error) {
+	if err != nil {
+		c.reply(wire.Reply{Error: wire.NewError(err)})
 		return
 	}
+	c.reply(r)
+	conn.Read(make([]byte, 1)) // nothing is said any more: this is its end
+	release()
+}
+
+// plug takes the descriptor that was announced to a network device.
+func plug(ctx context.Context, conn *os.File, h boundary.Host, stream bool) (device string, release func(), err error) {
+	conn.SetReadDeadline(time.Now().Add(requestTimeout))
+	f, err := wire.ReceiveFile(conn)
+	if err != nil {
+		return "", nil, fmt.Errorf("take a network device's other side: %w", err)
+	}
+	defer f.Close()
+	conn.SetReadDeadline(time.Time{})
+	return h.Plug(ctx, f, stream)
+}
+
+// dial makes the connection a stream to the guest's agent.
+func dial(ctx context.Context, conn *os.File, c *client, h boundary.Host) {
 	stream, err := h.Dial(ctx)
 	if err != nil {
 		c.reply(wire.Reply{Error: wire.NewError(err)})

@@ -53,7 +53,7 @@ func (s *supervisor) serve(conn *os.File) {
 		s.serveExec(r, c, &req)
 	case wire.OpWait:
 		s.serveWait(r, c, &req)
-	case wire.OpDial, wire.OpInsert:
+	case wire.OpDial, wire.OpInsert, wire.OpPlug:
 		s.serveHost(conn, c, &req)
 	default:
 		reply, err := s.answer(&req)

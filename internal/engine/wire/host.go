@@ -27,6 +27,38 @@ func (h Host) Insert(ctx context.Context, image string) (serial string, release 
 	return reply.Serial, func() { f.Close() }, nil
 }
 
+// Plug connects a network device of the guest with a tap device or a stream. The
+// connection to the supervisor holds it, as with Insert.
+func (h Host) Plug(ctx context.Context, tap *os.File, stream bool) (device string, release func(), err error) {
+	f, _, err := h.ask(ctx, &Request{Op: OpPlug, Stream: stream})
+	if err != nil {
+		return "", nil, err
+	}
+	reply, err := plug(ctx, f, tap)
+	if err != nil {
+		f.Close()
+		return "", nil, err
+	}
+	return reply.Device, func() { f.Close() }, nil
+}
+
+// plug sends the descriptor and waits for what comes of it.
+func plug(ctx context.Context, f, tap *os.File) (*Reply, error) {
+	stop := context.AfterFunc(ctx, func() { f.SetDeadline(time.Unix(1, 0)) })
+	err := SendFile(f, tap)
+	var reply Reply
+	if err == nil {
+		err = NewReader(f).Message(TypeReply, &reply)
+	}
+	if err == nil && reply.Error != nil {
+		err = reply.Error
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	return &reply, err
+}
+
 // ask sends a request on a connection of its own, which it returns with the
 // reply.
 func (h Host) ask(ctx context.Context, req *Request) (*os.File, *Reply, error) {

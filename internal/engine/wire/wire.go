@@ -104,6 +104,7 @@ const (
 	OpStatus    Op = "status"
 	OpDial      Op = "dial"   // after the Reply the connection is a stream to the guest's agent
 	OpInsert    Op = "insert" // after the Reply the disk stays until the connection is closed
+	OpPlug      Op = "plug"   // after the Reply comes a descriptor, and another Reply, and then as with OpInsert
 )
 
 // Until is what OpWait waits for.
@@ -124,6 +125,8 @@ type Request struct {
 	Signal  syscall.Signal `json:"signal,omitempty"`
 	// Image is OpInsert's, an absolute path.
 	Image string `json:"image,omitempty"`
+	// Stream is OpPlug's: the descriptor is a stream socket and no tap device.
+	Stream bool `json:"stream,omitempty"`
 	// Until is OpWait's; "" is UntilExit.
 	Until Until `json:"until,omitempty"`
 	// Timeout is OpStop's.
@@ -176,6 +179,8 @@ type Reply struct {
 	Stdin    bool `json:"stdin,omitempty"`
 	// Serial is OpInsert's: the serial number of the disk.
 	Serial string `json:"serial,omitempty"`
+	// Device is OpPlug's: the MAC address of the network device, in the second Reply.
+	Device string `json:"device,omitempty"`
 	// Warnings are OpStart's: sentences for the person who started the workload.
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -66,6 +66,7 @@ func TestConformanceOfTheFake(t *testing.T) {
 					boundarytest.Files: nothing, boundarytest.ReadOnlyRoot: nothing, boundarytest.Mounts: nothing,
 					boundarytest.Users: nothing, boundarytest.MemoryLimits: nothing, boundarytest.PidsLimits: nothing,
 					boundarytest.Descriptors: nothing, boundarytest.Descendants: nothing,
+					boundarytest.Networks: nothing,
 				},
 				Leaks: leakcheck.Options{Paths: []string{world, run}, Files: true},
 			})
@@ -90,6 +91,7 @@ func TestConformanceOfContainers(t *testing.T) {
 				Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared { return idRange(t) },
 				Lacks: map[boundarytest.Ability]string{
 					boundarytest.VolumeOwners: "its volumes are plain directories, which nobody shifts",
+					boundarytest.Networks:     "they are devices of a machine, and this is none",
 				},
 				Leaks: leakcheck.Options{Cgroups: []string{testCgroup}, Paths: []string{run}, Files: true},
 			})

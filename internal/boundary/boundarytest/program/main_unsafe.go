@@ -23,6 +23,9 @@
 //	spawn N            starts N processes that pause, says how many it could, and pauses
 //	allocate MB        uses memory, and says done
 //	descriptors        the numbers of the open descriptors
+//	interfaces         the network interfaces: name, MAC, MTU, addresses
+//	dial ADDRESS       what the other side of a TCP connection says
+//	serve PORT         says ready, and to each TCP connection where it comes from
 package main
 
 import (
@@ -97,6 +100,12 @@ func run(args []string) int {
 		return allocate(n)
 	case "descriptors":
 		return descriptors()
+	case "interfaces":
+		return interfaces()
+	case "dial":
+		return dial(arg)
+	case "serve":
+		return serve(arg)
 	default:
 		return report("", fmt.Errorf("unknown command %q", cmd))
 	}

@@ -1,0 +1,170 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// interfaces are n of them, and something for descriptors.
+func interfaces(t *testing.T, n int) (nics []workload.NIC, taps []*os.File) {
+	for i := range n {
+		nics = append(nics, workload.NIC{Name: fmt.Sprintf("eth%d", i), MAC: fmt.Sprintf("02:42:00:00:00:%02x", i), MTU: 1500, Link: "tap", Network: "bridge"})
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		taps = append(taps, f)
+	}
+	return nics, taps
+}
+
+// TestTenantNICs: a tenant's workload gets devices of the machine, by their own
+// addresses, and gives them back whatever happens.
+func TestTenantNICs(t *testing.T) {
+	refuse := false
+	h := &scripted{devices: 3, answer: func(req *protocol.Request, conn net.Conn) {
+		if req.Op == protocol.OpCreate && refuse {
+			reply(conn, workload.ErrNotFound)
+			return
+		}
+		reply(conn, nil)
+	}}
+	b, s, p := inTenant(t, h)
+	p.NICs, p.Taps = interfaces(t, 2)
+	in, err := b.Create(t.Context(), s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range h.create.NICs {
+		want := p.NICs[i]
+		want.Link, want.Network = "", ""
+		if !reflect.DeepEqual(n.NIC, want) || n.Device != slotMAC(i+1) {
+			t.Errorf("interface %d: %+v", i, n)
+		}
+	}
+	if len(h.create.NICs) != 2 || h.plugged != 2 {
+		t.Errorf("%d interfaces asked for, %d devices taken", len(h.create.NICs), h.plugged)
+	}
+	if err := in.Delete(t.Context()); err != nil || h.plugged != 0 {
+		t.Errorf("%v, and %d devices are still taken", err, h.plugged)
+	}
+	refuse = true
+	s.ID = workload.NewID()
+	if _, err := b.Create(t.Context(), s, p); err == nil || h.plugged != 0 {
+		t.Errorf("got %v, and %d devices are taken", err, h.plugged)
+	}
+	refuse, h.devices = false, 1
+	if _, err := b.Create(t.Context(), s, p); !errors.Is(err, errNICs) || h.plugged != 0 {
+		t.Errorf("got %v, and %d devices are taken", err, h.plugged)
+	}
+}
+
+func TestNICsAndDescriptors(t *testing.T) {
+	b, s, p := inTenant(t, &scripted{})
+	p.NICs, p.Taps = interfaces(t, 2)
+	p.Taps = p.Taps[:1]
+	if _, err := b.Create(t.Context(), s, p); err == nil || !strings.Contains(err.Error(), "descriptors of 1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestMachineForNICs: a microvm as long as there is room in one.
+func TestMachineForNICs(t *testing.T) {
+	for n, want := range map[int]qemu.MachineType{0: qemu.MicroVM, 4: qemu.MicroVM, 5: qemu.Q35, 8: qemu.Q35} {
+		p := boundary.Prepared{Machine: &boundary.Machine{MMIO: true}}
+		p.NICs, p.Taps = interfaces(t, n)
+		if c := config(workload.Spec{}, p, "/run", size{cpus: 1}); c.Machine != want || len(c.NICs) != n {
+			t.Errorf("%d interfaces: %d on a %s, want a %s", n, len(c.NICs), c.Machine, want)
+		}
+	}
+	c := config(workload.Spec{VM: workload.VM{Machine: true}}, boundary.Prepared{Machine: &boundary.Machine{}}, "/run", size{cpus: 1})
+	if len(c.NICs) != qemu.MaxNICs || c.NICs[0].Kind != qemu.Slot || len(c.Disks) != qemu.MaxDisks(qemu.Q35) {
+		t.Errorf("a tenant's machine has %d network devices, %d disks", len(c.NICs), len(c.Disks))
+	}
+}
+
+// TestExplainNICs: without a start there are no addresses, but the devices show.
+func TestExplainNICs(t *testing.T) {
+	for network, want := range map[string]string{"none": "", "user": "-netdev stream,", "bridge": "-netdev tap,"} {
+		p, assumed := explainNICs(workload.Spec{Network: network, Networks: []workload.Attachment{{Network: "bridge"}, {Network: "other", MAC: "02:42:00:00:00:09"}}}, boundary.Prepared{Machine: &boundary.Machine{}})
+		if assumed != (want != "") {
+			t.Errorf("%s: assumed %v", network, assumed)
+		}
+		c := config(workload.Spec{}, p, "/run", size{cpus: 1})
+		c.Memory = 128 * mib
+		text := strings.Join(qemu.Command(c), " ")
+		if !strings.Contains(text, want) || want == "" && strings.Contains(text, "netdev") {
+			t.Errorf("%s: no %q in %s", network, want, text)
+		}
+		if network == "bridge" && !strings.Contains(text, "02:42:00:00:00:09") {
+			t.Errorf("the MAC address that was asked for is not in %s", text)
+		}
+	}
+}
+
+// TestTenantDevices takes every network device of a machine that runs, and one
+// more.
+func TestTenantDevices(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine; TestTenantConformance uses its devices")
+	}
+	f := newFixture(t)
+	s := workload.Spec{ID: workload.NewID(), Boundary: "vm", VM: workload.VM{Machine: true}}
+	in, err := Boundary{}.Create(t.Context(), s, f.prepare(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := in.Delete(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	host := in.(boundary.Host)
+	ns, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	plug := func(n int) (device string, release func(), err error) {
+		err = rtnl.In(ns, func() error {
+			tap, err := nettest.OpenTap(fmt.Sprintf("tap%d", n))
+			if err == nil {
+				device, release, err = host.Plug(t.Context(), tap, false)
+				tap.Close()
+			}
+			return err
+		})
+		return device, release, err
+	}
+	seen := map[string]bool{}
+	var last func()
+	for n := range qemu.MaxNICs {
+		device, release, err := plug(n)
+		if err != nil || seen[device] {
+			t.Fatalf("device %d is %s: %v", n, device, err)
+		}
+		seen[device], last = true, release
+	}
+	_, _, err = plug(qemu.MaxNICs)
+	if !errors.Is(err, errNICs) || !errors.Is(err, workload.ErrUnsupported) || !strings.Contains(err.Error(), "all 8 are in use") {
+		t.Errorf("one more: %v", err)
+	}
+	last()
+	if _, _, err := plug(qemu.MaxNICs); err != nil {
+		t.Errorf("after one was given back: %v", err)
+	}
+}
