@@ -113,6 +113,12 @@ func Run(t *testing.T, h Harness) {
 			s.Resources.Memory = &limit
 		}
 		r.complete(s)
+		s = r.spec("pause")
+		if m, ok := r.start(s, boundary.Stdio{}).(boundary.Measurer); ok {
+			if _, err := m.Measure(r.ctx()); err != nil {
+				r.Error(err)
+			}
+		}
 	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -155,6 +161,9 @@ var tests = []test{
 	{"creator dies", testCreatorDies, []Ability{CreatorDies}},
 	{"pause", testPause, nil},
 	{"processes", testProcesses, nil},
+	{"describe", testDescribe, nil},
+	{"measure", testMeasure, nil},
+	{"update", testUpdate, nil},
 	{"descendants", testDescendants, []Ability{Descendants}},
 	{"terminal", testTerminal, []Ability{Terminals}},
 	{"exec terminal", testExecTerminal, []Ability{Terminals}},

@@ -98,7 +98,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	i := &instance{id: s.ID, dir: dir, spec: s, runtime: cfg.Spec, root: -1}
+	i := &instance{id: s.ID, dir: dir, spec: s, runtime: cfg.Spec, root: -1, idBase: p.IDBase, idCount: p.IDCount}
 	if s.Security.SeccompReport {
 		i.denied = func(d seccomp.Denied) { notice(p.Notice, d) }
 		cfg.ReportDenied = i.denied

@@ -26,7 +26,9 @@ type instance struct {
 	runtime *specs.Spec
 	cgroup  *cgroup.Manager
 	denied  func(seccomp.Denied)
-	ended   ending
+	// idBase is the first host ID of the workload's range, idCount its length.
+	idBase, idCount uint32
+	ended           ending
 
 	*boundary.Tree     // its files; nil for one that Open found
 	root           int // held for Tree

@@ -43,7 +43,7 @@ func (b *Boundary) Needs(workload.Spec) boundary.Needs {
 
 // Create makes an instance whose first process is s.Process.
 func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
-	in := &instance{id: s.ID, dir: p.Dir, world: b.World, hostname: s.Hostname, hostNet: s.Network == workload.NetworkHost}
+	in := &instance{id: s.ID, dir: p.Dir, world: b.World, hostname: s.Hostname, limits: s.Resources, hostNet: s.Network == workload.NetworkHost}
 	// Whoever comes after us must find the instance before there is anything to find.
 	if err := os.WriteFile(in.marker(), nil, 0o600); err != nil {
 		return nil, fmt.Errorf("create fake instance: %w", err)
@@ -90,6 +90,7 @@ type instance struct {
 	deleted bool
 	netns   *os.File        // nil before it is asked for
 	flags   map[string]bool // what "set" has set
+	limits  workload.Resources
 }
 
 func (in *instance) marker() string { return filepath.Join(in.dir, "fake") }

@@ -118,6 +118,7 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err != nil {
 		return nil, err
 	}
+	r.size = z
 	m, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
 	if err != nil {
 		return nil, err

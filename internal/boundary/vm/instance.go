@@ -27,6 +27,7 @@ type remains struct {
 	record  record
 	idle    bool // nothing ran that the guest would have to write back
 	cgroup  *cgroup.Manager
+	size    size
 	machine *machine // the workload's own, nil in a tenant's
 	release func()   // of the image's disk in a tenant's machine
 	unplug  []func() // of the network devices there
@@ -142,7 +143,7 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 	if err != nil {
 		return nil, r.blame(err)
 	}
-	i := &instance{Instance: r.inner, remains: r}
+	i := &instance{Instance: r.inner, remains: r, spec: s}
 	if s.VM.System {
 		return &system{instance: i}, nil
 	}
@@ -169,6 +170,7 @@ func (r *remains) blame(err error) error {
 type instance struct {
 	*client.Instance
 	*remains
+	spec workload.Spec // as it was started
 
 	killed sync.Once
 }

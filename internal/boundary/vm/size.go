@@ -90,11 +90,14 @@ func memoryOf(r workload.Resources) int64 {
 // limits are those of the machine's cgroup on the host.
 func (z size) limits(s workload.Spec) *specs.LinuxResources {
 	tasks := int64(vmmTasks)
-	r := &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: &z.total},
-		Pids:   &specs.LinuxPids{Limit: &tasks},
-		CPU:    &specs.LinuxCPU{},
-	}
+	r := z.shares(s)
+	r.Memory, r.Pids = &specs.LinuxMemory{Limit: &z.total}, &specs.LinuxPids{Limit: &tasks}
+	return r
+}
+
+// shares are those of processor time.
+func (z size) shares(s workload.Spec) *specs.LinuxResources {
+	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{}}
 	if z.quota > 0 {
 		const period = 100000 // microseconds, the kernel's default
 		quota, p := int64(z.quota*period), uint64(period)

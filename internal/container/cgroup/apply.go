@@ -21,7 +21,10 @@ import (
 //
 // On v1 new device rules are preceded by denying all, so that an access in
 // that moment may be refused; on v2 the exchange is atomic.
-func (m *Manager) Set(r *specs.LinuxResources) error {
+func (m *Manager) Set(r *specs.LinuxResources) error { return m.Change(r, Options{Names: m.names}) }
+
+// Change is Set with the options Strict and Names for these limits alone.
+func (m *Manager) Change(r *specs.LinuxResources, o Options) error {
 	if r == nil {
 		return nil
 	}
@@ -30,7 +33,8 @@ func (m *Manager) Set(r *specs.LinuxResources) error {
 		return fmt.Errorf("update cgroup %s: %w", m.path, err)
 	}
 	next := *m
-	if err := next.want(r, false); err != nil {
+	next.names = o.Names
+	if err := next.want(r, o.Strict); err != nil {
 		return err
 	}
 	if err := next.apply(); err != nil {

@@ -208,6 +208,14 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 	case protocol.OpProcesses:
 		r.Processes, err = g.processes(ctx)
 		return r, err
+	case protocol.OpDescribe:
+		r.Described, err = g.describe(ctx)
+		return r, err
+	case protocol.OpMeasure:
+		r.Usage, err = g.measure(ctx)
+		return r, err
+	case protocol.OpUpdate:
+		return r, g.update(ctx, req.Resources)
 	}
 	return r, fmt.Errorf("%w: unknown request %q", protocol.ErrProtocol, req.Op)
 }

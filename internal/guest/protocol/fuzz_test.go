@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"time"
 )
 
@@ -156,6 +158,8 @@ func FuzzMessages(f *testing.F) {
 	w := NewWriter(&b)
 	w.JSON(TypeRequest, Request{Op: OpCreate, Create: &Create{Files: map[string][]byte{"/a": nil}, Volumes: map[int]string{1: "v"}}})
 	w.JSON(TypeReply, Reply{Error: &Error{Kind: "running", Message: "x"}})
+	w.JSON(TypeRequest, Request{Op: OpUpdate, Resources: &workload.Resources{CPUs: 1.5}})
+	w.JSON(TypeReply, Reply{Usage: &workload.Usage{Memory: 1, CPU: 2}, Described: Described{{PID: 1, Command: "x", State: "S"}}})
 	w.JSON(TypeExit, map[string]int{"code": 1})
 	w.Resize(1, 2)
 	f.Add(b.Bytes())

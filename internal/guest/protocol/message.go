@@ -131,7 +131,10 @@ func (r *Reply) check() error {
 		}
 		e.Message = clean(e.Message)
 	}
-	return nil
+	if err := r.Described.check(); err != nil {
+		return err
+	}
+	return checkUsage(r.Usage)
 }
 
 func (r *Reader) decode(t Type, v any) error {

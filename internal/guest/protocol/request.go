@@ -19,6 +19,9 @@ const (
 	OpPause      Op = "pause"
 	OpResume     Op = "resume"
 	OpProcesses  Op = "processes"
+	OpDescribe   Op = "describe"
+	OpMeasure    Op = "measure"
+	OpUpdate     Op = "update"
 	OpDelete     Op = "delete" // the Reply comes when the workload is gone; one that never was is gone
 	OpRemoveData Op = "remove-data"
 	OpKeepData   Op = "keep-data" // removes what Data made for all but Keep
@@ -46,11 +49,13 @@ type Request struct {
 	Process uint64         `json:"process,omitempty"`
 	Signal  syscall.Signal `json:"signal,omitempty"`
 	Files   *Files         `json:"files,omitempty"`
-	Volume  string         `json:"volume,omitempty"` // OpVolume: a name that the host chose
-	File    bool           `json:"file,omitempty"`   // OpVolume: it is one file
-	Keep    []workload.ID  `json:"keep,omitempty"`   // OpKeepData
-	Time    time.Time      `json:"time,omitzero"`    // OpClock
-	Seed    []byte         `json:"seed,omitempty"`   // OpSeed: 32 to 512 random bytes
+	// Resources are OpUpdate's.
+	Resources *workload.Resources `json:"resources,omitempty"`
+	Volume    string              `json:"volume,omitempty"` // OpVolume: a name that the host chose
+	File      bool                `json:"file,omitempty"`   // OpVolume: it is one file
+	Keep      []workload.ID       `json:"keep,omitempty"`   // OpKeepData
+	Time      time.Time           `json:"time,omitzero"`    // OpClock
+	Seed      []byte              `json:"seed,omitempty"`   // OpSeed: 32 to 512 random bytes
 }
 
 // Streams says which standard streams of a process are carried; the others are
@@ -114,6 +119,9 @@ type Reply struct {
 	Process   uint64  `json:"process,omitempty"`   // OpExec
 	Processes []int   `json:"processes,omitempty"` // OpProcesses: IDs in the guest
 	Status    *Status `json:"status,omitempty"`    // OpStatus
+	// Described is OpDescribe's, Usage OpMeasure's.
+	Described Described       `json:"described,omitempty"`
+	Usage     *workload.Usage `json:"usage,omitempty"`
 	// Path is OpStatPath's.
 	Path *workload.PathStat `json:"path,omitempty"`
 }
