@@ -17,7 +17,7 @@ import (
 // something: see Repair. The lock is held.
 func (s *Store) activate(ctx context.Context, n *network.Network) error {
 	if _, ok := ready(n); ok {
-		return nil
+		return s.passDocker(ctx, false) // it may have come meanwhile
 	}
 	return s.establish(ctx, n)
 }
@@ -36,7 +36,7 @@ func (s *Store) establish(ctx context.Context, n *network.Network) error {
 	if err := s.rebuild(); err != nil {
 		return err
 	}
-	if err := s.passDocker(ctx); err != nil {
+	if err := s.passDocker(ctx, true); err != nil {
 		return err
 	}
 	if err := switchForwarding(n); err != nil {
@@ -123,7 +123,7 @@ func (s *Store) rebuildBut(id workload.ID) error {
 
 // tidy removes what is for networks in general when none is active any more. The
 // guard stays, see forwarding.go.
-func (s *Store) tidy() error {
+func (s *Store) tidy(ctx context.Context) error {
 	all, err := s.all()
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ func (s *Store) tidy() error {
 	if err != nil {
 		return err
 	}
-	err = s.leaveDocker()
+	err = s.leaveDocker(ctx)
 	if len(g.IPv4) == 0 && len(g.IPv6) == 0 {
 		err = errors.Join(err, s.t.drop())
 	}
@@ -193,7 +193,7 @@ func (s *Store) repair(ctx context.Context) error {
 	if err := s.rebuild(); err != nil {
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, orphans(bridges, keep), s.passDocker(ctx))...)
+	return errors.Join(append(errs, orphans(bridges, keep), s.passDocker(ctx, true))...)
 }
 
 // repairOne repairs one network and the ports of its members on its bridge.

@@ -166,7 +166,8 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 	for _, sub := range nets[0].Subnets {
 		a.Host = append(a.Host, sub.Gateway)
 	}
-	a.Warnings, err = s.warnings(ctx, len(a.Ports) > 0)
+	open := slices.ContainsFunc(a.Ports, func(p workload.Port) bool { return !p.HostIP.IsLoopback() })
+	a.Warnings, err = s.warnings(ctx, open)
 	return err
 }
 

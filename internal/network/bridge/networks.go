@@ -298,7 +298,7 @@ func (s *Store) dismantle(ctx context.Context, n *network.Network) error {
 	did("network: rules removed")
 	err = errors.Join(err, deleteLink(n.Bridge), os.RemoveAll(filepath.Dir(s.leases(n.Name))))
 	did("network: bridge removed")
-	return errors.Join(err, s.freeIDs(n.Name), s.tidy())
+	return errors.Join(err, s.freeIDs(n.Name), s.tidy(ctx))
 }
 
 // Prune removes the networks that no workload is attached to and keep, which may

@@ -82,9 +82,7 @@ func (s *Store) stopServer(ctx context.Context, n *network.Network) error {
 	if path := s.cgroupPath(n); path != "" {
 		m, lerr := cgroup.Load(path, cgroup.Options{})
 		if lerr == nil {
-			if lerr = m.Destroy(ctx); lerr == nil {
-				m.RemoveEmptyParents(s.o.CgroupParent)
-			}
+			lerr = m.Destroy(ctx)
 		}
 		if !errors.Is(lerr, os.ErrNotExist) {
 			err = errors.Join(err, lerr)

@@ -55,7 +55,7 @@ func warmUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.RemoveEmptyParents("/bulkhead-test-bridge")
+	t.Cleanup(func() { m.RemoveEmptyParents("/bulkhead-test-bridge") })
 }
 
 // TestNameServer asks for names by every address of the name server, beside a host
