@@ -162,13 +162,19 @@ func (f *forwarder) udp(s *upstream, q *query, until time.Time) ([]byte, error) 
 	if _, err := c.Write(q.message(id, question)); err != nil {
 		return nil, err
 	}
+	conn, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	in := &socket{c, conn} // which takes an empty datagram for what it is, not for an end
 	buf := make([]byte, ednsUDP+1)
 	for range mostJunk {
-		n, err := c.Read(buf)
+		n, _, err := in.receive(buf)
 		if err != nil {
 			return nil, err
 		}
-		b := buf[:n]
+		b := buf[:min(n, len(buf))]
+		n = len(b)
 		if n < headerSize || u16(b, 0) != id || u16(b, 2)&(flagResponse|maskOpcode) != flagResponse {
 			continue
 		}
