@@ -95,11 +95,7 @@ func resolver(args []string) error {
 	}
 	if o.Upstream > 0 {
 		var err error
-		o.Dialer, err = dial.NewClient(resolve.FDDialer, func(err error) {
-			fmt.Fprintln(os.Stderr, "the dialer is gone:", err)
-			os.Exit(1)
-		})
-		if err != nil {
+		if o.Dialer, err = dial.NewClient(resolve.FDDialer); err != nil {
 			return err
 		}
 		if err := o.Dialer.Ping(); err != nil {

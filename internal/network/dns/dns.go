@@ -23,9 +23,9 @@
 // workloads and to port 53 of the upstream servers, and to nobody else; this
 // holds without a firewall rule, which somebody may flush.
 //
-// Both outlive the command that starts them, and end together. A resolver that
-// was killed leaves nothing behind but its record, and Ensure starts another:
-// what it knows is in the leases.
+// Both outlive the command that starts them. When the resolver ends, so does the
+// dialer; without a dialer the resolver still knows the workloads. Whichever was
+// killed, Ensure starts both anew: what they know is in the leases.
 package dns
 
 import (

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,7 +65,7 @@ func onThread(f func()) {
 func listen(addrs []netip.Addr, device string) (s sockets, err error) {
 	for _, a := range addrs {
 		for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_STREAM} {
-			fd, err := bind(a, kind, device)
+			fd, err := bindSoon(a, kind, device)
 			if err != nil {
 				s.close()
 				if errors.Is(err, unix.EADDRINUSE) {
@@ -80,6 +81,18 @@ func listen(addrs []netip.Addr, device string) (s sockets, err error) {
 		}
 	}
 	return s, nil
+}
+
+// bindSoon waits a little while the address is taken: a name server whose start
+// was cut off is gone in a moment, and nobody could wait for its end.
+func bindSoon(a netip.Addr, kind int, device string) (fd int, err error) {
+	for range 20 {
+		if fd, err = bind(a, kind, device); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fd, err
 }
 
 func bind(a netip.Addr, kind int, device string) (fd int, err error) {

@@ -20,8 +20,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// program is bulkhead-dns, built once for all tests.
-var program string
+// Built once for all tests: bulkhead-dns, and what stands in its place.
+var program, hostile string
 
 func TestMain(m *testing.M) {
 	nettest.Isolate()
@@ -35,13 +35,15 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "bulkhead-dns")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, "github.com/seed-f5e3b97b/bulkhead/cmd/bulkhead-dns")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the name server:", err)
-		return 1
+	program, hostile = filepath.Join(dir, "bulkhead-dns"), filepath.Join(dir, "hostile")
+	for out, path := range map[string]string{program: "github.com/seed-f5e3b97b/bulkhead/cmd/bulkhead-dns", hostile: "./testdata/hostile"} {
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", out, path)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Stderr = os.Stderr
+		if err := cmd.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "build the name server:", err)
+			return 1
+		}
 	}
 	return m.Run()
 }
@@ -78,22 +80,9 @@ func newPlace(t testing.TB) *place {
 	if err := os.Mkdir(p.cfg.LeaseDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	made := make(chan *os.File)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Error(err)
-		}
-		f, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			t.Error(err)
-		}
-		made <- f
-	}()
-	p.ns = <-made
+	p.ns = newNamespace(t)
 	t.Cleanup(func() {
 		p.ip("link", "del", "gw0")
-		p.ns.Close()
 	})
 	p.ip("link", "add", "gw0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.ns.Fd()))
 	p.ip("link", "set", "gw0", "up")
@@ -114,6 +103,30 @@ func newPlace(t testing.TB) *place {
 		}
 	})
 	return p
+}
+
+// newNamespace makes a network namespace with nothing in it.
+func newNamespace(t testing.TB) *os.File {
+	t.Helper()
+	made := make(chan *os.File)
+	go func() {
+		runtime.LockOSThread() // the thread ends with this
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+		}
+		made <- namespace(t)
+	}()
+	return <-made
+}
+
+// namespace opens the network namespace that the test is in.
+func namespace(t testing.TB) *os.File {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Error(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 func (p *place) ip(args ...string) {

@@ -53,7 +53,8 @@ type planner struct {
 	h    helper
 	prog *launch.Program
 
-	tell, program    launch.Slot
+	status, tell     launch.Slot
+	program          launch.Slot
 	goRead, goWrite  launch.Slot
 	own              []launch.Slot
 	tasks            []launch.Slot
@@ -77,9 +78,10 @@ func plan(h helper, lastCap int) (*planner, error) {
 
 func (p *planner) given() {
 	g := p.prog
-	status := g.Given("status", p.h.statusRead, "the children tell here how they fare")
+	p.status = g.Given("status", p.h.statusRead, "the children tell here how they fare")
 	p.tell = g.Given("tell", p.h.statusWrite, "their end of it")
-	g.Status(status, p.tell)
+	g.Status(p.status, p.tell)
+	g.Keep(p.status)
 	p.goRead = g.Given("go", p.h.goRead, "the children wait here for the host")
 	p.goWrite = g.Given("let_go", p.h.goWrite, "the host's end of it")
 	p.program = g.Given("program", p.h.program, "bulkhead-dns")
@@ -233,12 +235,10 @@ func (p *planner) planHelper(lastCap int) {
 	g.Do(launch.Init, launch.Capset, "no capability", launch.Buf(header, "{_LINUX_CAPABILITY_VERSION_3, 0}"), launch.Buf(make([]byte, 24), "{none}"))
 	p.prctl(launch.Init, "", unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", launch.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL"))
 	p.prctl(launch.Init, "", unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", launch.Int(1))
-	ready := g.Tell(launch.Init, 0, "confined")
 	g.Do(launch.Init, launch.Seccomp, "", launch.Flag(unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"), launch.Int(0),
 		launch.SockFprog(p.h.filter.Bytes(), fmt.Sprintf("{%d instructions}", len(p.h.filter.Insns))))
 	g.Do(launch.Init, launch.Execveat, "the program, which has no path here", launch.Use(p.program), launch.Str(""),
 		launch.Strs(p.h.args), launch.Strs(nil), launch.Flag(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))
-	g.Await(ready, 0, "the helper is confined")
 }
 
 const hostname = "dns"

@@ -154,8 +154,8 @@ func (o *opened) close() {
 	}
 }
 
-func open(c Config) (o *opened, err error) {
-	o = &opened{}
+func open(c Config) (_ *opened, err error) {
+	o := &opened{}
 	defer func() {
 		if err != nil {
 			o.close()
@@ -205,14 +205,14 @@ func open(c Config) (o *opened, err error) {
 		return nil, err
 	}
 	o.fds = append(append(o.fds, s.udp...), s.tcp...)
-	o.resolver = []int{resolve.FDControl: control[1], resolve.FDDialer: dial[0], resolve.FDLog: log, resolve.FDOwn - 1: control[1]}
-	for n := resolve.FDLog + 1; n < resolve.FDOwn; n++ {
+	o.resolver = []int{resolve.FDControl: control[1], 1: control[1], resolve.FDLog: log, resolve.FDDialer: dial[0], resolve.FDOwn - 1: control[1]}
+	for n := resolve.FDUDP; n < resolve.FDOwn; n++ {
 		switch udp, tcp := n-resolve.FDUDP, n-resolve.FDTCP; {
 		case tcp >= 0 && tcp < len(s.tcp):
 			o.resolver[n] = s.tcp[tcp]
-		case udp >= 0 && udp < len(s.udp):
+		case udp < len(s.udp):
 			o.resolver[n] = s.udp[udp]
-		case udp >= 0 && udp < resolve.MaxListen: // a number by which one may send
+		case udp < resolve.MaxListen: // a number by which one may send
 			o.resolver[n] = s.udp[0]
 		default:
 			o.resolver[n] = control[1]
@@ -220,7 +220,7 @@ func open(c Config) (o *opened, err error) {
 	}
 	o.dialer = []int{dial[1], dial[1], log}
 	o.fds = o.drop(control[0])
-	if err := unix.SetNonblock(control[0], true); err != nil {
+	if err = unix.SetNonblock(control[0], true); err != nil {
 		unix.Close(control[0])
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -237,7 +237,8 @@ func (o *opened) drop(fd int) (rest []int) {
 	return rest
 }
 
-// launch starts one helper.
+// launch starts one helper. With an error the process, if there is one, is to be
+// ended.
 func (o *opened) launch(ctx context.Context, h helper, own []int, leases, lastCap int) (process, error) {
 	var made []int // until they are the program's
 	defer func() {
@@ -293,7 +294,13 @@ func (o *opened) launch(ctx context.Context, h helper, own []int, leases, lastCa
 	if err != nil {
 		return process{}, err
 	}
-	return describe(r.Pid())
+	status := r.Value(p.status)
+	defer unix.Close(status)
+	helper, err := describe(r.Pid())
+	if err != nil {
+		return process{}, err
+	}
+	return helper, launch.Outcome(status, p.prog.Failure)
 }
 
 // ready lets the resolver go on, and waits until it answers.

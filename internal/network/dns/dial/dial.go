@@ -107,16 +107,15 @@ type Client struct {
 	mu   sync.Mutex
 	file *os.File
 	conn syscall.RawConn
-	gone func(error)
+	gone error // why the dialer cannot be asked any more
 }
 
-// NewClient takes over a descriptor. When the dialer cannot be asked any more,
-// gone is called.
-func NewClient(fd int, gone func(error)) (*Client, error) {
+// NewClient takes over a descriptor.
+func NewClient(fd int) (*Client, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	c := &Client{file: os.NewFile(uintptr(fd), "dialer"), gone: gone}
+	c := &Client{file: os.NewFile(uintptr(fd), "dialer")}
 	var err error
 	if c.conn, err = c.file.SyscallConn(); err != nil {
 		return nil, err
@@ -137,7 +136,7 @@ func (c *Client) Ping() error {
 }
 
 // Dial returns a new socket that is connected, or connecting, to an upstream
-// server.
+// server. Once the dialer is gone, it fails each time.
 func (c *Client) Dial(server int, tcp bool) (*os.File, error) {
 	which := byte(server << 1)
 	if tcp {
@@ -156,6 +155,9 @@ const patience = 10 * time.Second
 func (c *Client) ask(which byte) (fd int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gone != nil {
+		return -1, c.gone
+	}
 	if err := c.file.SetDeadline(time.Now().Add(patience)); err != nil {
 		return -1, err
 	}
@@ -179,8 +181,8 @@ func (c *Client) ask(which byte) (fd int, err error) {
 	}
 	if err != nil {
 		// An answer that came later would be taken for the next one.
-		c.gone(err)
-		return -1, err
+		c.gone = fmt.Errorf("the dialer is gone: %w", err)
+		return -1, c.gone
 	}
 	fd = socket(rights[:size])
 	if fd < 0 && answer[0] == 0 {

@@ -6,8 +6,8 @@ package resolve
 // numbers. Numbers that are not used hold a copy of another descriptor.
 const (
 	FDControl = 0 // a byte that says go, a byte that says ready
-	FDDialer  = 1
 	FDLog     = 2
+	FDDialer  = 3 // not 1: package os ends a program that cannot write to that
 	FDUDP     = 4
 	FDTCP     = 8
 	FDOwn     = 16 // from here on, what it opens itself
