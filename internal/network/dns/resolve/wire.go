@@ -68,12 +68,13 @@ var errMalformed = errors.New("malformed DNS message")
 func u16(b []byte, off int) uint16 { return binary.BigEndian.Uint16(b[off:]) }
 
 // skipName returns the offset after the name at off. Pointers lead strictly
-// back, to a place behind the header, so that every name ends.
+// back, to labels behind the header that end before the name that points there:
+// so every name ends, and what is behind a record is no part of it.
 func skipName(msg []byte, off int) (int, error) {
 	end := -1 // after the first pointer
-	size, limit := 0, off
+	size, start, bound := 0, off, len(msg)
 	for {
-		if off >= len(msg) {
+		if off >= bound {
 			return 0, errMalformed
 		}
 		switch c := int(msg[off]); {
@@ -88,17 +89,17 @@ func skipName(msg []byte, off int) (int, error) {
 			}
 			off += 1 + c
 		case c >= 0xc0:
-			if off+1 >= len(msg) {
+			if off+2 > bound {
 				return 0, errMalformed
 			}
 			if end < 0 {
 				end = off + 2
 			}
 			to := int(u16(msg, off)) & 0x3fff
-			if to >= limit || to < headerSize {
+			if to >= start || to < headerSize {
 				return 0, errMalformed
 			}
-			off, limit = to, to
+			off, start, bound = to, to, start
 		default:
 			return 0, errMalformed
 		}
