@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -120,8 +121,16 @@ func Resolv(s *workload.Spec, n Net) ([]byte, error) {
 	if len(r.options) == 0 && s.Network == workload.NetworkHost {
 		r.options = hosts.options
 	}
+	if s.Network == workload.NetworkBridge && len(s.DNS.Servers) == 0 && len(n.Nameservers) > 0 && !slices.ContainsFunc(r.options, isNdots) {
+		// Names of workloads have no dot. Without this a C library would first ask for
+		// them in the domains of the search list: others would hear of them, and could
+		// answer.
+		r.options = append(slices.Clone(r.options), "ndots:0")
+	}
 	return r.text(), nil
 }
+
+func isNdots(option string) bool { return strings.HasPrefix(option, "ndots:") }
 
 // resolver is the contents of a resolv.conf.
 type resolver struct {

@@ -64,7 +64,9 @@ func TestResolv(t *testing.T) {
 		{"none", workload.Spec{Network: "none"}, Net{}, ""},
 		{"all asked", workload.Spec{Network: "none", DNS: workload.DNS{Servers: []netip.Addr{addr("9.9.9.9"), addr("fd00::9")}, Search: []string{"a", "b"}, Options: []string{"ndots:2"}}}, Net{},
 			"nameserver 9.9.9.9\nnameserver fd00::9\nsearch a b\noptions ndots:2\n"},
-		{"the network's", workload.Spec{Network: "bridge", DNS: workload.DNS{Search: []string{"."}}}, joined, "nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\n"},
+		{"the network's", workload.Spec{Network: "bridge", DNS: workload.DNS{Search: []string{"."}}}, joined, "nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\noptions ndots:0\n"},
+		{"the network's, with options", workload.Spec{Network: "bridge", DNS: workload.DNS{Search: []string{"."}, Options: []string{"rotate"}}}, joined, "nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\noptions rotate ndots:0\n"},
+		{"the network's, with dots", workload.Spec{Network: "bridge", DNS: workload.DNS{Search: []string{"."}, Options: []string{"ndots:2"}}}, joined, "nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\noptions ndots:2\n"},
 		{"asked in a network", workload.Spec{Network: "bridge", DNS: workload.DNS{Servers: []netip.Addr{addr("9.9.9.9")}, Search: []string{"."}}}, joined, "nameserver 9.9.9.9\nsearch .\n"},
 	} {
 		got, err := Resolv(&tt.spec, tt.net)
