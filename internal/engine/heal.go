@@ -145,7 +145,7 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 	if err := e.deleteBoundary(ctx, id); err != nil {
 		return fmt.Errorf("clean up after workload %s, whose supervisor is gone: %w", spec.Name, err)
 	}
-	if spec.AutoRemove && (st.Live() || st.Status == workload.Created) {
+	if spec.AutoRemove && (st.Live() || st.Status == workload.Created && !st.Held) {
 		if st.Exit == nil && st.Live() {
 			e.cfg.Warn(fmt.Sprintf("workload %s is removed: its supervisor was lost%s", spec.Name, said))
 		}
@@ -166,7 +166,11 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 			return err
 		}
 	}
-	return os.RemoveAll(e.layout.RunDir(id))
+	if err := os.RemoveAll(e.layout.RunDir(id)); err != nil || !st.Held {
+		return err
+	}
+	st.Held = false
+	return e.layout.WriteState(id, st, false)
 }
 
 // rollback removes a workload whose creation was not finished; the caller holds

@@ -35,6 +35,9 @@ type State struct {
 	Pause    time.Duration   `json:"pause,omitempty"`
 	// Stopped is set when a command ended the workload, or is about to.
 	Stopped bool `json:"stopped,omitempty"`
+	// Held is set while the workload is created for the sake of its files alone: a
+	// command that dies then leaves it as it was.
+	Held bool `json:"held,omitempty"`
 	// NICs and Ports are what the workload got of networks at its last start, with
 	// addresses and the host's ports. It gets the same at the next, if they are
 	// free.

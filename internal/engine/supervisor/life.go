@@ -17,6 +17,7 @@ type life struct {
 	inst    boundary.Instance
 	io      *stdio
 	checker *checker // nil without health checks
+	files   transfers
 
 	// ended is closed when exit is known and nothing is left of this life.
 	ended chan struct{}
@@ -140,6 +141,7 @@ func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
 	l.checker.stop()
 	// Deleting may close a terminal, so its last output is read first.
 	l.io.drain()
+	l.files.end()
 	if deleteErr = l.inst.Delete(ctx); deleteErr != nil {
 		exit.Error = "cleaning up: " + deleteErr.Error()
 	}

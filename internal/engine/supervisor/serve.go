@@ -47,6 +47,15 @@ func (s *supervisor) serve(conn *os.File) {
 		return
 	}
 	switch req.Op {
+	case wire.OpReadFiles, wire.OpWriteFiles, wire.OpStatPath, wire.OpChanges:
+		s.serveFiles(conn, r, c, &req)
+		return
+	}
+	if s.held != nil {
+		c.reply(wire.Reply{Error: wire.NewError(workload.ErrNotRunning)})
+		return
+	}
+	switch req.Op {
 	case wire.OpAttach:
 		s.serveAttach(r, c, &req)
 	case wire.OpExec:

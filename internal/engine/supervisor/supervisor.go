@@ -65,6 +65,8 @@ type supervisor struct {
 	last workload.Exit
 	// killer is the signal that a command sent last to the life that runs.
 	killer syscall.Signal
+	// held is what serves files alone, see hold; nil otherwise.
+	held *holding
 	// ending is set when nothing but the end is written any more.
 	ending bool
 	// changed is closed and replaced when any of the above has changed.
@@ -111,6 +113,9 @@ func Main(boundaries ...boundary.Boundary) int {
 	}
 	s := newSupervisor(req.Start, lock)
 	c := newClient(conn)
+	if req.Start.Hold {
+		return s.hold(boundaries, r, c, terminate)
+	}
 	first, l, err := s.begin(boundaries, &req, c)
 	if err != nil {
 		// The command still holds the lock, and cleans up when it reads this.
@@ -148,15 +153,7 @@ func newSupervisor(start *wire.Start, lock *os.File) *supervisor {
 
 // begin starts the first life. On success the reply is on its way.
 func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c *client) (*life, *wire.Listener, error) {
-	for _, b := range boundaries {
-		if b.Name() == s.spec.Boundary {
-			s.boundary = b
-		}
-	}
-	if s.boundary == nil {
-		return nil, nil, fmt.Errorf("%w: the supervisor has no boundary %q", workload.ErrUnsupported, s.spec.Boundary)
-	}
-	if err := s.checkSealed(); err != nil {
+	if err := s.choose(boundaries); err != nil {
 		return nil, nil, err
 	}
 	var err error
@@ -190,6 +187,19 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	}
 	s.attend(l)
 	return l, listener, nil
+}
+
+// choose settles the boundary, and that the workload may be made behind it.
+func (s *supervisor) choose(boundaries []boundary.Boundary) error {
+	for _, b := range boundaries {
+		if b.Name() == s.spec.Boundary {
+			s.boundary = b
+		}
+	}
+	if s.boundary == nil {
+		return fmt.Errorf("%w: the supervisor has no boundary %q", workload.ErrUnsupported, s.spec.Boundary)
+	}
+	return s.checkSealed()
 }
 
 // openLog opens the log that was asked for; none is nil.

@@ -19,6 +19,12 @@
 //	                             <── Exit             the end
 //	  Request(wait)              ──>
 //	                             <── Exit
+//	  Request(read-files|changes) ─>
+//	                             <── Stdout           a tar stream, or workload.WriteChanges'
+//	                             <── Reply            whether it is whole
+//	  Request(write-files)       ──>
+//	  Stdin, CloseStdin          ──>                  a tar stream
+//	                             <── Reply            at any time
 //	  Request(anything else)     ──>
 //	                             <── Reply
 //
@@ -105,6 +111,11 @@ const (
 	OpDial      Op = "dial"   // after the Reply the connection is a stream to the guest's agent
 	OpInsert    Op = "insert" // after the Reply the disk stays until the connection is closed
 	OpPlug      Op = "plug"   // after the Reply comes a descriptor, and another Reply, and then as with OpInsert
+	// The files of the workload, see boundary.Files.
+	OpReadFiles  Op = "read-files"
+	OpWriteFiles Op = "write-files"
+	OpStatPath   Op = "stat-path"
+	OpChanges    Op = "changes"
 )
 
 // Until is what OpWait waits for.
@@ -123,6 +134,7 @@ type Request struct {
 	Start   *Start         `json:"start,omitempty"`
 	Exec    *Exec          `json:"exec,omitempty"`
 	Signal  syscall.Signal `json:"signal,omitempty"`
+	Files   *Files         `json:"files,omitempty"`
 	// Image is OpInsert's, an absolute path.
 	Image string `json:"image,omitempty"`
 	// Stream is OpPlug's: the descriptor is a stream socket and no tap device.
@@ -148,6 +160,9 @@ type Start struct {
 	Init  string        `json:"init"`  // see boundary.Prepared
 	// Networks says how Spec.Networks are joined, nil if there are none to join.
 	Networks *attach.Config `json:"networks,omitempty"`
+	// Hold creates the instance for the sake of its files and never starts it: the
+	// supervisor serves requests about files until this connection is closed.
+	Hold bool `json:"hold,omitempty"`
 }
 
 // Prepared returns what the boundary gets.
@@ -158,6 +173,13 @@ func (s *Start) Prepared() boundary.Prepared {
 		IDBase: s.State.IDBase, IDCount: s.State.IDCount,
 		Files: s.State.Files, Cgroup: s.State.Cgroup, Init: s.Init, Machine: s.State.Machine,
 	}
+}
+
+// Files says what of a workload's files is meant.
+type Files struct {
+	Path  string                  `json:"path"`
+	Read  boundary.ReadOptions    `json:"read,omitzero"`
+	Write boundary.ArchiveOptions `json:"write,omitzero"`
 }
 
 // Exec asks for another process.
@@ -181,6 +203,8 @@ type Reply struct {
 	Serial string `json:"serial,omitempty"`
 	// Device is OpPlug's: the MAC address of the network device, in the second Reply.
 	Device string `json:"device,omitempty"`
+	// Path is OpStatPath's.
+	Path *workload.PathStat `json:"path,omitempty"`
 	// Warnings are OpStart's: sentences for the person who started the workload.
 	Warnings []string `json:"warnings,omitempty"`
 }
