@@ -72,8 +72,8 @@ inspect.`,
 		&cobra.Group{ID: groupSystem, Title: "This machine and this program:"},
 	)
 	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(),
-		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.tenantCommand())
-	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(), a.explainCommand())
+		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.cpCommand(), a.exportCommand(), a.tenantCommand())
+	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.diffCommand(), a.portCommand(), a.explainCommand())
 	addTo(root, groupImage, a.imageCommands()...)
 	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())
 	addTo(root, groupSystem, a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())

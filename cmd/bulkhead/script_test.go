@@ -89,7 +89,7 @@ func TestScripts(t *testing.T) {
 			case inMachines():
 				needRealBoundary(t)
 				prepare = func(env *testscript.Env) error { return errors.Join(setup(env), setupMachines(env)) }
-			case dir == "real":
+			case dir == "real", testBoundary() != "fake":
 				needRealBoundary(t)
 			}
 			testscript.Run(t, testscript.Params{

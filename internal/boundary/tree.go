@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -121,6 +122,9 @@ func pathError(path string, err error) error {
 	case errors.As(err, &pe):
 		err = pe.Err
 	}
+	if short := strings.TrimRight(path, "/"); short != "" {
+		path = short
+	}
 	return fmt.Errorf("%s: %w", path, err)
 }
 
@@ -137,7 +141,7 @@ func (t *Tree) ReadArchive(ctx context.Context, path string, o ReadOptions, w io
 
 // WriteArchive implements Files.
 func (t *Tree) WriteArchive(ctx context.Context, dir string, o ArchiveOptions, r io.Reader) error {
-	return t.do(ctx, dir+"/", true, func(ctx context.Context, root, fd int) error {
+	return t.do(ctx, strings.TrimRight(dir, "/")+"/", true, func(ctx context.Context, root, fd int) error {
 		if st, err := at.Fstat(fd); err == nil && !at.IsDir(st) {
 			return pathError(dir, syscall.ENOTDIR)
 		}

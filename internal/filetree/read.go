@@ -274,7 +274,11 @@ func (r *reader) directory(fd int, name string, mount uint64, depth int) error {
 	for {
 		names, err := f.Readdirnames(256)
 		for _, n := range names {
-			if err := r.child(dir, n, name+"/"+n, mount, depth+1); err != nil {
+			full := name + "/" + n
+			if name == "." { // as every tool shows an archive's top
+				full = n
+			}
+			if err := r.child(dir, n, full, mount, depth+1); err != nil {
 				return err
 			}
 		}

@@ -113,7 +113,7 @@ func (c ctxReader) Read(p []byte) (int, error) {
 func archiveError(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: it ends in the middle", ErrMalformed)
+		return fmt.Errorf("%w: it ends in the middle, or is no tar archive", ErrMalformed)
 	case errors.Is(err, tar.ErrHeader):
 		return fmt.Errorf("%w: it is no tar archive, or damaged", ErrMalformed)
 	}
