@@ -50,6 +50,8 @@ func testCrash(w *world) {
 		{"exec", []command{{Op: "run-detached", Spec: twice}, {Op: "exec", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, false},
 		{"stop", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "stop", Ref: "victim"}}, true},
 		{"restart", []command{{Op: "run-detached", Spec: again}, {Op: "wait", Ref: "victim"}}, true},
+		{"copy", []command{{Op: "create", Spec: keep("both")}, {Op: "copy", Ref: "victim"}}, true},
+		{"copy while it runs", []command{{Op: "run-detached", Spec: twice}, {Op: "copy", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, false},
 		{"remove", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "remove", Ref: "victim"}}, false},
 	}
 	for _, tt := range tests {

@@ -76,7 +76,8 @@ func (h *held) ask(ctx context.Context, st *state.State) error {
 	l := h.e.layout
 	req := wire.Request{
 		Version: wire.Version, Op: wire.OpStart,
-		Start: &wire.Start{Root: l.Root, Run: l.Run, Spec: heldSpec(spec), State: *st, Init: h.e.initProgram(), Hold: true},
+		// Init stands for a program that is certain to exist; it is never executed.
+		Start: &wire.Start{Root: l.Root, Run: l.Run, Spec: heldSpec(spec), State: *st, Init: h.e.cfg.Supervisor, Hold: true},
 	}
 	if _, err = newConn(h.sup.conn).ask(ctx, &req); errors.Is(err, errGone) {
 		err = fmt.Errorf("%w%s", workload.ErrSupervisorLost, h.e.lastWords(h.spec.ID))

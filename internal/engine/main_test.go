@@ -127,6 +127,8 @@ func runCommand() int {
 		_, err = e.wait(ctx, c.Ref, wire.UntilStopped)
 	case "remove":
 		err = e.Remove(ctx, c.Ref, true)
+	case "copy":
+		err = copyBothWays(ctx, e, c.Ref)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

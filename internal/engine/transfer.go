@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -86,6 +87,7 @@ func (f *Files) request(ctx context.Context, req *wire.Request) (*conn, func(), 
 	if err == nil {
 		_, err = s.Write(b)
 	}
+	state.Did("files: asked")
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
 		end()
 		return nil, nil, f.why(ctx, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -105,6 +106,7 @@ func (s *supervisor) transfer(r *wire.Reader, c *client, req *wire.Request, repl
 		return err
 	}
 	defer done()
+	state.Did("files: begun")
 	c.foreground = true // a reader at the end of a pipe may take its time
 	out := frames{c}
 	switch req.Op {
