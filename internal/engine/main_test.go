@@ -24,6 +24,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -66,6 +67,7 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 	}
+	volume.Step = state.Step
 	if d, err := time.ParseDuration(os.Getenv(envTimer)); err == nil && role == "supervisor" {
 		time.AfterFunc(d, func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	}
@@ -129,6 +131,8 @@ func runCommand() int {
 		err = e.Remove(ctx, c.Ref, true)
 	case "copy":
 		err = copyBothWays(ctx, e, c.Ref)
+	case "remove-volumes":
+		err = e.RemoveWith(ctx, c.Ref, RemoveOptions{Force: true, Volumes: true})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
