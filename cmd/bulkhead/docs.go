@@ -58,6 +58,10 @@ func addPages(pages map[string]string, c *cobra.Command) {
 			b.WriteString("\n## Commands\n\n")
 			first = false
 		}
+		if other := sub.Annotations[sameAs]; other != "" {
+			fmt.Fprintf(b, "- %s: the same as [%s](%s.md)\n", sub.Name(), other, other)
+			continue
+		}
 		fmt.Fprintf(b, "- [%s](%s): %s\n", sub.Name(), pageName(sub), sub.Short)
 		addPages(pages, sub)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,7 +25,16 @@ type imageRow struct {
 	Size         string
 	DiskSize     string
 	Platform     string
+	Containers   int // workloads that were made from it
+	SharedSize   string
+	UniqueSize   string
+	VirtualSize  string
+
+	labels map[string]string
 }
+
+// Label is called by {{.Label "key"}}.
+func (r imageRow) Label(key string) string { return r.labels[key] }
 
 var imagesListing = output.Listing{
 	Columns: []output.Column{
@@ -33,47 +43,109 @@ var imagesListing = output.Listing{
 	},
 	More: []output.Column{
 		{Header: "DIGEST", Field: "Digest"}, {Header: "CREATED AT", Field: "CreatedAt"},
-		{Header: "STORED", Field: "Size"}, {Header: "PLATFORM", Field: "Platform"},
+		{Header: "STORED", Field: "Size"}, {Header: "PLATFORM", Field: "Platform"}, {Header: "WORKLOADS", Field: "Containers"},
+		{Header: "SHARED SIZE", Field: "SharedSize"}, {Header: "UNIQUE SIZE", Field: "UniqueSize"}, {Header: "VIRTUAL SIZE", Field: "VirtualSize"},
 	},
 }
 
+// imagesFlags are the flags of images.
+type imagesFlags struct {
+	quiet, noTrunc, digests, all bool
+	format                       string
+	words                        []string
+}
+
 func (a *app) imagesCommand(name string) *cobra.Command {
-	var quiet, noTrunc, digests bool
-	var format string
+	var f imagesFlags
 	cmd := &cobra.Command{
-		Use:               name + " [flags] [NAME]",
-		Short:             "List images",
-		Long:              "Images lists the images of this machine, the newest first. With a name, only\nthose of that repository, or of that tag.",
-		Example:           "  bulkhead images\n  bulkhead images --format '{{.Repository}}:{{.Tag}} {{.Size}}'",
+		Use:   name + " [flags] [NAME]",
+		Short: "List images",
+		Long: `Images lists the images of this machine, the newest first. With a name, only
+those of that repository, or of that tag. Filters are dangling=true for those
+without a name, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE
+and until=TIME.`,
+		Example:           "  bulkhead images\n  bulkhead images --format '{{.Repository}}:{{.Tag}} {{.Size}}'\n  bulkhead images --filter 'reference=team/*:1.*'",
 		Args:              needs(0, 1, "a name at most"),
 		ValidArgsFunction: a.completeImages,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.withImages(func(s *image.Store) error {
-				list, err := s.List()
-				if err != nil && list == nil {
-					return err
-				}
-				if err != nil {
-					a.warn(err.Error())
-				}
-				var rows []imageRow
-				for _, im := range list {
-					rows = append(rows, imageRows(im, time.Now(), noTrunc)...)
-				}
-				if len(args) > 0 {
-					if rows, err = onlyNamed(rows, args[0]); err != nil {
-						return err
-					}
-				}
-				return a.writeImages(rows, format, quiet, digests)
-			})
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keep, err := imageFilters.parse(f.words)
+			if err != nil {
+				return err
+			}
+			return a.withImages(func(s *image.Store) error { return a.listImages(cmd, s, f, keep, args) })
 		},
 	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only IDs")
-	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "whole IDs")
-	cmd.Flags().BoolVar(&digests, "digests", false, "show the digests of the manifests")
-	cmd.Flags().StringVar(&format, "format", "", "`table`, json or a Go template")
+	fs := cmd.Flags()
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "only IDs")
+	fs.BoolVar(&f.noTrunc, "no-trunc", false, "whole IDs")
+	fs.BoolVar(&f.digests, "digests", false, "show the digests of the manifests")
+	fs.BoolVarP(&f.all, "all", "a", false, "all images, which it always lists")
+	fs.StringArrayVarP(&f.words, "filter", "f", nil, "only those that match `KEY=VALUE`")
+	fs.StringVar(&f.format, "format", "", "`table`, json or a Go template")
 	return cmd
+}
+
+func (a *app) listImages(cmd *cobra.Command, s *image.Store, f imagesFlags, keep filters, args []string) error {
+	if err := resolveImageFilters(s, keep); err != nil {
+		return err
+	}
+	list, err := s.List()
+	if err != nil && list == nil {
+		return err
+	}
+	if err != nil {
+		a.warn(err.Error())
+	}
+	detail, err := a.imageDetails(cmd, s, f.format)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var rows []imageRow
+	for _, im := range list {
+		for _, row := range imageRows(im, now, f.noTrunc) {
+			if keep.all(func(key, value string) bool { return matchImage(im, row, key, value, now) }) {
+				rows = append(rows, detail(im, row))
+			}
+		}
+	}
+	if len(args) > 0 {
+		if rows, err = onlyNamed(rows, args[0]); err != nil {
+			return err
+		}
+	}
+	return a.writeImages(rows, f.format, f.quiet, f.digests)
+}
+
+// imageDetails returns what fills in the fields that need a look at all images and
+// workloads, where a format wants them.
+func (a *app) imageDetails(cmd *cobra.Command, s *image.Store, format string) (func(image.Image, imageRow) imageRow, error) {
+	if !slices.ContainsFunc([]string{"json", ".Containers", ".SharedSize", ".UniqueSize"}, func(field string) bool { return strings.Contains(format, field) }) {
+		return func(_ image.Image, row imageRow) imageRow { return row }, nil
+	}
+	ctx, stop := interruptible(cmd)
+	defer stop()
+	e, err := a.engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	users, err := a.inUse(cmd, e)
+	if err != nil {
+		return nil, err
+	}
+	usage, err := s.Usage(users)
+	if err != nil && !errors.Is(err, image.ErrDamaged) {
+		return nil, err
+	}
+	return func(im image.Image, row imageRow) imageRow {
+		for _, u := range usage.Images {
+			if u.Digest == im.Digest {
+				row.Containers, row.SharedSize, row.UniqueSize = len(u.Users), output.Size(u.Shared), output.Size(u.Unique)
+			}
+		}
+		return row
+	}, nil
 }
 
 func (a *app) writeImages(rows []imageRow, format string, quiet, digests bool) error {
@@ -92,6 +164,7 @@ func imageRows(im image.Image, now time.Time, whole bool) []imageRow {
 	row := imageRow{
 		Repository: "<none>", Tag: "<none>", ID: im.ShortID(), Digest: im.Digest.String(),
 		CreatedAt: "N/A", CreatedSince: "N/A", Size: output.Size(im.Size), DiskSize: output.Size(im.DiskSize), Platform: im.Platform.String(),
+		SharedSize: "N/A", UniqueSize: "N/A", VirtualSize: output.Size(im.DiskSize), labels: im.Config.Labels,
 	}
 	if whole {
 		row.ID = im.ID.String()
@@ -252,36 +325,52 @@ last. An image that a workload was made from stays.`,
 }
 
 func (a *app) pruneCommand() *cobra.Command {
-	var all, force bool
+	var all bool
+	var f pruneFlags
 	cmd := &cobra.Command{
-		Use:     "prune [flags]",
-		Short:   "Remove images that nothing needs",
-		Long:    "Prune removes images that have no name and that no workload was made from; with\n-a also those with a name.",
-		Example: "  bulkhead image prune -a -f",
-		Args:    needs(0, 0, "flags"),
+		Use:   "prune [flags]",
+		Short: "Remove images that nothing needs",
+		Long: `Prune removes images that have no name and that no workload was made from; with
+-a also those with a name. Filters are label=KEY[=VALUE], label!=KEY[=VALUE] and
+until=TIME, for those that were built before.`,
+		Example:           "  bulkhead image prune -a -f\n  bulkhead image prune -a --filter until=240h",
+		Args:              needs(0, 0, "flags"),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if all && !force {
-				ok, err := a.confirm("Remove every image that no workload was made from?")
-				if err != nil {
-					return err
-				}
-				if !ok {
-					return exitStatus(exitFailure)
-				}
+			keep, err := pruneFilters.parse(f.words)
+			if err != nil {
+				return err
+			}
+			question := "Remove every image that has no name?"
+			if all {
+				question = "Remove every image that no workload was made from?"
+			}
+			if err := a.sure(f.force, question); err != nil {
+				return err
 			}
 			return a.removing(cmd, func(s *image.Store, users image.InUse) error {
-				rep, err := s.Prune(all, users)
-				a.printRemoved(rep)
+				bytes, err := a.pruneImages(s, users, all, keep)
 				if err == nil {
-					fmt.Fprintf(a.out, "Total reclaimed space: %s\n", output.Size(rep.Bytes))
+					a.reclaimed(bytes)
 				}
 				return err
 			})
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images that have a name")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	f.add(cmd)
 	return cmd
+}
+
+// pruneImages removes images and lists them.
+func (a *app) pruneImages(s *image.Store, users image.InUse, all bool, keep filters) (int64, error) {
+	var want func(image.Image) bool
+	if now := time.Now(); len(keep) > 0 {
+		want = func(im image.Image) bool { return keep.chosen(im.Created, im.Config.Labels, now) }
+	}
+	rep, err := s.PruneSome(all, want, users)
+	a.printRemoved(rep)
+	return rep.Bytes, err
 }
 
 // removing opens what removing images needs.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -13,7 +14,9 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
@@ -99,9 +102,10 @@ type inspectView struct {
 func (a *app) inspectCommand() *cobra.Command {
 	var format, kind string
 	cmd := &cobra.Command{
-		Use:   "inspect [flags] WORKLOAD|IMAGE...",
-		Short: "Show all that is known of workloads or images",
-		Long: `Inspect shows workloads, or images where no workload has the name, as JSON.
+		Use:   "inspect [flags] WORKLOAD|IMAGE|VOLUME...",
+		Short: "Show all that is known of workloads, images or volumes",
+		Long: `Inspect shows workloads, or where no workload has the name images, or else
+volumes, as JSON.
 Weakenings lists each way in which a workload is less confined than by default,
 with the flag that asked for it and why it matters. Warnings tells when a virtual
 machine runs under software emulation, which is no security boundary.`,
@@ -111,8 +115,8 @@ machine runs under software emulation, which is no security boundary.`,
 		Args:              needs(1, -1, "a workload or an image"),
 		ValidArgsFunction: a.completeWorkloads(anyStatus),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if kind != "" && kind != "workload" && kind != "image" {
-				return advice.New(fmt.Sprintf("--type %q: unknown type", kind), "give workload or image")
+			if !slices.Contains([]string{"", "workload", "container", "image", "volume"}, kind) {
+				return advice.New(fmt.Sprintf("--type %q: unknown type", kind), "give workload, image or volume")
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 				return a.inspectAll(format, args, func(ref string) (any, error) { return a.inspectOne(ctx, e, kind, ref) })
@@ -120,32 +124,52 @@ machine runs under software emulation, which is no security boundary.`,
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "json for one line, or a Go `template` over what is shown")
-	cmd.Flags().StringVar(&kind, "type", "", "only `workload`, or only image")
+	cmd.Flags().StringVar(&kind, "type", "", "only `workload`, only image, or only volume")
 	return cmd
 }
 
-// inspectOne finds a workload, or else an image.
+// inspectOne finds a workload, or else an image, or else a volume.
 func (a *app) inspectOne(ctx context.Context, e *engine.Engine, kind, ref string) (any, error) {
-	var notFound error
-	if kind != "image" {
-		rec, err := e.Inspect(ctx, ref)
-		if err == nil {
-			return newInspectView(rec), nil
+	var notFound []error
+	look := func(of string, find func() (any, error), absent ...error) (any, error, bool) {
+		if kind != "" && kind != of && (kind != "container" || of != "workload") {
+			return nil, nil, false
 		}
-		if kind == "workload" || !errors.Is(err, workload.ErrNotFound) {
+		v, err := find()
+		if err != nil && kind == "" && slices.ContainsFunc(absent, func(a error) bool { return errors.Is(err, a) }) {
+			notFound = append(notFound, err)
+			return nil, nil, false
+		}
+		return v, err, true
+	}
+	if v, err, done := look("workload", func() (any, error) {
+		rec, err := e.Inspect(ctx, ref)
+		if err != nil {
 			return nil, err
 		}
-		notFound = err
+		return newInspectView(rec), nil
+	}, workload.ErrNotFound); done {
+		return v, err
 	}
-	store, err := a.images()
-	if err != nil {
-		return nil, err
+	if v, err, done := look("image", func() (any, error) {
+		store, err := a.images()
+		if err != nil {
+			return nil, err
+		}
+		return store.Inspect(ref)
+	}, image.ErrNotFound, reference.ErrInvalid); done {
+		return v, err
 	}
-	im, err := store.Inspect(ref)
-	if err != nil && notFound != nil && !errors.Is(err, image.ErrAmbiguous) && !errors.Is(err, image.ErrDamaged) {
-		return nil, advice.Wrap(errors.Join(notFound, err), fmt.Sprintf("no workload or image %q", ref), "`bulkhead ps -a` and `bulkhead images` list what there is")
+	if v, err, done := look("volume", func() (any, error) {
+		v, err := e.Volume(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		return newVolumeView(v), nil
+	}, volume.ErrNotFound, volume.ErrName); done {
+		return v, err
 	}
-	return im, err
+	return nil, advice.Wrap(errors.Join(notFound...), fmt.Sprintf("no workload, image or volume %q", ref), "`bulkhead ps -a`, `bulkhead images` and `bulkhead volume ls` list what there is")
 }
 
 // newInspectView arranges a record.

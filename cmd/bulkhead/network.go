@@ -252,13 +252,7 @@ are label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME.`,
 				}
 			}
 			return a.withNetworks(cmd, func(ctx context.Context, e *engine.Engine, s *bridge.Store) error {
-				used, err := networksInUse(ctx, e)
-				if err != nil {
-					return err
-				}
-				removed, err := s.Prune(ctx, func(n network.Network) bool {
-					return used[n.Name] || !wanted.all(func(key, value string) bool { return networkMatches(n, false, key, value) })
-				})
+				removed, err := pruneNetworks(ctx, e, s, wanted)
 				for _, name := range removed {
 					fmt.Fprintln(a.out, name)
 				}
@@ -269,6 +263,17 @@ are label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME.`,
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	cmd.Flags().StringArrayVar(&filter, "filter", nil, "only those that match `KEY=VALUE`")
 	return cmd
+}
+
+// pruneNetworks removes the networks that no workload has and filters select.
+func pruneNetworks(ctx context.Context, e *engine.Engine, s *bridge.Store, wanted filters) ([]string, error) {
+	used, err := networksInUse(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return s.Prune(ctx, func(n network.Network) bool {
+		return used[n.Name] || !wanted.all(func(key, value string) bool { return networkMatches(n, false, key, value) })
+	})
 }
 
 // networksInUse returns the names of the networks that workloads have.

@@ -81,12 +81,18 @@ func TestStatus(t *testing.T) {
 func TestFilters(t *testing.T) {
 	r := &engine.Record{Status: workload.Exited, Exit: &workload.Exit{Code: 3}, Spec: workload.Spec{
 		ID: "abc", Name: "web-1", Boundary: "container", Labels: map[string]string{"k": "v", "empty": ""},
-		Image: workload.Image{Reference: "docker.io/library/redis:7", Digest: "sha256:1"},
+		Image:   workload.Image{Reference: "docker.io/library/redis:7", Digest: "sha256:1"},
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Networks: []workload.Attachment{{Network: "back"}}, Exposed: []string{"443/tcp"},
+		Mounts: []workload.Mount{{Type: "volume", Source: "data", Target: "/x"}}, Ports: []workload.Port{{HostPort: 8080, Port: 80, Protocol: "tcp"}},
 	}}
 	for line, want := range map[string]bool{
 		"name=web": true, "name=db": false, "name=db name=web": true, "name=web status=running": false, "name=web status=exited": true,
 		"id=ab": true, "id=b": false, "label=k": true, "label=k=v": true, "label=k=w": false, "label=empty": true, "label=none": false,
 		"ancestor=redis:7": true, "ancestor=docker.io/library/redis:7": true, "ancestor=redis": false, "ancestor=sha256:1": true,
+		"label=k label=empty": true, "label=k label=none": false, "volume=data": true, "volume=/x": true, "volume=x": false,
+		"since=2026-01-02T03:04:04Z": true, "since=2026-01-02T03:04:05Z": false, "before=2026-01-02T03:04:06Z": true, "before=2026-01-02T03:04:05Z": false,
+		"publish=8080": true, "publish=8080/udp": false, "publish=8000-9000/tcp": true, "publish=80": false, "expose=80": true, "expose=443": true,
+		"expose=1-79": false, "network=back": true, "network=front": false, "health=none": true, "health=healthy": false,
 		"exited=3": true, "exited=0": false, "boundary=container": true, "boundary=vm": false, "": true,
 	} {
 		f, err := parseFilters(strings.Fields(line))
@@ -94,7 +100,7 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%q: %v, %v", line, !want, err)
 		}
 	}
-	for _, bad := range []string{"", "name", "name=", "color=red", "status=dead", "exited=x", "exited=256", "=x"} {
+	for _, bad := range []string{"", "name", "name=", "color=red", "status=dead", "exited=x", "exited=256", "=x", "publish=0", "publish=80/sctp", "publish=9-8", "health=well", "should-start-on-boot=maybe"} {
 		if _, err := parseFilters([]string{bad}); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -30,6 +30,10 @@ type psRow struct {
 	Mounts     string
 	Networks   string
 	Ports      string
+	Size       string
+	// LocalVolumes is how many volumes it has, Health what its checks say.
+	LocalVolumes int
+	Health       string
 
 	labels map[string]string
 }
@@ -45,63 +49,105 @@ var psListing = output.Listing{
 	},
 	More: []output.Column{
 		{Header: "CREATED AT", Field: "CreatedAt"}, {Header: "STATE", Field: "State"}, {Header: "LABELS", Field: "Labels"},
-		{Header: "MOUNTS", Field: "Mounts"}, {Header: "NETWORKS", Field: "Networks"},
+		{Header: "MOUNTS", Field: "Mounts"}, {Header: "NETWORKS", Field: "Networks"}, {Header: "SIZE", Field: "Size"},
+		{Header: "LOCAL VOLUMES", Field: "LocalVolumes"}, {Header: "HEALTH", Field: "Health"},
 	},
 }
 
-func (a *app) psCommand() *cobra.Command {
-	var all, quiet, noTrunc, latest bool
-	var format string
-	var words []string
+// psFlags are the flags of ps.
+type psFlags struct {
+	all, quiet, noTrunc, latest, size bool
+	last                              int
+	format                            string
+	words                             []string
+}
+
+func (a *app) psCommand(name string) *cobra.Command {
+	var f psFlags
 	cmd := &cobra.Command{
-		Use:   "ps [flags]",
+		Use:   name + " [flags]",
 		Short: "List workloads",
 		Long: `Ps lists the workloads that are running, with -a all of them, the newest
-first. Filters are name=TEXT, id=BEGINNING, status=STATUS, label=KEY[=VALUE],
-ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY, health=HEALTH,
-exited=CODE, network=NAME, publish=PORT[/PROTOCOL] and expose=PORT[/PROTOCOL],
-the ports inside; those of one kind are alternatives, those of different kinds
-must all hold.`,
+first. Filters are name=TEXT, id=BEGINNING, status=STATUS, health=HEALTH,
+label=KEY[=VALUE], ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY,
+exited=CODE, before=WORKLOAD, since=WORKLOAD, volume=NAME or PATH,
+network=NETWORK, publish=PORT[/PROTOCOL] and expose=PORT[/PROTOCOL], the ports
+inside. All labels must hold, of other kinds one; those of different kinds must
+all hold.`,
 		Example: `  bulkhead ps
   bulkhead ps -a --filter status=exited --format '{{.Names}}: {{.Status}}'
   bulkhead rm $(bulkhead ps -aq --filter label=job)`,
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			keep, err := parseFilters(words)
-			if err != nil {
-				return err
-			}
-			all = all || latest || keep.has("status") || keep.has("exited")
-			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-				records, err := e.List(ctx)
-				if err != nil {
-					return err
-				}
-				slices.Reverse(records)
-				var rows []psRow
-				for _, r := range records {
-					if r.Tenant() == "" && (all || running(r.Status)) && keep.match(r) {
-						rows = append(rows, newPsRow(r, time.Now(), noTrunc))
-					}
-				}
-				if latest && len(rows) > 1 {
-					rows = rows[:1]
-				}
-				if quiet {
-					format = "{{.ID}}"
-				}
-				return output.Write(a.out, psListing, format, rows)
-			})
-		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.ps(cmd, f) },
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that are not running")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only IDs")
-	cmd.Flags().BoolVarP(&latest, "latest", "l", false, "only the newest, running or not")
-	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "whole IDs and commands")
-	cmd.Flags().StringArrayVarP(&words, "filter", "f", nil, "only those that match `KEY=VALUE`")
-	cmd.Flags().StringVar(&format, "format", "", "`table`, json or a Go template")
+	fs := cmd.Flags()
+	fs.BoolVarP(&f.all, "all", "a", false, "also those that are not running")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "only IDs")
+	fs.BoolVarP(&f.latest, "latest", "l", false, "only the newest, running or not")
+	fs.IntVarP(&f.last, "last", "n", -1, "only this `number` of the newest, running or not")
+	fs.BoolVarP(&f.size, "size", "s", false, "show the room that each takes on the disk")
+	fs.BoolVar(&f.noTrunc, "no-trunc", false, "whole IDs and commands")
+	fs.StringArrayVarP(&f.words, "filter", "f", nil, "only those that match `KEY=VALUE`")
+	fs.StringVar(&f.format, "format", "", "`table`, json or a Go template")
 	return cmd
+}
+
+func (a *app) ps(cmd *cobra.Command, f psFlags) error {
+	keep, err := parseFilters(f.words)
+	if err != nil {
+		return err
+	}
+	if f.latest {
+		f.last = 1
+	}
+	all := f.all || f.last >= 0 || keep.has("status") || keep.has("exited")
+	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		records, err := e.List(ctx)
+		if err != nil {
+			return err
+		}
+		if err := a.resolveFilters(ctx, e, keep); err != nil {
+			return err
+		}
+		slices.Reverse(records)
+		var rows []psRow
+		for _, r := range records {
+			if f.last >= 0 && len(rows) >= f.last {
+				break
+			}
+			if r.Tenant() == "" && (all || running(r.Status)) && keep.match(r) {
+				rows = append(rows, newPsRow(r, time.Now(), f.noTrunc))
+				if f.size || strings.Contains(f.format, ".Size") {
+					rows[len(rows)-1].Size = a.psSize(ctx, e, r)
+				}
+			}
+		}
+		listing := psListing
+		if f.size {
+			listing.Columns = append(slices.Clone(listing.Columns), output.Column{Header: "SIZE", Field: "Size"})
+		}
+		if f.quiet {
+			f.format = "{{.ID}}"
+		}
+		return output.Write(a.out, listing, f.format, rows)
+	})
+}
+
+// psSize says how much room a workload's own files take on the disk, and, in
+// brackets, with its image.
+func (a *app) psSize(ctx context.Context, e *engine.Engine, r *engine.Record) string {
+	own, err := e.WritableSize(ctx, r)
+	if err != nil {
+		return "N/A"
+	}
+	text := output.Size(own)
+	if store, err := a.images(); err == nil && r.Spec.Image.Digest != "" {
+		if im, err := store.Inspect(r.Spec.Image.Digest); err == nil {
+			text += fmt.Sprintf(" (virtual %s)", output.Size(own+im.DiskSize))
+		}
+	}
+	return text
 }
 
 // newPsRow describes one workload as of now.
@@ -110,19 +156,26 @@ func newPsRow(r *engine.Record, now time.Time, whole bool) psRow {
 	row := psRow{
 		ID: s.ID.Short(), Image: familiar(s.Image.Reference), Command: strconv.Quote(clip(strings.Join(s.Process.Args, " "), 20, whole)),
 		CreatedAt: s.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: output.Ago(now.Sub(s.Created)) + " ago",
-		State: string(r.Status), Status: status(r, now), Boundary: s.Boundary, Names: s.Name, Networks: networkNames(s), labels: s.Labels,
+		State: string(r.Status), Status: status(r, now), Boundary: s.Boundary, Names: s.Name, Networks: networkNames(s),
+		Size: "N/A", Labels: joinLabels(s.Labels), Health: "none", labels: s.Labels,
 	}
 	if whole {
 		row.ID = string(s.ID)
 	}
-	var mounts []string
-	for _, m := range s.Mounts {
-		mounts = append(mounts, clip(cmp.Or(m.Source, m.Target), 15, whole))
-	}
-	row.Labels, row.Mounts = joinLabels(s.Labels), strings.Join(mounts, ",")
 	if running(r.Status) {
 		row.Ports = describePorts(r.Ports, s.Exposed)
 	}
+	if r.Health != nil {
+		row.Health = r.Health.Status
+	}
+	var mounts []string
+	for _, m := range s.Mounts {
+		mounts = append(mounts, clip(cmp.Or(m.Source, m.Target), 15, whole))
+		if m.Type == "volume" {
+			row.LocalVolumes++
+		}
+	}
+	row.Mounts = strings.Join(mounts, ",")
 	return row
 }
 
@@ -195,68 +248,6 @@ func startsOnBoot(r *engine.Record) bool {
 		return true
 	case workload.RestartUnlessStopped:
 		return !r.Stopped && r.Status != workload.Created
-	}
-	return false
-}
-
-// psFilters are the keys of ps --filter.
-var psFilters = filterSet{keys: map[string]filterCheck{
-	"name": anyText, "id": anyText, "label": anyText, "ancestor": anyText, "boundary": anyText, "exited": number(0, 255),
-	"restart-policy": anyText, "should-start-on-boot": truth, "volume": anyText, "health": anyText,
-	"network": anyText, "publish": anyText, "expose": anyText,
-	"status": oneOf("created", "running", "paused", "restarting", "exited"),
-}}
-
-func parseFilters(all []string) (filters, error) { return psFilters.parse(all) }
-
-// match reports whether a workload passes every filter.
-func (f filters) match(r *engine.Record) bool {
-	return f.all(func(key, value string) bool { return matches(r, key, value) })
-}
-
-// hasPort reports whether a workload publishes, or exposes, a port.
-func hasPort(s *workload.Spec, key, value string) bool {
-	if !strings.Contains(value, "/") {
-		value += "/tcp"
-	}
-	return key == "expose" && slices.Contains(s.Exposed, value) || slices.ContainsFunc(s.Ports, func(p workload.Port) bool {
-		return fmt.Sprintf("%d/%s", p.Port, p.Protocol) == value
-	})
-}
-
-// matches reports whether one filter holds.
-func matches(r *engine.Record, key, value string) bool {
-	s := &r.Spec
-	switch key {
-	case "name":
-		return strings.Contains(s.Name, value)
-	case "id":
-		return strings.HasPrefix(string(s.ID), value)
-	case "status":
-		return string(r.Status) == value
-	case "health":
-		if r.Health == nil {
-			return value == "none"
-		}
-		return value == r.Health.Status
-	case "restart-policy":
-		return value == cmp.Or(s.Restart.Policy, workload.RestartNo)
-	case "should-start-on-boot":
-		return value == strconv.FormatBool(startsOnBoot(r))
-	case "boundary":
-		return s.Boundary == value
-	case "network":
-		return s.Network == value || slices.ContainsFunc(s.Networks, func(a workload.Attachment) bool { return a.Network == value })
-	case "publish", "expose":
-		return hasPort(s, key, value)
-	case "label":
-		return hasLabel(s.Labels, value)
-	case "volume":
-		return slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return m.Target == value || m.Source == value })
-	case "ancestor":
-		return s.Image.Reference == value || familiar(s.Image.Reference) == value || s.Image.Digest == value || familiar(s.Image.Reference) == value+":latest"
-	case "exited":
-		return r.Status == workload.Exited && r.Exit != nil && strconv.Itoa(r.Exit.Code) == value
 	}
 	return false
 }

@@ -73,12 +73,23 @@ inspect.`,
 	)
 	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.cpCommand(), a.exportCommand(), a.tenantCommand())
-	addTo(root, groupLook, a.psCommand(), a.logsCommand(), a.inspectCommand(), a.diffCommand(), a.portCommand(), a.explainCommand())
+	addTo(root, groupLook, a.psCommand("ps"), a.logsCommand(), a.inspectCommand(), a.diffCommand(), a.portCommand(), a.explainCommand())
+	addTo(root, groupRun, a.containerCommand())
 	addTo(root, groupImage, a.imageCommands()...)
 	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())
-	addTo(root, groupSystem, a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	addTo(root, groupSystem, a.systemCommand(), a.infoCommand(), a.kernelCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
 	root.SetHelpCommandGroupID(groupSystem)
 	return root
+}
+
+// workloadCommands are the commands for workloads that Docker also has below
+// `container`, but for its listing.
+func (a *app) workloadCommands() []*cobra.Command {
+	return []*cobra.Command{
+		a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
+		a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(),
+		a.cpCommand(), a.exportCommand(), a.diffCommand(),
+	}
 }
 
 // addTo adds commands to a group.

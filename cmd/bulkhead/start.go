@@ -72,6 +72,9 @@ func (a *app) startSelected(cmd *cobra.Command, filter []string) error {
 		if err != nil {
 			return err
 		}
+		if err := a.resolveFilters(ctx, e, keep); err != nil {
+			return err
+		}
 		var names []string
 		for _, r := range records {
 			if r.Tenant() == "" && !running(r.Status) && keep.match(r) {

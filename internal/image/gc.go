@@ -59,13 +59,23 @@ func (s *Store) Remove(ref string, force bool, inUse InUse) (Report, error) {
 
 // Prune removes the images that have no name, or with all every image, as far
 // as no workload uses them. It also removes what a removed image left.
-func (s *Store) Prune(all bool, inUse InUse) (Report, error) {
+func (s *Store) Prune(all bool, inUse InUse) (Report, error) { return s.PruneSome(all, nil, inUse) }
+
+// PruneSome is Prune for those images that want accepts; nil accepts all. A
+// damaged image is only pruned without it: nobody knows what it is. want must
+// not call the store.
+func (s *Store) PruneSome(all bool, want func(Image) bool, inUse InUse) (Report, error) {
 	var rep Report
 	err := s.collect(&rep, func(t *table) error {
 		for _, e := range slices.Clone(t.Images) {
 			// A name with a digest alone is kept: the user asked for just it.
 			if !all && len(e.References)+len(e.Digests) > 0 || len(inUse.of(e.Digest)) > 0 {
 				continue
+			}
+			if want != nil {
+				if im, err := s.load(&e); err != nil || !want(im) {
+					continue
+				}
 			}
 			rep.Untagged = append(rep.Untagged, e.References...)
 			rep.Deleted = append(rep.Deleted, e.Digest)
