@@ -24,11 +24,11 @@ func CheckName(name string) error {
 		ok = ok && (alnum || i > 0 && strings.IndexByte("_.-", c) >= 0)
 	}
 	if !ok {
-		return fmt.Errorf("%w: name %q: want at most 128 letters, digits, \"_\", \".\" and \"-\", the first a letter or digit", ErrInvalid, name)
+		return Invalidf("name %q: want at most 128 letters, digits, \"_\", \".\" and \"-\", the first a letter or digit", name)
 	}
 	for _, r := range reserved {
 		if name == r {
-			return fmt.Errorf("%w: the name %q means something else", ErrInvalid, name)
+			return Invalidf("the name %q means something else", name)
 		}
 	}
 	return nil
@@ -48,18 +48,18 @@ func (n Network) Check() error {
 		return err
 	}
 	if n.Driver != "" && n.Driver != "bridge" {
-		return fmt.Errorf("%w: there is no driver %q: the only one is bridge", ErrInvalid, n.Driver)
+		return Invalidf("there is no driver %q: the only one is bridge", n.Driver)
 	}
 	if n.MTU != 0 && (n.MTU < 1280 || n.MTU > 65535) {
-		return fmt.Errorf("%w: MTU %d: want 1280 to 65535 bytes", ErrInvalid, n.MTU)
+		return Invalidf("MTU %d: want 1280 to 65535 bytes", n.MTU)
 	}
 	for i, s := range n.Subnets {
 		if err := s.check(); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
+			return Invalidf("%v", err)
 		}
 		for _, o := range n.Subnets[:i] {
 			if o.Prefix.Addr().Is4() == s.Prefix.Addr().Is4() {
-				return fmt.Errorf("%w: %s and %s are of one family: want at most one subnet of each", ErrInvalid, o.Prefix, s.Prefix)
+				return Invalidf("%s and %s are of one family: want at most one subnet of each", o.Prefix, s.Prefix)
 			}
 		}
 	}

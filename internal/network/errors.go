@@ -1,13 +1,16 @@
 package network
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that callers branch on. They are wrapped with what was attempted.
 var (
 	ErrNotFound  = errors.New("no such network")
 	ErrAmbiguous = errors.New("more than one network matches")
 	ErrExists    = errors.New("a network of this name exists")
-	ErrInvalid   = errors.New("this network cannot be")
+	ErrInvalid   = errors.New("not possible")
 	ErrOverlap   = errors.New("the subnet is in use")
 	ErrInUse     = errors.New("the network is in use")
 	ErrDefault   = errors.New("the default network cannot be removed")
@@ -17,3 +20,12 @@ var (
 	ErrAddressTaken = errors.New("the address is in use")
 	ErrPortTaken    = errors.New("port is already in use")
 )
+
+// invalid is an ErrInvalid that says what is wrong and no more.
+type invalid string
+
+func (e invalid) Error() string      { return string(e) }
+func (invalid) Is(target error) bool { return target == ErrInvalid }
+
+// Invalidf is an error that is ErrInvalid, in other words.
+func Invalidf(format string, args ...any) error { return invalid(fmt.Sprintf(format, args...)) }

@@ -63,18 +63,18 @@ func check(r network.Request) error {
 		return err
 	}
 	if len(r.Networks) == 0 {
-		return fmt.Errorf("%w: no network is named", network.ErrInvalid)
+		return network.Invalidf("no network is named")
 	}
 	for i, a := range r.Networks {
 		if slices.ContainsFunc(r.Networks[:i], func(b workload.Attachment) bool { return a.Network == b.Network }) {
-			return fmt.Errorf("%w: network %q is named twice", network.ErrInvalid, a.Network)
+			return network.Invalidf("network %q is named twice", a.Network)
 		}
 		if a.MAC == "" {
 			continue
 		}
 		mac, err := net.ParseMAC(a.MAC)
 		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() == "00:00:00:00:00:00" {
-			return fmt.Errorf("%w: MAC address %q: want six bytes such as 02:42:ac:11:00:02, not those of a group", network.ErrInvalid, a.MAC)
+			return network.Invalidf("MAC address %q: want six bytes such as 02:42:ac:11:00:02, not those of a group", a.MAC)
 		}
 	}
 	return nil
@@ -109,7 +109,7 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 	publish := publisher(nets)
 	if len(r.Ports) > 0 {
 		if publish < 0 {
-			return fmt.Errorf("%w: an internal network has no published ports", network.ErrInvalid)
+			return network.Invalidf("an internal network has no published ports")
 		}
 		l := &leases[publish]
 		addrs := addresses(l.NIC)
@@ -259,7 +259,7 @@ func (s *Store) planAddresses(n *network.Network, want workload.Attachment, befo
 	}
 	for _, a := range wanted {
 		if a.IsValid() {
-			return fmt.Errorf("%w: it has no %s, so that %s is not an address in it", network.ErrInvalid, familyName(a), a)
+			return network.Invalidf("it has no %s, so that %s is not an address in it", familyName(a), a)
 		}
 	}
 	b, err := json.Marshal(c)
@@ -287,7 +287,7 @@ func (s *Store) planMAC(n *network.Network, want workload.Attachment, nic *workl
 	}
 	mac, err := net.ParseMAC(want.MAC)
 	if err != nil {
-		return fmt.Errorf("%w: %w", network.ErrInvalid, err)
+		return network.Invalidf("%v", err)
 	}
 	nic.MAC = mac.String()
 	in, err := s.membersOf(n.Name)

@@ -97,16 +97,16 @@ func (l *lab) clean() {
 	if err := l.Sweep(context.Background(), func(workload.ID) bool { return false }); err != nil {
 		l.t.Error(err)
 	}
-	all, err := netlink.LinkList()
+	nets, err := l.all()
 	if err != nil {
 		l.t.Error(err)
 	}
-	for _, link := range all {
-		if strings.HasPrefix(link.Attrs().Name, "bhw") {
-			l.t.Errorf("interface %s is left", link.Attrs().Name)
+	for _, n := range nets {
+		if ports := l.ports(&n); len(ports) > 0 {
+			l.t.Errorf("interfaces %v are left", ports)
 		}
-		if strings.HasPrefix(link.Attrs().Name, "bh") {
-			netlink.LinkDel(link)
+		if err := errors.Join(l.stopServer(context.Background(), &n), deleteLink(n.Bridge), l.freeIDs(n.Name)); err != nil {
+			l.t.Error(err)
 		}
 	}
 	if err := l.t_().drop(); err != nil {
@@ -339,6 +339,25 @@ func hostPort(a netip.Addr, p uint16) string { return netip.AddrPortFrom(a, p).S
 const envChild = "BULKHEAD_BRIDGE_CHILD"
 
 func runChild(string) int { return 1 }
+
+// ports are the interfaces of workloads that are on a network's bridge.
+func (l *lab) ports(n *network.Network) (out []string) {
+	l.t.Helper()
+	br, ok := ready(n)
+	if !ok {
+		return nil
+	}
+	all, err := netlink.LinkList()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, link := range all {
+		if a := link.Attrs(); a.MasterIndex == br.Attrs().Index && a.Name != serverLink(n.ID) {
+			out = append(out, a.Name)
+		}
+	}
+	return out
+}
 
 // elements are all that the tables hold for workloads, as "set: n".
 func (l *lab) elements() (out []string) {

@@ -210,7 +210,7 @@ func pick(sub network.Subnet, wanted, last, cursor netip.Addr, taken map[netip.A
 	if wanted.IsValid() {
 		switch {
 		case !sub.Host(wanted):
-			return wanted, fmt.Errorf("%w: address %s is not that of a host in %s", network.ErrInvalid, wanted, sub.Prefix)
+			return wanted, network.Invalidf("address %s is not that of a host in %s", wanted, sub.Prefix)
 		case wanted == sub.Gateway:
 			return wanted, fmt.Errorf("%w: %s is the gateway's", network.ErrAddressTaken, wanted)
 		case wanted == ns:

@@ -28,17 +28,17 @@ func checkPorts(ports []workload.Port, addrs []netip.Addr) error {
 	for _, p := range ports {
 		switch {
 		case p.Protocol != "tcp" && p.Protocol != "udp":
-			return fmt.Errorf("%w: protocol %q: want tcp or udp", network.ErrInvalid, p.Protocol)
+			return network.Invalidf("protocol %q: want tcp or udp", p.Protocol)
 		case p.Port == 0:
-			return fmt.Errorf("%w: port 0 of the workload cannot be published", network.ErrInvalid)
+			return network.Invalidf("port 0 of the workload cannot be published")
 		case p.HostPortEnd != 0 && (p.HostPort == 0 || p.HostPortEnd < p.HostPort):
-			return fmt.Errorf("%w: ports %d to %d are no range", network.ErrInvalid, p.HostPort, p.HostPortEnd)
+			return network.Invalidf("ports %d to %d are no range", p.HostPort, p.HostPortEnd)
 		case p.HostIP == netip.IPv6Loopback():
 			return fmt.Errorf("%w: a port cannot be published on [::1]: the kernel does not send from there by another interface, and IPv6 has no route_localnet; publish it on 127.0.0.1", workload.ErrUnsupported)
 		case p.HostIP.IsValid() && !has(p.HostIP.Is4()):
-			return fmt.Errorf("%w: the network has no %s, so that nothing can be published on %s", network.ErrInvalid, familyName(p.HostIP), p.HostIP)
+			return network.Invalidf("the network has no %s, so that nothing can be published on %s", familyName(p.HostIP), p.HostIP)
 		case p.HostIP.Zone() != "" || p.HostIP.Is4In6():
-			return fmt.Errorf("%w: %s is not an address that ports are published on", network.ErrInvalid, p.HostIP)
+			return network.Invalidf("%s is not an address that ports are published on", p.HostIP)
 		}
 	}
 	return nil
@@ -135,7 +135,7 @@ func portError(p workload.Port, err error) error {
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("publish port %s: %w", where, network.ErrPortTaken)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("publish port %s: %w: it is not an address of this host", where, network.ErrInvalid)
+		return network.Invalidf("publish port %s: it is not an address of this host", where)
 	}
 	return fmt.Errorf("publish port %s: %w", where, err)
 }

@@ -57,7 +57,7 @@ func choose(n *network.Network, networks map[string]network.Network) error {
 	for i := range n.Subnets {
 		sub := &n.Subnets[i]
 		if sub.Prefix.Addr().Is6() && !haveIPv6() {
-			return fmt.Errorf("%w: IPv6 is off on this host (net.ipv6.conf.all.disable_ipv6)", network.ErrInvalid)
+			return network.Invalidf("IPv6 is off on this host (net.ipv6.conf.all.disable_ipv6)")
 		}
 		switch {
 		case sub.Prefix == network.Any4:
