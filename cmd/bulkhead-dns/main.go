@@ -6,11 +6,12 @@
 // Command bulkhead-dns is the name server of one network. It is started by
 // package dns, which confines it, as two processes:
 //
-//	bulkhead-dns resolve --network NAME [--public] --sockets N --upstream N SUBNET...
+//	bulkhead-dns resolve --network NAME [--peers] [--public] --sockets N --upstream N SUBNET...
 //	bulkhead-dns dial ADDRESS:PORT...
 //
-// The resolver answers workloads, out of the leases, which are its root
-// directory, or by asking upstream; the dialer gives it the sockets for that.
+// The resolver answers workloads, out of the leases, or by asking upstream; the
+// dialer gives it the sockets for that. The leases are its root directory; with
+// --peers they are <network>/leases in it, for each network.
 package main
 
 import (
@@ -65,8 +66,10 @@ const memoryLimit = 32 << 20
 func resolver(args []string) error {
 	o := resolve.Options{Leases: "/"}
 	var sockets int
+	var peers bool
 	f := flag.NewFlagSet("bulkhead-dns resolve", flag.ContinueOnError)
 	f.StringVar(&o.Network, "network", "", "name of the network")
+	f.BoolVar(&peers, "peers", false, "the leases of other networks are there, too")
 	f.BoolVar(&o.Public, "public", false, "there is a top-level domain of that name, too")
 	f.IntVar(&sockets, "sockets", 0, "how many addresses it listens on")
 	f.IntVar(&o.Upstream, "upstream", 0, "how many upstream servers there are")
@@ -79,6 +82,9 @@ func resolver(args []string) error {
 			return err
 		}
 		o.Subnets = append(o.Subnets, p)
+	}
+	if peers {
+		o.Leases, o.Peers = "/"+o.Network+"/leases", "/"
 	}
 	if sockets < 1 || sockets > resolve.MaxListen {
 		return fmt.Errorf("%d sockets", sockets)

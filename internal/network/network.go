@@ -64,6 +64,9 @@ type Request struct {
 type Lease struct {
 	Workload workload.ID `json:"workload"`
 	Network  string      `json:"network"`
+	// Networks are all that the workload is in, if there are several: a name server
+	// of one of them tells it about the others.
+	Networks []string `json:"networks,omitempty"`
 	// Names are all under which the name server knows it, without a domain.
 	Names []string        `json:"names"`
 	NIC   workload.NIC    `json:"nic"`

@@ -56,6 +56,11 @@ type Config struct {
 	// server is a user like any other: the directory has mode 0755, files have
 	// 0644, and it is a directory above that keeps others out.
 	LeaseDir string
+	// Peers is a directory with <network>/leases of all networks, LeaseDir among
+	// them, all with mode 0755. With it a workload that is in several networks,
+	// which its leases tell (network.Lease.Networks), is answered about all of them;
+	// with "" about this one only.
+	Peers string
 	// Network is the network's name. What is known as web is known as
 	// web.<Network>, too.
 	Network string

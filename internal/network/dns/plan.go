@@ -248,6 +248,9 @@ const hostname = "dns"
 func (c Config) resolver() (h helper, err error) {
 	h = helper{name: "resolver", id: c.IDBase, files: resolve.MaxFiles}
 	h.args = []string{"bulkhead-dns", "resolve", "--network", c.Network, "--sockets", strconv.Itoa(len(c.Listen)), "--upstream", strconv.Itoa(len(c.Upstream))}
+	if c.Peers != "" {
+		h.args = append(h.args, "--peers")
+	}
 	if c.public() {
 		h.args = append(h.args, "--public")
 	}

@@ -57,12 +57,21 @@ func (c Config) check() error {
 			return fmt.Errorf("%s is no subnet", s)
 		}
 	}
-	st, err := os.Stat(c.LeaseDir)
-	if err != nil {
-		return err
+	dirs := []string{c.LeaseDir}
+	if c.Peers != "" {
+		if filepath.Join(c.Peers, c.Network, "leases") != filepath.Clean(c.LeaseDir) || strings.Contains(c.Network, "/") {
+			return fmt.Errorf("%s is not %s/<network>/leases", c.LeaseDir, c.Peers)
+		}
+		dirs = append(dirs, filepath.Dir(c.LeaseDir), c.Peers)
 	}
-	if st.Mode().Perm()&0o005 != 0o005 {
-		return fmt.Errorf("%s has mode %#o: the name server cannot read it", c.LeaseDir, st.Mode().Perm())
+	for _, dir := range dirs {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if st.Mode().Perm()&0o005 != 0o005 {
+			return fmt.Errorf("%s has mode %#o: the name server cannot read it", dir, st.Mode().Perm())
+		}
 	}
 	return nil
 }
@@ -186,7 +195,11 @@ func open(c Config) (_ *opened, err error) {
 		return fds
 	}
 	o.program = file(c.Program, unix.O_PATH, 0)
-	o.leases = file(c.LeaseDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	root := c.LeaseDir
+	if c.Peers != "" {
+		root = c.Peers
+	}
+	o.leases = file(root, unix.O_PATH|unix.O_DIRECTORY, 0)
 	log := file(filepath.Join(c.Dir, logName), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	control, dial := pair(unix.SOCK_STREAM), pair(unix.SOCK_SEQPACKET)
 	for _, dir := range c.Cgroups {

@@ -8,6 +8,8 @@
 //	an address of the network, backwards       leases, or NXDOMAIN
 //	a name in a lease, with or without         leases; other types than A and
 //	  .<network> behind it                       AAAA do not exist: NODATA
+//	the same of another network that the       its leases, or NXDOMAIN under its
+//	  asking workload is in, too                 .<network>
 //	anything else under .<network>             NXDOMAIN, if <network> is not also
 //	                                             a top-level domain of the world
 //	localhost, *.localhost                     the loopback addresses

@@ -8,23 +8,26 @@ import (
 )
 
 const (
-	maxLease = 64 << 10 // bytes of a file
-	maxNames = 128      // names of one lease
+	maxLease    = 64 << 10 // bytes of a file
+	maxNames    = 128      // names of one lease
+	maxNetworks = 32       // networks of one workload that are looked at
 )
 
 // A lease is what the name server knows of an address.
 type lease struct {
 	workload string
 	names    []string // in lower case, without a final dot; each once
+	networks []string // all that the workload is in, if there are several
 }
 
 // parseLease reads a file of the leases' directory: network.Lease, of which only
-// these three fields have to be in order.
+// these fields have to be in order.
 func parseLease(b []byte, network string) (*lease, error) {
 	var f struct {
 		Workload string   `json:"workload"`
 		Network  string   `json:"network"`
 		Names    []string `json:"names"`
+		Networks []string `json:"networks"`
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, err
@@ -35,7 +38,7 @@ func parseLease(b []byte, network string) (*lease, error) {
 	if f.Network != network {
 		return nil, fmt.Errorf("a lease of network %.80q", f.Network)
 	}
-	l := &lease{workload: f.Workload}
+	l := &lease{workload: f.Workload, networks: f.Networks[:min(len(f.Networks), maxNetworks)]}
 	seen := map[string]bool{}
 	for _, name := range f.Names[:min(len(f.Names), maxNames)] {
 		if name, ok := normal(name); ok && !seen[name] {

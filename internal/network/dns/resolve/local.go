@@ -19,21 +19,26 @@ var (
 
 // local answers a question that is not for an upstream server; the package's
 // comment says which are.
-func (s *server) local(q *query) (answer []byte, ok bool) {
-	switch {
-	case q.class != classIN, q.kind == typeAXFR, q.kind == typeIXFR:
+func (s *server) local(q *query, from *lease) (answer []byte, ok bool) {
+	if q.class != classIN || q.kind == typeAXFR || q.kind == typeIXFR {
 		return q.failure(rcodeRefused), true
 	}
-	if a, ok := reverse(q.name); ok && s.table.contains(a) {
-		return s.pointer(q, a), true
+	if a, ok := reverse(q.name); ok {
+		if answer, ok := s.pointer(q, a, from); ok {
+			return answer, true
+		}
 	}
 	if all, ok := s.table.addresses(q.name); ok {
+		return q.addresses(all), true
+	}
+	all, found, peers := s.peers.find(from, s.opt.Network, q.name)
+	if found {
 		return q.addresses(all), true
 	}
 	if q.name == "localhost" || strings.HasSuffix(q.name, ".localhost") {
 		return q.addresses([]netip.Addr{loopback4, loopback6}), true
 	}
-	if s.own(q) || len(s.servers) == 0 {
+	if peers || s.own(q) || len(s.servers) == 0 {
 		return q.finish(q.header(flagAuthority, rcodeNameError), 0), true
 	}
 	return nil, false
@@ -50,17 +55,21 @@ func (s *server) own(q *query) bool {
 	return !slices.Contains([]uint16{typeNS, typeSOA, typeDS, typeDNSKEY}, q.kind)
 }
 
-// pointer answers for an address of the network.
-func (s *server) pointer(q *query, a netip.Addr) []byte {
+// pointer answers for an address of the network, or of a workload in another one
+// of the networks that whoever asks is in.
+func (s *server) pointer(q *query, a netip.Addr, from *lease) ([]byte, bool) {
 	name, ok := s.table.pointer(a)
 	if !ok {
-		return q.finish(q.header(flagAuthority, rcodeNameError), 0)
+		name, ok = s.peers.pointer(from, s.opt.Network, a)
+	}
+	if !ok {
+		return q.finish(q.header(flagAuthority, rcodeNameError), 0), s.table.contains(a)
 	}
 	b := q.header(flagAuthority, rcodeSuccess)
 	if wire := wireName(name); wire != nil && (q.kind == typePTR || q.kind == typeANY) {
 		b = appendRecord(b, typePTR, wire)
 	}
-	return q.finish(b, 0)
+	return q.finish(b, 0), true
 }
 
 // addresses answers for a name. Each answer starts with another address, so that

@@ -12,6 +12,9 @@ import (
 type Options struct {
 	// Leases is the directory of leases.
 	Leases string
+	// Peers is a directory that has <network>/leases of each network; "" if the
+	// others are not to be seen.
+	Peers string
 	// Network is the network's name, and the domain of its names.
 	Network string
 	// Public says that there is a top-level domain of the world with that name.
@@ -30,6 +33,7 @@ type Options struct {
 type server struct {
 	opt    Options
 	table  *table
+	peers  *peers
 	limits *limits
 	*forwarder
 }
@@ -45,7 +49,7 @@ func Serve(o Options, ready func() error) error {
 		return err
 	}
 	defer t.close()
-	s := &server{opt: o, table: t, limits: newLimits(), forwarder: newForwarder(o.Dialer, o.Upstream)}
+	s := &server{opt: o, table: t, peers: &peers{root: o.Peers}, limits: newLimits(), forwarder: newForwarder(o.Dialer, o.Upstream)}
 	failed := make(chan error, len(o.UDP)+len(o.TCP))
 	var sockets []*socket
 	var wg sync.WaitGroup
@@ -78,22 +82,18 @@ func Serve(o Options, ready func() error) error {
 	return <-failed
 }
 
-// who returns the workload that has an address, "" if it is not to be answered.
-func (s *server) who(a netip.Addr) (string, error) {
+// who returns the lease of an address, nil if it is not to be answered.
+func (s *server) who(a netip.Addr) (*lease, error) {
 	known := s.table.client(a)
 	if known == nil && !s.limits.stranger() || known != nil && !s.limits.question(known.workload) {
-		return "", nil
+		return nil, nil
 	}
-	l, err := s.table.refresh(a)
-	if l == nil || err != nil {
-		return "", err
-	}
-	return l.workload, nil
+	return s.table.refresh(a)
 }
 
 // answer looks at one message of a workload. Without a query it is to be
 // dropped; without an answer an upstream server has to be asked.
-func (s *server) answer(msg []byte) (*query, []byte) {
+func (s *server) answer(msg []byte, from *lease) (*query, []byte) {
 	q, rcode, err := parseQuery(msg)
 	if err != nil {
 		return nil, nil
@@ -101,7 +101,7 @@ func (s *server) answer(msg []byte) (*query, []byte) {
 	if rcode != rcodeSuccess {
 		return &q, q.failure(rcode)
 	}
-	answer, _ := s.local(&q)
+	answer, _ := s.local(&q, from)
 	return &q, answer
 }
 

@@ -27,9 +27,9 @@ const rescanAbove = 512
 // before a question was sent is in its answer, and a name server that nobody
 // asks does nothing.
 type table struct {
-	network string // as leases have it
-	domain  string // as it is compared
-	subnets []netip.Prefix
+	network string         // as leases have it
+	domain  string         // as it is compared
+	subnets []netip.Prefix // whose addresses are leased; nil for all
 
 	mu     sync.Mutex
 	dir    *os.File
@@ -37,9 +37,11 @@ type table struct {
 	buf    []byte
 	leases map[netip.Addr]*lease
 	names  map[string][]netip.Addr // in the order in which they came
+	// members counts the leases of each workload.
+	members map[string]int
 }
 
-// openTable reads the directory of leases. Its root is the directory.
+// openTable reads a directory of leases.
 func openTable(path, network string, subnets []netip.Prefix) (*table, error) {
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -73,7 +75,7 @@ func (t *table) scan() error {
 	if _, err := t.dir.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	t.leases, t.names = map[netip.Addr]*lease{}, map[string][]netip.Addr{}
+	t.leases, t.names, t.members = map[netip.Addr]*lease{}, map[string][]netip.Addr{}, map[string]int{}
 	for {
 		names, err := t.dir.Readdirnames(256)
 		for _, name := range names {
@@ -101,6 +103,9 @@ func (t *table) load(name string) {
 	}
 	if old := t.leases[addr]; old != nil {
 		delete(t.leases, addr)
+		if t.members[old.workload]--; t.members[old.workload] == 0 {
+			delete(t.members, old.workload)
+		}
 		for _, n := range old.names {
 			left := slices.DeleteFunc(t.names[n], func(a netip.Addr) bool { return a == addr })
 			if t.names[n] = left; len(left) == 0 {
@@ -112,6 +117,7 @@ func (t *table) load(name string) {
 		return
 	}
 	t.leases[addr] = l
+	t.members[l.workload]++
 	for _, n := range l.names {
 		t.names[n] = append(t.names[n], addr)
 	}
@@ -150,7 +156,7 @@ func (t *table) read(name string) ([]byte, error) {
 }
 
 func (t *table) contains(a netip.Addr) bool {
-	return slices.ContainsFunc(t.subnets, func(p netip.Prefix) bool { return p.Contains(a) })
+	return t.subnets == nil || slices.ContainsFunc(t.subnets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // sync takes note of what has happened in the directory.
@@ -235,9 +241,15 @@ func (t *table) pointer(a netip.Addr) (string, bool) {
 	return "", false
 }
 
-// size returns the number of leases.
-func (t *table) size() int {
+// has tells, after a look at all changes, whether a workload is in the network.
+func (t *table) has(workload string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.leases)
+	return t.sync() == nil && t.members[workload] > 0
+}
+
+// removed tells whether the directory is gone, and the network with it.
+func (t *table) removed() bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(t.dir.Fd()), &st) != nil || st.Nlink == 0
 }

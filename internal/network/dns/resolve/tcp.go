@@ -42,14 +42,14 @@ func (s *server) serveTCP(l *socket) error {
 			}
 			continue
 		}
-		workload, err := s.who(address(from))
+		client, err := s.who(address(from))
 		if err != nil {
 			c.Close()
 			return err
 		}
 		done, ok := func() {}, false
-		if workload != "" {
-			done, ok = s.limits.connect(workload)
+		if client != nil {
+			done, ok = s.limits.connect(client.workload)
 		}
 		if !ok {
 			c.Close()
@@ -83,16 +83,16 @@ func (s *server) converse(c *os.File, from syscall.Sockaddr) {
 			return
 		}
 		// Whoever has the address now may be another than at the beginning.
-		workload, err := s.who(a)
-		if err != nil || workload == "" {
+		client, err := s.who(a)
+		if err != nil || client == nil {
 			return
 		}
-		q, answer := s.answer(buf[:n])
+		q, answer := s.answer(buf[:n], client)
 		if q == nil {
 			return
 		}
 		if answer == nil {
-			if done, ok := s.limits.wait(workload); ok {
+			if done, ok := s.limits.wait(client.workload); ok {
 				answer = s.forward(q)
 				done()
 			} else {

@@ -20,20 +20,20 @@ func (s *server) serveUDP(c *socket) error {
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		workload, err := s.who(address(from))
+		l, err := s.who(address(from))
 		if err != nil {
 			return err
 		}
-		if workload == "" || n > len(buf) {
+		if l == nil || n > len(buf) {
 			continue
 		}
-		q, answer := s.answer(buf[:n])
+		q, answer := s.answer(buf[:n], l)
 		switch {
 		case q == nil:
 		case answer != nil:
 			c.send(q.fit(answer, q.size), from)
 		default:
-			s.forwardUDP(c, q, workload, from)
+			s.forwardUDP(c, q, l.workload, from)
 		}
 	}
 }

@@ -142,7 +142,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	s := testServer(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, answer := s.answer(bytes.Clone(b))
+		q, answer := s.answer(bytes.Clone(b), &lease{workload: "w"})
 		var library dnsmessage.Parser
 		h, err := library.Start(b)
 		if q == nil {

@@ -1,0 +1,90 @@
+package resolve
+
+import (
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxPeers bounds the networks that are kept in mind: each has an inotify
+// descriptor, of which a user may have 128.
+const maxPeers = 32
+
+// peers are the other networks of the engine. A workload that is in several asks
+// one name server, which knows the names of all of them, for that workload only:
+// a C library takes the first server's word that there is no such name.
+type peers struct {
+	root string // <network>/leases of each network; "" if there are none
+
+	mu     sync.Mutex
+	tables map[string]*table
+}
+
+// of returns the tables of the other networks that a workload is in.
+func (p *peers) of(l *lease, own string) (out []*table) {
+	if p.root == "" {
+		return nil
+	}
+	for _, name := range l.networks {
+		if name == own || name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
+			continue
+		}
+		if t := p.table(name); t != nil && t.has(l.workload) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (p *peers) table(name string) *table {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tables[name]
+	if t != nil && !t.removed() {
+		return t
+	}
+	if t == nil && len(p.tables) >= maxPeers {
+		for other := range p.tables {
+			delete(p.tables, other)
+			break
+		}
+	}
+	delete(p.tables, name)
+	t, err := openTable(filepath.Join(p.root, name, "leases"), name, nil)
+	if err != nil {
+		return nil
+	}
+	// Somebody may look at it while it is dropped.
+	runtime.AddCleanup(t, func(watch int) { unix.Close(watch) }, t.watch)
+	if p.tables == nil {
+		p.tables = map[string]*table{}
+	}
+	p.tables[name] = t
+	return t
+}
+
+// find looks for a name in other networks of the workload that asks. Names in
+// the domain of one of them are no names of the world.
+func (p *peers) find(l *lease, own, name string) (all []netip.Addr, found, ours bool) {
+	for _, t := range p.of(l, own) {
+		if all, ok := t.addresses(name); ok {
+			return all, true, true
+		}
+		ours = ours || strings.HasSuffix(name, "."+t.domain)
+	}
+	return nil, false, ours
+}
+
+// pointer looks for who has an address in other networks of the workload.
+func (p *peers) pointer(l *lease, own string, a netip.Addr) (string, bool) {
+	for _, t := range p.of(l, own) {
+		if name, ok := t.pointer(a); ok {
+			return name, true
+		}
+	}
+	return "", false
+}
