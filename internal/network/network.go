@@ -77,8 +77,8 @@ type Lease struct {
 type Prepared struct {
 	NICs  []workload.NIC  `json:"nics"`
 	Ports []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
-	// Nameservers are where the workload asks for names, of its first network
-	// first; none in a network that is too small to have one.
+	// Nameservers are where the workload asks for names in all its networks: those
+	// of one of them; none if all are too small to have one.
 	Nameservers []netip.Addr `json:"nameservers,omitempty"`
 	// Host is the host as seen from the workload, at most one address of each
 	// family: the gateway of the first network.

@@ -159,9 +159,9 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 		if err := s.ensureServer(ctx, nets[i]); err != nil {
 			return err
 		}
-		if s.o.DNSProgram != "" {
-			a.Nameservers = append(a.Nameservers, nameservers(nets[i])...)
-		}
+	}
+	if s.o.DNSProgram != "" {
+		a.Nameservers = asked(nets)
 	}
 	for _, sub := range nets[0].Subnets {
 		a.Host = append(a.Host, sub.Gateway)
@@ -169,6 +169,20 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 	open := slices.ContainsFunc(a.Ports, func(p workload.Port) bool { return !p.HostIP.IsLoopback() })
 	a.Warnings, err = s.warnings(ctx, open)
 	return err
+}
+
+// asked are the name servers that a workload asks: those of one network, as each
+// knows the names in all networks of the workload; of one with a way out, if there
+// is one, as the others know no other names.
+func asked(nets []*network.Network) (addrs []netip.Addr) {
+	for _, internal := range []bool{false, true} {
+		for _, n := range nets {
+			if addrs = nameservers(n); n.Internal == internal && len(addrs) > 0 {
+				return addrs
+			}
+		}
+	}
+	return nil
 }
 
 // publisher is the network by which ports are published: the first with a way
@@ -191,6 +205,11 @@ func (s *Store) plan(r network.Request, nets []*network.Network) ([]network.Leas
 	for i, n := range nets {
 		want := r.Networks[i]
 		l := network.Lease{Workload: r.ID, Network: n.Name, Names: names(r, want)}
+		if len(nets) > 1 {
+			for _, other := range nets {
+				l.Networks = append(l.Networks, other.Name)
+			}
+		}
 		l.NIC = workload.NIC{Name: fmt.Sprintf("eth%d", i), Network: n.Name, Link: linkName(r.ID, n.ID), MTU: mtu(n)}
 		if err := s.planAddresses(n, want, last(r, n.Name), &l.NIC); err != nil {
 			return nil, fmt.Errorf("network %q: %w", n.Name, err)

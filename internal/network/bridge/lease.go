@@ -66,19 +66,26 @@ func (s *Store) take(l network.Lease) error {
 	return nil
 }
 
-// leaseMode lets the name server read leases, whose user nobody else is. The
-// directories above keep everybody out who is not shown the inner one.
+// leaseMode lets name servers read leases, whose users nobody else is. The
+// directories above keep everybody out who is not shown the inner ones.
 const leaseMode = 0o644
 
+// openLeases makes the directory of a network's leases, which every network's
+// name server can look into.
 func (s *Store) openLeases(name string) error {
 	dir := s.leases(name)
-	if fi, err := os.Stat(dir); err == nil && fi.Mode().Perm() == 0o755 {
-		return nil
+	for _, d := range []string{s.active(), filepath.Dir(dir), dir} {
+		if fi, err := os.Stat(d); err == nil && fi.Mode().Perm() == 0o755 {
+			continue
+		}
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+		if err := os.Chmod(d, 0o755); err != nil { // whatever the umask is
+			return err
+		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.Chmod(dir, 0o755) // whatever the umask is
+	return nil
 }
 
 // retake records a lease anew whose addresses stay. Each file is replaced whole; a

@@ -40,7 +40,7 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 		return nil
 	}
 	c := dns.Config{
-		Program: s.o.DNSProgram, Dir: s.server(n.Name), LeaseDir: s.leases(n.Name), Network: n.Name, Listen: addrs,
+		Program: s.o.DNSProgram, Dir: s.server(n.Name), LeaseDir: s.leases(n.Name), Peers: s.active(), Network: n.Name, Listen: addrs,
 		NetNS: func() (*os.File, error) { return serverNamespace(n) },
 	}
 	for _, sub := range n.Subnets {

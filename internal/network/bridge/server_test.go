@@ -122,6 +122,46 @@ func testNameServer(t *testing.T) {
 	}
 }
 
+// TestNamesOfSeveralNetworks has a workload in an internal network and in another
+// one: it is told the names of both, and who is in one only is not.
+func TestNamesOfSeveralNetworks(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	l.create(network.Network{Name: "back", Internal: true})
+	named := func(name string, networks ...string) *box {
+		r := request(networks...)
+		r.Name = name
+		return l.start(r)
+	}
+	db, shop, both := named("db", "back"), named("shop", "bridge"), named("both", "back", "bridge")
+	if want := shop.a.Nameservers; !slices.Equal(both.a.Nameservers, want) {
+		t.Errorf("it asks %v, want those of the network with a way out, %v", both.a.Nameservers, want)
+	}
+	for _, c := range []struct {
+		from *box
+		name string
+		want bool
+	}{
+		{both, "db", true}, {both, "db.back", true}, {both, "shop", true}, {both, "shop.bridge", true}, {both, "nobody.back", false},
+		{shop, "db", false}, {shop, "both", true}, {db, "shop", false}, {db, "both", true},
+	} {
+		got, err := resolve(t, c.from.namespace, c.from.a.Nameservers[0], "udp", c.name+".")
+		var none *net.DNSError
+		if c.want && (err != nil || len(got) != 1) || !c.want && (!errors.As(err, &none) || !none.IsNotFound) {
+			t.Errorf("%s: got %v, %v, want it found: %t", c.name, got, err, c.want)
+		}
+	}
+	if got, err := resolve(t, both.namespace, both.a.Nameservers[0], "udp", "db."); err != nil || got[0] != db.addr(true).String() {
+		t.Errorf("db: got %v, %v, want %s", got, err, db.addr(true))
+	}
+	for _, w := range []*box{db, shop, both} {
+		if err := l.Release(context.Background(), w.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestUpstream(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "nameserver 127.0.0.53\n": "127.0.0.53:53", "# nameserver 9.9.9.9\nsearch x\nnameserver\t2001:db8::1 x\n": "[2001:db8::1]:53",

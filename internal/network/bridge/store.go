@@ -73,10 +73,13 @@ func (s *Store) record(name string) string { return filepath.Join(s.networks(), 
 func (s *Store) running() string { return filepath.Join(s.run, "networks") }
 func (s *Store) members() string { return filepath.Join(s.running(), "members") }
 
+// active has a directory for each network.
+func (s *Store) active() string { return filepath.Join(s.running(), "of") }
+
 // leases has one file for each address of a network that is in use.
-func (s *Store) leases(name string) string { return filepath.Join(s.running(), "of", name, "leases") }
-func (s *Store) cursor(name string) string { return filepath.Join(s.running(), "of", name, "cursor") }
-func (s *Store) server(name string) string { return filepath.Join(s.running(), "of", name, "dns") }
+func (s *Store) leases(name string) string { return filepath.Join(s.active(), name, "leases") }
+func (s *Store) cursor(name string) string { return filepath.Join(s.active(), name, "cursor") }
+func (s *Store) server(name string) string { return filepath.Join(s.active(), name, "dns") }
 
 // lock keeps everybody else out until unlock is called. It is a flock(2), so the
 // kernel frees it when its holder dies. What takes the lock takes milliseconds.
