@@ -55,12 +55,13 @@ func (a *app) networks() *networks {
 		if err != nil {
 			return nil, err
 		}
-		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram})
+		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram, CgroupParent: c.CgroupParent})
 	})
 	return n
 }
 
 func (n *networks) findPaths() (c attach.Config, err error) {
+	c.CgroupParent = engine.DefaultCgroup
 	if c.Root, c.Run, err = n.a.roots(); err != nil {
 		return c, err
 	}

@@ -48,13 +48,16 @@ type Config struct {
 	// Networks knows the networks that workloads join; nil where there are none.
 	Networks NetworkSource
 	// CgroupParent is the cgroup below which workloads and supervisors get
-	// theirs; "" stands for "/bulkhead".
+	// theirs; "" stands for DefaultCgroup.
 	CgroupParent string
 	// Warn receives one-sentence messages about things that are not the
 	// caller's fault and do not stop it, such as a workload whose remains could
 	// not be removed. Nil drops them.
 	Warn func(message string)
 }
+
+// DefaultCgroup is above the cgroups of everything that the engine starts.
+const DefaultCgroup = "/bulkhead"
 
 // ImageSource unpacks images. The image store implements it.
 type ImageSource interface {
@@ -121,7 +124,7 @@ type Engine struct {
 // supervisors that are gone and commands that were killed.
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.CgroupParent == "" {
-		cfg.CgroupParent = "/bulkhead"
+		cfg.CgroupParent = DefaultCgroup
 	}
 	if cfg.Warn == nil {
 		cfg.Warn = func(string) {}
