@@ -30,8 +30,9 @@ func main() {
 	}
 }
 
-// socket is the descriptor that package attach leaves to its child.
-const socket = 3
+// The descriptors that package attach leaves to its child. The lock, which need
+// not be there, is of no use but to be open.
+const socket, lock = 3, 4
 
 func run(ctx context.Context, args []string) error {
 	var root, runRoot string
@@ -48,6 +49,7 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("bulkhead-network is started by bulkhead-supervisor, and of no use by hand")
 	}
 	syscall.CloseOnExec(socket)
+	syscall.CloseOnExec(lock) // a name server stays
 	s, err := bridge.Open(root, runRoot, o)
 	if err != nil {
 		return err

@@ -2,6 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
@@ -100,4 +105,31 @@ func (n *networks) Release(ctx context.Context, id workload.ID) error {
 		return err
 	}
 	return s.Release(ctx, id)
+}
+
+// Sweep releases what is left of workloads that are gone. Every command does
+// this, so the names of the members' files, which begin with the ID, must do as
+// long as none is.
+func (n *networks) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
+	_, run, err := n.a.roots()
+	if err != nil {
+		return err
+	}
+	members, err := os.ReadDir(filepath.Join(run, "networks", "members"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	gone := func(e os.DirEntry) bool {
+		id, _, _ := strings.Cut(e.Name(), "-")
+		_, err := workload.ParseID(id)
+		return err == nil && !alive(workload.ID(id))
+	}
+	if !slices.ContainsFunc(members, gone) {
+		return nil
+	}
+	s, err := n.open()
+	if err != nil {
+		return err
+	}
+	return s.Sweep(ctx, alive)
 }

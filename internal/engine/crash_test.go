@@ -36,6 +36,7 @@ func testCrash(w *world) {
 	once.AutoRemove = true
 	twice := keep("pause")
 	twice.AutoRemove = true
+	joined := networkSpec("victim", "both")
 	again := keep("exit", "3")
 	again.Restart = workload.Restart{Policy: workload.RestartOnFailure, Max: 2}
 	tests := []struct {
@@ -47,6 +48,7 @@ func testCrash(w *world) {
 		{"run", []command{{Op: "run", Spec: keep("both")}}, true},
 		{"run and remove", []command{{Op: "run", Spec: once}}, false},
 		{"start", []command{{Op: "create", Spec: keep("both")}, {Op: "start", Ref: "victim"}}, true},
+		{"network", []command{{Op: "run", Spec: joined}}, true},
 		{"exec", []command{{Op: "run-detached", Spec: twice}, {Op: "exec", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, false},
 		{"stop", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "stop", Ref: "victim"}}, true},
 		{"restart", []command{{Op: "run-detached", Spec: again}, {Op: "wait", Ref: "victim"}}, true},

@@ -46,6 +46,7 @@ func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 			e.warn(err)
 		}
 	}
+	e.warn(e.sweepNetworks(ctx))
 	return nil
 }
 

@@ -42,6 +42,13 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 4 && os.Args[1] == "--root" {
+		if err := runNetworkProgram(os.Args[4]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	role := os.Getenv(envRole)
 	if role == "" {
 		nettest.Isolate()
@@ -177,6 +184,7 @@ func config(dir string) Config {
 		Supervisor: os.Args[0], SupervisorEnv: env,
 		Boundaries:   []boundary.Boundary{testBoundary(world)},
 		Images:       images{dir: filepath.Join(dir, "layer")},
+		Networks:     fakeNetworks{world},
 		CgroupParent: testCgroup,
 	}
 }

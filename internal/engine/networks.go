@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
@@ -23,6 +25,8 @@ type NetworkSource interface {
 	// Release takes back what a workload has in networks: interfaces, addresses,
 	// rules, names. It may be called again, and after any crash.
 	Release(ctx context.Context, id workload.ID) error
+	// Sweep releases every workload that alive does not return true for.
+	Sweep(ctx context.Context, alive func(workload.ID) bool) error
 	// Attach says how a supervisor gets its workload into networks.
 	Attach() (attach.Config, error)
 }
@@ -87,4 +91,17 @@ func (e *Engine) releaseNetworks(ctx context.Context, s *workload.Spec) error {
 		return nil
 	}
 	return e.cfg.Networks.Release(ctx, s.ID)
+}
+
+// sweepNetworks releases what processes that were killed left of workloads that
+// are not active any more. In a network is only who has a run-time directory, which is
+// made before and removed after.
+func (e *Engine) sweepNetworks(ctx context.Context) error {
+	if e.cfg.Networks == nil {
+		return nil
+	}
+	return e.cfg.Networks.Sweep(ctx, func(id workload.ID) bool {
+		_, err := os.Lstat(e.layout.RunDir(id))
+		return !errors.Is(err, os.ErrNotExist)
+	})
 }

@@ -138,6 +138,7 @@ func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
 	}
 	state.Did("end: exit recorded")
 
+	s.beginLeave()
 	l.checker.stop()
 	// Deleting may close a terminal, so its last output is read first.
 	l.io.drain()

@@ -28,19 +28,27 @@ type networking struct {
 	config *attach.Config // nil if there is nothing to join
 	taps   bool
 
-	begun bool // something may have been made
-	done  chan struct{}
-	got   *attach.Attachment
-	err   error
+	begun   bool       // something may have been made
+	leaving chan error // of beginLeave; nil before
+	done    chan struct{}
+	got     *attach.Attachment
+	err     error
 }
 
 // join begins to get the workload into its networks, and adds to p what Create
 // must have of them.
 func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.Prepared) error {
 	n := &s.net
-	n.config = s.start.Networks
-	if n.config == nil {
+	if s.start.Networks == nil {
 		return nil
+	}
+	n.config = s.start.Networks
+	n.config.Lock = s.lock
+	if n.leaving != nil { // the policy was changed meanwhile
+		if err := s.leave(ctx); err != nil {
+			return err
+		}
+		n.leaving = nil
 	}
 	n.unreserve() // of the life before: a port cannot be reserved twice
 	n.taps, n.begun = s.boundary.Needs(*spec).Network == boundary.Tap, true
@@ -134,16 +142,33 @@ func (n *networking) unreserve() {
 	n.got = nil
 }
 
+// beginLeave takes the workload, whose first process has ended, out of its
+// networks while its boundary deletes the rest, if nothing can follow. Interfaces
+// go before addresses, so what is left of the workload cannot use those.
+func (s *supervisor) beginLeave() {
+	policy := s.asked().Restart.Policy
+	if s.net.begun && (policy == "" || policy == workload.RestartNo) {
+		s.net.leaving = make(chan error, 1)
+		go func() { s.net.leaving <- s.release(context.Background()) }()
+	}
+}
+
 // leave takes the workload, of which no process is left, out of its networks.
 func (s *supervisor) leave(ctx context.Context) error {
-	if !s.net.begun {
+	switch {
+	case !s.net.begun:
 		return nil
+	case s.net.leaving != nil:
+		return <-s.net.leaving
 	}
+	return s.release(ctx)
+}
+
+func (s *supervisor) release(ctx context.Context) error {
 	s.net.unreserve()
-	if err := attach.Release(ctx, *s.net.config, s.spec.ID); err != nil {
+	if err := attach.Release(ctx, *s.net.config, s.start.Spec.ID); err != nil {
 		return fmt.Errorf("leave the networks: %w", err)
 	}
-	s.net.begun = false
 	state.Did("end: network released")
 	return nil
 }

@@ -28,6 +28,9 @@ type Config struct {
 	Run  string `json:"run"`
 	// CgroupParent is the cgroup below which name servers are; see package bridge.
 	CgroupParent string `json:"cgroupParent,omitempty"`
+	// Lock is held by the program as long as it runs, nil for none: whoever finds
+	// it free after the supervisor was killed knows that nothing is made any more.
+	Lock *os.File `json:"-"`
 }
 
 // Attachment is a workload's place in its networks.
@@ -112,6 +115,9 @@ func (c Config) start(ctx context.Context) (*program, error) {
 	p := &program{conn: conn, stderr: &tail{}}
 	p.cmd = exec.CommandContext(ctx, c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
 	p.cmd.ExtraFiles = []*os.File{theirs} // its descriptor 3
+	if c.Lock != nil {
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, c.Lock) // and 4
+	}
 	p.cmd.Stderr = p.stderr
 	p.cmd.Dir = "/"
 	// A name server that it starts must not keep Wait waiting.

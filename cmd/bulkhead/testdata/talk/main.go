@@ -3,6 +3,7 @@
 //
 //	talk serve tcp|udp ADDRESS...      answer each caller with who it seems to be
 //	talk ask tcp|udp ADDRESS           print the answer
+//	talk await tcp|udp ADDRESS         ask until there is one, for a while
 //	talk lookup NAME                   print the addresses of a name
 package main
 
@@ -39,6 +40,12 @@ func run(args []string) error {
 		return <-failed
 	case len(args) == 3 && args[0] == "ask":
 		return ask(args[1], args[2])
+	case len(args) == 3 && args[0] == "await":
+		for deadline := time.Now().Add(10 * patience); ; time.Sleep(100 * time.Millisecond) {
+			if err := ask(args[1], args[2]); err == nil || time.Now().After(deadline) {
+				return err
+			}
+		}
 	case len(args) == 2 && args[0] == "lookup":
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
