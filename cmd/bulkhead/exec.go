@@ -14,6 +14,7 @@ import (
 func (a *app) execCommand() *cobra.Command {
 	var o runspec.ExecOptions
 	var keys string
+	var privileged bool
 	cmd := &cobra.Command{
 		Use:   "exec [flags] WORKLOAD COMMAND [ARG...]",
 		Short: "Run another command in a running workload",
@@ -26,6 +27,9 @@ flag says otherwise. It exits with the command's exit code, or with 125, 126,
 		Annotations:       map[string]string{runsProgram: "1"},
 		ValidArgsFunction: a.completeFirst(running),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if privileged {
+				return advice.New("--privileged is not available: a process has no more rights than its workload", "give the workload what it needs when it is made, such as --cap-add NAME; a whole system, --boundary vm --systemd, has every right")
+			}
 			if o.Detach && o.Interactive {
 				return advice.New("-d leaves nobody at standard input for -i", "leave out one of the two")
 			}
@@ -37,6 +41,7 @@ flag says otherwise. It exits with the command's exit code, or with 125, 126,
 	}
 	cmd.Flags().SetInterspersed(false)
 	o.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&privileged, "privileged", false, "is refused; says what to do instead")
 	cmd.Flags().StringVar(&keys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
 	return cmd
 }

@@ -20,6 +20,8 @@ type connection struct {
 	detachKeys string
 	sigProxy   bool // pass on signals; never with tty, where keys make them
 	noOutput   bool
+	noErr      bool // pass on standard output alone
+	noOut      bool // pass on standard error alone
 }
 
 // checkTerminal refuses a terminal that nobody sits at, and detach keys that
@@ -53,6 +55,12 @@ func (a *app) streams(c connection) (*engine.Streams, error) {
 	s := &engine.Streams{}
 	if !c.noOutput {
 		s.Out, s.Err = a.out, a.err
+	}
+	if c.noOut {
+		s.Out = nil
+	}
+	if c.noErr {
+		s.Err = nil
 	}
 	if c.stdin {
 		s.In = a.in

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
@@ -17,6 +18,8 @@ type runFlags struct {
 	detachKeys string
 	sigProxy   bool
 	quiet      bool
+	cidFile    string
+	attach     []string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -39,7 +42,10 @@ With -it, ctrl-p ctrl-q detaches and leaves the workload running.`,
 		ValidArgsFunction: a.completeImageThenNothing,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.EntrypointSet = cmd.Flags().Changed("entrypoint")
-			return a.run(cmd, &o, f, args)
+			if err := f.streams(&o); err != nil {
+				return err
+			}
+			return withCIDFile(f.cidFile, func(id func(workload.ID)) error { return a.run(cmd, &o, f, id, args) })
 		},
 	}
 	fs := cmd.Flags()
@@ -49,6 +55,8 @@ With -it, ctrl-p ctrl-q detaches and leaves the workload running.`,
 	fs.StringVar(&f.detachKeys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
 	fs.BoolVar(&f.sigProxy, "sig-proxy", true, "pass on signals to the command, without a terminal")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulling")
+	fs.StringArrayVarP(&f.attach, "attach", "a", nil, "pass on this `stream` only: stdin, stdout or stderr; may be given again")
+	fs.StringVar(&f.cidFile, "cidfile", "", "write the workload's ID to a `file`, which must not exist")
 	a.completeRunFlags(cmd)
 	return cmd
 }
@@ -56,6 +64,7 @@ With -it, ctrl-p ctrl-q detaches and leaves the workload running.`,
 func (a *app) createCommand() *cobra.Command {
 	var o runspec.Options
 	var quiet bool
+	var cidFile string
 	cmd := &cobra.Command{
 		Use:   "create [flags] IMAGE [COMMAND [ARG...]]",
 		Short: "Make a workload without starting it",
@@ -67,12 +76,13 @@ func (a *app) createCommand() *cobra.Command {
 		ValidArgsFunction: a.completeImageThenNothing,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.EntrypointSet = cmd.Flags().Changed("entrypoint")
-			return a.create(cmd, &o, quiet, args)
+			return withCIDFile(cidFile, func(id func(workload.ID)) error { return a.create(cmd, &o, quiet, id, args) })
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	o.AddFlags(cmd.Flags())
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress of pulling")
+	cmd.Flags().StringVar(&cidFile, "cidfile", "", "write the workload's ID to a `file`, which must not exist")
 	a.completeRunFlags(cmd)
 	return cmd
 }
@@ -98,7 +108,7 @@ func (a *app) volumesFrom(ctx context.Context, e *engine.Engine, req *runspec.Re
 	return nil
 }
 
-func (a *app) create(cmd *cobra.Command, o *runspec.Options, quiet bool, args []string) error {
+func (a *app) create(cmd *cobra.Command, o *runspec.Options, quiet bool, id func(workload.ID), args []string) error {
 	// Once, and before an image is pulled: a file of variables may be a pipe.
 	req, err := o.Check(a.host, args[1:])
 	if err != nil {
@@ -114,13 +124,14 @@ func (a *app) create(cmd *cobra.Command, o *runspec.Options, quiet bool, args []
 		}
 		rec, err := e.Create(ctx, spec)
 		if err == nil {
+			id(rec.Spec.ID)
 			fmt.Fprintln(a.out, rec.Spec.ID)
 		}
 		return err
 	})
 }
 
-func (a *app) run(cmd *cobra.Command, o *runspec.Options, f runFlags, args []string) error {
+func (a *app) run(cmd *cobra.Command, o *runspec.Options, f runFlags, id func(workload.ID), args []string) error {
 	if f.detach && cmd.Flags().Changed("detach-keys") {
 		return advice.New("--detach-keys has no meaning with -d", "give it to `bulkhead attach`")
 	}
@@ -141,27 +152,33 @@ func (a *app) run(cmd *cobra.Command, o *runspec.Options, f runFlags, args []str
 		if err != nil {
 			return err
 		}
-		return a.runSpec(ctx, e, spec, f)
+		return a.runSpec(ctx, e, spec, f, id)
 	})
 }
 
 // runSpec runs what is specified and stays with it unless it is detached.
-func (a *app) runSpec(ctx context.Context, e *engine.Engine, spec workload.Spec, f runFlags) error {
+func (a *app) runSpec(ctx context.Context, e *engine.Engine, spec workload.Spec, f runFlags, id func(workload.ID)) error {
 	if f.detach {
 		session, err := e.Run(ctx, spec, nil)
 		if err != nil {
 			return err
 		}
+		id(session.Record.Spec.ID)
 		fmt.Fprintln(a.out, session.Record.Spec.ID)
 		return nil
 	}
 	c := connection{tty: spec.Process.Terminal, stdin: spec.KeepStdin, detachKeys: f.detachKeys, sigProxy: f.sigProxy}
+	if len(f.attach) > 0 {
+		c.stdin = c.stdin && slices.Contains(f.attach, "stdin")
+		c.noOut, c.noErr = !slices.Contains(f.attach, "stdout"), !slices.Contains(f.attach, "stderr")
+	}
 	name := spec.Name
 	exit, err := a.interact(ctx, c, func(ctx context.Context, s *engine.Streams) (*engine.Session, error) {
 		spec.Process.Rows, spec.Process.Cols = s.Rows, s.Cols
 		session, err := e.Run(ctx, spec, s)
 		if err == nil {
 			name = session.Record.Spec.Name // the engine chose one if we did not
+			id(session.Record.Spec.ID)
 		}
 		return session, err
 	})

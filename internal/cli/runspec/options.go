@@ -20,6 +20,7 @@ type Options struct {
 	Interactive, TTY       bool
 	Remove, ReadOnly, Init bool
 	Env, EnvFiles, Labels  []string
+	LabelFiles, GroupAdd   []string
 	Volumes, Mounts, Tmpfs []string
 	VolumesFrom            []string
 	Workdir, User          string
@@ -59,9 +60,12 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&o.Env, "env", "e", nil, "set a variable: `NAME=VALUE`, or NAME for your own value")
 	fs.StringArrayVar(&o.EnvFiles, "env-file", nil, "read variables from a `file`, one NAME=VALUE a line")
 	fs.StringArrayVarP(&o.Labels, "label", "l", nil, "attach `KEY=VALUE` for your own use")
+	fs.StringArrayVar(&o.LabelFiles, "label-file", nil, "read labels from a `file`, one KEY=VALUE a line")
+	fs.StringArrayVar(&o.GroupAdd, "group-add", nil, "give the process another group, by its `number`")
 	fs.StringVarP(&o.Workdir, "workdir", "w", "", "working `directory` inside")
 	fs.StringVarP(&o.User, "user", "u", "", "run as `USER[:GROUP]`, names or numbers inside")
-	fs.StringVar(&o.Hostname, "hostname", "", "host `name` inside (default: the short ID)")
+	fs.Bool("help", false, "help for this command") // before cobra takes -h for it, which Docker has for --hostname
+	fs.StringVarP(&o.Hostname, "hostname", "h", "", "host `name` inside (default: the short ID)")
 	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
 	fs.StringVar(&o.Pull, "pull", "missing", "when to pull the image: `policy` always, missing or never")
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
@@ -116,17 +120,28 @@ func (o *Options) addSecurityFlags(fs *pflag.FlagSet) {
 // laterFlags are flags that people know from Docker and that this version does
 // not have, with what to do instead.
 var laterFlags = map[string]string{
-	"link":             "join both workloads to one network with --network; they reach each other by name",
-	"link-local-ip":    "link-local addresses are the kernel's; leave it out",
-	"domainname":       "give the whole name with --hostname",
-	"volume-driver":    "there is one driver, local, which needs no naming",
-	"gpus":             "name the devices with --device",
-	"runtime":          "choose what isolates the workload with --boundary",
-	"isolation":        "choose what isolates the workload with --boundary",
-	"cgroup-parent":    "every workload has a cgroup of its own below /bulkhead",
-	"cgroupns":         "the cgroup namespace is always private",
-	"group-add":        "give the group with --user USER:GROUP",
-	"oom-kill-disable": "the kernel may always kill what exceeds --memory; --oom-score-adj changes the order",
+	"link":                  "join both workloads to one network with --network; they reach each other by name",
+	"link-local-ip":         "link-local addresses are the kernel's; leave it out",
+	"domainname":            "give the whole name with --hostname",
+	"volume-driver":         "there is one driver, local, which needs no naming",
+	"gpus":                  "name the devices with --device",
+	"runtime":               "choose what isolates the workload with --boundary",
+	"isolation":             "choose what isolates the workload with --boundary",
+	"cgroup-parent":         "every workload has a cgroup of its own below /bulkhead",
+	"cgroupns":              "the cgroup namespace is always private",
+	"annotation":            "attach a label with --label; inspect shows both",
+	"cpu-period":            "give the quotient of quota and period with --cpus",
+	"cpu-quota":             "give the quotient of quota and period with --cpus",
+	"cpu-rt-period":         "real-time scheduling is not passed on; give --cpu-shares",
+	"cpu-rt-runtime":        "real-time scheduling is not passed on; give --cpu-shares",
+	"device-cgroup-rule":    "name each device with --device",
+	"blkio-weight-device":   "give --blkio-weight, or a rate with --device-read-bps and the like",
+	"kernel-memory":         "the kernel counts it within --memory",
+	"memory-swappiness":     "give --memory-swap",
+	"storage-opt":           "a virtual machine's disk is limited with --disk; a container's writable layer has no limit of its own",
+	"disable-content-trust": "images are trusted by their digest: write NAME@sha256:…",
+	"use-api-socket":        "there is no daemon and no socket of it",
+	"oom-kill-disable":      "the kernel may always kill what exceeds --memory; --oom-score-adj changes the order",
 }
 
 // LaterFlag says what to do instead of a flag of Docker's that does not exist

@@ -98,7 +98,11 @@ func (o *Options) identity(r *Request, host Host) (err error) {
 			return err
 		}
 	}
-	if r.spec.Labels, err = ParseLabels(o.Labels); err != nil {
+	labels, err := labelFiles(host, o.LabelFiles)
+	if err != nil {
+		return err
+	}
+	if r.spec.Labels, err = ParseLabels(append(labels, o.Labels...)); err != nil {
 		return err
 	}
 	r.spec.Hostname = o.Hostname
@@ -124,6 +128,9 @@ func (o *Options) process(r *Request, host Host) (err error) {
 			return err
 		}
 		r.spec.Process.User = o.User
+	}
+	if r.spec.Process.Groups, err = parseGroups(o.GroupAdd); err != nil {
+		return err
 	}
 	if o.Workdir != "" {
 		if r.spec.Process.Cwd, err = cleanWorkdir("--workdir", o.Workdir); err != nil {

@@ -156,7 +156,7 @@ func (o *Options) system() error {
 		flag  string
 		given bool
 	}{
-		{"--user", o.User != ""}, {"--workdir", o.Workdir != ""}, {"--init", o.Init}, {"--read-only", o.ReadOnly},
+		{"--user", o.User != ""}, {"--group-add", len(o.GroupAdd) > 0}, {"--workdir", o.Workdir != ""}, {"--init", o.Init}, {"--read-only", o.ReadOnly},
 		{"--cap-add", len(s.CapAdd) > 0}, {"--cap-drop", len(s.CapDrop) > 0}, {"--security-opt", len(s.SecurityOpt) > 0},
 		{"--seccomp-report", s.SeccompReport}, {"--userns", s.UserNS != ""}, {"--ulimit", len(o.Ulimits) > 0}, {"--tty", o.TTY},
 		{"--pids-limit", o.Resources.PidsLimit != DefaultPids}, {"--shm-size", o.Resources.ShmSize != defaultShm},

@@ -66,6 +66,36 @@ func parseLabel(s string) (key, value string, err error) {
 	return key, value, nil
 }
 
+// labelFiles reads the labels of every --label-file, one a line. Empty lines and
+// those that begin with # are skipped.
+func labelFiles(host Host, files []string) (labels []string, err error) {
+	for _, file := range files {
+		text, err := host.ReadFile(file, envFileLimit)
+		if err != nil {
+			return nil, advice.Wrap(err, fmt.Sprintf("--label-file %q cannot be read: %s", file, reason(err)), "give a text file with one KEY=VALUE a line")
+		}
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				labels = append(labels, line)
+			}
+		}
+	}
+	return labels, nil
+}
+
+// parseGroups reads every --group-add. Names would have to be looked up in a root
+// file system that does not exist yet.
+func parseGroups(all []string) (groups []uint32, err error) {
+	for _, s := range all {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil || n > maxID {
+			return nil, bad("--group-add", s, "not the number of a group", fmt.Sprintf("give a number from 0 to %d; the image's /etc/group has those of names", maxID))
+		}
+		groups = append(groups, uint32(n))
+	}
+	return groups, nil
+}
+
 // ParseLabels reads every --label; a later one wins.
 func ParseLabels(all []string) (map[string]string, error) {
 	if len(all) == 0 {
