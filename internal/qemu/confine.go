@@ -26,7 +26,8 @@ type inputs struct {
 	statusRead, statusWrite int
 	null, stderr            int     // QEMU's standard streams
 	fds                     []named // its descriptors from 3 on
-	kernel, initramfs       int     // opened files; initramfs is -2 when there is none
+	boot                    int     // a tmpfs with copies of the kernel and the initramfs
+	initramfs               bool    // whether there is one
 	tasks                   []named // of cgroup v1
 	cgroup                  named   // v2 directory; no name when there is none
 }
@@ -37,22 +38,19 @@ type named struct {
 	why  string
 }
 
-const absent = -2
-
 // planner makes the launch program of one QEMU.
 type planner struct {
 	cfg  Config
 	in   inputs
 	prog *launch.Program
 
-	status, tell  launch.Slot
-	stage, child  launch.Slot
-	pidfd         launch.Slot
-	root          launch.Slot
-	kernel, initr launch.Slot // detached mounts
-	null, stderr  launch.Slot
-	fds, tasks    []launch.Slot
-	cgroup        launch.Slot
+	status, tell launch.Slot
+	stage, child launch.Slot
+	pidfd        launch.Slot
+	root, boot   launch.Slot
+	null, stderr launch.Slot
+	fds, tasks   []launch.Slot
+	cgroup       launch.Slot
 }
 
 // maxOpen is RLIMIT_NOFILE of QEMU: its own descriptors, those of disks that
@@ -96,11 +94,7 @@ func (p *planner) given() {
 	for _, d := range p.in.fds {
 		p.fds = append(p.fds, g.Given(d.name, d.fd, d.why))
 	}
-	kernel := g.Given("kernel", p.in.kernel, "the guest's kernel")
-	p.kernel = p.cloneFile(kernel, "kernel_mount")
-	if p.in.initramfs != absent {
-		p.initr = p.cloneFile(g.Given("initramfs", p.in.initramfs, "what it starts with"), "initramfs_mount")
-	}
+	p.boot = g.Given("boot", p.in.boot, "a tmpfs with copies of the guest's kernel and initramfs, attached nowhere yet")
 	for _, t := range p.in.tasks {
 		p.tasks = append(p.tasks, g.Given("tasks", t.fd, t.name))
 	}
@@ -109,27 +103,15 @@ func (p *planner) given() {
 	}
 }
 
-// cloneFile makes a mount of an open file. The host does that, in whose mount
-// namespace the file was opened.
-func (p *planner) cloneFile(file launch.Slot, name string) launch.Slot {
-	m := p.prog.Slot(name)
-	p.prog.Do(launch.Host, launch.OpenTree, "a mount of this one file, attached nowhere yet", launch.Use(file), launch.Str(""),
-		launch.Flag(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH")).ToFD(m)
-	return m
-}
-
 // planStage is the first child: it joins the cgroup, makes the namespaces and
 // forks the process that becomes QEMU.
 func (p *planner) planStage() {
 	g := p.prog
 	p.stage, p.child = g.Slot("stage"), g.Slot("qemu")
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroup, "a child to make the namespaces")
-	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.null), launch.Use(p.stderr), launch.Use(p.kernel)}
+	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.null), launch.Use(p.stderr), launch.Use(p.boot)}
 	for _, s := range slices.Concat(p.fds, p.tasks) {
 		keep = append(keep, launch.Use(s))
-	}
-	if p.initr != 0 {
-		keep = append(keep, launch.Use(p.initr))
 	}
 	g.CloseOthers(launch.Stage, "no other descriptor of ours reaches QEMU", keep...)
 	p.prctl(launch.Stage, "our memory is nobody's to read", unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", launch.Int(0))
@@ -160,6 +142,7 @@ func (p *planner) planRoot() {
 	g.Do(launch.Init, launch.Mount, "nothing mounted here appears on the host, or the other way round", launch.Null(), launch.Str("/"), launch.Null(),
 		launch.Flag(unix.MS_REC|unix.MS_PRIVATE, "MS_REC|MS_PRIVATE"), launch.Null())
 	g.Do(launch.Init, launch.Umask, "modes are as written", launch.Int(0))
+	boot := p.bootFiles()
 	p.root = p.tmpfs("root", "mount points only, read-only in the end", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV")
 	g.Do(launch.Init, launch.MoveMount, "in this mount namespace only", launch.Use(p.root), launch.Str(""), launch.AtCWD(), launch.Str(p.cfg.Dir),
 		launch.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
@@ -174,18 +157,42 @@ func (p *planner) planRoot() {
 			launch.Flag(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).To(m)
 		p.attach(m, b.to)
 	}
-	p.mountPoint(pathKernel, made)
-	p.attach(p.kernel, pathKernel)
-	if p.initr != 0 {
-		p.mountPoint(pathInitramfs, made)
-		p.attach(p.initr, pathInitramfs)
+	for _, b := range boot {
+		p.mountPoint(b.to, made)
+		p.attach(b.mount, b.to)
 	}
-	// The host cloned the kernel's mount from its own, whose peer it is if that
-	// one is shared, as under systemd.
 	attr := launch.U64(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0, unix.MS_PRIVATE, 0)
 	g.Do(launch.Init, launch.MountSetattr, "everything in it is read-only, and nothing in it follows the host's mounts", launch.Use(p.root), launch.Str(""),
 		launch.Flag(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, "AT_EMPTY_PATH|AT_RECURSIVE"),
 		launch.Buf(attr, "{attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV, propagation=MS_PRIVATE}"), launch.Int(len(attr)))
+}
+
+// bootFile is a mount of a file that QEMU boots.
+type bootFile struct {
+	mount launch.Slot
+	to    string
+}
+
+// bootFiles makes mounts of the copies of kernel and initramfs. Only what is
+// attached can be cloned, so their file system is attached first, to where
+// QEMU's root covers it. It goes with the rest of the host's files. The clones
+// become read-only; the supervisor keeps its own way to write.
+func (p *planner) bootFiles() (files []bootFile) {
+	g := p.prog
+	g.Do(launch.Init, launch.MoveMount, "in this mount namespace only, and soon covered", launch.Use(p.boot), launch.Str(""), launch.AtCWD(),
+		launch.Str(p.cfg.Dir), launch.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
+	names := []string{bootKernel}
+	if p.in.initramfs {
+		names = append(names, bootInitramfs)
+	}
+	for _, name := range names {
+		f := bootFile{mount: g.Slot(name), to: "/" + name}
+		g.Do(launch.Init, launch.OpenTree, "a mount of this one file", launch.Use(p.boot), launch.Str(name),
+			launch.Flag(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC")).To(f.mount)
+		files = append(files, f)
+	}
+	g.Do(launch.Init, launch.Close, "", launch.Use(p.boot))
+	return files
 }
 
 // planDevice makes /dev/kvm, the only device there can be. Its owner is QEMU,
@@ -325,5 +332,9 @@ func (p *planner) planExec() {
 	g.Await(ready, 0, "QEMU's process is confined")
 }
 
-// environment is all that QEMU gets.
-var environment = []string{"LD_LIBRARY_PATH=" + pathLibraries, "QEMU_MODULE_DIR=" + pathModules, "LC_ALL=C", "TZ=UTC0", "HOME=/"}
+// environment is all that QEMU gets. One arena of malloc(3) for all threads, see
+// mallopt(3), M_ARENA_MAX: what the tables of addresses of a virtual processor
+// leave behind when they change their size serves others, which is 1 to 2 MB.
+var environment = []string{
+	"LD_LIBRARY_PATH=" + pathLibraries, "QEMU_MODULE_DIR=" + pathModules, "LC_ALL=C", "TZ=UTC0", "HOME=/", "MALLOC_ARENA_MAX=1",
+}

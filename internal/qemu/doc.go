@@ -22,6 +22,9 @@
 // is no user namespace: QEMU has no capability in any, cannot make one (the
 // filter), and owners of files would only get one more translation.
 //
+// A machine that runs gives back what only its start needed, without QEMU's
+// help: see Machine.Loaded and Machine.Trim.
+//
 // Software emulation (TCG) is not a security boundary, by QEMU's own statement:
 // see NoBoundary. Which accelerator works is found by trying, see Accelerators.
 //

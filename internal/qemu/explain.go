@@ -37,10 +37,8 @@ func Explain(w io.Writer, cfg Config) error {
 
 // dry completes inputs by descriptors that do not exist.
 func (in inputs) dry(cfg Config) inputs {
-	in.statusRead, in.statusWrite, in.null, in.stderr, in.kernel, in.initramfs = -1, -1, -1, -1, -1, absent
-	if cfg.Initramfs != "" {
-		in.initramfs = -1
-	}
+	in.statusRead, in.statusWrite, in.null, in.stderr, in.boot = -1, -1, -1, -1, -1
+	in.initramfs = cfg.Initramfs != ""
 	for _, c := range channels {
 		in.fds = append(in.fds, named{c.name, -1, c.why})
 	}

@@ -30,6 +30,7 @@ type Machine struct {
 	console *ring
 	stderr  *ring
 	version Version
+	binds   []bind        // the host's files that QEMU sees
 	done    chan struct{} // closed when QEMU is reaped and its output read
 
 	mu     sync.Mutex
@@ -37,7 +38,8 @@ type Machine struct {
 	failed []string       // disks with I/O errors
 	swaps  map[string]int // files put into slots so far, by serial
 	filled map[string]string
-	set    int // the next fdset
+	set    int        // the next fdset
+	boot   []*os.File // copies of kernel and initramfs, until Loaded
 
 	plugged map[int]bool // slots for network devices; under swapping
 
@@ -77,6 +79,7 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	m := &Machine{
 		cfg: cfg, running: r, pidfd: os.NewFile(uintptr(r.Value(p.pidfd)), "pidfd"), console: newRing(), stderr: newRing(),
 		done: make(chan struct{}), swaps: map[string]int{}, filled: map[string]string{}, agent: s.take(fdAgent), set: len(cfg.Disks), plugged: map[int]bool{},
+		binds: p.in.binds, boot: s.takeBoot(),
 	}
 	for _, d := range cfg.Disks {
 		m.filled[d.Serial] = d.File
@@ -290,6 +293,12 @@ func (m *Machine) Close() error {
 		m.qmp.close()
 		m.agent.Close()
 		m.pidfd.Close()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, f := range m.boot {
+			f.Close()
+		}
+		m.boot = nil
 	})
 	return nil
 }

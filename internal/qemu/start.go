@@ -3,9 +3,7 @@ package qemu
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"sort"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +17,8 @@ type starter struct {
 	cfg    Config
 	ours   map[int]*os.File // our ends, by QEMU's descriptor
 	stderr *os.File
-	given  []int // descriptors that no program owns yet
-	copies []string
+	given  []int      // descriptors that no program owns yet
+	boot   []*os.File // copies of the kernel and the initramfs
 }
 
 // farFD is where the descriptors lie that QEMU gets: above all numbers that
@@ -31,6 +29,12 @@ func (s *starter) take(n int) *os.File {
 	f := s.ours[n]
 	delete(s.ours, n)
 	return f
+}
+
+func (s *starter) takeBoot() []*os.File {
+	boot := s.boot
+	s.boot = nil
+	return boot
 }
 
 func (s *starter) takeStderr() *os.File {
@@ -47,8 +51,8 @@ func (s *starter) release() {
 	for _, fd := range s.given {
 		unix.Close(fd)
 	}
-	for _, name := range s.copies {
-		os.Remove(name) // mounted in QEMU's root, if at all; the last use ends it
+	for _, f := range s.boot {
+		f.Close()
 	}
 }
 
@@ -230,57 +234,6 @@ func (s *starter) file(name string, flags int) (int, error) {
 		return -1, errors.Join(err, f.Close())
 	}
 	return s.far(f)
-}
-
-func (s *starter) openBoot(in *inputs) (err error) {
-	in.initramfs = absent
-	if in.kernel, err = s.boot(s.cfg.Kernel, "kernel", checkKernel); err != nil {
-		return err
-	}
-	if s.cfg.Initramfs != "" {
-		in.initramfs, err = s.boot(s.cfg.Initramfs, "initramfs", func(*os.File) error { return nil })
-	}
-	return err
-}
-
-// boot opens a file that QEMU will open by a name, as its own user.
-func (s *starter) boot(name, what string, check func(*os.File) error) (int, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return -1, fmt.Errorf("%s: %w", what, err)
-	}
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-	case !st.Mode().IsRegular():
-		err = fmt.Errorf("%s %s is not a regular file", what, name)
-	default:
-		err = check(f)
-	}
-	if err == nil && st.Mode().Perm()&0o004 == 0 {
-		f, err = s.readable(f, what)
-	}
-	if err != nil {
-		return -1, errors.Join(err, f.Close())
-	}
-	return s.far(f)
-}
-
-// readable copies a file that only its owner may read, for the time of the
-// start: QEMU's user is nobody's owner, and the machine's directory is closed
-// to everybody else. It closes f.
-func (s *starter) readable(f *os.File, what string) (*os.File, error) {
-	defer f.Close()
-	name := filepath.Join(s.cfg.Dir, "."+what)
-	s.copies = append(s.copies, name)
-	to, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_RDWR|unix.O_NOFOLLOW, 0o444)
-	if err != nil {
-		return nil, err
-	}
-	if _, err = io.Copy(to, f); err == nil {
-		err = to.Chmod(0o444) // whatever the umask
-	}
-	return to, err
 }
 
 func (s *starter) openCgroup(in *inputs) error {

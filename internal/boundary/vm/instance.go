@@ -273,7 +273,13 @@ func (x *executed) Signal(ctx context.Context, sig syscall.Signal) error {
 
 // Start lets the workload's program run.
 func (i *instance) Start(ctx context.Context) error {
-	return i.blame(within(ctx, answerTimeout, i.Instance.Start))
+	if err := within(ctx, answerTimeout, i.Instance.Start); err != nil {
+		return i.blame(err)
+	}
+	if i.machine != nil {
+		i.machine.trimLater()
+	}
+	return nil
 }
 
 // Pause stops all processes of the workload, by the guest's kernel. In a machine
@@ -340,8 +346,11 @@ func (t *tenant) Plug(ctx context.Context, tap *os.File, stream bool) (string, f
 	return t.machine.Plug(ctx, tap, stream)
 }
 
-// Start does nothing: the machine runs.
-func (t *tenant) Start(context.Context) error { return nil }
+// Start has nothing to start: the machine runs.
+func (t *tenant) Start(context.Context) error {
+	t.machine.trimLater()
+	return nil
+}
 
 // Exec is refused: nothing runs beside the workloads.
 func (t *tenant) Exec(context.Context, workload.Process, boundary.Stdio) (boundary.Process, error) {

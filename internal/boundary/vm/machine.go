@@ -29,6 +29,7 @@ const (
 	answerTimeout   = time.Minute      // of everything else that the agent is asked
 	createTimeout   = 2 * time.Minute  // of making a workload, which may wait for volumes
 	endTimeout      = 3 * time.Second  // from the end of the port to that of the VMM
+	trimAfter       = time.Second / 2  // from the start to giving up what only starting needed
 )
 
 // errSilent tells that a guest, which may be in anybody's hands, does not
@@ -52,6 +53,7 @@ type machine struct {
 	vmm    *qemu.Machine
 	sess   *protocol.Session
 	cgroup *cgroup.Manager
+	notice func(line string) // for the workload's log, or nil
 
 	mu    sync.Mutex
 	slots []*slot
@@ -59,6 +61,11 @@ type machine struct {
 
 	holding sync.Mutex // of held, and while it changes
 	held    bool       // its processors are stopped
+
+	trimming sync.Once     // by trimLater, or never by untrim
+	trim     *time.Timer   // nil without trimLater
+	trimmed  chan struct{} // closed when the timer's work is done, or will not be
+	stopped  sync.Once
 }
 
 var _ boundary.Host = (*machine)(nil)
@@ -101,7 +108,7 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{vmm: vmm, cgroup: cg}
+	m := &machine{vmm: vmm, cgroup: cg, notice: p.Notice}
 	for _, d := range c.Disks {
 		if d.File == "" {
 			m.slots = append(m.slots, &slot{serial: d.Serial})
@@ -120,6 +127,7 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if err := m.greet(ctx, limit); err != nil {
 		return nil, errors.Join(err, m.kill())
 	}
+	m.spared(vmm.Loaded())
 	return m, nil
 }
 
@@ -211,6 +219,39 @@ func (f *fault) Error() string {
 
 func (f *fault) Unwrap() []error { return []error{&f.Fault, f.err} }
 
+// spared tells of memory that was not given back, which is no reason to end a
+// machine that runs.
+func (m *machine) spared(err error) {
+	if err != nil && m.notice != nil {
+		m.notice("the machine keeps memory of the host that it does not need: " + err.Error())
+	}
+}
+
+// trimLater gives memory of the VMM back, once, a moment after the start: what
+// ends sooner shall not pay for it.
+func (m *machine) trimLater() {
+	m.trimming.Do(func() {
+		m.trimmed = make(chan struct{})
+		m.trim = time.AfterFunc(trimAfter, func() {
+			defer close(m.trimmed)
+			m.spared(m.vmm.Trim())
+		})
+	})
+}
+
+// untrim makes sure that trimLater does nothing any more.
+func (m *machine) untrim() {
+	m.trimming.Do(func() {})
+	m.stopped.Do(func() {
+		if m.trim != nil && m.trim.Stop() {
+			close(m.trimmed)
+		}
+	})
+	if m.trim != nil {
+		<-m.trimmed
+	}
+}
+
 // Dial opens a stream to the agent.
 func (m *machine) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	s, err := m.sess.Open(ctx)
@@ -273,6 +314,7 @@ func (m *machine) powerOff(ctx context.Context) {
 
 // kill ends the VMM, and returns when it is gone.
 func (m *machine) kill() error {
+	m.untrim()
 	err := m.vmm.Close()
 	if m.sess != nil {
 		m.sess.Close()

@@ -97,6 +97,7 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 func (s *supervisor) attend(l *life) {
 	l.io.pump(s.log)
 	s.check(l)
+	s.idle.Reset(settled) // the start may have taken longer than that
 }
 
 // recordRunning writes down that a life runs, and returns the state before.

@@ -1,0 +1,229 @@
+package qemu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// QEMU maps the kernel and the initramfs into its memory and keeps them, for a
+// reset that never comes (-no-reboot): tens of megabytes for as long as the
+// machine lives. So it gets copies, in a file system in memory that is only
+// theirs, and when the guest runs the copies are made empty. Whoever reads them
+// then, such as a guest that asks the firmware's interface for its initramfs
+// again, reads zeros, and takes no more memory by it than was taken before.
+//
+//	supervisor                          QEMU's root
+//	  boot: tmpfs, attached nowhere
+//	    kernel     open for writing ──── /kernel     a mount of the file, read-only
+//	    initramfs  open for writing ──── /initramfs
+//
+// The tmpfs has no name and ends with its last user, however that ends.
+
+// The files' names in it.
+const (
+	bootKernel    = "kernel"
+	bootInitramfs = "initramfs"
+)
+
+// source is a file that QEMU boots, opened.
+type source struct {
+	name  string
+	file  *os.File
+	size  int64
+	parts []extent // what QEMU loads of it
+}
+
+// extent is a part of a file, in bytes.
+type extent struct{ from, to int64 }
+
+// openBoot opens the files, and copies them.
+func (s *starter) openBoot(in *inputs) error {
+	sources := []source{{name: bootKernel}}
+	if in.initramfs = s.cfg.Initramfs != ""; in.initramfs {
+		sources = append(sources, source{name: bootInitramfs})
+	}
+	defer func() {
+		for _, f := range sources {
+			f.file.Close() // nil is fine
+		}
+	}()
+	var size, loaded int64
+	for i := range sources {
+		f := &sources[i]
+		if err := f.open(s.cfg); err != nil {
+			return err
+		}
+		size += roundToPage(f.size)
+		for _, p := range f.parts {
+			loaded += p.to - p.from
+		}
+	}
+	if loaded > s.cfg.Memory {
+		return fmt.Errorf("kernel %s and what it starts with are %d bytes: more than the guest's memory, which has %d", s.cfg.Kernel, loaded, s.cfg.Memory)
+	}
+	mount, err := memoryFS(size)
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	for _, f := range sources {
+		to, err := f.copyTo(int(mount.Fd()))
+		if err != nil {
+			return fmt.Errorf("copy the %s into memory: %w", f.name, err)
+		}
+		s.boot = append(s.boot, to)
+	}
+	in.boot, err = s.far(mount)
+	return err
+}
+
+func (f *source) open(cfg Config) error {
+	path := cfg.Initramfs
+	if f.name == bootKernel {
+		path = cfg.Kernel
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not hold us
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	f.file = file
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s %s is not a regular file", f.name, path)
+	}
+	f.size = st.Size()
+	f.parts = []extent{{0, f.size}}
+	if f.name != bootKernel {
+		return nil
+	}
+	if err := checkKernel(file); err != nil {
+		return err
+	}
+	f.parts = loadedParts(file, f.size)
+	return nil
+}
+
+// loadedParts are what QEMU reads of a kernel: of an ELF file the headers, the
+// segments and the notes (elf(5)), and not what describes it to a debugger, which
+// can be ten times as much. Whatever else the file is, it is everything.
+func loadedParts(f io.ReaderAt, size int64) []extent {
+	const header, entry, load, note, most = 64, 56, 1, 4, 64
+	all := []extent{{0, size}}
+	h := make([]byte, header)
+	if _, err := f.ReadAt(h, 0); err != nil || string(h[:6]) != "\x7fELF\x02\x01" {
+		return all
+	}
+	le := binary.LittleEndian
+	table, count := le.Uint64(h[32:]), int(le.Uint16(h[56:]))
+	if le.Uint16(h[54:]) != entry || count == 0 || count > most || table > uint64(size) || uint64(count*entry) > uint64(size)-table {
+		return all
+	}
+	raw := make([]byte, count*entry)
+	if _, err := f.ReadAt(raw, int64(table)); err != nil {
+		return all
+	}
+	parts := []extent{{0, header}, {int64(table), int64(table) + int64(len(raw))}}
+	for p := raw; len(p) > 0; p = p[entry:] {
+		if kind := le.Uint32(p); kind != load && kind != note {
+			continue
+		}
+		from, length := le.Uint64(p[8:]), le.Uint64(p[32:])
+		if from > uint64(size) || length > uint64(size)-from {
+			return all // cut off: QEMU shall say so
+		}
+		parts = append(parts, extent{int64(from), int64(from + length)})
+	}
+	return merged(parts)
+}
+
+// merged sorts extents and joins those that overlap.
+func merged(parts []extent) []extent {
+	slices.SortFunc(parts, func(a, b extent) int { return int(min(max(a.from-b.from, -1), 1)) })
+	out := parts[:1]
+	for _, p := range parts[1:] {
+		if last := &out[len(out)-1]; p.from <= last.to {
+			last.to = max(last.to, p.to)
+		} else {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// copyTo copies the parts to a new file in a directory. What is not copied
+// reads as zeros and takes no memory, like what is zeros already.
+func (f *source) copyTo(dir int) (_ *os.File, err error) {
+	fd, err := unix.Openat(dir, f.name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
+	if err != nil {
+		return nil, &os.PathError{Op: "create", Path: f.name, Err: err}
+	}
+	to := os.NewFile(uintptr(fd), f.name)
+	defer func() {
+		if err != nil {
+			to.Close()
+		}
+	}()
+	// QEMU's user is nobody's owner, and the umask may be any.
+	if err := errors.Join(to.Chmod(0o444), to.Truncate(f.size)); err != nil {
+		return nil, err
+	}
+	const piece = 1 << 18
+	buf, zeros := make([]byte, piece), make([]byte, piece)
+	for _, p := range f.parts {
+		for at := p.from; at < p.to; at += piece {
+			b := buf[:min(piece, p.to-at)]
+			if _, err := f.file.ReadAt(b, at); err != nil {
+				if errors.Is(err, io.EOF) {
+					err = fmt.Errorf("it became shorter: %w", io.ErrUnexpectedEOF)
+				}
+				return nil, err
+			}
+			if bytes.Equal(b, zeros[:len(b)]) {
+				continue
+			}
+			if _, err := to.WriteAt(b, at); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return to, nil
+}
+
+// memoryFS makes a tmpfs of at most so many bytes, attached nowhere.
+func memoryFS(size int64) (*os.File, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsopen tmpfs", err)
+	}
+	defer unix.Close(fs)
+	for _, o := range [][2]string{{"source", "bulkhead"}, {"size", strconv.FormatInt(size, 10)}, {"nr_inodes", "8"}, {"mode", "700"}} {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return nil, os.NewSyscallError("fsconfig "+o[0], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, os.NewSyscallError("fsconfig create", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsmount", err)
+	}
+	return os.NewFile(uintptr(fd), "boot"), nil
+}
+
+// roundToPage rounds up to what a file in memory takes.
+func roundToPage(n int64) int64 {
+	page := int64(os.Getpagesize())
+	return (n + page - 1) / page * page
+}
