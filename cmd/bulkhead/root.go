@@ -71,9 +71,11 @@ inspect.`,
 		&cobra.Group{ID: groupNet, Title: "Networks and volumes:"},
 		&cobra.Group{ID: groupSystem, Title: "This machine and this program:"},
 	)
-	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(),
-		a.pauseCommand(), a.unpauseCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.cpCommand(), a.exportCommand(), a.tenantCommand())
-	addTo(root, groupLook, a.psCommand("ps"), a.logsCommand(), a.inspectCommand(), a.diffCommand(), a.portCommand(), a.explainCommand())
+	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(),
+		a.pauseCommand(), a.unpauseCommand(), a.updateCommand(), a.renameCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(),
+		a.attachCommand(), a.cpCommand(), a.exportCommand(), a.tenantCommand())
+	addTo(root, groupLook, a.psCommand("ps"), a.logsCommand(), a.statsCommand(), a.topCommand(), a.inspectCommand(), a.diffCommand(),
+		a.portCommand(), a.explainCommand())
 	addTo(root, groupRun, a.containerCommand())
 	addTo(root, groupImage, a.imageCommands()...)
 	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())
@@ -88,7 +90,8 @@ func (a *app) workloadCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(),
-		a.cpCommand(), a.exportCommand(), a.diffCommand(),
+		a.cpCommand(), a.exportCommand(), a.diffCommand(), a.restartCommand(), a.updateCommand(), a.renameCommand(), a.statsCommand(),
+		a.topCommand(),
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -13,33 +14,89 @@ import (
 )
 
 func (a *app) stopCommand() *cobra.Command {
-	var seconds int
+	var f stopFlags
 	cmd := &cobra.Command{
 		Use:   "stop [flags] WORKLOAD...",
 		Short: "Ask workloads to end, and kill them when they do not",
 		Long: `Stop sends the stop signal (SIGTERM, or what the image or --stop-signal says)
 to a workload's first process, and SIGKILL to all of it when it has not ended in
 time. A workload that is not running is no error.`,
-		Example:           "  bulkhead stop web\n  bulkhead stop --time 1 web db",
+		Example:           "  bulkhead stop web\n  bulkhead stop --time 1 web db\n  bulkhead stop --signal INT web",
 		Args:              needs(1, -1, "a workload"),
 		ValidArgsFunction: a.completeWorkloads(running),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var timeout *time.Duration
-			if cmd.Flags().Changed("time") {
-				d, err := runspec.StopTimeout("--time", seconds)
-				if err != nil {
-					return err
-				}
-				timeout = &d
+			timeout, sig, err := f.check(cmd)
+			if err != nil {
+				return err
 			}
 			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
-				return e.Stop(ctx, ref, timeout)
+				return e.StopBy(ctx, ref, timeout, sig)
 			})
 		},
 	}
-	cmd.Flags().IntVarP(&seconds, "time", "t", 10, "`seconds` until SIGKILL; -1 waits without end (default: the workload's)")
-	cmd.Flags().Lookup("time").DefValue = "0" // shows none
+	f.add(cmd)
 	return cmd
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	var f stopFlags
+	cmd := &cobra.Command{
+		Use:   "restart [flags] WORKLOAD...",
+		Short: "Stop workloads and start them again",
+		Long: `Restart stops workloads as stop does and starts them again, with what update
+has changed. One that does not run is started.`,
+		Example:           "  bulkhead restart web\n  bulkhead restart --time 1 web db",
+		Args:              needs(1, -1, "a workload"),
+		ValidArgsFunction: a.completeWorkloads(anyStatus),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			timeout, sig, err := f.check(cmd)
+			if err != nil {
+				return err
+			}
+			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
+				return e.Restart(ctx, ref, timeout, sig)
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// stopFlags are those of stop and restart.
+type stopFlags struct {
+	seconds int
+	signal  string
+}
+
+func (f *stopFlags) add(cmd *cobra.Command) {
+	cmd.Flags().IntVarP(&f.seconds, "time", "t", 10, "`seconds` until SIGKILL; -1 waits without end (default: the workload's)")
+	cmd.Flags().Lookup("time").DefValue = "0" // shows none
+	cmd.Flags().StringVarP(&f.signal, "signal", "s", "", "`signal` by name or number (default: the workload's)")
+}
+
+// check returns the timeout, nil for the workload's own, and the signal, 0 for
+// its own.
+func (f *stopFlags) check(cmd *cobra.Command) (timeout *time.Duration, sig syscall.Signal, err error) {
+	if cmd.Flags().Changed("time") {
+		d, err := runspec.StopTimeout("--time", f.seconds)
+		if err != nil {
+			return nil, 0, err
+		}
+		timeout = &d
+	}
+	if f.signal != "" {
+		sig, err = parseSignal(f.signal)
+	}
+	return timeout, sig, err
+}
+
+// parseSignal reads --signal.
+func parseSignal(name string) (syscall.Signal, error) {
+	sig, err := workload.ParseSignal(name)
+	if err != nil {
+		err = advice.Wrap(err, fmt.Sprintf("--signal %q: unknown signal", name), "give a name or number as in signal(7), such as SIGHUP or 1")
+	}
+	return sig, err
 }
 
 func (a *app) killCommand() *cobra.Command {
@@ -52,9 +109,9 @@ func (a *app) killCommand() *cobra.Command {
 		Args:              needs(1, -1, "a workload"),
 		ValidArgsFunction: a.completeWorkloads(running),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sig, err := workload.ParseSignal(name)
+			sig, err := parseSignal(name)
 			if err != nil {
-				return advice.Wrap(err, fmt.Sprintf("--signal %q: unknown signal", name), "give a name or number as in signal(7), such as SIGHUP or 1")
+				return err
 			}
 			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
 				return e.Kill(ctx, ref, sig)

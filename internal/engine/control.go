@@ -84,11 +84,16 @@ func (e *Engine) Kill(ctx context.Context, ref string, sig syscall.Signal) error
 // negative timeout waits without end. It returns when the workload has ended;
 // one that is not running is no error.
 func (e *Engine) Stop(ctx context.Context, ref string, timeout *time.Duration) error {
+	return e.StopBy(ctx, ref, timeout, 0)
+}
+
+// StopBy is Stop with another signal than the workload's; 0 is its own.
+func (e *Engine) StopBy(ctx context.Context, ref string, timeout *time.Duration, sig syscall.Signal) error {
 	r, err := e.Inspect(ctx, ref)
 	if err != nil {
 		return about("stop", ref, err)
 	}
-	req := &wire.Request{Op: wire.OpStop, Timeout: r.Spec.StopTimeout}
+	req := &wire.Request{Op: wire.OpStop, Timeout: r.Spec.StopTimeout, Signal: sig}
 	if timeout != nil {
 		req.Timeout = *timeout
 	}

@@ -54,6 +54,7 @@ func testCrash(w *world) {
 		{"restart", []command{{Op: "run-detached", Spec: again}, {Op: "wait", Ref: "victim"}}, true},
 		{"copy", []command{{Op: "create", Spec: keep("both")}, {Op: "copy", Ref: "victim"}}, true},
 		{"copy while it runs", []command{{Op: "run-detached", Spec: twice}, {Op: "copy", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, false},
+		{"rename", []command{{Op: "create", Spec: keep("both")}, {Op: "rename", Ref: "victim"}, {Op: "rename-back", Ref: "renamed"}}, true},
 		{"remove", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "remove", Ref: "victim"}}, false},
 	}
 	for _, tt := range tests {
@@ -118,6 +119,7 @@ func (w *world) crashAt(step string, do []command, kept bool) {
 		w.awaitDeath(id)
 	}
 	w.reopen() // the next command
+	w.oneName(step)
 	r, err := w.Inspect(ctx(w.t), "victim")
 	switch {
 	case errors.Is(err, workload.ErrNotFound):
@@ -151,6 +153,19 @@ func (w *world) crashAt(step string, do []command, kept bool) {
 		w.t.Errorf("%s: warnings: %q", step, w.said)
 	}
 	w.said = nil
+}
+
+// oneName makes sure that a workload which was being renamed has one of its
+// names, and that the other is free.
+func (w *world) oneName(step string) {
+	w.t.Helper()
+	err := w.Rename(ctx(w.t), "renamed", "victim")
+	if err != nil && !errors.Is(err, workload.ErrNotFound) {
+		w.t.Errorf("%s: %v", step, err)
+	}
+	if _, err := w.Inspect(ctx(w.t), "renamed"); !errors.Is(err, workload.ErrNotFound) {
+		w.t.Errorf("%s: two names: %v", step, err)
+	}
 }
 
 // awaitDeath waits until nobody holds a workload's lock.

@@ -123,7 +123,7 @@ func (e *Engine) reserve(s *workload.Spec) (*state.Lock, error) {
 			if generated {
 				name = randomName(n)
 			}
-			if err := e.nameFree(name); err == nil {
+			if err := e.layout.NameFree(name); err == nil {
 				break
 			} else if !generated || !errors.Is(err, workload.ErrNameTaken) {
 				return err
@@ -161,24 +161,6 @@ func (e *Engine) reserve(s *workload.Spec) (*state.Lock, error) {
 		k.Unlock()
 	}
 	return nil, err
-}
-
-// nameFree makes sure that name is not taken, and removes it if its workload is
-// gone. The caller is in Exclusive.
-func (e *Engine) nameFree(name string) error {
-	to, err := os.Readlink(e.layout.Name(name))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if id, err := workload.ParseID(to); err == nil {
-		if _, err := os.Lstat(e.layout.Dir(id)); err == nil {
-			return fmt.Errorf("%w: %q belongs to workload %s", workload.ErrNameTaken, name, id.Short())
-		}
-	}
-	return os.Remove(e.layout.Name(name))
 }
 
 // fill gives a reserved workload its ID range, layers and directories.

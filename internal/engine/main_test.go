@@ -132,6 +132,10 @@ func runCommand() int {
 	case "stop":
 		now := time.Duration(0)
 		err = e.Stop(ctx, c.Ref, &now)
+	case "rename":
+		err = e.Rename(ctx, c.Ref, "renamed")
+	case "rename-back":
+		err = e.Rename(ctx, c.Ref, "victim")
 	case "wait":
 		_, err = e.wait(ctx, c.Ref, wire.UntilStopped)
 	case "remove":

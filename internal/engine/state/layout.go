@@ -9,6 +9,7 @@
 //	    state.json             what is so now; its first version ends the creation
 //	    state.next             room for the next version: a full disk cannot prevent
 //	                           the exit from being recorded
+//	    changes.json           what commands changed of it since, see Changes
 //	    health.json            what the checks of its health have shown
 //	    upper/ work/ files/    the overlay's writable directories; resolv.conf and such
 //	    log, log.1, …          the output
@@ -201,8 +202,7 @@ func (l Layout) Named(name string) (workload.ID, bool) {
 	if err != nil {
 		return "", false
 	}
-	_, err = os.Lstat(l.Dir(id))
-	return id, err == nil
+	return id, l.holds(id, name)
 }
 
 // Find returns the workload that ref means: a whole ID, a name, or the

@@ -106,7 +106,7 @@ func (l Layout) WriteSpec(s *workload.Spec) error {
 	return nil
 }
 
-// ReadSpec reads back what WriteSpec wrote. The error wraps os.ErrNotExist if
+// ReadSpec reads back what WriteSpec wrote, with what was changed since. The error wraps os.ErrNotExist if
 // there is none.
 func (l Layout) ReadSpec(id workload.ID) (*workload.Spec, error) {
 	var s workload.Spec
@@ -116,6 +116,11 @@ func (l Layout) ReadSpec(id workload.ID) (*workload.Spec, error) {
 	if s.ID != id {
 		return nil, fmt.Errorf("read record of workload %s: it says %q", id.Short(), s.ID)
 	}
+	c, err := l.readChanges(id)
+	if err != nil {
+		return nil, err
+	}
+	c.apply(&s)
 	return &s, nil
 }
 

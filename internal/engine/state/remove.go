@@ -16,6 +16,7 @@ import (
 func (l Layout) Remove(id workload.ID, name string, idBase uint32) error {
 	trash := filepath.Join(l.Root, "trash", string(id))
 	err := l.Exclusive(func() error {
+		l.dropLink(id) // a link without workload means nothing, and a damaged record keeps none
 		if err := os.Rename(l.Dir(id), trash); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

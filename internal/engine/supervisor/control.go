@@ -119,21 +119,24 @@ func (s *supervisor) stopTimeout() time.Duration {
 }
 
 // stop ends the workload because a command wants it, and keeps that in mind.
-func (s *supervisor) stop(timeout time.Duration) error {
+func (s *supervisor) stop(timeout time.Duration, sig syscall.Signal) error {
 	s.mu.Lock()
 	s.state.Stopped = true
 	s.mu.Unlock()
-	return s.shutdown(timeout)
+	return s.shutdown(timeout, sig)
 }
 
-// shutdown ends the workload, gently until timeout has passed; a negative one
-// never does. There is no other life. Between two lives it ends at once.
-func (s *supervisor) shutdown(timeout time.Duration) error {
-	s.mu.Lock()
-	sig, err := s.stopSignal()
-	s.mu.Unlock()
-	if err != nil {
-		return err
+// shutdown ends the workload by sig, or by its own stop signal if that is 0,
+// gently until timeout has passed; a negative one never does. There is no other life. Between two lives it ends at once.
+func (s *supervisor) shutdown(timeout time.Duration, sig syscall.Signal) error {
+	if sig == 0 {
+		s.mu.Lock()
+		own, err := s.stopSignal()
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		sig = own
 	}
 	s.halt()
 	if err := s.signal(sig); err == nil {

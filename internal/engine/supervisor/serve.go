@@ -77,7 +77,7 @@ func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
 	case wire.OpSignal:
 		err = s.command(req.Signal)
 	case wire.OpStop:
-		err = s.stop(req.Timeout)
+		err = s.stop(req.Timeout, req.Signal)
 	case wire.OpPause:
 		err = s.pause(workload.Paused)
 	case wire.OpResume:
@@ -86,6 +86,14 @@ func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
 		reply.State = s.snapshot()
 	case wire.OpProcesses:
 		reply.Processes, err = s.processes()
+	case wire.OpDescribe:
+		reply.Described, err = s.describe()
+	case wire.OpMeasure:
+		reply.Usage, err = s.measure()
+	case wire.OpUpdate:
+		err = s.update(req.Update)
+	case wire.OpRename:
+		err = s.rename(req.Name)
 	default:
 		err = fmt.Errorf("%w: operation %q", workload.ErrUnsupported, req.Op)
 	}
@@ -94,13 +102,9 @@ func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
 
 // processes lists the processes of the life that runs.
 func (s *supervisor) processes() ([]int, error) {
-	life, err := s.running()
+	l, err := ability[boundary.Lister](s, "list processes")
 	if err != nil {
 		return nil, err
-	}
-	l, ok := life.inst.(boundary.Lister)
-	if !ok {
-		return nil, fmt.Errorf("%w: boundary %q cannot list processes", workload.ErrUnsupported, s.spec.Boundary)
 	}
 	return l.Processes(context.Background())
 }

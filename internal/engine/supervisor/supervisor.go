@@ -72,6 +72,8 @@ type supervisor struct {
 	// changed is closed and replaced when any of the above has changed.
 	changed chan struct{}
 
+	changing sync.Mutex // orders updates
+
 	// halted ends when there is to be no other life.
 	halted context.Context
 	halt   context.CancelFunc
@@ -127,7 +129,7 @@ func Main(boundaries ...boundary.Boundary) int {
 	s.sessions.Go(func() { s.accept(l) })
 	go func() {
 		<-terminate // the machine goes down
-		s.shutdown(s.stopTimeout())
+		s.shutdown(s.stopTimeout(), 0)
 	}()
 	s.live(first, l)
 	s.idle.Stop()

@@ -107,6 +107,10 @@ const (
 	OpPause     Op = "pause"
 	OpResume    Op = "resume"
 	OpProcesses Op = "processes"
+	OpDescribe  Op = "describe"
+	OpMeasure   Op = "measure"
+	OpUpdate    Op = "update"
+	OpRename    Op = "rename"
 	OpStatus    Op = "status"
 	OpDial      Op = "dial"   // after the Reply the connection is a stream to the guest's agent
 	OpInsert    Op = "insert" // after the Reply the disk stays until the connection is closed
@@ -129,18 +133,22 @@ const (
 
 // Request is a client's first frame.
 type Request struct {
-	Version int            `json:"version"`
-	Op      Op             `json:"op"`
-	Start   *Start         `json:"start,omitempty"`
-	Exec    *Exec          `json:"exec,omitempty"`
-	Signal  syscall.Signal `json:"signal,omitempty"`
-	Files   *Files         `json:"files,omitempty"`
+	Version int    `json:"version"`
+	Op      Op     `json:"op"`
+	Start   *Start `json:"start,omitempty"`
+	Exec    *Exec  `json:"exec,omitempty"`
+	// Signal is OpSignal's, and OpStop's where it is not the workload's own.
+	Signal syscall.Signal `json:"signal,omitempty"`
+	Files  *Files         `json:"files,omitempty"`
 	// Image is OpInsert's, an absolute path.
 	Image string `json:"image,omitempty"`
 	// Stream is OpPlug's: the descriptor is a stream socket and no tap device.
 	Stream bool `json:"stream,omitempty"`
 	// Until is OpWait's; "" is UntilExit.
 	Until Until `json:"until,omitempty"`
+	// Update is OpUpdate's, Name OpRename's.
+	Update *Update `json:"update,omitempty"`
+	Name   string  `json:"name,omitempty"`
 	// Timeout is OpStop's.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Streams asks OpStart and OpExec for the output and for Exit; without it
@@ -182,6 +190,12 @@ type Files struct {
 	Write boundary.ArchiveOptions `json:"write,omitzero"`
 }
 
+// Update changes what a workload is limited to. What is nil or zero stays.
+type Update struct {
+	Resources workload.Resources `json:"resources"`
+	Restart   *workload.Restart  `json:"restart,omitempty"`
+}
+
 // Exec asks for another process.
 type Exec struct {
 	Process workload.Process `json:"process"`
@@ -196,6 +210,9 @@ type Reply struct {
 	PID       int          `json:"pid,omitempty"` // of the process that was started
 	Processes []int        `json:"processes,omitempty"`
 	State     *state.State `json:"state,omitempty"`
+	// Described is OpDescribe's, Usage OpMeasure's.
+	Described []workload.ProcessInfo `json:"described,omitempty"`
+	Usage     *workload.Usage        `json:"usage,omitempty"`
 	// Terminal is set when the process has one, Stdin when it has an input.
 	Terminal bool `json:"terminal,omitempty"`
 	Stdin    bool `json:"stdin,omitempty"`
@@ -218,6 +235,7 @@ type Error struct {
 
 var sentinels = map[string]error{
 	"not-found":         workload.ErrNotFound,
+	"name-taken":        workload.ErrNameTaken,
 	"no-path":           workload.ErrNoPath,
 	"not-running":       workload.ErrNotRunning,
 	"running":           workload.ErrRunning,

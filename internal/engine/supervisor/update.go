@@ -1,0 +1,115 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// ability returns the running instance as what a command needs, T.
+func ability[T any](s *supervisor, what string) (can T, err error) {
+	l, err := s.running()
+	if err != nil {
+		return can, err
+	}
+	can, ok := l.inst.(T)
+	if !ok {
+		return can, fmt.Errorf("%w: boundary %q cannot %s", workload.ErrUnsupported, s.spec.Boundary, what)
+	}
+	return can, nil
+}
+
+// describe describes the processes of the life that runs.
+func (s *supervisor) describe() ([]workload.ProcessInfo, error) {
+	d, err := ability[boundary.Describer](s, "describe processes")
+	if err != nil {
+		return nil, err
+	}
+	return d.Describe(context.Background())
+}
+
+// measure tells what the life that runs uses.
+func (s *supervisor) measure() (*workload.Usage, error) {
+	m, err := ability[boundary.Measurer](s, "measure what a workload uses")
+	if err != nil {
+		return nil, err
+	}
+	u, err := m.Measure(context.Background())
+	return &u, err
+}
+
+// update puts other limits in force and records them. Between two lives there is
+// nothing to put them in force for.
+func (s *supervisor) update(u *wire.Update) error {
+	if u == nil {
+		return fmt.Errorf("%w: an update of nothing", wire.ErrProtocol)
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	merged := s.asked().Resources.Merge(u.Resources)
+	if err := merged.Coherent(); err != nil {
+		return err
+	}
+	if changesLimits(u.Resources) {
+		can, err := ability[boundary.Updater](s, "change limits while it runs")
+		switch {
+		case err == nil:
+			err = can.Update(context.Background(), u.Resources)
+		case errors.Is(err, workload.ErrNotRunning) && s.snapshot().Status == workload.Restarting:
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return workload.ErrNotRunning
+	}
+	err := s.layout.Change(s.spec.ID, func(c *state.Changes) {
+		if changesLimits(u.Resources) {
+			c.Resources = &merged
+		}
+		if u.Restart != nil {
+			c.Restart = u.Restart
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("the limits are in force until the workload ends, and are not kept: %w", err)
+	}
+	s.spec.Resources = merged
+	if u.Restart != nil {
+		s.spec.Restart = *u.Restart
+	}
+	return nil
+}
+
+// changesLimits reports whether anything in r is not left as it is.
+func changesLimits(r workload.Resources) bool {
+	return r.Memory != nil || r.MemorySwap != nil || r.MemoryReservation != nil || r.Pids != nil || r.OOMScoreAdj != nil ||
+		r.CPUs != 0 || r.CPUWeight != 0 || r.CpusetCPUs != "" || r.CpusetMems != "" || r.IOWeight != 0 || len(r.IOLimits) > 0
+}
+
+// rename gives the workload another name. s.mu is held all the time: the end
+// removes a workload by its name.
+func (s *supervisor) rename(name string) error {
+	if err := state.CheckName(name); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return workload.ErrNotRunning
+	}
+	if err := s.layout.Rename(s.spec.ID, s.spec.Name, name); err != nil {
+		return err
+	}
+	s.spec.Name = name
+	return nil
+}

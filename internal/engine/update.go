@@ -1,0 +1,138 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// change lets a supervisor perform req, or f, with the workload's lock held,
+// where there is none.
+func (e *Engine) change(ctx context.Context, id workload.ID, req *wire.Request, f func(*workload.Spec) error) error {
+	return state.Retry(ctx, func() error {
+		k, err := e.lockIdle(ctx, id)
+		if errors.Is(err, workload.ErrRunning) {
+			_, _, err := e.call(ctx, id, req, false)
+			if errors.Is(err, workload.ErrNotRunning) {
+				return state.ErrLocked // it is about to end, or to live again
+			}
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		defer k.Unlock()
+		spec, err := e.layout.ReadSpec(id)
+		if err != nil {
+			return err
+		}
+		return f(spec)
+	})
+}
+
+// Update changes limits and the restart policy of a workload, running or not.
+// Fields of r that are nil or zero stay as they are, and so does the policy where
+// restart is nil. What cannot change while the workload runs gives an error that
+// wraps workload.ErrUnsupported and says why; in one that does not run it takes
+// effect at the next start.
+func (e *Engine) Update(ctx context.Context, ref string, r workload.Resources, restart *workload.Restart) error {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return about("update", ref, err)
+	}
+	req := &wire.Request{Op: wire.OpUpdate, Update: &wire.Update{Resources: r, Restart: restart}}
+	err = e.change(ctx, id, req, func(s *workload.Spec) error {
+		if s.AutoRemove && restart != nil && restart.Policy != "" {
+			return errors.New("it is removed at its end, so it cannot be restarted")
+		}
+		merged := s.Resources.Merge(r)
+		if err := merged.Coherent(); err != nil {
+			return err
+		}
+		return e.layout.Change(id, func(c *state.Changes) {
+			c.Resources = &merged
+			if restart != nil {
+				c.Restart = restart
+			}
+		})
+	})
+	if err != nil {
+		return about("update", ref, err)
+	}
+	return nil
+}
+
+// Rename gives a workload another name, in its networks too. The error wraps
+// workload.ErrNameTaken, among others.
+func (e *Engine) Rename(ctx context.Context, ref, name string) error {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return about("rename", ref, err)
+	}
+	old, err := e.layout.ReadSpec(id)
+	if err == nil {
+		err = state.CheckName(name)
+	}
+	if err != nil {
+		return about("rename", ref, err)
+	}
+	if old.Name == name {
+		return about("rename", ref, fmt.Errorf("%w: %q is its name already", workload.ErrNameTaken, name))
+	}
+	err = e.change(ctx, id, &wire.Request{Op: wire.OpRename, Name: name}, func(s *workload.Spec) error {
+		return e.layout.Rename(id, s.Name, name)
+	})
+	if err == nil && e.cfg.Networks != nil {
+		err = e.cfg.Networks.Rename(ctx, id, old.Name, name)
+	}
+	if err != nil {
+		return about("rename", ref, err)
+	}
+	return nil
+}
+
+// Restart stops a workload, as StopBy does, and starts it again. One that does
+// not run is started.
+func (e *Engine) Restart(ctx context.Context, ref string, timeout *time.Duration, sig syscall.Signal) error {
+	id, err := e.layout.Find(ref)
+	if err != nil {
+		return about("restart", ref, err)
+	}
+	if r, err := e.record(ctx, id); err == nil && r.Spec.AutoRemove {
+		return about("restart", ref, errors.New("it is removed at its end, so it cannot be started again"))
+	}
+	if err := e.StopBy(ctx, string(id), timeout, sig); err != nil {
+		return err
+	}
+	_, err = e.Start(ctx, string(id), nil)
+	return err
+}
+
+// Measure tells what a running workload uses. The error wraps
+// workload.ErrNotRunning where nothing runs.
+func (e *Engine) Measure(ctx context.Context, ref string) (workload.Usage, error) {
+	reply, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpMeasure})
+	if err != nil {
+		return workload.Usage{}, about("measure", ref, err)
+	}
+	if reply.Usage == nil {
+		return workload.Usage{}, fmt.Errorf("%w: figures without figures", wire.ErrProtocol)
+	}
+	return *reply.Usage, nil
+}
+
+// Describe describes the processes of a running workload, with the IDs that they
+// have inside.
+func (e *Engine) Describe(ctx context.Context, ref string) ([]workload.ProcessInfo, error) {
+	reply, err := e.ask(ctx, ref, &wire.Request{Op: wire.OpDescribe})
+	if err != nil {
+		return nil, about("list processes of", ref, err)
+	}
+	return reply.Described, nil
+}

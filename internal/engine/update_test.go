@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+func TestUpdate(t *testing.T) {
+	w := newWorld(t)
+	s := spec("wait-signal", "TERM")
+	s.Name = "u"
+	memory := int64(100 << 20)
+	s.Resources.Memory = &memory
+	if _, err := w.Create(ctx(t), s); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, memory, pids int64, restart string) {
+		t.Helper()
+		r, err := w.Inspect(ctx(t), "u")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := r.Spec.Resources
+		if *res.Memory != memory || pids != 0 && *res.Pids != pids || r.Spec.Restart.Policy != restart {
+			t.Errorf("%s: got %+v, %+v", what, res, r.Spec.Restart)
+		}
+		if r.Status != workload.Running {
+			return
+		}
+		if u, err := w.Measure(ctx(t), "u"); err != nil || u.MemoryLimit != memory || u.PidsLimit != pids {
+			t.Errorf("%s: in force: %+v, %v", what, u, err)
+		}
+	}
+	pids, more, less := int64(50), int64(200<<20), int64(50<<20)
+	if err := w.Update(ctx(t), "u", workload.Resources{Pids: &pids}, &workload.Restart{Policy: "always"}); err != nil {
+		t.Fatal(err)
+	}
+	check("created", memory, 50, "always")
+	if _, err := w.Start(ctx(t), "u", nil); err != nil {
+		t.Fatal(err)
+	}
+	check("started", memory, 50, "always")
+	if err := w.Update(ctx(t), "u", workload.Resources{Memory: &more}, nil); err != nil {
+		t.Fatal(err)
+	}
+	check("while it runs", more, 50, "always")
+	if err := w.Update(ctx(t), "u", workload.Resources{MemorySwap: &less}, nil); err == nil {
+		t.Error("less swap than memory: no error")
+	}
+	if err := w.Update(ctx(t), "u", workload.Resources{CpusetCPUs: "1000"}, nil); !errors.Is(err, workload.ErrUnsupported) {
+		t.Errorf("refused by the boundary: got %v", err)
+	}
+	check("after refusals", more, 50, "always")
+	if err := w.Update(ctx(t), "u", workload.Resources{}, &workload.Restart{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Stop(ctx(t), "u", nil); err != nil {
+		t.Fatal(err)
+	}
+	check("stopped", more, 50, "")
+}
+
+// TestUpdateRestartPolicy gives a workload that comes back again and again the
+// policy not to.
+func TestUpdateRestartPolicy(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.Run(ctx(t), restarted("always", 0, "exit", "4"), nil); err != nil {
+		t.Fatal(err)
+	}
+	w.await("r", func(r *Record) bool { return r.Restarts >= 2 })
+	if err := w.Update(ctx(t), "r", workload.Resources{}, &workload.Restart{}); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.await("r", func(r *Record) bool { return r.Status == workload.Exited }); r.Stopped || r.Exit.Code != 4 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestRename(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"one", "two"} {
+		s := spec("wait-signal", "TERM")
+		s.Name = name
+		if _, err := w.Create(ctx(t), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := w.want("one", workload.Created).Spec.ID
+	if err := w.Rename(ctx(t), "one", "two"); !errors.Is(err, workload.ErrNameTaken) {
+		t.Errorf("taken: got %v", err)
+	}
+	if err := w.Rename(ctx(t), "one", "one"); !errors.Is(err, workload.ErrNameTaken) {
+		t.Errorf("its own: got %v", err)
+	}
+	if err := w.Rename(ctx(t), "one", "../x"); err == nil {
+		t.Error("no name: no error")
+	}
+	if err := w.Rename(ctx(t), "one", "three"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Start(ctx(t), "three", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Rename(ctx(t), "three", "four"); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.want("four", workload.Running); r.Spec.ID != id {
+		t.Errorf("got %s", r.Spec.ID)
+	}
+	for _, old := range []string{"one", "three"} {
+		if _, err := w.Inspect(ctx(t), old); !errors.Is(err, workload.ErrNotFound) {
+			t.Errorf("%s: got %v", old, err)
+		}
+	}
+	// An old name is free, and the end removes the new one.
+	s := spec("exit", "0")
+	s.Name = "three"
+	if _, err := w.Create(ctx(t), s); err != nil {
+		t.Error(err)
+	}
+	if err := w.Remove(ctx(t), "four", true); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRenameAutoRemove renames what removes itself.
+func TestRenameAutoRemove(t *testing.T) {
+	w := newWorld(t)
+	s := spec("wait-signal", "TERM")
+	s.Name, s.AutoRemove = "one", true
+	if _, err := w.Run(ctx(t), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Rename(ctx(t), "one", "two"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Stop(ctx(t), "two", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEmpty()
+}
+
+func TestRestartCommand(t *testing.T) {
+	w := newWorld(t)
+	s := spec("wait-signal", "INT")
+	s.Name = "r"
+	if _, err := w.Run(ctx(t), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	before := w.want("r", workload.Running)
+	never := -time.Second
+	if err := w.Restart(ctx(t), "r", &never, 2); err != nil {
+		t.Fatal(err)
+	}
+	after := w.want("r", workload.Running)
+	if !after.Started.After(before.Started) || after.SupervisorPID == before.SupervisorPID {
+		t.Errorf("got %+v", after)
+	}
+	if ps, err := w.Describe(ctx(t), "r"); err != nil || len(ps) != 1 || ps[0].PID != 1 {
+		t.Errorf("got %+v, %v", ps, err)
+	}
+	if err := w.Stop(ctx(t), "r", new(time.Duration)); err != nil {
+		t.Fatal(err)
+	}
+	for _, ask := range []func() error{
+		func() error { return second(w.Measure(ctx(t), "r")) }, func() error { return second(w.Describe(ctx(t), "r")) },
+	} {
+		if err := ask(); !errors.Is(err, workload.ErrNotRunning) {
+			t.Errorf("stopped: got %v", err)
+		}
+	}
+}
