@@ -226,7 +226,7 @@ func (f *fake) handle(msg []byte, from netip.AddrPort, tcp bool) [][]byte {
 		return [][]byte{changed(wrong, func(b []byte) { b[6], b[7] = 0xff, 0xff })}
 	case "garbage":
 		return [][]byte{append(right, "leftover"...)}
-	case "nothing":
+	case "nothing", "nobody":
 		return [][]byte{f.pack(a.answer(dnsmessage.RCodeNameError))}
 	case "broken":
 		return [][]byte{f.pack(a.answer(dnsmessage.RCodeServerFailure))}
