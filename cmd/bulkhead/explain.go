@@ -27,6 +27,9 @@ process makes which system call, and why. Nothing is started.`,
 				return err
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+				if err := a.volumesFrom(ctx, e, req); err != nil {
+					return err
+				}
 				spec, err := a.specify(ctx, req, quiet, args[0])
 				if err != nil {
 					return err

@@ -39,6 +39,9 @@ type Config struct {
 	KillWithParent bool
 	// NoNewKeyring leaves the container in the caller's session keyring.
 	NoNewKeyring bool
+	// MadeDirs are sources of bind mounts that the caller makes before it starts the
+	// container: WriteProgram takes one that is missing for an empty directory.
+	MadeDirs []string
 	// Detached is for a caller that ends before the container does.
 	Detached bool
 	// Hooks runs the spec's hooks of one stage; nil when there are none.

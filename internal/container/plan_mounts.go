@@ -116,6 +116,10 @@ func (p *planner) lookAtSource(pm *plannedMount) error {
 		return nil
 	}
 	src, err := p.hostTree(pm.spec.Source)
+	if p.dry && errors.Is(err, fs.ErrNotExist) && slices.Contains(p.cfg.MadeDirs, pm.spec.Source) {
+		pm.inside = &freshTree{}
+		return nil
+	}
 	if p.dry && errors.Is(err, fs.ErrNotExist) {
 		pm.file, pm.inside = true, fileTree{0o644} // one of the engine's files
 		return nil

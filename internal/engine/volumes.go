@@ -224,6 +224,7 @@ func (e *Engine) explainVolumes(s workload.Spec) workload.Spec {
 				name = "ANONYMOUS"
 			}
 			s.Mounts[i] = boundVolume(m, e.layout.Volumes().Data(name))
+			s.Mounts[i].CreateSource = true // create would make it
 		}
 	}
 	return s

@@ -28,7 +28,7 @@ const maxDepth = 512
 // vanishes while it looks, and what lies deeper than any path, is not counted.
 // A directory that does not exist takes nothing.
 func Tree(ctx context.Context, dir string) (int64, error) {
-	fd, err := at.OpenDir(atCwd, dir)
+	fd, err := at.OpenDir(at.CWD, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -45,9 +45,6 @@ func Tree(ctx context.Context, dir string) (int64, error) {
 	err = c.count(f, 0)
 	return c.bytes, err
 }
-
-// atCwd stands for "no directory" in front of an absolute path (AT_FDCWD).
-const atCwd = -100
 
 // blockSize is the unit of st_blocks (stat(2)).
 const blockSize = 512

@@ -238,5 +238,10 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 		return err
 	}
 	cfg.Cgroup = m
+	for _, mount := range s.Mounts {
+		if mount.CreateSource {
+			cfg.MadeDirs = append(cfg.MadeDirs, mount.Source)
+		}
+	}
 	return container.WriteProgram(w, cfg)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -49,9 +50,9 @@ func (l Layout) Remove(id workload.ID, name string, idBase uint32) error {
 // Empty removes what Remove moved to the trash, and the run-time directory. Two
 // processes may do so at once.
 func (l Layout) Empty(id workload.ID) error {
-	// RemoveAll works by descriptor and does not follow links, so a workload's
-	// files cannot lead it elsewhere.
-	err := os.RemoveAll(filepath.Join(l.Root, "trash", string(id)))
+	// It works by descriptor and follows no link, so a workload's files cannot lead
+	// it elsewhere; nor does a tree that is deeper than there are descriptors stop it.
+	err := at.RemoveAll(at.CWD, filepath.Join(l.Root, "trash", string(id)))
 	Did("remove: files deleted")
 	err = errors.Join(err, os.RemoveAll(l.RunDir(id)))
 	Did("remove: run-time directory deleted")

@@ -80,13 +80,10 @@ type union struct {
 	roots []int // topmost first
 }
 
-// atCwd stands for "no directory" in front of an absolute path (AT_FDCWD).
-const atCwd = -100
-
 func open(layers []string) (*union, error) {
 	u := &union{}
 	for i := len(layers) - 1; i >= 0; i-- {
-		fd, err := at.OpenDir(atCwd, layers[i])
+		fd, err := at.OpenDir(at.CWD, layers[i])
 		if err != nil {
 			u.close()
 			return nil, fmt.Errorf("open a layer: %w", err)

@@ -34,6 +34,9 @@ const (
 	TypeSocket  = unix.S_IFSOCK
 )
 
+// CWD stands for "no directory" in front of an absolute path (AT_FDCWD).
+const CWD = unix.AT_FDCWD
+
 func wrap(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -327,9 +330,24 @@ func Syncfs(f *os.File) error {
 }
 
 // RemoveAll removes name and everything below it, never leaving dir and never
-// following a link. A name that does not exist is no error. It holds one
-// descriptor for each level of the tree.
+// following a link. A name that does not exist is no error. It holds a bounded
+// number of descriptors, however deep somebody has made the tree. Several may
+// remove one tree at the same time.
 func RemoveAll(dir int, name string) error {
+	r := remover{}
+	return r.all(dir, name)
+}
+
+// flat is how deep remover goes. It moves what is deeper up to where it began.
+const flat = 64
+
+// remover removes one tree.
+type remover struct {
+	tops  []int // descriptors of the tree's root and of what is below it
+	moved int
+}
+
+func (r *remover) all(dir int, name string) error {
 	err := Remove(dir, name)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -341,18 +359,26 @@ func RemoveAll(dir int, name string) error {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if len(r.tops) > flat {
+		return r.lift(dir, name)
+	}
 	fd, openErr := OpenDir(dir, name)
+	if errors.Is(openErr, fs.ErrNotExist) {
+		return nil // somebody else is at it, too
+	}
 	if openErr != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	// Removing entries while reading may skip some, so read again until
-	// the directory can be removed or nothing goes away any more.
+	r.tops = append(r.tops, fd)
+	defer func() { r.tops = r.tops[:len(r.tops)-1] }()
+	// Removing entries while reading may skip some, and deep ones turn up here, so
+	// read again until the directory can be removed or nothing goes away any more.
 	for {
 		names, readErr := f.Readdirnames(2048)
 		for _, n := range names {
-			if err := RemoveAll(fd, n); err != nil {
+			if err := r.all(fd, n); err != nil {
 				return err
 			}
 		}
@@ -366,11 +392,28 @@ func RemoveAll(dir int, name string) error {
 			}
 			again, _ := f.Readdirnames(1)
 			if len(again) == 0 {
+				if err = RemoveDir(dir, name); errors.Is(err, fs.ErrNotExist) {
+					return nil
+				}
 				return err
 			}
-			if err := RemoveAll(fd, again[0]); err != nil {
+			if err := r.all(fd, again[0]); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// lift moves a directory to the tree's root, under a name that is free.
+func (r *remover) lift(dir int, name string) error {
+	for {
+		r.moved++
+		err := RenameNew(dir, name, r.tops[0], ".deep-"+strconv.Itoa(r.moved))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case !errors.Is(err, fs.ErrExist):
+			return err
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,5 +47,82 @@ func TestOpenFileLooksFirst(t *testing.T) {
 	var b [8]byte
 	if n, err := unix.Read(file, b[:]); err != nil || string(b[:n]) != "text" {
 		t.Errorf("read %q, %v", b[:n], err)
+	}
+}
+
+// TestRemoveDeep removes a tree that is deeper than any path, and than there are
+// descriptors, and has names in the way.
+func TestRemoveDeep(t *testing.T) {
+	top := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(top, "tree/.deep-1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const depth = 3000
+	fd, err := OpenDir(unix.AT_FDCWD, filepath.Join(top, "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range depth {
+		if err := Mkdir(fd, "a-name-of-some-length", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		next, err := OpenDir(fd, "a-name-of-some-length")
+		if err != nil {
+			t.Fatal(err)
+		}
+		Close(fd)
+		fd = next
+	}
+	Close(fd)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	few := old
+	few.Cur = 256
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	dir, err := OpenDir(unix.AT_FDCWD, top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(dir)
+	if err := RemoveAll(dir, "tree"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(top, "tree")); err == nil {
+		t.Error("it is still there")
+	}
+}
+
+// TestRemoveTogether: several remove one tree, as commands do that find what a
+// killed one left.
+func TestRemoveTogether(t *testing.T) {
+	top := t.TempDir()
+	dir, err := OpenDir(unix.AT_FDCWD, top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(dir)
+	for range 20 {
+		for _, p := range []string{"a/b/c/d", "a/b/e", "a/f", strings.Repeat("a/", 100)} {
+			if err := os.MkdirAll(filepath.Join(top, "tree", p), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := RemoveAll(dir, "tree"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := os.Lstat(filepath.Join(top, "tree")); err == nil {
+			t.Fatal("it is still there")
+		}
 	}
 }
