@@ -37,9 +37,11 @@ install: build ## copy the binaries to $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/bulkhead* $(DESTDIR)$(PREFIX)/bin
 
 demo: build ## containers, then the same in virtual machines: one to two minutes
+	@tools/need iproute2
 	demo/run
 
 demo-full: build ## the demo, PostgreSQL under pgbench behind both boundaries, and larger images
+	@tools/need iproute2
 	demo/run --full
 
 test: build ## the quick tier: vet and all tests but the slow ones

@@ -304,7 +304,16 @@ Workloads go on running.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNetworks(cmd, func(ctx context.Context, _ *engine.Engine, s *bridge.Store) error {
-				return s.Repair(ctx)
+				if err := s.Repair(ctx); err != nil {
+					return err
+				}
+				obstacles, err := s.Obstacles(ctx)
+				for _, o := range obstacles {
+					if !o.Bypassed {
+						a.warn(fmt.Sprintf("%s: %s; %s", o.Where, o.What, o.Fix))
+					}
+				}
+				return err
 			})
 		},
 	}

@@ -22,7 +22,7 @@ type cli struct {
 	env      []string // added to that of every command
 }
 
-var programs = []string{"bulkhead", "bulkhead-supervisor", "bulkhead-oci"}
+var programs = []string{"bulkhead", "bulkhead-supervisor", "bulkhead-oci", "bulkhead-network", "bulkhead-dns"}
 
 // newCLI builds the programs, or takes those on the search path where there is
 // no Go, and imports the base layer as the image "attacker".

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/mounts"
 )
@@ -54,6 +55,9 @@ type Machine struct {
 	IDMapped      func(dir string, ns *os.File) error
 	Space         func(dir string) (uint64, error)
 	MaxFiles      func() (uint64, error)
+	// Firewall finds what of other firewalls concerns networks; an error tells that
+	// there is no nf_tables to ask.
+	Firewall func() ([]bridge.Obstacle, error)
 	// QEMU is the one that virtual machines would run in.
 	QEMU         func() (path string, v qemu.Version, err error)
 	Accelerators func() []qemu.Availability
@@ -78,6 +82,7 @@ func Local(root string) Machine {
 			err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r)
 			return r.Max, err
 		},
+		Firewall:     func() ([]bridge.Obstacle, error) { return firewall(root) },
 		QEMU:         qemu.Installed,
 		Accelerators: func() []qemu.Availability { return qemu.Accelerators(context.Background()) },
 		GuestKernels: func() ([]kernel.Kernel, error) { return guestKernels(root) },
@@ -98,7 +103,7 @@ func existing(dir string) string {
 func Examine(m Machine) []Result {
 	var out []Result
 	for _, question := range []func(Machine) []Result{
-		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, machines,
+		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, machines,
 	} {
 		out = append(out, question(m)...)
 	}

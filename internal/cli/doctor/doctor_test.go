@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 )
 
@@ -23,6 +24,7 @@ func healthy() (Machine, fstest.MapFS) {
 		"proc/sys/user/max_user_namespaces":                 {Data: []byte("1000\n")},
 		"sys/module/apparmor/parameters/enabled":            {Data: []byte("Y\n")},
 		"sys/devices/system/cpu/vulnerabilities/meltdown":   {Data: []byte("Not affected\n")},
+		"proc/sys/net/ipv6/conf/all/disable_ipv6":          {Data: []byte("0\n")},
 		"sys/devices/system/cpu/vulnerabilities/spectre_v2": {Data: []byte("Mitigation: Retpolines\n")},
 	}
 	return Machine{
@@ -39,6 +41,7 @@ func healthy() (Machine, fstest.MapFS) {
 		IDMapped:      func(string, *os.File) error { return nil },
 		Space:         func(string) (uint64, error) { return 1 << 40, nil },
 		MaxFiles:      func() (uint64, error) { return 1 << 20, nil },
+		Firewall:      func() ([]bridge.Obstacle, error) { return nil, nil },
 		QEMU:          func() (string, qemu.Version, error) { return "/qemu", qemu.Version{Major: 9, Minor: 1}, nil },
 		Accelerators:  func() []qemu.Availability { return accelerators(true, "a machine ran") },
 		GuestKernels: func() ([]kernel.Kernel, error) {
@@ -115,6 +118,18 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"vulnerable", func(_ *Machine, f fstest.MapFS) {
 			f["sys/devices/system/cpu/vulnerabilities/meltdown"].Data = []byte("Vulnerable\n")
 		}, "processor flaws", Missing, false},
+		{"no nf_tables", func(m *Machine, _ fstest.MapFS) {
+			m.Firewall = func() ([]bridge.Obstacle, error) { return nil, syscall.EOPNOTSUPP }
+		}, "networks", Missing, false},
+		{"firewall not to be read", func(m *Machine, _ fstest.MapFS) {
+			m.Firewall = func() ([]bridge.Obstacle, error) { return nil, odd }
+		}, "networks", Unknown, false},
+		{"firewall in the way", func(m *Machine, _ fstest.MapFS) {
+			m.Firewall = func() ([]bridge.Obstacle, error) {
+				return []bridge.Obstacle{{Where: "table ip filter, chain FORWARD", What: "drops", Fix: "accept"}}, nil
+			}
+		}, "firewall", Missing, false},
+		{"no IPv6", func(_ *Machine, f fstest.MapFS) { delete(f, "proc/sys/net/ipv6/conf/all/disable_ipv6") }, "IPv6", Missing, false},
 		{"no QEMU", func(m *Machine, _ fstest.MapFS) {
 			m.QEMU = func() (string, qemu.Version, error) { return "", qemu.Version{}, qemu.ErrNotInstalled }
 		}, "QEMU", Missing, false},

@@ -92,7 +92,7 @@ func isNotFound(err error) bool {
 func unsupported(err error, what string) error {
 	for _, e := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENODEV} {
 		if errors.Is(err, e) {
-			return fmt.Errorf("%w: the kernel has no %s: %w", workload.ErrUnsupported, what, err)
+			return fmt.Errorf("%w: the kernel has no %s, and networks need it; --network none does without: %w", workload.ErrUnsupported, what, err)
 		}
 	}
 	return err

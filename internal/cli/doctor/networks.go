@@ -1,0 +1,60 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// networks asks for what workloads in networks need: a kernel with nf_tables,
+// addresses of IPv6 if they are to have some, and no other firewall that drops
+// their packets. Forwarding is switched on when it is needed.
+func networks(m Machine) []Result {
+	const name = "networks"
+	obstacles, err := m.Firewall()
+	switch {
+	case errors.Is(err, workload.ErrUnsupported) || refused(err):
+		return []Result{missing(name, err.Error(), "boot a kernel with nf_tables, or load the module; --network none and host do without")}
+	case err != nil:
+		return []Result{unknown(name, err)}
+	}
+	out := []Result{ok(name, "the kernel has nf_tables"), ipv6(m)}
+	for _, o := range obstacles {
+		r := missing("firewall", o.Where+": "+o.What, o.Fix)
+		if o.Bypassed {
+			r = ok("firewall", fmt.Sprintf("%s: %s; %s", o.Where, o.What, o.Fix))
+		}
+		out = append(out, r)
+	}
+	if len(obstacles) == 0 {
+		out = append(out, ok("firewall", "no other one drops packets of networks, as far as base chains tell"))
+	}
+	return out
+}
+
+func ipv6(m Machine) Result {
+	const name = "IPv6"
+	text, err := m.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	if err != nil || strings.TrimSpace(string(text)) != "0" {
+		return missing(name, "off: networks have addresses of IPv4 only", "boot without ipv6.disable=1, and set the sysctl net.ipv6.conf.all.disable_ipv6=0, if you want it")
+	}
+	return ok(name, "on")
+}
+
+// firewall asks for obstacles to the networks of a state root.
+func firewall(root string) ([]bridge.Obstacle, error) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	s, err := bridge.Open(abs, filepath.Join(abs, "run"), bridge.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return s.Obstacles(context.Background())
+}
