@@ -52,8 +52,10 @@ var layers = map[string]int{
 	// container's assembler of seccomp filters. Bridges start it.
 	"internal/network/dns":    55,
 	"internal/network/bridge": 58,
-	"internal/idrange":        40,
-	"internal/volume":         40,
+	// passt and pasta are prepared by the launch program, in cgroups.
+	"internal/network/user": 58,
+	"internal/idrange":      40,
+	"internal/volume":       40,
 
 	// Copies in and out of workloads; image/unpack has the same rules of tar.
 	"internal/filetree": 28,
@@ -89,6 +91,7 @@ var systemCallersToo = map[string]string{
 	"internal/network/dns":          "it plans the system calls that confine the name server, and binds its sockets",
 	"internal/network/dns/dial":     "it makes sockets and passes them, and does nothing else",
 	"internal/network/dns/resolve":  "it is the name server: its sockets are descriptors that it was given",
+	"internal/network/user":         "it plans the system calls that prepare passt and pasta, and makes their sockets",
 	"internal/network/bridge":       "it names constants of netlink, binds ports, makes taps and joins network namespaces",
 	"internal/guest/volume":         "it mounts a file system and is its device",
 	"internal/boundary/container":   "it fills in device numbers and terminal sizes, and reads the kernel's version",

@@ -21,6 +21,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
 )
 
 func main() {
@@ -54,11 +55,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return converse(ctx, s, os.NewFile(socket, "socket"))
+	return converse(ctx, s, user.Options{CgroupParent: o.CgroupParent}, os.NewFile(socket, "socket"))
 }
 
 // converse answers one request, and what follows from it.
-func converse(ctx context.Context, s *bridge.Store, conn *os.File) error {
+func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.File) error {
 	m, _, _, err := attach.Receive(conn)
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -67,6 +68,16 @@ func converse(ctx context.Context, s *bridge.Store, conn *os.File) error {
 		return err
 	}
 	switch {
+	case m.Request != nil && m.Request.User:
+		a, err := u.Attach(ctx, *m.Request)
+		if err != nil {
+			return attach.Send(conn, attach.Fail(err), nil, nil)
+		}
+		if err := attach.Send(conn, attach.Message{Prepared: &a.Prepared}, a.Taps, nil); err != nil {
+			return err
+		}
+		a.Close() // the supervisor has it
+		return enter(ctx, a, conn)
 	case m.Request != nil:
 		a, err := s.Attach(ctx, *m.Request)
 		if err != nil {
@@ -78,13 +89,15 @@ func converse(ctx context.Context, s *bridge.Store, conn *os.File) error {
 		a.Close() // the supervisor has them
 		return enter(ctx, a, conn)
 	case m.Release != "":
-		return answer(conn, s.Release(ctx, m.Release))
+		return answer(conn, errors.Join(u.Release(ctx, m.Release), s.Release(ctx, m.Release)))
 	}
 	return errors.New("the supervisor asks for nothing")
 }
 
 // enter waits for the workload's namespace, which never comes for taps.
-func enter(ctx context.Context, a *bridge.Attached, conn *os.File) error {
+func enter(ctx context.Context, a interface {
+	Enter(context.Context, *os.File) error
+}, conn *os.File) error {
 	_, _, files, err := attach.Receive(conn)
 	if errors.Is(err, io.EOF) {
 		return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -104,7 +105,11 @@ func (n *networks) Release(ctx context.Context, id workload.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.Release(ctx, id)
+	c, err := n.paths()
+	if err != nil {
+		return err
+	}
+	return errors.Join(user.Options{CgroupParent: c.CgroupParent}.Release(ctx, id), s.Release(ctx, id))
 }
 
 // Sweep releases what is left of workloads that are gone. Every command does

@@ -38,7 +38,7 @@ func (e *Engine) checkNetworks(ctx context.Context, s *workload.Spec) error {
 	switch s.Network {
 	case workload.NetworkNone, workload.NetworkHost, "":
 		return nil
-	case workload.NetworkBridge:
+	case workload.NetworkBridge, workload.NetworkUser:
 	default:
 		return fmt.Errorf("%w: network mode %q", workload.ErrUnsupported, s.Network)
 	}
@@ -47,6 +47,9 @@ func (e *Engine) checkNetworks(ctx context.Context, s *workload.Spec) error {
 	}
 	if _, err := e.cfg.Networks.Attach(); err != nil {
 		return err
+	}
+	if s.Network == workload.NetworkUser {
+		return checkUser(s)
 	}
 	s.Networks = slices.Clone(s.Networks)
 	internal := true
@@ -73,9 +76,25 @@ func (e *Engine) checkNetworks(ctx context.Context, s *workload.Spec) error {
 	return nil
 }
 
+// checkUser refuses what the user network cannot be, before anything is made.
+func checkUser(s *workload.Spec) error {
+	switch {
+	case s.Namespaces.HostUser:
+		return fmt.Errorf("%w: the user network with the host's user namespace, in which its process would have the host's privileges", workload.ErrUnsupported)
+	case slices.ContainsFunc(s.ExtraHosts, func(h workload.HostEntry) bool { return !h.Addr.IsValid() }):
+		return fmt.Errorf("%w: an address of the host (host-gateway) in the user network, in which the host has none", workload.ErrUnsupported)
+	}
+	return nil
+}
+
+// joins tells whether a workload is in a network that somebody makes.
+func joins(s *workload.Spec) bool {
+	return s.Network == workload.NetworkBridge || s.Network == workload.NetworkUser
+}
+
 // attachConfig is what a supervisor must know of networks, nil if it joins none.
 func (e *Engine) attachConfig(s *workload.Spec) (*attach.Config, error) {
-	if s.Network != workload.NetworkBridge {
+	if !joins(s) {
 		return nil, nil
 	}
 	if e.cfg.Networks == nil {
@@ -87,7 +106,7 @@ func (e *Engine) attachConfig(s *workload.Spec) (*attach.Config, error) {
 
 // releaseNetworks takes back what a dead supervisor's workload has in networks.
 func (e *Engine) releaseNetworks(ctx context.Context, s *workload.Spec) error {
-	if s.Network != workload.NetworkBridge || e.cfg.Networks == nil {
+	if !joins(s) || e.cfg.Networks == nil {
 		return nil
 	}
 	return e.cfg.Networks.Release(ctx, s.ID)

@@ -58,6 +58,10 @@ type Request struct {
 	Taps bool `json:"taps,omitempty"`
 	// Owner is the user ID that may use the taps: the VMM's.
 	Owner uint32 `json:"owner,omitempty"`
+	// User asks for the network "user" in the place of Networks, whose process has
+	// the user ID Helper: one that is nobody else's.
+	User   bool   `json:"user,omitempty"`
+	Helper uint32 `json:"helper,omitempty"`
 }
 
 // Lease is one workload's membership in one network, as recorded.

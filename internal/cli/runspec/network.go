@@ -25,7 +25,7 @@ const (
 	maxHosts    = 1024
 )
 
-const networkFix = "give none, host, or the name of a network, alone or as name=NAME[,alias=ALIAS][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS]"
+const networkFix = "give none, host, user, or the name of a network, alone or as name=NAME[,alias=ALIAS][,ip=ADDRESS][,ip6=ADDRESS][,mac-address=ADDRESS]"
 
 // NetworkFlags are the flags about networks as typed.
 type NetworkFlags struct {
@@ -39,7 +39,7 @@ type NetworkFlags struct {
 
 // AddFlags binds them.
 func (f *NetworkFlags) AddFlags(fs *pflag.FlagSet) {
-	fs.StringArrayVar(&f.Networks, "network", nil, "join this `network`, repeatable: a name of `bulkhead network ls`, none for loopback only, or host; or name=NAME[,alias=…][,ip=…][,ip6=…][,mac-address=…] (default "+defaultNetwork+")")
+	fs.StringArrayVar(&f.Networks, "network", nil, "join this `network`, repeatable: a name of `bulkhead network ls`, none for loopback only, host for the host's own, or user for one without privilege; or name=NAME[,alias=…][,ip=…][,ip6=…][,mac-address=…] (default "+defaultNetwork+")")
 	fs.StringArrayVar(&f.Aliases, "network-alias", nil, "another `name` of the workload in its network")
 	fs.StringVar(&f.IP, "ip", "", "IPv4 `address` in its network, such as 172.30.1.5")
 	fs.StringVar(&f.IP6, "ip6", "", "IPv6 `address` in its network")
@@ -105,7 +105,7 @@ func (f *NetworkFlags) attachments(s *workload.Spec) error {
 			return err
 		}
 		switch a.Network {
-		case workload.NetworkNone, workload.NetworkHost:
+		case workload.NetworkNone, workload.NetworkHost, workload.NetworkUser:
 			if len(all) > 1 {
 				return bad("--network", text, "it excludes every other network", "give it alone, or leave it out")
 			}
@@ -114,8 +114,6 @@ func (f *NetworkFlags) attachments(s *workload.Spec) error {
 			}
 			s.Network = a.Network
 			return nil
-		case workload.NetworkUser:
-			return bad("--network", text, "the user network is not available in this version", "join a network of `bulkhead network ls`")
 		}
 		if slices.ContainsFunc(s.Networks, func(b workload.Attachment) bool { return b.Network == a.Network }) {
 			return bad("--network", text, "the network is given twice", "give each network once")

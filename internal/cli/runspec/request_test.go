@@ -186,7 +186,7 @@ func TestSpec(t *testing.T) {
 func TestBadFlags(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{"--boundary vm x p", "not available in this version"}, {"--boundary gvisor x p", "not available"}, {"--boundary jail x p", "unknown boundary"},
-		{"--name a/b x p", "not a valid name"}, {"--pull sometimes x p", "unknown policy"}, {"--network user x p", "not available in this version"},
+		{"--name a/b x p", "not a valid name"}, {"--pull sometimes x p", "unknown policy"}, {"--network user --ip 10.0.0.5 x p", "no meaning"},
 		{"--platform a/b/c/d x p", "not a platform"}, {"--hostname -x x p", "not a host name"}, {"--hostname a --uts host x p", "rename the host"},
 		{"-e =1 x p", "name is missing"}, {"--env-file /missing x p", "cannot be read"}, {"-u : x p", "not a user"}, {"-w rel x p", "absolute"},
 		{"-l =x x p", "not a label"}, {"--stop-signal NOPE x p", "unknown signal"}, {"--stop-timeout -2 x p", "out of range"},

@@ -56,6 +56,10 @@ func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.
 	r := network.Request{
 		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports,
 		Last: st.NICs, LastPorts: st.Ports, Taps: n.taps, Owner: st.IDBase,
+		User: spec.Network == workload.NetworkUser,
+	}
+	if r.User && st.IDCount > 0 {
+		r.Helper = st.IDBase + st.IDCount - 1 // the workload's, and nobody's in it
 	}
 	n.done = make(chan struct{})
 	go func() {

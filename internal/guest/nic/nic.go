@@ -103,6 +103,10 @@ func configure(c *rtnl.Conn, n protocol.NIC, ns *os.File, i int) error {
 			return err
 		}
 	}
+	// Whoever had the address before is forgotten by bridges and neighbours.
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+n.Name+"/arp_notify", []byte("1"), 0); err != nil {
+		return err
+	}
 	if err := ipv6(n); err != nil {
 		return err
 	}
