@@ -39,7 +39,7 @@ func (c Config) check() error {
 		return errors.New("neither an interface nor a namespace is given")
 	case len(c.Upstream) > MaxUpstream:
 		return fmt.Errorf("there are at most %d upstream servers, not %d", MaxUpstream, len(c.Upstream))
-	case c.IDBase == 0 || c.IDBase >= 1<<31-1:
+	case c.IDBase == 0 || c.IDBase > 1<<32-2-IDs:
 		return fmt.Errorf("user ID %d is not one of its own", c.IDBase)
 	}
 	for _, a := range c.Listen {

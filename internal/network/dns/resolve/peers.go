@@ -21,7 +21,22 @@ type peers struct {
 	root string // <network>/leases of each network; "" if there are none
 
 	mu     sync.Mutex
-	tables map[string]*table
+	tables map[string]peer
+}
+
+// A peer is closed when it is dropped and nobody looks at it any more.
+type peer struct {
+	*table
+	unused runtime.Cleanup
+}
+
+// close closes all, which nobody looks at any more.
+func (p *peers) close() {
+	for _, t := range p.tables {
+		t.unused.Stop()
+		t.table.close()
+	}
+	p.tables = nil
 }
 
 // of returns the tables of the other networks that a workload is in.
@@ -43,27 +58,25 @@ func (p *peers) of(l *lease, own string) (out []*table) {
 func (p *peers) table(name string) *table {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := p.tables[name]
-	if t != nil && !t.removed() {
-		return t
+	known, ok := p.tables[name]
+	if ok && !known.removed() {
+		return known.table
 	}
-	if t == nil && len(p.tables) >= maxPeers {
+	delete(p.tables, name)
+	if len(p.tables) >= maxPeers {
 		for other := range p.tables {
 			delete(p.tables, other)
 			break
 		}
 	}
-	delete(p.tables, name)
 	t, err := openTable(filepath.Join(p.root, name, "leases"), name, nil)
 	if err != nil {
 		return nil
 	}
-	// Somebody may look at it while it is dropped.
-	runtime.AddCleanup(t, func(watch int) { unix.Close(watch) }, t.watch)
 	if p.tables == nil {
-		p.tables = map[string]*table{}
+		p.tables = map[string]peer{}
 	}
-	p.tables[name] = t
+	p.tables[name] = peer{t, runtime.AddCleanup(t, func(watch int) { unix.Close(watch) }, t.watch)}
 	return t
 }
 

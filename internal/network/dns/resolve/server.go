@@ -58,6 +58,7 @@ func Serve(o Options, ready func() error) error {
 			c.file.Close()
 		}
 		wg.Wait()
+		s.peers.close()
 	}()
 	start := func(fds []int, serve func(*socket) error) error {
 		for _, fd := range fds {
