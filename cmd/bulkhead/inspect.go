@@ -94,6 +94,7 @@ type inspectView struct {
 	Weakenings      []workload.Weakening
 	Warnings        []string `json:",omitempty"`
 	Host            inspectHost
+	Mounts          []inspectMount
 	NetworkSettings inspectNetworks
 	Machine         *boundary.Machine `json:",omitempty"`
 	Spec            workload.Spec
@@ -186,6 +187,7 @@ func newInspectView(r *engine.Record) inspectView {
 			IDBase: r.IDBase, IDCount: r.IDCount, Cgroup: r.Cgroup, Layers: r.Layers, Upper: r.Upper,
 			Dir: r.Dir, RunDir: r.RunDir, LogPath: r.LogPath, LogError: r.LogError,
 		},
+		Mounts:          newInspectMounts(r),
 		NetworkSettings: newInspectNetworks(r),
 		RestartCount:    r.Restarts,
 		Machine:         r.Machine,

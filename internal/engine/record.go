@@ -53,6 +53,8 @@ type Record struct {
 	// Dir holds what is kept of the workload, RunDir what a reboot clears.
 	Dir    string `json:"dir"`
 	RunDir string `json:"runDir"`
+	// Volumes are the host directories of the volumes that it has, by their names.
+	Volumes map[string]string `json:"volumes,omitempty"`
 	// LogPath is the newest log file.
 	LogPath string `json:"logPath"`
 	// LogError tells why output is missing from the log; empty if none is.
@@ -68,7 +70,7 @@ func (e *Engine) newRecord(s *workload.Spec, st *state.State) *Record {
 		Cgroup:     st.Cgroup, IDBase: st.IDBase, IDCount: st.IDCount,
 		Layers: st.Layers, Upper: st.Upper, Machine: st.Machine,
 		Dir: e.layout.Dir(s.ID), RunDir: e.layout.RunDir(s.ID),
-		LogPath: e.layout.Log(s.ID), LogError: st.LogError,
+		LogPath: e.layout.Log(s.ID), LogError: st.LogError, Volumes: e.volumeDirs(s),
 	}
 	if st.Live() {
 		r.NICs, r.Ports = st.NICs, st.Ports

@@ -74,6 +74,18 @@ func (e *Engine) volumeUsers(ctx context.Context) (map[string][]string, error) {
 	return users, nil
 }
 
+// volumeDirs returns where the volumes of a workload are, or would be.
+func (e *Engine) volumeDirs(s *workload.Spec) map[string]string {
+	var dirs map[string]string
+	for _, name := range state.VolumesOf(s) {
+		if dirs == nil {
+			dirs = map[string]string{}
+		}
+		dirs[name] = e.layout.Volumes().Data(name)
+	}
+	return dirs
+}
+
 // VolumeUsage returns how many bytes of the disk a volume takes.
 func (e *Engine) VolumeUsage(ctx context.Context, name string) (int64, error) {
 	return e.layout.Volumes().Usage(ctx, name)

@@ -23,6 +23,7 @@ type Options struct {
 	LabelFiles, GroupAdd   []string
 	Volumes, Mounts, Tmpfs []string
 	VolumesFrom            []string
+	ImageVolume            string
 	Workdir, User          string
 	Network                NetworkFlags
 	Hostname               string
@@ -79,6 +80,7 @@ func (o *Options) addFileFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount a host directory or a volume: `SOURCE:TARGET[:OPTIONS]`, or TARGET alone for a volume of its own")
 	fs.StringArrayVar(&o.Mounts, "mount", nil, "mount by `FIELDS`: type=bind,src=…,dst=…[,ro], type=volume,src=…,dst=… or type=tmpfs,dst=…")
 	fs.StringArrayVar(&o.VolumesFrom, "volumes-from", nil, "mount what another `WORKLOAD[:ro]` has mounted at the same places")
+	fs.StringVar(&o.ImageVolume, "image-volume", imageVolumes[0], "what directories become that the image declares with VOLUME: a `kind`, anonymous (a volume each), tmpfs or ignore")
 	fs.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `TARGET[:OPTIONS]`")
 	fs.StringArrayVar(&o.Devices, "device", nil, "make a host device usable: `DEVICE[:TARGET][:rwm]`")
 	fs.StringVar(&o.Resources.ShmSize, "shm-size", defaultShm, "`size` of /dev/shm")

@@ -47,6 +47,7 @@ type Request struct {
 	args          []string
 	entrypoint    []string
 	entrypointSet bool
+	imageVolume   string   // see imageVolumes
 	exposed       []string // by --expose
 	publishAll    bool
 }
@@ -199,6 +200,10 @@ func (o *Options) mounts(r *Request, host Host) error {
 			return err
 		}
 	}
+	if !slices.Contains(imageVolumes, o.ImageVolume) {
+		return bad("--image-volume", o.ImageVolume, "unknown kind", "it is anonymous, tmpfs or ignore")
+	}
+	r.imageVolume = o.ImageVolume
 	for _, s := range o.VolumesFrom {
 		f, err := parseFrom(s)
 		if err != nil {
@@ -400,12 +405,22 @@ func (r *Request) fillPlace(s *workload.Spec, _ Host, c ImageConfig) (err error)
 	return nil
 }
 
+// imageVolumes are the values of --image-volume, Podman's.
+var imageVolumes = []string{"anonymous", "tmpfs", "ignore"}
+
 // maxImageVolumes bounds how many volumes an image may ask for.
 const maxImageVolumes = 128
 
-// fillVolumes gives directories that the image declares as data a volume each,
-// unless something else is mounted there.
+// fillVolumes gives directories that the image declares as data a volume each, or
+// what else was asked for, unless something else is mounted there.
 func (r *Request) fillVolumes(s *workload.Spec, _ Host, c ImageConfig) error {
+	if r.imageVolume == "ignore" {
+		return nil
+	}
+	kind := "volume"
+	if r.imageVolume == "tmpfs" {
+		kind = "tmpfs"
+	}
 	if len(c.Volumes) > maxImageVolumes {
 		return badImage(s, fmt.Sprintf("it declares %d volumes, at most %d are made", len(c.Volumes), maxImageVolumes))
 	}
@@ -416,7 +431,7 @@ func (r *Request) fillVolumes(s *workload.Spec, _ Host, c ImageConfig) error {
 		v = path.Clean(v)
 		taken := slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return m.Target == v })
 		if !taken && v != "/" && v != "/proc" && !strings.HasPrefix(v, "/proc/") {
-			s.Mounts = append(s.Mounts, workload.Mount{Type: "volume", Target: v})
+			s.Mounts = append(s.Mounts, workload.Mount{Type: kind, Target: v})
 		}
 	}
 	return nil

@@ -135,6 +135,10 @@ func TestSpec(t *testing.T) {
 			s.ReadOnlyRoot = true
 			s.Mounts = []workload.Mount{{Type: "bind", Source: "/h", Target: "/b", Recursive: true, CreateSource: true}, {Type: "volume", Target: "/data"}}
 		}},
+		{"volumes of the image in memory", "--image-volume tmpfs x prog", ImageConfig{Volumes: []string{"/data"}}, func(s *workload.Spec) {
+			s.Mounts = []workload.Mount{{Type: "tmpfs", Target: "/data"}}
+		}},
+		{"volumes of the image in its writable layer", "--image-volume ignore x prog", ImageConfig{Volumes: []string{"/data", "rel"}}, func(s *workload.Spec) {}},
 		{"named volume in the place of the image's", "-v db:/data x prog", ImageConfig{Volumes: []string{"/data", "/data/../data"}}, func(s *workload.Spec) {
 			s.Mounts = []workload.Mount{{Type: "volume", Source: "db", Target: "/data"}}
 		}},
