@@ -6,7 +6,7 @@ qemu-system-x86_64 \
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
     -L /firmware \
     -machine microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
-    -accel tcg,tb-size=28 \
+    -accel tcg,tb-size=32 \
     -cpu max \
     -smp 2 \
     -m 512M \
