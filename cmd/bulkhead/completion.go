@@ -109,8 +109,9 @@ func (a *app) completeImageThenNothing(cmd *cobra.Command, args []string, toComp
 // completeRunFlags offers the words that flags of run and create take.
 func (a *app) completeRunFlags(cmd *cobra.Command) {
 	for flag, words := range map[string][]string{
-		"pull":    {"always", "missing", "never"},
-		"restart": {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container"},
+		"pull":         {"always", "missing", "never"},
+		"image-volume": {"anonymous", "tmpfs", "ignore"},
+		"restart":      {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container"},
 		"userns": {"private", "host"}, "pid": {"private", "host"}, "ipc": {"private", "host"}, "uts": {"private", "host"},
 		"security-opt": {"seccomp=", "apparmor=", "no-new-privileges", "no-new-privileges=false", "unmask="},
 	} {

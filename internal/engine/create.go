@@ -51,8 +51,7 @@ type prepared struct {
 	state   state.State
 	release func() // lets the image store remove the layers
 
-	anonymous map[string]bool // volumes that the workload did not name
-	volumes   []string        // volumes that were made for it
+	volumes []string // those that were made for it
 }
 
 // prepare takes all steps of creation but the last, which is to write the
@@ -83,7 +82,8 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	if s.Hostname == "" && !s.Namespaces.HostUTS {
 		s.Hostname = s.ID.Short()
 	}
-	p := &prepared{release: func() {}, anonymous: nameVolumes(s)}
+	nameVolumes(s)
+	p := &prepared{release: func() {}}
 	if p.lock, err = e.reserve(s); err != nil {
 		return nil, err
 	}

@@ -127,21 +127,14 @@ func (e *Engine) PruneVolumes(ctx context.Context, want func(volume.Volume) bool
 }
 
 // nameVolumes names the anonymous volumes of a new workload, before anything is
-// written down. It returns their names.
-func nameVolumes(s *workload.Spec) map[string]bool {
-	var anonymous map[string]bool
+// written down.
+func nameVolumes(s *workload.Spec) {
 	for i, m := range s.Mounts {
-		if m.Type != "volume" || m.Source != "" {
-			continue
-		}
-		if anonymous == nil {
-			anonymous = map[string]bool{}
+		if m.Type == "volume" && m.Source == "" {
 			s.Mounts = slices.Clone(s.Mounts) // the caller's
+			s.Mounts[i].Source, s.Mounts[i].Anonymous = volume.AnonymousName(), true
 		}
-		s.Mounts[i].Source = volume.AnonymousName()
-		anonymous[s.Mounts[i].Source] = true
 	}
-	return anonymous
 }
 
 // makeVolumes makes the volumes of a new workload that do not exist, and puts
@@ -149,7 +142,7 @@ func nameVolumes(s *workload.Spec) map[string]bool {
 // nobody removes them.
 func (e *Engine) makeVolumes(ctx context.Context, s *workload.Spec, p *prepared) error {
 	for _, name := range state.VolumesOf(s) {
-		_, made, err := e.layout.Volumes().Create(volume.Volume{Name: name, Anonymous: p.anonymous[name]})
+		_, made, err := e.layout.Volumes().Create(volume.Volume{Name: name, Anonymous: state.Anonymous(s, name)})
 		if err != nil {
 			return err
 		}

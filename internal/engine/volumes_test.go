@@ -74,7 +74,7 @@ func TestVolumes(t *testing.T) {
 	// Another has the anonymous one, too.
 	second := spec("exit", "0")
 	second.Name, second.AutoRemove = "second", true
-	second.Mounts = []workload.Mount{{Type: "volume", Source: r.Spec.Mounts[1].Source, Target: "/x"}}
+	second.Mounts = []workload.Mount{r.Spec.Mounts[1]} // --volumes-from
 	if _, err := w.Create(ctx(t), second); err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +93,22 @@ func TestVolumes(t *testing.T) {
 	}
 	if got := w.anonymous(); len(got) != 0 {
 		t.Errorf("anonymous volumes: %v", got)
+	}
+	// One that is named although it has no name of its own stays.
+	v, err := w.CreateVolume(ctx(t), volume.Volume{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := spec("exit", "0")
+	third.AutoRemove, third.Mounts = true, []workload.Mount{{Type: "volume", Source: v.Name, Target: "/x"}}
+	if exit, _, _ := w.run(third, ""); exit.Code != 0 {
+		t.Errorf("got %+v", exit)
+	}
+	if got := w.anonymous(); !slices.Equal(got, []string{v.Name}) {
+		t.Errorf("anonymous volumes: %v", got)
+	}
+	if err := w.RemoveVolume(ctx(t), v.Name); err != nil {
+		t.Error(err)
 	}
 	if names, _, err := w.PruneVolumes(ctx(t), func(volume.Volume) bool { return true }); err != nil || !slices.Equal(names, []string{"named"}) {
 		t.Errorf("got %v, %v", names, err)

@@ -43,8 +43,7 @@ type Volume struct {
 	Name    string            `json:"name"`
 	Created time.Time         `json:"created"`
 	Labels  map[string]string `json:"labels,omitempty"`
-	// Anonymous is set where a workload asked for a volume without a name: it is
-	// removed with the last workload that has it.
+	// Anonymous is set where somebody asked for a volume without a name.
 	Anonymous bool `json:"anonymous,omitempty"`
 	// Filled is set when content of an image was put into it, which happens once.
 	Filled bool `json:"filled,omitempty"`

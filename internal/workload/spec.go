@@ -110,6 +110,9 @@ type Mount struct {
 	// CreateSource makes a missing bind source directory (the -v syntax);
 	// without it a missing source is an error (--mount).
 	CreateSource bool `json:"createSource,omitempty"`
+	// Anonymous tells that the engine chose the volume's name: it goes with the
+	// last workload that has it so.
+	Anonymous bool `json:"anonymous,omitempty"`
 	// NoCopy leaves a fresh volume empty; otherwise it gets what the image has at
 	// Target.
 	NoCopy bool `json:"noCopy,omitempty"`

@@ -50,6 +50,13 @@ func VolumesOf(s *workload.Spec) []string {
 	return names
 }
 
+// Anonymous reports whether a workload has a volume as an anonymous one.
+func Anonymous(s *workload.Spec, name string) bool {
+	return slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool {
+		return m.Type == "volume" && m.Source == name && m.Anonymous
+	})
+}
+
 // DropVolumes removes the anonymous volumes of a workload that is about to be
 // removed, as far as no other has them. It comes before the removal, so that
 // whoever finds a removal half done does it again.
@@ -62,11 +69,10 @@ func (l Layout) DropVolumes(id workload.ID) error {
 		return err
 	}
 	for _, name := range VolumesOf(spec) {
-		v, gerr := l.Volumes().Get(name)
-		if gerr != nil {
+		if _, err := l.Volumes().Get(name); err != nil {
 			continue // gone, or damaged: then it stays to be looked at
 		}
-		if !v.Anonymous {
+		if !Anonymous(spec, name) {
 			err = errors.Join(err, l.Volumes().Clear(name))
 			continue
 		}
