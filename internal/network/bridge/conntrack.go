@@ -1,9 +1,11 @@
 package bridge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -11,32 +13,24 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// The kernel goes on to translate a flow as it began to, whatever the rules say by
-// then. So flows are forgotten with the address that they lead to.
-
 // flows selects by a function.
 type flows func(f *netlink.ConntrackFlow) bool
 
 func (match flows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool { return match(f) }
 
-// forgetAddresses forgets all flows from and to addresses of workloads.
-func forgetAddresses(addrs []netip.Addr) error {
-	for _, a := range addrs {
-		err := forget(a.Is4(), func(f *netlink.ConntrackFlow) bool {
-			// To a workload by a published port, the address is in the answers only.
-			for _, ip := range [][]byte{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP} {
-				if b, ok := netip.AddrFromSlice(ip); ok && b.Unmap() == a {
-					return true
-				}
+// forgetAddress forgets all flows from and to the address of a workload.
+func forgetAddress(a netip.Addr) error {
+	err := forget(a.Is4(), func(f *netlink.ConntrackFlow) bool {
+		// To a workload by a published port, the address is in the answers only.
+		for _, ip := range [][]byte{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP} {
+			if b, ok := netip.AddrFromSlice(ip); ok && b.Unmap() == a {
+				return true
 			}
-			return false
-		})
-		if err != nil {
-			return err
 		}
-	}
+		return false
+	})
 	did("flows forgotten")
-	return nil
+	return err
 }
 
 // forgetPorts forgets the flows of datagrams to ports of the host.
@@ -57,6 +51,10 @@ func forgetPorts(ports []workload.Port) error {
 }
 
 func forget(ipv4 bool, match flows) error {
+	// A dump goes through the whole table of the kernel, also where it is empty.
+	if b, err := os.ReadFile(sysctls + "/netfilter/nf_conntrack_count"); err == nil && string(bytes.TrimSpace(b)) == "0" {
+		return nil
+	}
 	family := netlink.InetFamily(unix.AF_INET)
 	if !ipv4 {
 		family = unix.AF_INET6

@@ -6,13 +6,15 @@
 // What is kept of networks:
 //
 //	root/networks/<name>.json      what was asked of a network; written once
+//	root/networks/<name>.ids       the user IDs of its name server
 //	run/networks/                  gone after a reboot, like the bridges themselves
 //	  lock                         held while networks, rules or leases change
 //	  members/<id>-<network>       what one workload has in one network: network.Lease
-//	  <network>/leases/<address>   the same file once more, by link(2), which fails
+//	  of/<network>/leases/<address>  the same file once more, by link(2), which fails
 //	                               where there is one: an address has one owner
-//	  <network>/cursor             the address that was handed out last
-//	  <network>/dns/               the name server's record
+//	  of/<network>/cursor          the addresses that were handed out last
+//	  of/<network>/used/<address>  a link to the ID of its last owner
+//	  of/<network>/dns/            the name server's record
 //	  forwarding                   interfaces that did not forward before we came
 //
 // A member's file is the journal. It is complete before the first interface, rule

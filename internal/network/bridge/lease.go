@@ -46,6 +46,9 @@ func (s *Store) take(l network.Lease) error {
 	if err := s.openLeases(l.Network); err != nil {
 		return fail(err)
 	}
+	if err := s.cleanse(l); err != nil {
+		return fail(err)
+	}
 	member := s.member(l.Workload, l.Network)
 	if err := replaceMode(member, b, leaseMode); err != nil {
 		return fail(err)
@@ -62,6 +65,36 @@ func (s *Store) take(l network.Lease) error {
 			return fail(err)
 		}
 		did("address taken")
+	}
+	return nil
+}
+
+// cleanse makes addresses good for a new owner. The kernel goes on to translate a
+// flow as it began to, whatever the rules say by then, so the flows of the last
+// owner are forgotten; that looks at every flow of the host, so it is left until
+// now, when addresses have gone round once.
+func (s *Store) cleanse(l network.Lease) error {
+	for _, p := range l.NIC.Addresses {
+		mark := filepath.Join(s.used(l.Network), p.Addr().String())
+		owner, err := os.Readlink(mark)
+		if err == nil && owner == string(l.Workload) {
+			continue
+		}
+		if err == nil {
+			if err = forgetAddress(p.Addr()); err == nil {
+				err = os.Remove(mark)
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(mark), 0o700); err != nil {
+			return err
+		}
+		if err := os.Symlink(string(l.Workload), mark); err != nil {
+			return err
+		}
+		did("address marked as used")
 	}
 	return nil
 }

@@ -257,7 +257,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 }
 
 // remove removes a network that nobody is in; the lock is held. The record goes
-// first: what is left of a network without one is removed by whoever finds it.
+// last: nobody would know whose a bridge without one is.
 func (s *Store) remove(ctx context.Context, n *network.Network) error {
 	in, err := s.membersOf(n.Name)
 	if err != nil {
@@ -266,11 +266,10 @@ func (s *Store) remove(ctx context.Context, n *network.Network) error {
 	if len(in) > 0 {
 		return fmt.Errorf("%w: %s", network.ErrInUse, who(in))
 	}
-	if err := os.Remove(s.record(n.Name)); err != nil {
+	if err := s.dismantle(ctx, n); err != nil {
 		return err
 	}
-	did("network: record removed")
-	return s.dismantle(ctx, n)
+	return os.Remove(s.record(n.Name))
 }
 
 // who names the first few workloads.

@@ -35,37 +35,47 @@ func (s *Store) release(ctx context.Context, id workload.ID) error {
 	if err != nil || len(leases) == 0 {
 		return err
 	}
-	var es []element
-	for _, l := range leases {
-		es = append(es, leaseElements(l)...)
-	}
-	if err := s.t.remove(es); errors.Is(err, os.ErrNotExist) {
-		// Some are not there, and so none was removed: the rest, without these.
-		if err := s.rebuildBut(id); err != nil {
-			return err
-		}
-	} else if err != nil {
+	// Both wait for the kernel, for ten milliseconds each: they may do so together.
+	links := make(chan error, 1)
+	go func() { links <- removeLinks(leases) }()
+	err = errors.Join(s.unrule(id, leases), <-links)
+	if err != nil {
 		return err
 	}
-	did("rules removed")
 	var errs []error
 	for _, l := range leases {
-		if l.NIC.Link != "" {
-			if err := deleteLink(l.NIC.Link); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			did("interface removed")
-		}
-		// An address whose flows the kernel still translates is not given to others.
-		if err := forgetAddresses(addresses(l.NIC)); err != nil {
-			errs = append(errs, err)
-			continue
-		}
 		errs = append(errs, s.give(l))
 	}
 	for _, l := range leases {
 		errs = append(errs, s.lastLeft(ctx, l.Network))
+	}
+	return errors.Join(errs...)
+}
+
+// unrule removes the rules of a workload's leases.
+func (s *Store) unrule(id workload.ID, leases []network.Lease) error {
+	var es []element
+	for _, l := range leases {
+		es = append(es, leaseElements(l)...)
+	}
+	err := s.t.remove(es)
+	if errors.Is(err, os.ErrNotExist) {
+		// Some are not there, and so none was removed: the rest, without these.
+		err = s.rebuildBut(id)
+	}
+	if err == nil {
+		did("rules removed")
+	}
+	return err
+}
+
+func removeLinks(leases []network.Lease) error {
+	var errs []error
+	for _, l := range leases {
+		if l.NIC.Link != "" {
+			errs = append(errs, deleteLink(l.NIC.Link))
+			did("interface removed")
+		}
 	}
 	return errors.Join(errs...)
 }

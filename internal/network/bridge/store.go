@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -61,9 +62,13 @@ var Step func(name string)
 
 func did(name string) {
 	if Step != nil {
+		stepping.Lock()
+		defer stepping.Unlock()
 		Step(name)
 	}
 }
+
+var stepping sync.Mutex // calls of Step
 
 func (s *Store) networks() string { return filepath.Join(s.root, "networks") }
 
@@ -79,6 +84,10 @@ func (s *Store) active() string { return filepath.Join(s.running(), "of") }
 // leases has one file for each address of a network that is in use.
 func (s *Store) leases(name string) string { return filepath.Join(s.active(), name, "leases") }
 func (s *Store) cursor(name string) string { return filepath.Join(s.active(), name, "cursor") }
+
+// used says who had an address last: a link named after it to the workload's ID.
+func (s *Store) used(name string) string { return filepath.Join(s.active(), name, "used") }
+
 func (s *Store) server(name string) string { return filepath.Join(s.active(), name, "dns") }
 
 // lock keeps everybody else out until unlock is called. It is a flock(2), so the

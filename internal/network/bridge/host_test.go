@@ -1,0 +1,303 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// second is one more host, on another link: 198.51.100.2, 2001:db8:2::2.
+func second(t *testing.T) *namespace {
+	t.Helper()
+	n := newNamespace(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "uplink2"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(n.ns.Fd()))}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { deleteLink("uplink2") })
+	noProbation(t, nil, "uplink2")
+	noProbation(t, n, "eth0")
+	command(t, "ip", "addr", "add", "198.51.100.1/24", "dev", "uplink2")
+	command(t, "ip", "addr", "add", "2001:db8:2::1/64", "dev", "uplink2", "nodad")
+	command(t, "ip", "link", "set", "uplink2", "up")
+	n.command("ip", "link", "set", "lo", "up") // without it IPv6 addresses do not work
+	n.command("ip", "addr", "add", "198.51.100.2/24", "dev", "eth0")
+	n.command("ip", "addr", "add", "2001:db8:2::2/64", "dev", "eth0", "nodad")
+	n.command("ip", "link", "set", "eth0", "up")
+	n.command("ip", "route", "add", "default", "via", "198.51.100.1")
+	n.command("ip", "-6", "route", "add", "default", "via", "2001:db8:2::1")
+	return n
+}
+
+// TestNoRouter: a host that forwarded nothing between its neighbours does not begin
+// to, and one that did goes on.
+func TestNoRouter(t *testing.T) {
+	for _, before := range []string{"0", "1"} {
+		t.Run("forwarding="+before, func(t *testing.T) {
+			l := newLab(t)
+			a, b := outside(t), second(t)
+			a.command("ip", "route", "add", "default", "via", "192.0.2.1")
+			a.command("ip", "-6", "route", "add", "default", "via", "2001:db8::1")
+			serve(t, b, ":80")
+			for _, f := range []string{"ipv4", "ipv6"} {
+				if err := set(before, f, "conf", "all", "forwarding"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w := l.start(withPorts(request("bridge"), workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"}))
+			serve(t, w.namespace, ":80")
+			check := func(when string) {
+				t.Helper()
+				for _, to := range []string{"198.51.100.2:80", "[2001:db8:2::2]:80"} {
+					wait := patience
+					if before == "0" {
+						wait = impatience
+					}
+					if got := askFor(t, a, "tcp", to, wait); (got != "") != (before == "1") {
+						t.Errorf("%s: one neighbour reaches the other at %s as %q", when, to, got)
+					}
+					if got := ask(t, w.namespace, "tcp", to); got == "" {
+						t.Errorf("%s: the workload does not reach %s", when, to)
+					}
+				}
+				if got := ask(t, a, "tcp", "192.0.2.1:8080"); got == "" && when != "without a network" {
+					t.Errorf("%s: the published port does not work", when)
+				}
+			}
+			check("with a workload")
+			if err := l.Repair(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			check("after a repair")
+			// Another engine's network, made later, is no business of ours.
+			other := newNamespace(t)
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "theirs"
+			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { deleteLink("theirs") })
+			command(t, "ip", "addr", "add", "10.77.0.1/24", "dev", "theirs")
+			command(t, "ip", "link", "set", "theirs", "up")
+			if err := makeVeth("theirs", "theirport", "eth0", net.HardwareAddr{2, 7, 7, 7, 7, 7}, 1500, other.ns); err != nil {
+				t.Fatal(err)
+			}
+			other.command("ip", "addr", "add", "10.77.0.2/24", "dev", "eth0")
+			other.command("ip", "link", "set", "eth0", "up")
+			other.command("ip", "route", "add", "default", "via", "10.77.0.1")
+			b.command("ip", "route", "replace", "10.77.0.0/24", "via", "198.51.100.1")
+			if got := ask(t, other, "tcp", "198.51.100.2:80"); got != "10.77.0.2" {
+				t.Errorf("another engine's workload gets answer %q", got)
+			}
+			deleteLink("theirport")
+
+			// The guard stays when the networks go, as forwarding does.
+			if err := l.Release(context.Background(), w.id); err != nil {
+				t.Fatal(err)
+			}
+			n, err := l.read("bridge")
+			if err == nil {
+				err = l.remove(context.Background(), n)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			wait := patience
+			if before == "0" {
+				wait = impatience
+			}
+			if got := askFor(t, a, "tcp", "198.51.100.2:80", wait); (got != "") != (before == "1") {
+				t.Errorf("without a network: one neighbour reaches the other as %q", got)
+			}
+		})
+	}
+}
+
+// TestAdvertisements: a host that has its default route from router advertisements
+// keeps it when it begins to forward.
+func TestAdvertisements(t *testing.T) {
+	l := newLab(t)
+	outside(t)
+	if err := set("1", "ipv6", "conf", "uplink", "accept_ra"); err != nil {
+		t.Fatal(err)
+	}
+	l.start(request("bridge"))
+	b, err := os.ReadFile(sysctls + "/ipv6/conf/uplink/accept_ra")
+	if err != nil || strings.TrimSpace(string(b)) != "2" {
+		t.Errorf("got accept_ra %s, %v, want 2", b, err)
+	}
+	b, err = os.ReadFile(sysctls + "/ipv6/conf/all/forwarding")
+	if err != nil || strings.TrimSpace(string(b)) != "1" {
+		t.Errorf("got forwarding %s, %v, want 1", b, err)
+	}
+}
+
+// TestInternalNeedsNothing: an internal network changes no setting of the host.
+func TestInternalNeedsNothing(t *testing.T) {
+	l := newLab(t)
+	l.create(network.Network{Name: "inner", Internal: true, Subnets: []network.Subnet{{Prefix: network.Any4}, {Prefix: network.Any6}}})
+	l.start(request("inner"))
+	for _, f := range []string{"ipv4", "ipv6"} {
+		if on, err := forwards(f); err != nil || on {
+			t.Errorf("the host forwards %s: %t, %v", f, on, err)
+		}
+	}
+}
+
+// TestStaleFlow: a client that sends datagrams all the time gets to the workload
+// that has the port now, not to one that had it.
+func TestStaleFlow(t *testing.T) {
+	l := newLab(t)
+	out := outside(t)
+	ports := workload.Port{HostPort: 8053, Port: 53, Protocol: "udp"}
+	var client net.Conn
+	out.do(func() (err error) {
+		client, err = net.Dial("udp", "192.0.2.1:8053")
+		return err
+	})
+	defer client.Close()
+	// say asks a question and returns who answers it. It may take a second try, as
+	// the first packet to a host waits for its MAC address.
+	say := func(question string) string {
+		b := make([]byte, 64)
+		for range 5 {
+			client.SetDeadline(time.Now().Add(time.Second))
+			client.Write([]byte(question))
+			for {
+				n, err := client.Read(b)
+				if err != nil {
+					break
+				}
+				if who, ok := strings.CutSuffix(string(b[:n]), " says "+question); ok {
+					return who
+				}
+			}
+		}
+		return ""
+	}
+	answer := func(b *box, with string) {
+		var p net.PacketConn
+		b.do(func() (err error) { p, err = net.ListenPacket("udp", ":53"); return err })
+		t.Cleanup(func() { p.Close() })
+		go func() {
+			buf := make([]byte, 64)
+			for {
+				n, from, err := p.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				p.WriteTo([]byte(with+" says "+string(buf[:n])), from)
+			}
+		}()
+	}
+	client.Write([]byte("early")) // a flow to the host itself, before there is a rule
+	first := l.start(withPorts(request("bridge"), ports))
+	answer(first, "first")
+	if got := say("one"); got != "first" {
+		t.Errorf("got %q, want first", got)
+	}
+	first.a.Close()
+	if err := l.Release(context.Background(), first.id); err != nil {
+		t.Fatal(err)
+	}
+	next := l.start(withPorts(request("bridge"), ports))
+	answer(next, "second")
+	if got := say("two"); got != "second" {
+		t.Errorf("got %q, want second", got)
+	}
+	// Who gets an address gets none of its last owner's flows.
+	r := request("bridge")
+	r.Networks[0].IPv4 = first.addr(true)
+	heir := l.start(r)
+	serve(t, heir.namespace, ":80")
+	if got := say("three"); got != "second" {
+		t.Errorf("beside the heir: got %q, want second", got)
+	}
+}
+
+// TestTap plays a virtual machine: it speaks to the host by the frames of its tap.
+func TestTap(t *testing.T) {
+	l := newLab(t)
+	r := request("bridge")
+	r.Taps, r.Owner = true, 1000
+	a, err := l.Attach(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if len(a.Taps) != 1 || len(a.NICs) != 1 {
+		t.Fatalf("got %+v", a)
+	}
+	nic := a.NICs[0]
+	link, err := netlink.LinkByName(nic.Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tap, ok := link.(*netlink.Tuntap); !ok || tap.Owner != 1000 {
+		t.Errorf("got %+v, want a tap of user 1000", link)
+	}
+	own, _ := net.ParseMAC(nic.MAC)
+	gateway := nic.Gateways[0]
+	question := func(spa netip.Addr) []byte {
+		f := frame{own, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, unix.ETH_P_ARP, arp(1, own, spa, make([]byte, 6), gateway)}
+		return append(make([]byte, 10), f.bytes()...) // struct virtio_net_hdr
+	}
+	fd := int(a.Taps[0].Fd())
+	answered := func(spa netip.Addr, within time.Duration) bool {
+		b := make([]byte, 2048)
+		for end := time.Now().Add(within); time.Now().Before(end); {
+			if _, err := unix.Write(fd, question(spa)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(impatience.Milliseconds()))
+			if err != nil || n == 0 {
+				continue
+			}
+			k, err := unix.Read(fd, b)
+			if err != nil {
+				continue
+			}
+			f := b[min(10, k):k]
+			if len(f) >= 42 && binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_ARP && f[21] == 2 && bytes.Equal(f[28:32], gateway.AsSlice()) && bytes.Equal(f[38:42], spa.AsSlice()) {
+				return true
+			}
+		}
+		return false
+	}
+	if !answered(nic.Addresses[0].Addr(), patience) {
+		t.Error("the gateway does not answer")
+	}
+	if answered(nic.Addresses[0].Addr().Next(), impatience) {
+		t.Error("the gateway answers who asks with another's address")
+	}
+	a.Close()
+	if _, err := netlink.LinkByName(nic.Link); err == nil {
+		t.Error("the tap is there without its descriptor")
+	}
+	if err := l.Release(context.Background(), r.ID); err != nil {
+		t.Fatal(err)
+	}
+	l.wantNothing("bridge")
+}
+
+// TestUnsupported names what the kernel lacks.
+func TestUnsupported(t *testing.T) {
+	err := unsupported(os.NewSyscallError("socket", unix.EPROTONOSUPPORT), "nf_tables")
+	if !errors.Is(err, workload.ErrUnsupported) || !strings.Contains(err.Error(), "nf_tables") {
+		t.Errorf("got %v", err)
+	}
+}
