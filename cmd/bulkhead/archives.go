@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
 	"github.com/spf13/cobra"
@@ -42,6 +43,7 @@ WORKDIR.`,
 				defer in.Close()
 				im, err := archive.Import(ctx, s, in, o)
 				if err == nil {
+					a.happened(events.Image, "import", string(im.ID), o.Name)
 					fmt.Fprintln(a.out, im.ID)
 				}
 				return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/spf13/cobra"
@@ -233,7 +234,13 @@ func (a *app) tagCommand() *cobra.Command {
 		Args:              needs(2, 2, "an image and a name"),
 		ValidArgsFunction: a.completeImages,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.withImages(func(s *image.Store) error { return s.Tag(args[0], args[1]) })
+			return a.withImages(func(s *image.Store) error {
+				err := s.Tag(args[0], args[1])
+				if err == nil {
+					a.happened(events.Image, "tag", args[0], args[1])
+				}
+				return err
+			})
 		},
 	}
 }
@@ -392,9 +399,11 @@ func (a *app) removing(cmd *cobra.Command, f func(s *image.Store, users image.In
 // printRemoved lists what is gone.
 func (a *app) printRemoved(rep image.Report) {
 	for _, r := range rep.Untagged {
+		a.happened(events.Image, "untag", r, r)
 		fmt.Fprintf(a.out, "Untagged: %s\n", familiar(r))
 	}
 	for _, d := range rep.Deleted {
+		a.happened(events.Image, "delete", string(d), "")
 		fmt.Fprintf(a.out, "Deleted: %s\n", d)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -83,6 +84,7 @@ workloads have addresses of both families.`,
 			return a.withNetworks(cmd, func(ctx context.Context, _ *engine.Engine, s *bridge.Store) error {
 				made, err := s.Create(ctx, n)
 				if err == nil {
+					a.happened(events.Network, "create", made.ID, made.Name)
 					fmt.Fprintln(a.out, made.ID)
 				}
 				return err
@@ -219,6 +221,7 @@ that is not running, and whose network is gone, cannot be started any more.`,
 					case force && isNoNetwork(err):
 						return nil
 					case err == nil:
+						a.happened(events.Network, "destroy", n.ID, n.Name)
 						fmt.Fprintln(a.out, ref)
 					}
 					return err

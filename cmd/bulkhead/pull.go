@@ -11,6 +11,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/progress"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
@@ -74,7 +75,11 @@ func (a *app) pull(ctx context.Context, s *image.Store, name string, o registry.
 	d := a.progress(quiet)
 	defer d.Close()
 	o.Progress = func(e registry.Event) { show(d, e) }
-	return registry.Pull(ctx, s, ref, o)
+	im, err := registry.Pull(ctx, s, ref, o)
+	if err == nil {
+		a.happened(events.Image, "pull", string(im.ID), ref.String())
+	}
+	return im, err
 }
 
 // progress returns the display that suits the error stream: transfers are not

@@ -244,7 +244,11 @@ func (e *Engine) removeIdle(ctx context.Context, id workload.ID, volumes bool) e
 	if volumes || spec.AutoRemove {
 		e.warn(e.layout.DropVolumes(id))
 	}
-	return e.layout.Remove(id, spec.Name, st.IDBase)
+	if err := e.layout.Remove(id, spec.Name, st.IDBase); err != nil {
+		return err
+	}
+	e.layout.Happened(spec, "destroy")
+	return nil
 }
 
 // Pause stops all processes of a running workload. The error wraps

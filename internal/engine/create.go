@@ -42,6 +42,7 @@ func (e *Engine) Create(ctx context.Context, s workload.Spec) (*Record, error) {
 		return nil, fmt.Errorf("create workload: %w", err)
 	}
 	state.Did("create: run-time directory removed")
+	e.layout.Happened(&s, "create")
 	return e.newRecord(&s, &p.state), nil
 }
 

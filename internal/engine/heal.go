@@ -151,10 +151,18 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 			e.cfg.Warn(fmt.Sprintf("workload %s is removed: its supervisor was lost%s", spec.Name, said))
 		}
 		e.warn(e.layout.DropVolumes(id))
-		return e.layout.Remove(id, spec.Name, st.IDBase)
+		if st.Live() && st.Exit == nil {
+			e.layout.Happened(spec, "die", "exitCode", "255", "error", workload.ErrSupervisorLost.Error())
+		}
+		if err := e.layout.Remove(id, spec.Name, st.IDBase); err != nil {
+			return err
+		}
+		e.layout.Happened(spec, "destroy")
+		return nil
 	}
 	if st.Live() {
-		if st.Exit == nil {
+		lost := st.Exit == nil
+		if lost {
 			st.Exit = &workload.Exit{Code: 255, At: time.Now(), Error: workload.ErrSupervisorLost.Error() + said}
 		} else if st.Status == workload.Restarting {
 			st.Exit.Error = workload.ErrSupervisorLost.Error() + " between two runs" + said
@@ -165,6 +173,9 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 		}
 		if err := e.layout.WriteState(id, st, false); err != nil {
 			return err
+		}
+		if lost {
+			e.layout.Happened(spec, "die", "exitCode", "255", "error", st.Exit.Error)
 		}
 	}
 	if err := os.RemoveAll(e.layout.RunDir(id)); err != nil || !st.Held {

@@ -266,7 +266,7 @@ func (w *world) left() []string {
 			w.t.Fatal(err)
 		}
 		for _, n := range names {
-			if n.Name() != "lock" && n.Name() != "boot" {
+			if n.Name() != "lock" && n.Name() != "boot" && !strings.HasPrefix(n.Name(), "events") {
 				left = append(left, filepath.Join(d, n.Name()))
 			}
 		}

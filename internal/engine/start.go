@@ -32,9 +32,11 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	defer p.release()
 	var session *Session
 	if err = e.readyMachine(ctx, &s, &p.state); err == nil {
+		e.layout.Happened(&s, "create")
 		session, err = sup.start(ctx, &s, &p.state, io)
 	}
 	if err != nil {
+		e.layout.Happened(&s, "destroy")
 		sup.abandon()
 		rerr := e.deleteBoundary(context.WithoutCancel(ctx), s.ID) // Ctrl-C is why, perhaps
 		if rerr == nil {

@@ -55,12 +55,16 @@ func (e *Engine) Update(ctx context.Context, ref string, r workload.Resources, r
 		if err := merged.Coherent(); err != nil {
 			return err
 		}
-		return e.layout.Change(id, func(c *state.Changes) {
+		err := e.layout.Change(id, func(c *state.Changes) {
 			c.Resources = &merged
 			if restart != nil {
 				c.Restart = restart
 			}
 		})
+		if err == nil {
+			e.layout.Happened(s, "update")
+		}
+		return err
 	})
 	if err != nil {
 		return about("update", ref, err)
@@ -86,7 +90,13 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return about("rename", ref, fmt.Errorf("%w: %q is its name already", workload.ErrNameTaken, name))
 	}
 	err = e.change(ctx, id, &wire.Request{Op: wire.OpRename, Name: name}, func(s *workload.Spec) error {
-		return e.layout.Rename(id, s.Name, name)
+		old := s.Name
+		if err := e.layout.Rename(id, old, name); err != nil {
+			return err
+		}
+		s.Name = name
+		e.layout.Happened(s, "rename", "oldName", old)
+		return nil
 	})
 	if err == nil && e.cfg.Networks != nil {
 		err = e.cfg.Networks.Rename(ctx, id, old.Name, name)
@@ -110,7 +120,10 @@ func (e *Engine) Restart(ctx context.Context, ref string, timeout *time.Duration
 	if err := e.StopBy(ctx, string(id), timeout, sig); err != nil {
 		return err
 	}
-	_, err = e.Start(ctx, string(id), nil)
+	s, err := e.Start(ctx, string(id), nil)
+	if err == nil {
+		e.layout.Happened(&s.Record.Spec, "restart")
+	}
 	return err
 }
 

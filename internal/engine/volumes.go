@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/extract"
 	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
@@ -30,7 +31,10 @@ func (e *Engine) CreateVolume(_ context.Context, v volume.Volume) (volume.Volume
 	if v.Name == "" {
 		v.Name, v.Anonymous = volume.AnonymousName(), true
 	}
-	v, _, err := e.layout.Volumes().Create(v)
+	v, made, err := e.layout.Volumes().Create(v)
+	if err == nil && made {
+		e.Happened(events.Volume, "create", v.Name, nil)
+	}
 	return v, err
 }
 
@@ -94,7 +98,11 @@ func (e *Engine) VolumeUsage(ctx context.Context, name string) (int64, error) {
 // RemoveVolume removes a volume and what is in it. One that a workload has,
 // running or not, gives volume.ErrInUse.
 func (e *Engine) RemoveVolume(_ context.Context, name string) error {
-	return e.layout.Volumes().Remove(name, func() ([]string, error) { return e.layout.VolumeUsers(name, "") })
+	err := e.layout.Volumes().Remove(name, func() ([]string, error) { return e.layout.VolumeUsers(name, "") })
+	if err == nil {
+		e.Happened(events.Volume, "destroy", name, nil)
+	}
+	return err
 }
 
 // PruneVolumes removes the volumes that no workload has and want accepts. It

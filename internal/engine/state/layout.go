@@ -20,6 +20,7 @@
 //	  boot                     the boot that the rest belongs to
 //	  idrange/                 the default run root only: the ranges of all roots,
 //	                           see idrange.Pool.Among
+//	  events, events.1         what happened, see package events
 //	  <id>/                    exists while a workload is created, runs, or is removed
 //	    socket                 the supervisor's
 //	    …                      the boundary's
@@ -43,6 +44,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -56,6 +58,25 @@ type Layout struct {
 // clears.
 func (l Layout) Dir(id workload.ID) string    { return filepath.Join(l.Root, "workloads", string(id)) }
 func (l Layout) RunDir(id workload.ID) string { return filepath.Join(l.Run, string(id)) }
+
+// Events is the log of what happens below this run root.
+func (l Layout) Events() events.Log { return events.Log{Dir: l.Run} }
+
+// Happened records that something happened to a workload: Docker's word for it,
+// and pairs of names and values beside what the specification says. An event
+// that cannot be recorded is lost: it must not stop what it is about.
+func (l Layout) Happened(s *workload.Spec, action string, pairs ...string) {
+	a := map[string]string{"image": s.Image.Reference, "name": s.Name, "boundary": s.Boundary}
+	for k, v := range s.Labels {
+		if a[k] == "" {
+			a[k] = v
+		}
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		a[pairs[i]] = pairs[i+1]
+	}
+	_ = l.Events().Append(events.Event{Type: events.Workload, Action: action, ID: string(s.ID), Attributes: a})
+}
 
 // Health holds what the checks of a workload's health have shown.
 func (l Layout) Health(id workload.ID) string { return filepath.Join(l.Dir(id), "health.json") }

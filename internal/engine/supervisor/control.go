@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -46,7 +47,11 @@ func (s *supervisor) command(sig syscall.Signal) error {
 		s.halt()
 		return nil
 	}
-	return s.signal(sig)
+	err := s.signal(sig)
+	if err == nil {
+		s.happened("kill", "signal", strconv.Itoa(int(sig)))
+	}
+	return err
 }
 
 // signal sends sig to the first process. A paused one gets SIGKILL at once, as
@@ -101,7 +106,15 @@ func (s *supervisor) pause(to workload.Status) error {
 	}
 	s.state = next
 	s.announce()
-	return s.write()
+	if err := s.write(); err != nil {
+		return err
+	}
+	action := "pause"
+	if to == workload.Running {
+		action = "unpause"
+	}
+	s.layout.Happened(&s.spec, action)
+	return nil
 }
 
 // stopSignal is the one that asks the workload to end; s.mu is held.
@@ -123,7 +136,11 @@ func (s *supervisor) stop(timeout time.Duration, sig syscall.Signal) error {
 	s.mu.Lock()
 	s.state.Stopped = true
 	s.mu.Unlock()
-	return s.shutdown(timeout, sig)
+	err := s.shutdown(timeout, sig)
+	if err == nil {
+		s.happened("stop")
+	}
+	return err
 }
 
 // shutdown ends the workload by sig, or by its own stop signal if that is 0,

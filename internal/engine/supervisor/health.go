@@ -91,8 +91,12 @@ func (c *checker) run(ctx context.Context) {
 			return
 		}
 		if ok {
+			before := c.health.Status
 			c.health.Add(c.h, started, r)
 			c.record()
+			if c.health.Status != before {
+				c.s.happened("health_status: " + c.health.Status)
+			}
 		}
 	}
 }

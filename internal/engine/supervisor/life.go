@@ -95,6 +95,7 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 
 // attend does what goes on beside a life that has been launched.
 func (s *supervisor) attend(l *life) {
+	s.happened("start")
 	l.io.pump(s.log)
 	s.check(l)
 	s.idle.Reset(settled) // the start may have taken longer than that
@@ -138,6 +139,7 @@ func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	state.Did("end: exit recorded")
+	s.died(exit)
 
 	s.beginLeave()
 	l.checker.stop()

@@ -51,6 +51,7 @@ func (s *supervisor) record(exit workload.Exit, deleteErr error) {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		if err = s.layout.Remove(s.spec.ID, s.spec.Name, s.state.IDBase); err == nil {
+			s.layout.Happened(&s.spec, "destroy")
 			return
 		}
 		fmt.Fprintln(os.Stderr, err)

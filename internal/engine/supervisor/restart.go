@@ -120,6 +120,7 @@ func (s *supervisor) next(pause time.Duration) *life {
 			return nil
 		}
 		s.failed(exit)
+		s.died(exit)
 	}
 }
 

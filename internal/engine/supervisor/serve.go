@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -137,11 +139,14 @@ func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
 		c.reply(wire.Reply{Error: &wire.Error{Message: "exec without a process"}})
 		return
 	}
+	id, command := workload.NewID().Short(), strings.Join(req.Exec.Process.Args, " ")
+	s.happened("exec_create: "+command, "execID", id)
 	io, proc, err := s.exec(req.Exec)
 	if err != nil {
 		c.reply(wire.Reply{Error: wire.NewError(err)})
 		return
 	}
+	s.happened("exec_start: "+command, "execID", id)
 	c.foreground = true // before anything else writes to it
 	c.reply(wire.Reply{PID: proc.PID(), Terminal: io.terminal != nil, Stdin: io.hasInput()})
 	ended := make(chan struct{})
@@ -155,6 +160,7 @@ func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
 		if err != nil {
 			exit = workload.Exit{Code: 255, Error: err.Error(), At: time.Now()}
 		}
+		s.happened("exec_die", "execID", id, "exitCode", strconv.Itoa(exit.Code))
 		io.drain()
 		io.end(exit)
 	})

@@ -87,6 +87,7 @@ func (s *supervisor) update(u *wire.Update) error {
 	if u.Restart != nil {
 		s.spec.Restart = *u.Restart
 	}
+	s.layout.Happened(&s.spec, "update")
 	return nil
 }
 
@@ -110,6 +111,8 @@ func (s *supervisor) rename(name string) error {
 	if err := s.layout.Rename(s.spec.ID, s.spec.Name, name); err != nil {
 		return err
 	}
+	old := s.spec.Name
 	s.spec.Name = name
+	s.layout.Happened(&s.spec, "rename", "oldName", old)
 	return nil
 }
