@@ -96,8 +96,14 @@ func serve(network, address string, failed chan<- error) error {
 				failed <- err
 				return
 			}
-			c.Write(answer(c.RemoteAddr()))
-			c.Close()
+			go func() {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(patience))
+				// Who calls speaks first: Debian's passt brings no other call in.
+				if _, err := c.Read(make([]byte, 16)); err == nil {
+					c.Write(answer(c.RemoteAddr()))
+				}
+			}()
 		}
 	}()
 	return nil
@@ -117,6 +123,9 @@ func ask(network, address string) error {
 		b := make([]byte, 2048)
 		n, err := c.Read(b)
 		os.Stdout.Write(b[:n])
+		return err
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
 		return err
 	}
 	b, err := io.ReadAll(c)
