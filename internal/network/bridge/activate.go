@@ -29,14 +29,14 @@ func (s *Store) establish(ctx context.Context, n *network.Network) error {
 	if err := s.planForwarding(n); err != nil {
 		return err
 	}
-	l, err := makeBridge(n)
-	if err != nil {
-		return err
-	}
-	if err := s.rebuild(); err != nil {
+	if err := s.rebuild(); err != nil { // before there is anything to protect
 		return err
 	}
 	if err := s.passDocker(ctx, true); err != nil {
+		return err
+	}
+	l, err := makeBridge(n)
+	if err != nil {
 		return err
 	}
 	if err := switchForwarding(n); err != nil {
@@ -115,7 +115,7 @@ func (s *Store) rebuildBut(id workload.ID) error {
 		}
 	}
 	if err := s.t.rebuild(es); err != nil {
-		return unsupported(err, "nf_tables")
+		return err
 	}
 	did("rules made anew")
 	return nil

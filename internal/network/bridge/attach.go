@@ -134,7 +134,7 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 			return err
 		}
 	} else if err != nil {
-		return unsupported(err, "nf_tables")
+		return err
 	}
 	did("rules added")
 	if len(a.Ports) > 0 {

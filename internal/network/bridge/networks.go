@@ -293,7 +293,11 @@ func who(in []network.Lease) string {
 // may be called again.
 func (s *Store) dismantle(ctx context.Context, n *network.Network) error {
 	err := s.stopServer(ctx, n)
-	err = errors.Join(err, ignoreMissing(s.t.remove(networkElements(n))))
+	rerr := ignoreMissing(s.t.remove(networkElements(n)))
+	if errors.Is(rerr, workload.ErrUnsupported) {
+		rerr = nil // there never was a rule
+	}
+	err = errors.Join(err, rerr)
 	did("network: rules removed")
 	err = errors.Join(err, deleteLink(n.Bridge), os.RemoveAll(filepath.Dir(s.leases(n.Name))))
 	did("network: bridge removed")

@@ -197,7 +197,7 @@ func (t *tables) drop() error {
 
 func flush(c *nftables.Conn) error {
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("change the rules of nf_tables: %w", err)
+		return fmt.Errorf("change the rules of nf_tables: %w", unsupported(err, "nf_tables"))
 	}
 	return nil
 }
