@@ -122,15 +122,14 @@ func (a *app) volumeCreateCommand() *cobra.Command {
 // refuseVolumeOptions says what to do instead of each option of Docker's local
 // driver, which mounts file systems when the first container wants them.
 func refuseVolumeOptions(options []string) error {
-	for _, o := range options {
-		key, _, _ := strings.Cut(o, "=")
-		fix := "a volume is a plain directory; for a file system in memory give run --tmpfs, for a host directory or a mounted file system -v"
-		if key == "size" {
-			fix = "the size of one directory cannot be limited; give run --tmpfs TARGET:size=SIZE, or -v with a directory on a file system of that size"
-		}
-		return advice.New(fmt.Sprintf("--opt %q: volumes have no options", o), fix)
+	if len(options) == 0 {
+		return nil
 	}
-	return nil
+	fix := "a volume is a plain directory; for a file system in memory give run --tmpfs, for a host directory or a mounted file system -v"
+	if strings.HasPrefix(options[0], "size=") {
+		fix = "the size of one directory cannot be limited; give run --tmpfs TARGET:size=SIZE, or -v with a directory on a file system of that size"
+	}
+	return advice.New(fmt.Sprintf("--opt %q: volumes have no options", options[0]), fix)
 }
 
 // volumeRow is what templates and JSON of volume ls see; the names are Docker's.
