@@ -90,8 +90,10 @@ func resolver(args []string) error {
 		return fmt.Errorf("%d sockets", sockets)
 	}
 	for i := range sockets {
-		o.UDP = append(o.UDP, resolve.FDUDP+i)
 		o.TCP = append(o.TCP, resolve.FDTCP+i)
+		for n := range resolve.Queues {
+			o.UDP = append(o.UDP, resolve.FDUDP+i*resolve.Queues+n)
+		}
 	}
 	debug.SetMemoryLimit(memoryLimit)
 	control := os.NewFile(resolve.FDControl, "control")

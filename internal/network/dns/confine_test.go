@@ -95,7 +95,7 @@ func TestConfinement(t *testing.T) {
 func descriptors(t *testing.T, pid int, dir string) {
 	t.Helper()
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil || len(fds) > 24 {
+	if err != nil || len(fds) > 40 {
 		t.Errorf("%d: %d descriptors: %v", pid, len(fds), err)
 	}
 	for _, fd := range fds {

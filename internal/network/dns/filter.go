@@ -61,7 +61,7 @@ func common() []specs.LinuxSyscall {
 // anybody can be written to who can be named in sendto(2): so that call is for
 // the bridge's own sockets, whose numbers nothing else can get.
 func resolverFilter() (seccomp.Filter, error) {
-	rules := append(common(), allow(resolverCalls), allow([]string{"sendto"}, among(0, resolve.FDUDP, resolve.MaxListen)))
+	rules := append(common(), allow(resolverCalls), allow([]string{"sendto"}, among(0, resolve.FDUDP, resolve.MaxUDP)))
 	for n := uint64(resolve.FDOwn); n < resolve.MaxFiles; n *= 2 {
 		rules = append(rules, allow([]string{"close"}, among(0, n, n)))
 	}

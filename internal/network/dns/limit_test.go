@@ -226,7 +226,7 @@ func TestConnectionsAreShared(t *testing.T) {
 		t.Errorf("another workload: %v", got.RCode)
 	}
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.PID))
-	if err != nil || len(fds) > 40 {
+	if err != nil || len(fds) > 56 {
 		t.Errorf("the resolver has %d descriptors: %v", len(fds), err)
 	}
 	// Many questions in a row over one connection, and a slow reader.

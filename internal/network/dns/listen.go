@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/resolve"
 )
 
-// receiveBuffer is for the questions of all workloads, in bytes: what comes
-// while one of them sends as fast as it can.
-const receiveBuffer = 1 << 20
+// receiveBuffer is for questions that were not read yet, in bytes.
+const receiveBuffer = 512 << 10
 
 // sockets are bound to the addresses that workloads send to.
 type sockets struct{ udp, tcp []int }
@@ -62,25 +63,51 @@ func onThread(f func()) {
 	<-done
 }
 
+// listen binds one socket for TCP, and as many as there are queues for UDP, to each
+// address. Those for UDP share a port, so the one for TCP comes first: it tells
+// when somebody else has the port.
 func listen(addrs []netip.Addr, device string) (s sockets, err error) {
+	fail := func(a netip.Addr, err error) (sockets, error) {
+		s.close()
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("another program listens there: %w", err)
+		}
+		return sockets{}, fmt.Errorf("listen on %s: %w", netip.AddrPortFrom(a, Port), err)
+	}
 	for _, a := range addrs {
-		for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_STREAM} {
-			fd, err := bindSoon(a, kind, device)
-			if err != nil {
-				s.close()
-				if errors.Is(err, unix.EADDRINUSE) {
-					return sockets{}, fmt.Errorf("listen on %s: another program listens there: %w", netip.AddrPortFrom(a, Port), err)
-				}
-				return sockets{}, fmt.Errorf("listen on %s: %w", netip.AddrPortFrom(a, Port), err)
+		fd, err := bindSoon(a, unix.SOCK_STREAM, device)
+		if err != nil {
+			return fail(a, err)
+		}
+		s.tcp = append(s.tcp, fd)
+		for range resolve.Queues {
+			if fd, err = bind(a, unix.SOCK_DGRAM, device); err != nil {
+				return fail(a, err)
 			}
-			if kind == unix.SOCK_DGRAM {
-				s.udp = append(s.udp, fd)
-			} else {
-				s.tcp = append(s.tcp, fd)
-			}
+			s.udp = append(s.udp, fd)
+		}
+		if err := bySource(fd, a.Is4()); err != nil {
+			return fail(a, err)
 		}
 	}
 	return s, nil
+}
+
+// bySource has the kernel choose among the sockets of a port by the address that a
+// datagram comes from: socket(7), SO_ATTACH_REUSEPORT_CBPF.
+func bySource(fd int, four bool) error {
+	const networkHeader = 0xfff00000 // SKF_NET_OFF, as the kernel's offset
+	at := uint32(networkHeader + 12) // the source
+	if !four {
+		at = networkHeader + 8 + 12 // the last four bytes of it
+	}
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: resolve.Queues},
+		{Code: unix.BPF_RET | unix.BPF_A},
+	}
+	return os.NewSyscallError("setsockopt(SO_ATTACH_REUSEPORT_CBPF)",
+		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}))
 }
 
 // bindSoon waits a little while the address is taken: a name server whose start
@@ -126,6 +153,7 @@ func bind(a netip.Addr, kind int, device string) (fd int, err error) {
 	if kind == unix.SOCK_STREAM {
 		set("SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // connections of the one before, in TIME_WAIT
 	} else {
+		set("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		set("SO_RCVBUFFORCE", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 	}
 	if err == nil && device != "" {

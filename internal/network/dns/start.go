@@ -218,19 +218,16 @@ func open(c Config) (_ *opened, err error) {
 		return nil, err
 	}
 	o.fds = append(append(o.fds, s.udp...), s.tcp...)
-	o.resolver = []int{resolve.FDControl: control[1], 1: control[1], resolve.FDLog: log, resolve.FDDialer: dial[0], resolve.FDOwn - 1: control[1]}
-	for n := resolve.FDUDP; n < resolve.FDOwn; n++ {
-		switch udp, tcp := n-resolve.FDUDP, n-resolve.FDTCP; {
-		case tcp >= 0 && tcp < len(s.tcp):
-			o.resolver[n] = s.tcp[tcp]
-		case udp < len(s.udp):
-			o.resolver[n] = s.udp[udp]
-		case udp < resolve.MaxListen: // a number by which one may send
+	o.resolver = make([]int, resolve.FDOwn)
+	for n := range o.resolver {
+		o.resolver[n] = control[1]
+		if n >= resolve.FDUDP { // a number by which one may send
 			o.resolver[n] = s.udp[0]
-		default:
-			o.resolver[n] = control[1]
 		}
 	}
+	o.resolver[resolve.FDLog], o.resolver[resolve.FDDialer] = log, dial[0]
+	copy(o.resolver[resolve.FDTCP:], s.tcp)
+	copy(o.resolver[resolve.FDUDP:], s.udp)
 	o.dialer = []int{dial[1], dial[1], log}
 	o.fds = o.drop(control[0])
 	if err = unix.SetNonblock(control[0], true); err != nil {

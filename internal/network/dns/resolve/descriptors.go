@@ -8,12 +8,16 @@ const (
 	FDControl = 0 // a byte that says go, a byte that says ready
 	FDLog     = 2
 	FDDialer  = 3 // not 1: package os ends a program that cannot write to that
-	FDUDP     = 4
-	FDTCP     = 8
-	FDOwn     = 16 // from here on, what it opens itself
+	FDTCP     = 4
+	FDUDP     = 16 // those of one address after the other
+	FDOwn     = 32 // from here on, what it opens itself
 
-	// MaxListen is how many addresses it listens on, a power of two.
+	// MaxListen is how many addresses it listens on.
 	MaxListen = 4
+	// Queues is how many sockets for UDP each address has. By its own address a
+	// workload fills one of them only: while that overflows, the others are read.
+	Queues = 4
+	MaxUDP = MaxListen * Queues // a power of two
 	// MaxFiles is the limit of its descriptors: waiting questions and connections
 	// with room to spare. A power of two.
 	MaxFiles = 2048

@@ -29,7 +29,8 @@
 // Only who has a lease: nothing is sent to other addresses, so nothing can be
 // reflected to them. Each workload has a rate of questions, a number of
 // connections, and a number of questions that wait for upstream; beyond that it
-// hears nothing, or SERVFAIL, and others do not notice.
+// hears nothing, or SERVFAIL, and others do not notice. What a flood can fill is
+// one of several sockets of an address: the kernel chooses by the sender.
 //
 // # Upstream
 //
