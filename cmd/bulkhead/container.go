@@ -28,6 +28,9 @@ them, whatever isolates the workload. Prune is only here.`,
 	list.Aliases = []string{"ps", "list"}
 	for _, c := range append(a.workloadCommands(), list) {
 		c.Annotations = withAnnotation(c.Annotations, sameAs, c.Name())
+		if c.Name() == "rm" {
+			c.Aliases = append(c.Aliases, "remove")
+		}
 		parent.AddCommand(c)
 	}
 	list.Annotations[sameAs] = "ps"

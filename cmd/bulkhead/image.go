@@ -52,8 +52,10 @@ func (a *app) imageCommands() []*cobra.Command {
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	parent.AddCommand(a.imagesCommand("ls"), a.pullCommand(), a.pushCommand(), a.importCommand(), a.loadCommand(), a.saveCommand(),
-		a.imageInspectCommand(), a.tagCommand(), a.rmiCommand("rm"), a.pruneCommand(), a.historyCommand())
+	list, remove := a.imagesCommand("ls"), a.rmiCommand("rm")
+	list.Aliases, remove.Aliases = []string{"list"}, []string{"remove"}
+	parent.AddCommand(list, a.pullCommand(), a.pushCommand(), a.importCommand(), a.loadCommand(), a.saveCommand(),
+		a.imageInspectCommand(), a.tagCommand(), remove, a.pruneCommand(), a.historyCommand())
 	return []*cobra.Command{
 		parent, a.pullCommand(), a.pushCommand(), a.imagesCommand("images"), a.rmiCommand("rmi"), a.loadCommand(), a.saveCommand(),
 		a.importCommand(), a.tagCommand(), a.historyCommand(),

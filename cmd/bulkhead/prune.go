@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -77,6 +78,9 @@ func (a *app) reclaimed(bytes int64) {
 	fmt.Fprintf(a.out, "Total reclaimed space: %s\n", output.Size(bytes))
 }
 
+// volumePruneFilters has Docker's older way to say --all.
+var volumePruneFilters = filterSet{keys: map[string]filterCheck{"label": anyText, "label!": anyText, "until": untilText, "all": truth}}
+
 func (a *app) volumePruneCommand() *cobra.Command {
 	var all bool
 	var f pruneFlags
@@ -84,16 +88,18 @@ func (a *app) volumePruneCommand() *cobra.Command {
 		Use:   "prune [flags]",
 		Short: "Remove volumes that no workload has",
 		Long: `Prune removes anonymous volumes that no workload has, running or not; with -a also
-those with a name. Filters are label=KEY[=VALUE], label!=KEY[=VALUE] and
-until=TIME, for those made before.`,
+those with a name. Filters are label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME,
+for those made before, and all=true, which is -a.`,
 		Example:           "  bulkhead volume prune -f\n  bulkhead volume prune -a --filter label=scratch",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			keep, err := pruneFilters.parse(f.words)
+			keep, err := volumePruneFilters.parse(f.words)
 			if err != nil {
 				return err
 			}
+			all = all || slices.ContainsFunc(keep["all"], isTrue)
+			delete(keep, "all")
 			question := "Remove every anonymous volume that no workload has?"
 			if all {
 				question = "Remove every volume that no workload has, with what is in it?"

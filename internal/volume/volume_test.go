@@ -524,3 +524,22 @@ func ExampleStore() {
 	// db-data true <nil>
 	// volume is in use: db-data belongs to workload db
 }
+
+// FuzzRecord: whatever a record holds, the volume is damaged or it is its own.
+func FuzzRecord(f *testing.F) {
+	for _, s := range []string{`{"name":"v"}`, `{"name":"v","labels":{"a":"b"},"created":"2026-01-02T03:04:05Z"}`, `{"name":"../v"}`, `[`, ""} {
+		f.Add([]byte(s))
+	}
+	s := Open(f.TempDir())
+	if _, _, err := s.Create(Volume{Name: "v"}); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, record []byte) {
+		if err := os.WriteFile(s.path("v", recordFile), record, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := s.Get("v"); err == nil && v.Name != "v" || err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("got %+v, %v", v, err)
+		}
+	})
+}

@@ -221,3 +221,34 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// FuzzWalk follows any path, over links that lead anywhere: it ends in a
+// directory of the image or nowhere.
+func FuzzWalk(f *testing.F) {
+	if os.Geteuid() != 0 {
+		f.Skip("needs root, for device files")
+	}
+	root := f.TempDir()
+	for _, line := range []string{"d/", "d/e/", "d/up->..", "d/abs->/d/e", "d/out->../../../../etc", "d/loop->loop", "d/two->two/two", "d/gone!", "d/file=x"} {
+		if err := add(root, line); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for _, s := range []string{"/d/up/d/abs", "/d/out", "/d/two", "/d/loop/x", "/d/gone/e", "//d/./e/../file/..", "/d/abs\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		u, err := open([]string{root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.close()
+		m, err := u.walk(path)
+		if err != nil || m == nil {
+			return // such as a name that is too long
+		}
+		if m.path != "" && m.path != "d" && m.path != "d/e" {
+			t.Errorf("%q leads to %q", path, m.path)
+		}
+	})
+}
