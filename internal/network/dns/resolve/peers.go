@@ -32,6 +32,8 @@ type peer struct {
 
 // close closes all, which nobody looks at any more.
 func (p *peers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, t := range p.tables {
 		t.unused.Stop()
 		t.table.close()
