@@ -1,0 +1,92 @@
+package main
+
+// absentVerbs say why there is no such command, by its name or its group's.
+var absentVerbs = map[string]string{
+	"build":      "images are built elsewhere; load what Docker, Podman or a builder has made, or `import` a root file system",
+	"builder":    "see `build`",
+	"buildx":     "see `build`",
+	"login":      "`docker login` or `podman login` leave credentials where `pull` finds them",
+	"logout":     "see `login`",
+	"search":     "a registry's own site does it better",
+	"checkpoint": "processes are not checkpointed",
+	"context":    "there is no daemon to choose",
+	"manifest":   "an index is made where images are built",
+	"plugin":     "there are no plugins",
+	"trust":      "name an image by its digest: NAME@sha256:…",
+	"config":     "there is no swarm", "node": "there is no swarm", "secret": "there is no swarm", "service": "there is no swarm",
+	"stack": "there is no swarm", "swarm": "there is no swarm",
+	"commit":        "`export` a workload and `import` the archive, with `--change` for the config",
+	"image build":   "see `build`",
+	"volume update": "for cluster volumes, which there are not",
+	"events":        "not in this version", "system events": "not in this version", "rename": "not in this version", "restart": "not in this version",
+	"stats": "not in this version", "top": "not in this version", "update": "not in this version", "info": "not in this version",
+	"container prune": "`bulkhead rm $(bulkhead ps -aq --filter status=exited)`",
+}
+
+// differentVerbs say how a command differs.
+var differentVerbs = map[string]string{
+	"info":    "other fields: there is no daemon to describe",
+	"version": "there is no server",
+	"inspect": "the records of this project, with fields of their own; `--format` takes their names",
+}
+
+// differentFlags say how a flag differs, by "COMMAND --flag".
+var differentFlags = map[string]string{
+	"run --boundary":      "",
+	"run --group-add":     "by number only",
+	"create --group-add":  "by number only",
+	"run --userns":        "private is the default; host is a weakening that inspect shows",
+	"create --userns":     "private is the default; host is a weakening that inspect shows",
+	"run --privileged":    "for --systemd in a virtual machine only",
+	"create --privileged": "for --systemd in a virtual machine only",
+	"exec --privileged":   "is refused: a process has no more rights than its workload",
+}
+
+// absentFlags say why there is no such flag, by "COMMAND --flag" or "--flag".
+var absentFlags = map[string]string{
+	"logs --details":               "a log has no labels",
+	"rm --link":                    "there are no links; workloads of one network find each other by name",
+	"create --attach":              "give it to `start`",
+	"--disable-content-trust":      "name an image by its digest: NAME@sha256:…",
+	"pull --all-tags":              "name the tags that are wanted",
+	"image pull --all-tags":        "name the tags that are wanted",
+	"push --all-tags":              "name the tags that are wanted",
+	"image push --all-tags":        "name the tags that are wanted",
+	"push --platform":              "what was pulled or loaded is pushed; choose with `pull --platform`",
+	"image push --platform":        "what was pulled or loaded is pushed; choose with `pull --platform`",
+	"--tree":                       "`image inspect` shows an image's platforms",
+	"--human":                      "sizes are shown for people; `--format json` has them in bytes",
+	"history --quiet":              "layers have no IDs of their own here",
+	"image history --quiet":        "layers have no IDs of their own here",
+	"--no-prune":                   "layers that no image needs go with the next prune",
+	"--size":                       "`ps -s` shows sizes",
+	"--platform":                   "an image here is of one platform; choose it with `pull --platform`",
+	"network create --aux-address": "reserve addresses by giving workloads theirs with `run --ip`, or a smaller `--ip-range`",
+	"network create --config-from": "there is no swarm", "network create --config-only": "there is no swarm",
+	"network create --ingress": "there is no swarm", "network create --scope": "there is no swarm",
+	"network create --ipam-driver": "there is one, which needs no naming", "network create --ipam-opt": "it has no options",
+	"--driver-opt":        "interfaces have no options beside their addresses",
+	"--gw-priority":       "the first network that is named has the default route",
+	"--link":              "there are no links; workloads of one network find each other by name",
+	"--link-local-ip":     "link-local addresses are the kernel's",
+	"volume ls --cluster": "there is no swarm",
+	"--availability":      "for cluster volumes, which there are not", "--group": "for cluster volumes, which there are not",
+	"--limit-bytes": "for cluster volumes, which there are not", "--required-bytes": "for cluster volumes, which there are not",
+	"--scope": "for cluster volumes, which there are not", "--secret": "for cluster volumes, which there are not",
+	"--sharing": "for cluster volumes, which there are not", "--topology-preferred": "for cluster volumes, which there are not",
+	"--topology-required": "for cluster volumes, which there are not", "volume create --type": "for cluster volumes, which there are not",
+	"network connect --alias":    "name the network and the alias when the workload is made, with `--network NAME,alias=…`",
+	"network connect --ip":       "give the address when the workload is made, with `--ip`",
+	"network connect --ip6":      "give the address when the workload is made, with `--ip6`",
+	"network disconnect --force": "a workload that is gone leaves its networks by itself",
+	"stop --timeout":             "the flag is called --time, as in older versions of Docker; -t is the same",
+	"restart --timeout":          "the flag is called --time, as in older versions of Docker; -t is the same",
+	"stop --signal":              "not in this version",
+	"--tls":                      "there is no daemon to reach",
+	"--checkpoint":               "processes are not checkpointed",
+	"--checkpoint-dir":           "processes are not checkpointed",
+	"run --cpu-count":            "for Windows", "create --cpu-count": "for Windows",
+	"run --cpu-percent": "for Windows", "create --cpu-percent": "for Windows",
+	"run --io-maxbandwidth": "for Windows", "create --io-maxbandwidth": "for Windows",
+	"run --io-maxiops": "for Windows", "create --io-maxiops": "for Windows",
+}
