@@ -273,7 +273,7 @@ func absentFlag(command, flag string) string {
 	if why := absentFlags[command+" --"+flag]; why != "" {
 		return why
 	}
-	if command == "run" || command == "create" {
+	if command == "run" || command == "create" || command == "update" {
 		if why := runspec.LaterFlag(flag); why != "" {
 			return why
 		}
