@@ -304,18 +304,18 @@ func TestStarterIsKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 24 {
+	for i := range 30 {
 		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestStarterIsKilled$")
 		cmd.Env = append(os.Environ(), crasher+"="+string(b))
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(i*4) * time.Millisecond)
+		time.Sleep(time.Duration(i*3) * time.Millisecond)
 		cmd.Process.Kill()
 		cmd.Wait()
 		s := p.start(ports(first)...)
 		if got := p.ask(db4, "web", a).addresses(); len(got) != 1 {
-			t.Errorf("after %d ms: %v", i*4, got)
+			t.Errorf("after %d ms: %v", i*3, got)
 		}
 		if err := dns.Stop(t.Context(), p.cfg.Dir); err != nil {
 			t.Fatal(err)

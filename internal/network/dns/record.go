@@ -25,7 +25,7 @@ const (
 // together with the boot and the time of its start one means one process.
 type record struct {
 	Boot     string  `json:"boot"`
-	Config   string  `json:"config"` // what it was started with, see Config.fingerprint
+	Config   string  `json:"config"` // what it was started with, see Config.fingerprint; "" until it answers
 	Resolver process `json:"resolver"`
 	Dialer   process `json:"dialer,omitzero"`
 }
@@ -121,8 +121,11 @@ func (p process) open() (*os.File, error) {
 	return nil, nil
 }
 
-// running returns the processes, if all of them run.
+// running returns the processes, if all of them run and have answered.
 func (r record) running() (Process, error) {
+	if r.Config == "" {
+		return Process{}, ErrNotRunning
+	}
 	for _, p := range []process{r.Resolver, r.Dialer} {
 		if p.PID == 0 && p == r.Dialer && r.Resolver.PID != 0 {
 			continue

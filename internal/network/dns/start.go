@@ -111,7 +111,7 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 		return p, err
 	}
 	defer o.close()
-	rec := record{Config: print}
+	rec := record{}
 	if rec.Boot, err = bootID(); err != nil {
 		return p, err
 	}
@@ -139,10 +139,18 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 	if err != nil {
 		return p, err
 	}
-	if err := rec.write(c.Dir); err != nil {
+	// Twice: what does not answer yet may be about to end, as this process did.
+	if err = rec.write(c.Dir); err == nil {
+		if err = o.ready(ctx, filepath.Join(c.Dir, logName)); err != nil {
+			return p, err
+		}
+		rec.Config = print
+		err = rec.write(c.Dir)
+	}
+	if err != nil {
 		return p, fmt.Errorf("record the name server: %w", err)
 	}
-	return Process{rec.Resolver.PID, rec.Dialer.PID}, o.ready(ctx, filepath.Join(c.Dir, logName))
+	return Process{rec.Resolver.PID, rec.Dialer.PID}, nil
 }
 
 // opened is everything that both helpers are given.
