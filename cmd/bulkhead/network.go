@@ -255,7 +255,7 @@ are label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME.`,
 				}
 			}
 			return a.withNetworks(cmd, func(ctx context.Context, e *engine.Engine, s *bridge.Store) error {
-				removed, err := pruneNetworks(ctx, e, s, wanted)
+				removed, err := a.pruneNetworks(ctx, e, s, wanted)
 				for _, name := range removed {
 					fmt.Fprintln(a.out, name)
 				}
@@ -269,14 +269,20 @@ are label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME.`,
 }
 
 // pruneNetworks removes the networks that no workload has and filters select.
-func pruneNetworks(ctx context.Context, e *engine.Engine, s *bridge.Store, wanted filters) ([]string, error) {
+func (a *app) pruneNetworks(ctx context.Context, e *engine.Engine, s *bridge.Store, wanted filters) ([]string, error) {
 	used, err := networksInUse(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	return s.Prune(ctx, func(n network.Network) bool {
+	ids := map[string]string{}
+	removed, err := s.Prune(ctx, func(n network.Network) bool {
+		ids[n.Name] = n.ID
 		return used[n.Name] || !wanted.all(func(key, value string) bool { return networkMatches(n, false, key, value) })
 	})
+	for _, name := range removed {
+		a.happened(events.Network, "destroy", ids[name], name)
+	}
+	return removed, err
 }
 
 // networksInUse returns the names of the networks that workloads have.

@@ -20,9 +20,11 @@ func (a *app) systemCommand() *cobra.Command {
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	info := a.infoCommand()
-	info.Annotations = withAnnotation(info.Annotations, sameAs, "info")
-	cmd.AddCommand(a.systemUsageCommand(), a.systemPruneCommand(), info)
+	for _, c := range []*cobra.Command{a.infoCommand(), a.eventsCommand()} {
+		c.Annotations = withAnnotation(c.Annotations, sameAs, c.Name())
+		cmd.AddCommand(c)
+	}
+	cmd.AddCommand(a.systemUsageCommand(), a.systemPruneCommand())
 	return cmd
 }
 
@@ -81,7 +83,7 @@ func (a *app) pruneSystem(cmd *cobra.Command, ctx context.Context, e *engine.Eng
 	if err != nil {
 		return err
 	}
-	networks, err := pruneNetworks(ctx, e, s, keep)
+	networks, err := a.pruneNetworks(ctx, e, s, keep)
 	a.pruned("Networks", networks)
 	if err != nil {
 		return err

@@ -156,6 +156,7 @@ func (e *Engine) makeVolumes(ctx context.Context, s *workload.Spec, p *prepared)
 		}
 		if made {
 			p.volumes = append(p.volumes, name)
+			e.Happened(events.Volume, "create", name, nil)
 		}
 		state.Did("create: volume made")
 	}
@@ -195,7 +196,7 @@ func (e *Engine) layersOf(ctx context.Context, s *workload.Spec, p *prepared) ([
 func (e *Engine) dropVolumes(p *prepared) error {
 	var err error
 	for _, name := range p.volumes {
-		rerr := e.layout.Volumes().Remove(name, func() ([]string, error) { return e.layout.VolumeUsers(name, "") })
+		rerr := e.RemoveVolume(context.Background(), name)
 		if rerr != nil && !errors.Is(rerr, volume.ErrInUse) && !errors.Is(rerr, volume.ErrNotFound) {
 			err = errors.Join(err, rerr)
 		}

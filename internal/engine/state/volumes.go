@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -77,6 +78,10 @@ func (l Layout) DropVolumes(id workload.ID) error {
 			continue
 		}
 		rerr := l.Volumes().Remove(name, func() ([]string, error) { return l.VolumeUsers(name, id) })
+		if rerr == nil {
+			// What cannot be recorded was done all the same.
+			_ = l.Events().Append(events.Event{Type: events.Volume, Action: "destroy", ID: name})
+		}
 		if rerr != nil && !errors.Is(rerr, volume.ErrInUse) && !errors.Is(rerr, volume.ErrNotFound) {
 			err = errors.Join(err, rerr)
 		}
