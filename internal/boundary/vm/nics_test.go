@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
@@ -166,5 +169,103 @@ func TestTenantDevices(t *testing.T) {
 	last()
 	if _, _, err := plug(qemu.MaxNICs); err != nil {
 		t.Errorf("after one was given back: %v", err)
+	}
+}
+
+// TestSystemNICs: a whole system has its interfaces before its init begins.
+func TestSystemNICs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine; package nic tests what the agent does in it")
+	}
+	f := newFixture(t)
+	ns, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	memory := int64(256 * mib)
+	s := workload.Spec{
+		ID: workload.NewID(), Boundary: "vm", VM: workload.VM{System: true}, Resources: workload.Resources{Memory: &memory},
+		Process: workload.Process{Args: []string{"/bin/program", "serve", "80"}, Cwd: "/", Env: []string{"PATH=/bin"}},
+	}
+	p := f.prepare(t, s)
+	for i := range 2 {
+		n := workload.NIC{
+			Name: fmt.Sprintf("eth%d", 1-i), MAC: fmt.Sprintf("02:42:00:00:01:%02x", i), Link: fmt.Sprintf("tap%d", i), MTU: 1400,
+			Addresses: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/30", 4*i+2)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::2/64", i))},
+		}
+		p.NICs = append(p.NICs, n)
+		if err := rtnl.In(ns, func() error {
+			tap, err := nettest.OpenTap(n.Link)
+			if err != nil {
+				return err
+			}
+			p.Taps = append(p.Taps, tap)
+			return hostEnd(n)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in, err := Boundary{}.Create(t.Context(), s, p)
+	for _, tap := range p.Taps {
+		tap.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := in.Delete(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := in.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range p.NICs {
+		for _, a := range n.Addresses {
+			if said, err := ask(ns, a.Addr()); err != nil || said != a.Addr().Prev().String() {
+				t.Errorf("%s at %v: called by %q, %v", n.Name, a, said, err)
+			}
+		}
+	}
+}
+
+// hostEnd configures the host's end of a link, whose addresses are those before
+// the guest's.
+func hostEnd(n workload.NIC) error {
+	c, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := c.Find(func(l rtnl.Link) bool { return l.Name == n.Link })
+	if err == nil {
+		err = c.SetLink(l.Index, rtnl.Change{MTU: n.MTU, State: rtnl.Up})
+	}
+	for _, p := range n.Addresses {
+		if err == nil {
+			err = c.AddAddress(l.Index, netip.PrefixFrom(p.Addr().Prev(), p.Bits()))
+		}
+	}
+	return err
+}
+
+// ask dials a guest, until its server is there, and returns what that says.
+func ask(ns *os.File, a netip.Addr) (said string, err error) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err = rtnl.In(ns, func() error {
+			c, err := net.DialTimeout("tcp", netip.AddrPortFrom(a, 80).String(), 10*time.Second)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			b, err := io.ReadAll(c)
+			said = string(b)
+			return err
+		})
+		if err == nil || time.Now().After(deadline) {
+			return said, err
+		}
 	}
 }

@@ -136,7 +136,7 @@ func ipv6(n protocol.NIC) error {
 	values := map[string]string{"disable_ipv6": "1"}
 	for _, p := range n.Addresses {
 		if !p.Addr().Is4() {
-			values = map[string]string{"disable_ipv6": "0", "accept_ra": "0", "autoconf": "0", "accept_dad": "0"}
+			values = map[string]string{"disable_ipv6": "0", "accept_ra": "0", "autoconf": "0", "accept_dad": "0", "ndisc_notify": "1"}
 		}
 	}
 	for key, value := range values {

@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -181,12 +182,31 @@ func (a *Attached) start(ctx context.Context, files []*os.File, ready func() err
 	return nil
 }
 
+// What a process may use, where the machine has the controllers: bytes, with what
+// the kernel holds for its sockets, and tasks. It is 12 MB at rest, and one task
+// or, while pasta enters a namespace, two.
+var (
+	maxMemory int64 = 256 << 20
+	maxTasks  int64 = 16
+)
+
 // prepare makes the cgroup of a process, in the place of one that was left.
 func (o Options) prepare(ctx context.Context, id workload.ID) (*cgroup.Manager, error) {
 	if err := o.Release(ctx, id); err != nil {
 		return nil, err
 	}
-	m, err := cgroup.New(o.cgroup(id), &specs.LinuxResources{}, cgroup.Options{})
+	f, err := cgroup.Probe(cgroup.Options{})
+	if err != nil {
+		return nil, err
+	}
+	r := &specs.LinuxResources{}
+	if slices.Contains(f.Controllers, "memory") {
+		r.Memory = &specs.LinuxMemory{Limit: &maxMemory}
+	}
+	if slices.Contains(f.Controllers, "pids") {
+		r.Pids = &specs.LinuxPids{Limit: &maxTasks}
+	}
+	m, err := cgroup.New(o.cgroup(id), r, cgroup.Options{})
 	if err == nil {
 		err = m.Create()
 	}
