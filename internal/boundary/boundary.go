@@ -83,7 +83,7 @@ type Prepared struct {
 	Machine *Machine
 	// NICs are the workload's network interfaces where Needs.Network is Tap, and
 	// Taps the descriptors of their host's ends, of the same length and order: tap
-	// devices, or stream sockets of QEMU's -netdev stream where NIC.Link is "".
+	// devices, or stream sockets of frames (QEMU's -netdev socket) where NIC.Link is "".
 	// They stay the caller's to close. A boundary whose Needs.Network is Namespace
 	// gets neither: its instance is a NetNS, and the interfaces are moved there
 	// between Create and Start.

@@ -102,7 +102,7 @@ func TestMachineForNICs(t *testing.T) {
 
 // TestExplainNICs: without a start there are no addresses, but the devices show.
 func TestExplainNICs(t *testing.T) {
-	for network, want := range map[string]string{"none": "", "user": "-netdev stream,", "bridge": "-netdev tap,"} {
+	for network, want := range map[string]string{"none": "", "user": "-netdev socket,", "bridge": "-netdev tap,"} {
 		p, assumed := explainNICs(workload.Spec{Network: network, Networks: []workload.Attachment{{Network: "bridge"}, {Network: "other", MAC: "02:42:00:00:00:09"}}}, boundary.Prepared{Machine: &boundary.Machine{}})
 		if assumed != (want != "") {
 			t.Errorf("%s: assumed %v", network, assumed)

@@ -26,5 +26,5 @@ qemu-system-x86_64 \
     -device virtio-blk-device,id=disk-image0,drive=n-image0-0,serial=image0,werror=report,rerror=report \
     -netdev tap,id=net-0,fd=7,vhost=off \
     -device virtio-net-device,id=nic-0,netdev=net-0,mac=02:42:ac:11:00:02 \
-    -netdev stream,id=net-1,server=off,addr.type=fd,addr.str=8 \
+    -netdev socket,id=net-1,fd=8 \
     -device virtio-net-device,id=nic-1,netdev=net-1,mac=02:42:ac:11:00:03

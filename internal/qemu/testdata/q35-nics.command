@@ -31,5 +31,5 @@ qemu-system-x86_64 \
     -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,mac=02:42:ac:11:00:02 \
     -netdev hubport,id=net-1,hubid=1 \
     -device virtio-net-pci,id=nic-1,addr=0x1e.1,multifunction=on,romfile=,netdev=net-1,mac=02:00:00:00:00:01 \
-    -netdev stream,id=net-2,server=off,addr.type=fd,addr.str=8 \
+    -netdev socket,id=net-2,fd=8 \
     -device virtio-net-pci,id=nic-2,addr=0x1e.2,multifunction=on,romfile=,netdev=net-2,mac=02:42:ac:11:00:03
