@@ -301,3 +301,73 @@ func TestUnsupported(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestManyRules makes rules for more workloads and ports than a host will have, at
+// once and one by one.
+func TestManyRules(t *testing.T) {
+	l := newLab(t)
+	n := &network.Network{Bridge: "bh-0123456789ab", ID: strings.Repeat("0123456789abcdef", 4)}
+	es := networkElements(n)
+	a := netip.MustParseAddr("10.0.0.2")
+	six := netip.MustParseAddr("fd00::2")
+	var last []element
+	for i := range 1000 {
+		lease := network.Lease{Workload: workload.NewID(), Network: "n"}
+		lease.NIC = workload.NIC{Link: linkName(lease.Workload, n.ID), MAC: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}.String()}
+		lease.NIC.Addresses = []netip.Prefix{netip.PrefixFrom(a, 8), netip.PrefixFrom(six, 64)}
+		a, six = a.Next(), six.Next()
+		for p := range 20 {
+			lease.Ports = append(lease.Ports, workload.Port{HostPort: uint16(20*i + p + 1), Port: uint16(p + 1), Protocol: "tcp"})
+		}
+		last = leaseElements(lease)
+		es = append(es, last...)
+	}
+	if err := l.t_().rebuild(es); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.t_().rebuild(es); err != nil { // over what is there
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.t_().remove(last); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.t_().remove(last); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("removed again: got %v, want %v", err, os.ErrNotExist)
+		}
+		if err := l.t_().add(last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := strings.Join(l.elements(), " ")
+	for _, s := range []string{"everywhere4: 20000", "everywhere6: 20000", "open4: 20000", "open6: 20000", "ports: 1000", "ip6: 2000"} {
+		if !strings.Contains(got, s) {
+			t.Errorf("got %s, want %s", got, s)
+		}
+	}
+}
+
+// TestWithoutIPv6 is on a host where IPv6 is switched off.
+func TestWithoutIPv6(t *testing.T) {
+	l := newLab(t)
+	out := outside(t)
+	if err := set("1", "ipv6", "conf", "all", "disable_ipv6"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		set("0", "ipv6", "conf", "all", "disable_ipv6")
+		command(t, "ip", "link", "set", "lo", "down")
+		command(t, "ip", "link", "set", "lo", "up")
+	})
+	w := l.start(withPorts(request("bridge"), workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"}))
+	if len(w.a.NICs[0].Addresses) != 1 {
+		t.Errorf("got %v, want one address", w.a.NICs[0].Addresses)
+	}
+	serve(t, w.namespace, ":80")
+	if got := ask(t, out, "tcp", "192.0.2.1:8080"); got != "192.0.2.2" {
+		t.Errorf("got answer %q", got)
+	}
+	if _, err := l.Create(context.Background(), network.Network{Name: "six", Subnets: subnets("fd00:5::/64")}); !errors.Is(err, network.ErrInvalid) || !strings.Contains(err.Error(), "disable_ipv6") {
+		t.Errorf("a network with IPv6: got %v", err)
+	}
+}

@@ -1,12 +1,14 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,12 +112,26 @@ type element struct {
 	key, value []byte
 }
 
+// maxBatch is how long a transaction may be, in bytes: some ten thousands of
+// published ports. The kernel takes it as one message.
+const maxBatch = 64 << 20
+
+func openTables() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(maxBatch), c.SetReadBuffer(4<<20)) // by force, as root
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("open nf_tables: %w", err)
+	}
+	return c, nil
+}
+
 // rebuild replaces both tables, whatever is in them, by complete ones with these
 // elements. No packet sees anything in between.
 func (t *tables) rebuild(all []element) error {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("open nf_tables: %w", err)
+		return err
 	}
 	for _, table := range []*nftables.Table{t.inet, t.ether} {
 		c.AddTable(table) // so that there is one to delete
@@ -142,9 +158,9 @@ func (t *tables) add(es []element) error    { return t.edit(es, true) }
 func (t *tables) remove(es []element) error { return t.edit(es, false) }
 
 func (t *tables) edit(es []element, add bool) error {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("open nf_tables: %w", err)
+		return err
 	}
 	for _, s := range t.sets() {
 		s.ID = 0 // the kernel finds it by name
@@ -184,9 +200,9 @@ func (t *tables) change(what func(*nftables.Set, []nftables.SetElement) error, e
 
 // drop removes both tables.
 func (t *tables) drop() error {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("open nf_tables: %w", err)
+		return err
 	}
 	for _, table := range []*nftables.Table{t.inet, t.ether} {
 		c.AddTable(table)
