@@ -18,16 +18,16 @@ var absentVerbs = map[string]string{
 	"commit":        "`export` a workload and `import` the archive, with `--change` for the config",
 	"image build":   "see `build`",
 	"volume update": "for cluster volumes, which there are not",
-	"events":        "not in this version", "system events": "not in this version", "rename": "not in this version", "restart": "not in this version",
-	"stats": "not in this version", "top": "not in this version", "update": "not in this version", "info": "not in this version",
-	"container prune": "`bulkhead rm $(bulkhead ps -aq --filter status=exited)`",
+	"system events": "`bulkhead events`",
 }
 
 // differentVerbs say how a command differs.
 var differentVerbs = map[string]string{
-	"info":    "other fields: there is no daemon to describe",
-	"version": "there is no server",
-	"inspect": "the records of this project, with fields of their own; `--format` takes their names",
+	"info":               "other fields: there is no daemon to describe",
+	"version":            "there is no server",
+	"network connect":    "is refused: the networks of a workload are settled when it is made, by `--network`, which may be given again",
+	"network disconnect": "is refused, as `network connect`",
+	"inspect":            "the records of this project, with fields of their own; `--format` takes their names",
 }
 
 // differentFlags say how a flag differs, by "COMMAND --flag".
@@ -81,7 +81,6 @@ var absentFlags = map[string]string{
 	"network disconnect --force": "a workload that is gone leaves its networks by itself",
 	"stop --timeout":             "the flag is called --time, as in older versions of Docker; -t is the same",
 	"restart --timeout":          "the flag is called --time, as in older versions of Docker; -t is the same",
-	"stop --signal":              "not in this version",
 	"--tls":                      "there is no daemon to reach",
 	"--checkpoint":               "processes are not checkpointed",
 	"--checkpoint-dir":           "processes are not checkpointed",

@@ -236,6 +236,9 @@ func dockerRows(root *cobra.Command, v dockerVerb, used map[string]string) (rows
 		if flag, ok := strings.CutPrefix(key, "create --"); ok && script == "" {
 			script = used["run --"+flag] // the same flags by the same code
 		}
+		if flag, ok := strings.CutPrefix(key, "run --"); ok && script == "" {
+			script = used["create --"+flag]
+		}
 		switch {
 		case different != "":
 			same++
