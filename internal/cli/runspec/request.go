@@ -301,7 +301,7 @@ func (r *Request) Spec(host Host, img workload.Image, c ImageConfig) (workload.S
 	s.Labels = mergeLabels(c.Labels, s.Labels)
 	s.Mounts = slices.Clone(s.Mounts)
 	for _, fill := range []func(*workload.Spec, Host, ImageConfig) error{
-		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes, r.fillPorts, r.fillHealth,
+		r.fillArgs, r.fillEnv, r.fillPlace, r.fillVolumes, r.sortMounts, r.fillPorts, r.fillHealth,
 	} {
 		if err := fill(&s, host, c); err != nil {
 			return workload.Spec{}, err
@@ -430,11 +430,30 @@ func (r *Request) fillVolumes(s *workload.Spec, _ Host, c ImageConfig) error {
 		}
 		v = path.Clean(v)
 		taken := slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return m.Target == v })
-		if !taken && v != "/" && v != "/proc" && !strings.HasPrefix(v, "/proc/") {
+		if !taken && v != "/" && !mountedAnyway(s, v) {
 			s.Mounts = append(s.Mounts, workload.Mount{Type: kind, Target: v})
 		}
 	}
 	return nil
+}
+
+// sortMounts puts what is mounted below something else after it, as Docker does:
+// in the order of their depth. Otherwise the one above would hide it.
+func (r *Request) sortMounts(s *workload.Spec, _ Host, _ ImageConfig) error {
+	slices.SortStableFunc(s.Mounts, func(a, b workload.Mount) int {
+		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
+	})
+	return nil
+}
+
+// mountedAnyway reports whether there is a file system of the kernel's at a path,
+// or where an init makes one. Images made for systemd declare such places.
+func mountedAnyway(s *workload.Spec, target string) bool {
+	places := []string{"/proc", "/sys", "/dev"}
+	if s.VM.System {
+		places = append(places, "/run", "/var/run", "/tmp")
+	}
+	return slices.ContainsFunc(places, func(p string) bool { return target == p || strings.HasPrefix(target, p+"/") })
 }
 
 // mergeLabels lays the user's labels over the image's.

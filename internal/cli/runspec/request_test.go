@@ -131,9 +131,15 @@ func TestSpec(t *testing.T) {
 			s.Process.Args = []string{"/sh"}
 		}},
 		{"empty entrypoint", "--entrypoint= x prog", ImageConfig{Entrypoint: []string{"/e"}, Cmd: []string{"c"}}, func(s *workload.Spec) {}},
-		{"volumes of the image", "--read-only -v /h:/b x prog", ImageConfig{Volumes: []string{"/data/", "/b", "/proc/x", "/"}}, func(s *workload.Spec) {
+		{"volumes of the image", "--read-only -v /h:/b x prog", ImageConfig{Volumes: []string{"/data/", "/b", "/proc/x", "/", "/sys/fs/cgroup", "/dev"}}, func(s *workload.Spec) {
 			s.ReadOnlyRoot = true
 			s.Mounts = []workload.Mount{{Type: "bind", Source: "/h", Target: "/b", Recursive: true, CreateSource: true}, {Type: "volume", Target: "/data"}}
+		}},
+		{"what is below comes after", "-v in:/data/in --tmpfs /data/in/er -v /h:/b x prog", ImageConfig{Volumes: []string{"/data"}}, func(s *workload.Spec) {
+			s.Mounts = []workload.Mount{
+				{Type: "bind", Source: "/h", Target: "/b", Recursive: true, CreateSource: true}, {Type: "volume", Target: "/data"},
+				{Type: "volume", Source: "in", Target: "/data/in"}, {Type: "tmpfs", Target: "/data/in/er", NoExec: true},
+			}
 		}},
 		{"volumes of the image in memory", "--image-volume tmpfs x prog", ImageConfig{Volumes: []string{"/data"}}, func(s *workload.Spec) {
 			s.Mounts = []workload.Mount{{Type: "tmpfs", Target: "/data"}}
