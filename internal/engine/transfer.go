@@ -198,7 +198,7 @@ func sendArchive(c *conn, r io.Reader) error {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // a wrapped one says that something broke
 			return c.send(func(b []byte) []byte { return wire.AppendFrame(b, wire.TypeCloseStdin, nil) })
 		}
 		if err != nil {

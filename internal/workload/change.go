@@ -44,9 +44,9 @@ func ReadChanges(r io.Reader) (changes []Change, err error) {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		case errors.Is(err, io.EOF) && len(record) == 0:
+		case err == io.EOF && len(record) == 0: //nolint:errorlint // returned bare
 			return changes, nil
-		case errors.Is(err, io.EOF):
+		case err == io.EOF: //nolint:errorlint // a wrapped one says that something broke
 			return nil, fmt.Errorf("%w: it ends in the middle", errChange)
 		case err != nil:
 			return nil, err

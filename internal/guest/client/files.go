@@ -170,7 +170,7 @@ func (t *transfer) send(r io.Reader) error {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // a wrapped one says that something broke
 			return t.limited(t.w.CloseStdin)
 		}
 		if err != nil {
