@@ -150,6 +150,14 @@ type Process interface {
 	PID() int
 }
 
+// Group is a Process that Exec made and that leads a process group: what it
+// starts, and does not move elsewhere, is in it.
+type Group interface {
+	// SignalGroup signals every process of the group, also when the first of them
+	// is about to end.
+	SignalGroup(ctx context.Context, sig syscall.Signal) error
+}
+
 // Terminal is the side of a terminal that a person sits at.
 type Terminal interface {
 	io.ReadWriteCloser

@@ -37,6 +37,31 @@ func (p *Process) Wait(ctx context.Context) (workload.Exit, error) { return wait
 // has ended.
 func (p *Process) Signal(sig syscall.Signal) error { return signal(p.pidfd, sig) }
 
+// signalGroup is PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9.
+const signalGroup = 1 << 2
+
+// SignalGroup sends sig to the process group that p leads: it has a session of
+// its own.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
+	if p.pidfd < 0 {
+		return workload.ErrNotRunning
+	}
+	err := unix.PidfdSendSignal(p.pidfd, sig, nil, signalGroup)
+	if errors.Is(err, unix.EINVAL) {
+		// An older kernel. While p is not reaped, nobody else gets its number.
+		select {
+		case <-p.running.Exited():
+			return workload.ErrNotRunning
+		default:
+			err = unix.Kill(-p.pid, sig)
+		}
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return workload.ErrNotRunning
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
 // Close releases the descriptors of p. The process goes on.
 func (p *Process) Close() {
 	if p.pidfd >= 0 {

@@ -161,6 +161,7 @@ var tests = []test{
 	{"creator dies", testCreatorDies, []Ability{CreatorDies}},
 	{"pause", testPause, nil},
 	{"processes", testProcesses, nil},
+	{"exec group", testExecGroup, []Ability{Descendants}},
 	{"describe", testDescribe, nil},
 	{"measure", testMeasure, nil},
 	{"update", testUpdate, nil},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -103,11 +104,52 @@ func testDescribe(r *run) {
 	slices.SortFunc(got, func(a, b workload.ProcessInfo) int { return a.PID - b.PID })
 	for i, command := range []string{"pause", "wait-signal USR1"} {
 		p := got[i]
-		if p.PID < 1 || p.UID != 0 || p.State == "" || p.RSS <= 0 || p.Started.IsZero() || p.Command != r.Program+" "+command {
+		if p.PID < 1 || p.UID != 0 || p.State == "" || p.RSS < 0 || p.Started.IsZero() || p.Command != r.Program+" "+command {
 			r.Errorf("got %+v", p)
 		}
 	}
 	if got[0].PID != 1 || got[0].PPID != 0 || !strings.HasSuffix(got[0].Command, "pause") {
 		r.Errorf("the first process: got %+v", got[0])
+	}
+}
+
+// testExecGroup ends an executed process with what it has started.
+func testExecGroup(r *run) {
+	in := r.start(r.spec("pause"), boundary.Stdio{})
+	l, ok := in.(boundary.Lister)
+	if !ok {
+		r.Skip("this boundary cannot list processes")
+	}
+	line, w := r.lines()
+	proc, err := in.Exec(r.ctx(), r.process("spawn", "3"), boundary.Stdio{Out: w})
+	if err != nil {
+		r.Fatal(err)
+	}
+	w.Close()
+	if got := line(); got != "spawned 3" {
+		r.Errorf("got %q", got)
+	}
+	g, ok := proc.(boundary.Group)
+	if !ok {
+		r.Skip("this boundary cannot signal groups")
+	}
+	if err := g.SignalGroup(r.ctx(), syscall.SIGKILL); err != nil {
+		r.Fatal(err)
+	}
+	if exit := r.wait(proc); exit.Signal != int(syscall.SIGKILL) {
+		r.Errorf("got %+v", exit)
+	}
+	// The first process may take a moment to reap the others.
+	var left []int
+	for end := time.Now().Add(r.timeout()); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if left, err = l.Processes(r.ctx()); err != nil || len(left) == 1 {
+			break
+		}
+	}
+	if err != nil || len(left) != 1 {
+		r.Errorf("afterwards: got %v, %v, want one process", left, err)
+	}
+	if err := g.SignalGroup(r.ctx(), syscall.SIGKILL); !errors.Is(err, workload.ErrNotRunning) {
+		r.Errorf("again: got %v", err)
 	}
 }

@@ -150,6 +150,8 @@ func (i *instance) Delete(ctx context.Context) error {
 	return os.RemoveAll(i.dir)
 }
 
+var _ boundary.Group = (*executed)(nil)
+
 // executed is a process made by Exec. Its pidfd is closed when its end has been
 // seen, as a supervisor may see thousands.
 type executed struct {
@@ -181,5 +183,16 @@ func (e *executed) Signal(_ context.Context, sig syscall.Signal) error {
 	}
 	return e.p.Signal(sig)
 }
+
+// SignalGroup signals the process and what it has started.
+func (e *executed) SignalGroup(_ context.Context, sig syscall.Signal) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return workload.ErrNotRunning
+	}
+	return e.p.SignalGroup(sig)
+}
+
 func (e *executed) Terminal() boundary.Terminal { return e.terminal }
 func (e *executed) PID() int                    { return e.p.Pid() }

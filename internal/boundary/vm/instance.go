@@ -271,6 +271,15 @@ func (x *executed) Signal(ctx context.Context, sig syscall.Signal) error {
 	return within(ctx, killTimeout, func(ctx context.Context) error { return x.Process.Signal(ctx, sig) })
 }
 
+// SignalGroup asks the agent, for a limited time.
+func (x *executed) SignalGroup(ctx context.Context, sig syscall.Signal) error {
+	g, ok := x.Process.(boundary.Group)
+	if !ok {
+		return workload.ErrUnsupported
+	}
+	return within(ctx, killTimeout, func(ctx context.Context) error { return g.SignalGroup(ctx, sig) })
+}
+
 // Start lets the workload's program run.
 func (i *instance) Start(ctx context.Context) error {
 	if err := within(ctx, answerTimeout, i.Instance.Start); err != nil {

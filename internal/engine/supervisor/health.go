@@ -157,7 +157,7 @@ func (c *checker) probe(ctx context.Context) (r workload.HealthResult, ok bool) 
 		paused, changed := c.s.state.Status == workload.Paused, c.s.changed
 		c.s.mu.Unlock()
 		if paused {
-			proc.Signal(ctx, syscall.SIGKILL)
+			kill(ctx, proc)
 			<-ended // when it is unpaused, or gone
 			return r, false
 		}
@@ -178,10 +178,19 @@ func (c *checker) probe(ctx context.Context) (r workload.HealthResult, ok bool) 
 			r.ExitCode = -1
 			t.Reset(stubborn)
 			r.Output = strings.TrimLeft(fmt.Sprintf("%s\nhealth check took longer than %v and was killed", out.text(), c.h.Timeout), "\n")
-			proc.Signal(ctx, syscall.SIGKILL)
+			kill(ctx, proc)
 		case <-changed:
 		}
 	}
+}
+
+// kill ends a check with all that it has started, as far as its boundary can:
+// what a shell leaves behind would add up.
+func kill(ctx context.Context, p boundary.Process) {
+	if g, ok := p.(boundary.Group); ok && g.SignalGroup(ctx, syscall.SIGKILL) == nil {
+		return
+	}
+	p.Signal(ctx, syscall.SIGKILL)
 }
 
 // broken is the result of a check that could not be made.

@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -41,5 +43,17 @@ func TestWants(t *testing.T) {
 		if got := wants(tt.policy, tt.exit, tt.restarts); got != tt.want {
 			t.Errorf("%+v after %+v and %d restarts: got %v", tt.policy, tt.exit, tt.restarts, got)
 		}
+	}
+}
+
+func TestRemember(t *testing.T) {
+	s := newSupervisor(&wire.Start{}, nil)
+	defer s.idle.Stop()
+	for n := range 20 {
+		s.remember(workload.Exit{Code: n, Error: strings.Repeat("x", 10000)})
+	}
+	ends := s.state.Ends
+	if s.state.Restarts != 20 || len(ends) != maxEnds || ends[maxEnds-1].Code != 19 || len(ends[0].Error) > maxReason {
+		t.Errorf("got %d restarts, %d ends", s.state.Restarts, len(ends))
 	}
 }

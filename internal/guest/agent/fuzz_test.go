@@ -56,6 +56,7 @@ func seeds() [][]byte {
 		{Op: protocol.OpExec, ID: create.Spec.ID, Exec: &protocol.Exec{Process: create.Spec.Process}},
 		{Op: protocol.OpStart, ID: create.Spec.ID},
 		{Op: protocol.OpSignal, ID: create.Spec.ID, Signal: 9},
+		{Op: protocol.OpSignal, ID: create.Spec.ID, Process: 1, Signal: 9, Group: true},
 		{Op: protocol.OpUpdate, ID: create.Spec.ID, Resources: &workload.Resources{CPUs: 1.5, CpusetCPUs: "0-3"}},
 		{Op: protocol.OpUpdate, ID: create.Spec.ID},
 		{Op: protocol.OpMeasure, ID: create.Spec.ID},

@@ -200,7 +200,7 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 	case protocol.OpStart:
 		return r, g.start(ctx)
 	case protocol.OpSignal:
-		return r, g.signal(ctx, req.Process, req.Signal)
+		return r, g.signal(ctx, req.Process, req.Signal, req.Group)
 	case protocol.OpPause:
 		return r, g.pause(ctx, true)
 	case protocol.OpResume:

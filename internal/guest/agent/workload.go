@@ -278,7 +278,7 @@ func (e *entry) setStatus(from, to workload.Status) {
 	}
 }
 
-func (e *entry) signal(ctx context.Context, process uint64, sig syscall.Signal) error {
+func (e *entry) signal(ctx context.Context, process uint64, sig syscall.Signal, group bool) error {
 	if sig < 1 || sig > 64 {
 		return fmt.Errorf("%w: signal %d", protocol.ErrProtocol, int(sig))
 	}
@@ -291,7 +291,14 @@ func (e *entry) signal(ctx context.Context, process uint64, sig syscall.Signal) 
 	if p == nil {
 		return workload.ErrNotRunning
 	}
-	return p.Signal(ctx, sig)
+	if !group {
+		return p.Signal(ctx, sig)
+	}
+	g, ok := p.(boundary.Group)
+	if !ok {
+		return fmt.Errorf("%w: signals to a process and what it has started", workload.ErrUnsupported)
+	}
+	return g.SignalGroup(ctx, sig)
 }
 
 func (e *entry) pause(ctx context.Context, paused bool) error {

@@ -85,6 +85,10 @@ func (i *Instance) Exec(ctx context.Context, w workload.Process, stdio boundary.
 		return nil, fmt.Errorf("exec in the guest: %w", err)
 	}
 	p.signal = i.signal(reply.Process)
+	p.signalGroup = func(ctx context.Context, sig syscall.Signal) error {
+		_, err := i.c.call(ctx, protocol.Request{Op: protocol.OpSignal, ID: i.id, Process: reply.Process, Signal: sig, Group: true})
+		return err
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	select {

@@ -16,14 +16,18 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
+var _ boundary.Group = (*process)(nil)
+
 // process is one process in a guest, with the goroutines that carry its
 // streams: one reads messages and writes to out, one reads in.
 type process struct {
 	conn   io.ReadWriteCloser
 	w      *protocol.Writer
 	signal func(context.Context, syscall.Signal) error
-	notice func(string)
-	ended  func() // may be nil
+	// signalGroup is set for executed ones.
+	signalGroup func(context.Context, syscall.Signal) error
+	notice      func(string)
+	ended       func() // may be nil
 
 	in       *os.File
 	out      [2]*os.File
@@ -297,6 +301,19 @@ func (p *process) Wait(ctx context.Context) (workload.Exit, error) {
 	case <-ctx.Done():
 		return workload.Exit{}, ctx.Err()
 	}
+}
+
+// SignalGroup signals an executed process and what it has started.
+func (p *process) SignalGroup(ctx context.Context, sig syscall.Signal) error {
+	select {
+	case <-p.done:
+		return workload.ErrNotRunning
+	default:
+	}
+	if p.signalGroup == nil {
+		return fmt.Errorf("%w: signals to the first process's group", workload.ErrUnsupported)
+	}
+	return p.signalGroup(ctx, sig)
 }
 
 // Signal sends a signal.

@@ -46,8 +46,10 @@ type Request struct {
 	Exec   *Exec       `json:"exec,omitempty"`
 	// Process and Signal are OpSignal's. Process is 0 for the first process, or
 	// what the Reply to OpExec said.
+	// With Group the signal goes to all of the group that the process leads.
 	Process uint64         `json:"process,omitempty"`
 	Signal  syscall.Signal `json:"signal,omitempty"`
+	Group   bool           `json:"group,omitempty"`
 	Files   *Files         `json:"files,omitempty"`
 	// Resources are OpUpdate's.
 	Resources *workload.Resources `json:"resources,omitempty"`

@@ -10,6 +10,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
+var _ boundary.Group = (*executed)(nil)
+
 // executed is a process made by Exec. Its pidfd is closed when its end has been
 // seen.
 type executed struct {
@@ -43,6 +45,16 @@ func (e *executed) Signal(_ context.Context, sig syscall.Signal) error {
 		return workload.ErrNotRunning
 	}
 	return e.p.Signal(sig)
+}
+
+// SignalGroup signals it and what it has started.
+func (e *executed) SignalGroup(_ context.Context, sig syscall.Signal) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.exit != nil {
+		return workload.ErrNotRunning
+	}
+	return e.p.SignalGroup(sig)
 }
 
 // Terminal is its terminal, nil if it has none.
