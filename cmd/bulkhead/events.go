@@ -63,7 +63,7 @@ func (a *app) happened(kind, action, id, name string) {
 var eventFilters = filterSet{keys: map[string]filterCheck{
 	"container": anyText, "workload": anyText, "event": anyText, "image": anyText, "label": anyText, "network": anyText,
 	"volume": anyText, "boundary": anyText,
-	"type": oneOf(events.Workload, "workload", events.Image, events.Network, events.Volume),
+	"type": oneOf(events.Workload, "workload", events.Image, events.Network, events.Volume, events.Tenant),
 }}
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -74,8 +74,8 @@ func (a *app) eventsCommand() *cobra.Command {
 		Short: "Show what happens to workloads, images, networks and volumes",
 		Long: `Events shows what happens from now on, until it is interrupted. With --since it
 begins with what happened before, as far back as is kept; with --until it ends at
-that time. Filters are type=container|image|network|volume, event=ACTION,
-container=NAME or ID, image=IMAGE, label=KEY[=VALUE], network=NAME, volume=NAME and
+that time. Filters are type=container|image|network|volume|tenant,
+event=ACTION, container=NAME or ID, image=IMAGE, label=KEY[=VALUE], network=NAME, volume=NAME and
 boundary=BOUNDARY; of one kind one must hold, of different kinds each.
 
 Events of workloads have Docker's words and the type container, whatever isolates

@@ -30,6 +30,7 @@ const (
 	Image    = "image"
 	Network  = "network"
 	Volume   = "volume"
+	Tenant   = "tenant" // its machine
 )
 
 // Event is one thing that happened.

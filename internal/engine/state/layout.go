@@ -75,7 +75,12 @@ func (l Layout) Happened(s *workload.Spec, action string, pairs ...string) {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		a[pairs[i]] = pairs[i+1]
 	}
-	_ = l.Events().Append(events.Event{Type: events.Workload, Action: action, ID: string(s.ID), Attributes: a})
+	kind := events.Workload
+	if s.VM.Machine {
+		kind, a["name"] = events.Tenant, strings.TrimPrefix(s.Name, "@")
+		delete(a, "image")
+	}
+	_ = l.Events().Append(events.Event{Type: kind, Action: action, ID: string(s.ID), Attributes: a})
 }
 
 // Health holds what the checks of a workload's health have shown.
