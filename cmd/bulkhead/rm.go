@@ -20,7 +20,7 @@ func (a *app) rmCommand() *cobra.Command {
 		Args:              needs(1, -1, "a workload"),
 		ValidArgsFunction: a.completeWorkloads(anyStatus),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
+			return a.forAll(cmd, args, func(ctx context.Context, e *engine.Engine, ref string) error {
 				err := e.RemoveWith(ctx, ref, o)
 				switch {
 				case o.Force && errors.Is(err, workload.ErrNotFound):

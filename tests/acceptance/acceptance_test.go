@@ -231,7 +231,7 @@ func (w *world) wantOnly(ids ...string) {
 }
 
 func (w *world) left(ids []string) []string {
-	keep := map[string]bool{"lock": true, "boot": true, "networks": true}
+	keep := map[string]bool{"lock": true, "boot": true, "networks": true, "events": true, "events.1": true}
 	for _, id := range ids {
 		keep[id] = true
 	}
