@@ -25,10 +25,15 @@ type Attached struct {
 	Reserved []*os.File
 
 	bridges []string // of the NICs
+	// servers tells when the name servers run, which start while the workload is
+	// made; nil where Attach waited for them.
+	servers chan error
 }
 
 // Attach gives a workload its addresses, ports and rules, and taps if they are
-// asked for. What the workload had before, it loses. On error nothing is left. The
+// asked for. What the workload had before, it loses. On error nothing is left.
+// Without taps, Enter is next, which waits for the name servers: until then they
+// start, and others who change networks wait. The
 // error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
 // ErrInvalid, or workload.ErrUnsupported.
 func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error) {
@@ -42,20 +47,57 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 	if err != nil {
 		return fail(err)
 	}
-	defer unlock()
+	a, nets, err := s.attach(ctx, r)
+	if err != nil {
+		unlock()
+		return fail(err)
+	}
+	// A name server's start takes as long as all the rest. It has its sockets first,
+	// so that a question waits for it and is not lost.
+	a.servers = make(chan error, 1)
+	go func() {
+		defer unlock()
+		var errs []error
+		for _, n := range nets {
+			errs = append(errs, s.ensureServer(ctx, n))
+		}
+		a.servers <- errors.Join(errs...)
+	}()
+	if !r.Taps {
+		return a, nil
+	}
+	if err := a.wait(); err != nil { // as there will be no Enter
+		a.Close()
+		return fail(errors.Join(err, s.Release(context.WithoutCancel(ctx), r.ID)))
+	}
+	return a, nil
+}
+
+// wait returns when the name servers run, or could not be started.
+func (a *Attached) wait() error {
+	if a.servers == nil {
+		return nil
+	}
+	err := <-a.servers
+	a.servers = nil
+	return err
+}
+
+// attach is Attach but for name servers; the lock is held.
+func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, []*network.Network, error) {
 	if err := s.release(ctx, r.ID); err != nil {
-		return fail(fmt.Errorf("take back what it had before: %w", err))
+		return nil, nil, fmt.Errorf("take back what it had before: %w", err)
 	}
 	nets, err := s.activateAll(ctx, r)
 	if err != nil {
-		return fail(err)
+		return nil, nil, err
 	}
 	a := &Attached{}
 	if err := s.grant(ctx, r, nets, a); err != nil {
 		a.Close()
-		return fail(errors.Join(err, s.release(context.WithoutCancel(ctx), r.ID)))
+		return nil, nil, errors.Join(err, s.release(context.WithoutCancel(ctx), r.ID))
 	}
-	return a, nil
+	return a, nets, nil
 }
 
 func check(r network.Request) error {
@@ -155,9 +197,6 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 			}
 			a.Taps = append(a.Taps, f)
 			did("tap ready")
-		}
-		if err := s.ensureServer(ctx, nets[i]); err != nil {
-			return err
 		}
 	}
 	if s.o.DNSProgram != "" {

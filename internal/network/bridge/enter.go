@@ -32,7 +32,7 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 		return fmt.Errorf("configure the workload's network: %w", err)
 	}
 	did("namespace configured")
-	return nil
+	return a.wait()
 }
 
 // makeVeth makes a pair of interfaces: link, a port of the bridge, and peer in the

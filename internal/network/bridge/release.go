@@ -35,19 +35,18 @@ func (s *Store) release(ctx context.Context, id workload.ID) error {
 	if err != nil || len(leases) == 0 {
 		return err
 	}
-	// Both wait for the kernel, for ten milliseconds each: they may do so together.
-	links := make(chan error, 1)
+	// Each of these waits for the kernel for ten milliseconds and more: they may do
+	// so together.
+	links, servers := make(chan error, 1), make(chan error, 1)
 	go func() { links <- removeLinks(leases) }()
-	err = errors.Join(s.unrule(id, leases), <-links)
+	go func() { servers <- s.lastLeft(ctx, leases) }()
+	err = errors.Join(s.unrule(id, leases), <-links, <-servers)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, l := range leases {
 		errs = append(errs, s.give(l))
-	}
-	for _, l := range leases {
-		errs = append(errs, s.lastLeft(ctx, l.Network))
 	}
 	return errors.Join(errs...)
 }
@@ -80,20 +79,30 @@ func removeLinks(leases []network.Lease) error {
 	return errors.Join(errs...)
 }
 
-// lastLeft ends a network's name server when nobody is left to ask it.
-func (s *Store) lastLeft(ctx context.Context, name string) error {
-	taken, err := s.taken(name)
-	if err != nil || len(taken) > 0 {
-		return err
-	}
-	n, err := s.read(name)
-	if errors.Is(err, network.ErrNotFound) {
-		return nil
-	}
+// lastLeft ends the name servers of networks in which nobody is but the workload
+// of these leases: nobody is left to ask them.
+func (s *Store) lastLeft(ctx context.Context, leases []network.Lease) error {
+	entries, err := os.ReadDir(s.members())
 	if err != nil {
 		return err
 	}
-	return s.stopServer(ctx, n)
+	var errs []error
+	for _, l := range leases {
+		if slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+			id, name, ok := memberName(e.Name())
+			return ok && name == l.Network && id != l.Workload
+		}) {
+			continue
+		}
+		n, err := s.read(l.Network)
+		if err == nil {
+			err = s.stopServer(ctx, n)
+		}
+		if !errors.Is(err, network.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Sweep releases every workload that alive does not return true for.

@@ -77,8 +77,8 @@ func (s *Store) stopServer(ctx context.Context, n *network.Network) error {
 		return err
 	}
 	did("name server ended")
-	// Its namespace goes with its last socket, a moment later.
-	err := deleteLink(serverLink(n.ID))
+	// Its namespace, and its interface, go with its last socket, a moment later.
+	var err error
 	if path := s.cgroupPath(n); path != "" {
 		m, lerr := cgroup.Load(path, cgroup.Options{})
 		if lerr == nil {
