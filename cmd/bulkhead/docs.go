@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-//go:generate go test -run '^(TestDocs|TestDockerPage)$' -update .
+//go:generate go test -run ^(TestDocs|TestDockerPage) -update .
 
 // docs returns the pages of docs/cli, by file name: one for each command, and
 // an index.
