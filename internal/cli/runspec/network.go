@@ -14,7 +14,7 @@ import (
 )
 
 // defaultNetwork is that of --network.
-const defaultNetwork = workload.NetworkNone
+const defaultNetwork = workload.DefaultNetwork
 
 // Bounds on what one workload can ask for.
 const (

@@ -87,7 +87,7 @@ func parse(t *testing.T, line []string, c ImageConfig) (workload.Spec, error) {
 func usual() workload.Spec {
 	pids := int64(4096)
 	return workload.Spec{
-		ID: testID, Boundary: "container", Network: "none", Hostname: "0123456789ab", StopSignal: "SIGTERM", StopTimeout: 10 * time.Second,
+		ID: testID, Boundary: "container", Network: "bridge", Networks: []workload.Attachment{{Network: "bridge"}}, Hostname: "0123456789ab", StopSignal: "SIGTERM", StopTimeout: 10 * time.Second,
 		Image:     workload.Image{Reference: "docker.io/library/x:latest", Digest: "sha256:1"},
 		Process:   workload.Process{Args: []string{"prog"}, Cwd: "/", Env: []string{"PATH=" + defaultPath, "HOSTNAME=0123456789ab"}},
 		Resources: workload.Resources{Pids: &pids, ShmSize: 64 << 20},
@@ -176,7 +176,7 @@ func TestSpec(t *testing.T) {
 		}},
 		{"host namespaces", "--userns host --pid host --ipc host --uts host --network host x prog", ImageConfig{}, func(s *workload.Spec) {
 			s.Namespaces = workload.Namespaces{HostUser: true, HostPID: true, HostIPC: true, HostUTS: true}
-			s.Network, s.Hostname, s.Process.Env[1] = "host", "", "HOSTNAME=the-host"
+			s.Network, s.Networks, s.Hostname, s.Process.Env[1] = "host", nil, "", "HOSTNAME=the-host"
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestSpec(t *testing.T) {
 			}
 			want := usual()
 			tt.want(&want)
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, addrs); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
