@@ -231,12 +231,14 @@ func (w *world) wantOnly(ids ...string) {
 }
 
 func (w *world) left(ids []string) []string {
-	keep := map[string]bool{"lock": true, "boot": true, "networks": true, "events": true, "events.1": true}
+	// Networks stay, with the user IDs of their name servers; who was in them must
+	// be gone. Events are kept.
+	keep := map[string]bool{"lock": true, "boot": true, "events": true, "events.1": true, "networks": true, "network-bridge": true}
 	for _, id := range ids {
 		keep[id] = true
 	}
 	var left []string
-	for _, dir := range []string{"workloads", "names", "idrange", "trash", "run"} {
+	for _, dir := range []string{"workloads", "names", "idrange", "trash", "run", "run/networks/members"} {
 		entries, err := os.ReadDir(filepath.Join(w.root, dir))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			w.Fatal(err)
@@ -244,7 +246,8 @@ func (w *world) left(ids []string) []string {
 		for _, e := range entries {
 			path := filepath.Join(w.root, dir, e.Name())
 			to, _ := os.Readlink(path)
-			if !keep[e.Name()] && !keep[to] {
+			id, _, _ := strings.Cut(e.Name(), "-") // of a member: <id>-<network>
+			if !keep[e.Name()] && !keep[to] && !keep[id] {
 				left = append(left, path)
 			}
 		}

@@ -40,7 +40,13 @@ func gone(pid int) bool {
 		return true
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
-	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+	if !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X") {
+		return false
+	}
+	// The first thread may be dead and others not yet, which keep its files open,
+	// and its locks.
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err != nil || len(threads) <= 1
 }
 
 // bystander runs a workload that must not notice what happens to others, and
@@ -163,21 +169,22 @@ func TestKillInside(t *testing.T) {
 	w.wantOnly(other)
 }
 
-// hostPID finds a process of a cgroup by its command line.
-func (w *world) hostPID(cgroup, command string) int {
+// hostPID waits for a process of a cgroup, and finds it by its command line.
+func (w *world) hostPID(cgroup, command string) (pid int) {
 	w.Helper()
-	for _, file := range []string{"/sys/fs/cgroup/pids" + cgroup + "/cgroup.procs", "/sys/fs/cgroup" + cgroup + "/cgroup.procs"} {
-		b, _ := os.ReadFile(file)
-		for _, pid := range strings.Fields(string(b)) {
-			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
-			if strings.TrimSuffix(strings.ReplaceAll(string(line), "\x00", " "), " ") == command {
-				n, _ := strconv.Atoi(pid)
-				return n
+	w.await("process "+command+" in "+cgroup, func() bool {
+		for _, file := range []string{"/sys/fs/cgroup/pids" + cgroup + "/cgroup.procs", "/sys/fs/cgroup" + cgroup + "/cgroup.procs"} {
+			b, _ := os.ReadFile(file)
+			for _, p := range strings.Fields(string(b)) {
+				line, _ := os.ReadFile("/proc/" + p + "/cmdline")
+				if strings.TrimSuffix(strings.ReplaceAll(string(line), "\x00", " "), " ") == command {
+					pid, _ = strconv.Atoi(p)
+				}
 			}
 		}
-	}
-	w.Fatalf("no process %q in %s", command, cgroup)
-	return 0
+		return pid != 0
+	})
+	return pid
 }
 
 // TestKillAnywhere ends `run --rm`, at random moments, with SIGKILL, and every

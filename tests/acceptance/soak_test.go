@@ -68,7 +68,8 @@ func TestSoak(t *testing.T) {
 		t.Helper()
 		w.wantNothing()
 		for f := range w.files() {
-			if !before[f] {
+			// When an address was given back is remembered, so that it rests.
+			if !before[f] && !strings.HasPrefix(f, filepath.Join(w.root, "run/networks/of/bridge/used/")) {
 				t.Errorf("%s: left behind: %s", when, f)
 			}
 		}

@@ -82,6 +82,9 @@ func (s *Store) stopServer(ctx context.Context, n *network.Network) error {
 	if path := s.cgroupPath(n); path != "" {
 		m, lerr := cgroup.Load(path, cgroup.Options{})
 		if lerr == nil {
+			lerr = m.Kill(ctx) // one whose record was lost with the run-time directory
+		}
+		if lerr == nil {
 			lerr = m.Destroy(ctx)
 		}
 		if !errors.Is(lerr, os.ErrNotExist) {
