@@ -14,6 +14,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/mounts"
 )
@@ -58,6 +59,8 @@ type Machine struct {
 	// Firewall finds what of other firewalls concerns networks; an error tells that
 	// there is no nf_tables to ask.
 	Firewall func() ([]bridge.Obstacle, error)
+	// UserNetwork tells what is missing for the network "user".
+	UserNetwork func() error
 	// QEMU is the one that virtual machines would run in.
 	QEMU         func() (path string, v qemu.Version, err error)
 	Accelerators func() []qemu.Availability
@@ -83,6 +86,7 @@ func Local(root string) Machine {
 			return r.Max, err
 		},
 		Firewall:     func() ([]bridge.Obstacle, error) { return firewall(root) },
+		UserNetwork:  user.Check,
 		QEMU:         qemu.Installed,
 		Accelerators: func() []qemu.Availability { return qemu.Accelerators(context.Background()) },
 		GuestKernels: func() ([]kernel.Kernel, error) { return guestKernels(root) },
@@ -103,7 +107,7 @@ func existing(dir string) string {
 func Examine(m Machine) []Result {
 	var out []Result
 	for _, question := range []func(Machine) []Result{
-		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, machines,
+		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, userNetwork, machines,
 	} {
 		out = append(out, question(m)...)
 	}

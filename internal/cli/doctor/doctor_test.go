@@ -14,6 +14,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // healthy is a machine that has everything.
@@ -24,7 +25,7 @@ func healthy() (Machine, fstest.MapFS) {
 		"proc/sys/user/max_user_namespaces":                 {Data: []byte("1000\n")},
 		"sys/module/apparmor/parameters/enabled":            {Data: []byte("Y\n")},
 		"sys/devices/system/cpu/vulnerabilities/meltdown":   {Data: []byte("Not affected\n")},
-		"proc/sys/net/ipv6/conf/all/disable_ipv6":          {Data: []byte("0\n")},
+		"proc/sys/net/ipv6/conf/all/disable_ipv6":           {Data: []byte("0\n")},
 		"sys/devices/system/cpu/vulnerabilities/spectre_v2": {Data: []byte("Mitigation: Retpolines\n")},
 	}
 	return Machine{
@@ -42,6 +43,7 @@ func healthy() (Machine, fstest.MapFS) {
 		Space:         func(string) (uint64, error) { return 1 << 40, nil },
 		MaxFiles:      func() (uint64, error) { return 1 << 20, nil },
 		Firewall:      func() ([]bridge.Obstacle, error) { return nil, nil },
+		UserNetwork:   func() error { return nil },
 		QEMU:          func() (string, qemu.Version, error) { return "/qemu", qemu.Version{Major: 9, Minor: 1}, nil },
 		Accelerators:  func() []qemu.Availability { return accelerators(true, "a machine ran") },
 		GuestKernels: func() ([]kernel.Kernel, error) {
@@ -121,6 +123,8 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"no nf_tables", func(m *Machine, _ fstest.MapFS) {
 			m.Firewall = func() ([]bridge.Obstacle, error) { return nil, syscall.EOPNOTSUPP }
 		}, "networks", Missing, false},
+		{"no passt", func(m *Machine, _ fstest.MapFS) { m.UserNetwork = func() error { return workload.ErrUnsupported } }, "user network", Missing, false},
+		{"routes not to be read", func(m *Machine, _ fstest.MapFS) { m.UserNetwork = func() error { return odd } }, "user network", Unknown, false},
 		{"firewall not to be read", func(m *Machine, _ fstest.MapFS) {
 			m.Firewall = func() ([]bridge.Obstacle, error) { return nil, odd }
 		}, "networks", Unknown, false},

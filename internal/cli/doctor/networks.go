@@ -37,6 +37,19 @@ func networks(m Machine) []Result {
 	return out
 }
 
+// userNetwork asks for what --network user needs.
+func userNetwork(m Machine) []Result {
+	const name = "user network"
+	err := m.UserNetwork()
+	switch {
+	case errors.Is(err, workload.ErrUnsupported):
+		return []Result{missing(name, err.Error(), "install the package passt, and give the host a default route, if you want it")}
+	case err != nil:
+		return []Result{unknown(name, err)}
+	}
+	return []Result{ok(name, "passt and pasta are installed, and the host has a default route")}
+}
+
 func ipv6(m Machine) Result {
 	const name = "IPv6"
 	text, err := m.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")

@@ -73,6 +73,18 @@ type Attached struct {
 	r network.Request
 }
 
+// Check tells whether there can be a user network now: an error that wraps
+// workload.ErrUnsupported says what is missing.
+func Check() error {
+	for _, vm := range []bool{false, true} {
+		if _, err := program(vm); err != nil {
+			return err
+		}
+	}
+	_, err := uplink()
+	return err
+}
+
 func (o Options) cgroup(id workload.ID) string {
 	parent := o.CgroupParent
 	if parent == "" {
