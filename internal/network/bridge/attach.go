@@ -237,7 +237,8 @@ func addresses(nic workload.NIC) (out []netip.Addr) {
 	return out
 }
 
-// plan chooses names and addresses. Nothing is recorded yet but the cursors.
+// plan chooses names and addresses. Nothing is recorded yet but the cursors and
+// marks of addresses; a mark without an owner does no harm.
 func (s *Store) plan(r network.Request, nets []*network.Network) ([]network.Lease, error) {
 	routed := map[bool]bool{} // a family that has a default route already
 	var leases []network.Lease
@@ -250,7 +251,7 @@ func (s *Store) plan(r network.Request, nets []*network.Network) ([]network.Leas
 			}
 		}
 		l.NIC = workload.NIC{Name: fmt.Sprintf("eth%d", i), Network: n.Name, Link: linkName(r.ID, n.ID), MTU: mtu(n)}
-		if err := s.planAddresses(n, want, last(r, n.Name), &l.NIC); err != nil {
+		if err := s.planAddresses(r.ID, n, want, last(r, n.Name), &l.NIC); err != nil {
 			return nil, fmt.Errorf("network %q: %w", n.Name, err)
 		}
 		if err := s.planMAC(n, want, &l.NIC); err != nil {
@@ -287,7 +288,7 @@ func last(r network.Request, network string) workload.NIC {
 	return workload.NIC{}
 }
 
-func (s *Store) planAddresses(n *network.Network, want workload.Attachment, before workload.NIC, nic *workload.NIC) error {
+func (s *Store) planAddresses(id workload.ID, n *network.Network, want workload.Attachment, before workload.NIC, nic *workload.NIC) error {
 	taken, err := s.taken(n.Name)
 	if err != nil {
 		return err
@@ -297,6 +298,7 @@ func (s *Store) planAddresses(n *network.Network, want workload.Attachment, befo
 		c = cursors{} // it only says where to begin
 	}
 	wanted := map[bool]netip.Addr{true: want.IPv4, false: want.IPv6}
+	var picked []pickedAddress
 	for _, sub := range n.Subnets {
 		four := sub.Prefix.Addr().Is4()
 		var old netip.Addr
@@ -305,13 +307,17 @@ func (s *Store) planAddresses(n *network.Network, want workload.Attachment, befo
 				old = p.Addr()
 			}
 		}
-		a, err := pick(sub, wanted[four], old, *c.of(sub.Prefix), taken)
+		t := c.of(sub.Prefix)
+		a, err := pick(sub, wanted[four], old, t.Last, taken)
 		if err != nil {
 			return err
 		}
-		if !wanted[four].IsValid() && a != old {
-			*c.of(sub.Prefix) = a
+		p := pickedAddress{addr: a, chosen: wanted[four].IsValid() || a == old}
+		if !p.chosen {
+			t.Again = t.Again || t.Last.IsValid() && a.Compare(t.Last) <= 0
+			t.Last, p.again = a, t.Again
 		}
+		picked = append(picked, p)
 		delete(wanted, four)
 		nic.Addresses = append(nic.Addresses, prefixAt(a, sub.Prefix))
 	}
@@ -331,7 +337,7 @@ func (s *Store) planAddresses(n *network.Network, want workload.Attachment, befo
 		return fmt.Errorf("record the address: %w", err)
 	}
 	did("cursor moved")
-	return nil
+	return s.cleanse(id, n.Name, picked)
 }
 
 // planMAC takes the wanted MAC address, or one that comes from the IP address, so

@@ -13,7 +13,7 @@
 //	  of/<network>/leases/<address>  the same file once more, by link(2), which fails
 //	                               where there is one: an address has one owner
 //	  of/<network>/cursor          the addresses that were handed out last
-//	  of/<network>/used/<address>  a link to the ID of its last owner
+//	  of/<network>/used/<address>  a link to the ID of the owner who had it out of turn
 //	  of/<network>/dns/            the name server's record
 //	  forwarding                   interfaces that did not forward before we came
 //

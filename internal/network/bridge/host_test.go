@@ -229,6 +229,54 @@ func TestStaleFlow(t *testing.T) {
 	}
 }
 
+// TestCleanse: an address is given to the next owner without the flows of the one
+// before, be it in turn or out of turn.
+func TestCleanse(t *testing.T) {
+	l := newLab(t)
+	l.create(network.Network{Name: "small", Subnets: subnets("10.1.0.0/29")}) // .2 to .5
+	flows := func(a netip.Addr) (n int) {
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			if b, ok := netip.AddrFromSlice(f.Forward.DstIP); ok && b.Unmap() == a {
+				n++
+			}
+		}
+		return n
+	}
+	talk := func(b *box) netip.Addr { // a flow to it, which outlives it
+		serve(t, b.namespace, ":80")
+		if ask(t, nil, "udp", hostPort(b.addr(true), 80)) == "" {
+			t.Fatal("no answer")
+		}
+		if flows(b.addr(true)) == 0 {
+			t.Fatal("there is no flow: the test is wrong")
+		}
+		if err := l.Release(context.Background(), b.id); err != nil {
+			t.Fatal(err)
+		}
+		return b.addr(true)
+	}
+	chosen := request("small")
+	chosen.Networks[0].IPv4 = netip.MustParseAddr("10.1.0.3")
+	had := map[netip.Addr]bool{talk(l.start(chosen)): true}
+	for range 6 { // round, and .3 in turn before that
+		b := l.start(request("small"))
+		if a := b.addr(true); had[a] && flows(a) != 0 {
+			t.Errorf("%s comes with flows of an earlier owner", a)
+		}
+		had[talk(b)] = true
+	}
+	chosen = request("small")
+	chosen.Networks[0].IPv4 = netip.MustParseAddr("10.1.0.2")
+	l.start(chosen)
+	if flows(chosen.Networks[0].IPv4) != 0 {
+		t.Error("an address that was asked for comes with flows of an earlier owner")
+	}
+}
+
 // TestTap plays a virtual machine: it speaks to the host by the frames of its tap.
 func TestTap(t *testing.T) {
 	l := newLab(t)

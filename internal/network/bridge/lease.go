@@ -46,9 +46,6 @@ func (s *Store) take(l network.Lease) error {
 	if err := s.openLeases(l.Network); err != nil {
 		return fail(err)
 	}
-	if err := s.cleanse(l); err != nil {
-		return fail(err)
-	}
 	member := s.member(l.Workload, l.Network)
 	if err := replaceMode(member, b, leaseMode); err != nil {
 		return fail(err)
@@ -70,33 +67,47 @@ func (s *Store) take(l network.Lease) error {
 }
 
 // cleanse makes addresses good for a new owner. The kernel goes on to translate a
-// flow as it began to, whatever the rules say by then, so the flows of the last
-// owner are forgotten; that looks at every flow of the host, so it is left until
-// now, when addresses have gone round once.
-func (s *Store) cleanse(l network.Lease) error {
-	for _, p := range l.NIC.Addresses {
-		mark := filepath.Join(s.used(l.Network), p.Addr().String())
+// flow as it began to, whatever the rules say by then, so the flows of an earlier
+// owner are forgotten. That looks at every flow of the host, so it is not done for
+// addresses that nobody can have had since the boot: those that come in turn while
+// they have not gone round, and were not chosen out of turn, which leaves a mark.
+func (s *Store) cleanse(id workload.ID, name string, picked []pickedAddress) error {
+	for _, p := range picked {
+		mark := filepath.Join(s.used(name), p.addr.String())
 		owner, err := os.Readlink(mark)
-		if err == nil && owner == string(l.Workload) {
-			continue
+		marked := err == nil
+		if p.chosen && marked && owner == string(id) {
+			continue // nobody else had it since
 		}
-		if err == nil {
-			if err = forgetAddress(p.Addr()); err == nil {
-				err = os.Remove(mark)
+		if p.chosen || p.again || marked {
+			if err := forgetAddress(p.addr); err != nil {
+				return err
 			}
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+		if marked {
+			if err := os.Remove(mark); err != nil {
+				return err
+			}
+		}
+		if !p.chosen {
+			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(mark), 0o700); err != nil {
 			return err
 		}
-		if err := os.Symlink(string(l.Workload), mark); err != nil {
+		if err := os.Symlink(string(id), mark); err != nil {
 			return err
 		}
 		did("address marked as used")
 	}
 	return nil
+}
+
+// pickedAddress is an address on its way to an owner.
+type pickedAddress struct {
+	addr   netip.Addr
+	chosen bool // out of turn
+	again  bool // all addresses have had their turn
 }
 
 // leaseMode lets name servers read leases, whose users nobody else is. The
@@ -286,13 +297,20 @@ func pick(sub network.Subnet, wanted, last, cursor netip.Addr, taken map[netip.A
 	return netip.Addr{}, fmt.Errorf("%w in %s", network.ErrExhausted, within)
 }
 
-// cursors are the addresses of a network that were handed out last.
+// cursors are the addresses of a network that were handed out last in turn.
 type cursors struct {
-	V4 netip.Addr `json:"v4,omitzero"`
-	V6 netip.Addr `json:"v6,omitzero"`
+	V4 turn `json:"v4,omitzero"`
+	V6 turn `json:"v6,omitzero"`
 }
 
-func (c *cursors) of(p netip.Prefix) *netip.Addr {
+// turn is one family's.
+type turn struct {
+	Last netip.Addr `json:"last,omitzero"`
+	// Again tells that every address has had its turn since the boot.
+	Again bool `json:"again,omitempty"`
+}
+
+func (c *cursors) of(p netip.Prefix) *turn {
 	if p.Addr().Is4() {
 		return &c.V4
 	}

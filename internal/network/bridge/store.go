@@ -85,7 +85,8 @@ func (s *Store) active() string { return filepath.Join(s.running(), "of") }
 func (s *Store) leases(name string) string { return filepath.Join(s.active(), name, "leases") }
 func (s *Store) cursor(name string) string { return filepath.Join(s.active(), name, "cursor") }
 
-// used says who had an address last: a link named after it to the workload's ID.
+// used marks addresses that were chosen out of turn: a link named after each to
+// the ID of the workload that had it.
 func (s *Store) used(name string) string { return filepath.Join(s.active(), name, "used") }
 
 func (s *Store) server(name string) string { return filepath.Join(s.active(), name, "dns") }
