@@ -12,7 +12,14 @@ import (
 
 // TestLostInEachState kills supervisors of workloads in every state that one can
 // be in. Each becomes exited, says why, leaves nothing, and can be started again.
-func TestLostInEachState(t *testing.T) {
+func TestLostInEachState(t *testing.T) { testLostInEachState(t, newWorld) }
+
+// TestLostContainersInEachState is the same with containers: nothing of cgroups,
+// mounts and processes is left either.
+func TestLostContainersInEachState(t *testing.T) { testLostInEachState(t, newRealWorld) }
+
+func testLostInEachState(t *testing.T, newWorld func(*testing.T) *world) {
+	newWorld(t) // says whether containers can be made
 	hangs := checked("pause")
 	hangs.Health.Timeout = time.Hour
 	states := map[string]struct {
