@@ -112,6 +112,9 @@ nobody waits for who reads them.`,
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 				err := e.Events(ctx, o, func(ev events.Event) error {
+					if image := ev.Attributes["image"]; image != "" {
+						ev.Attributes["image"] = familiar(image) // as in every listing
+					}
 					if !keep.all(func(key, value string) bool { return eventMatches(ev, key, value) }) {
 						return nil
 					}
@@ -186,7 +189,7 @@ func eventMatches(e events.Event, key, value string) bool {
 		if e.Type == events.Image {
 			image = cmp.Or(name, e.ID)
 		}
-		return image == value || familiar(image) == value || familiar(image) == value+":latest" || e.Type == events.Image && strings.HasPrefix(e.ID, value)
+		return image == value || image == value+":latest" || familiar(value) == image || e.Type == events.Image && strings.HasPrefix(e.ID, value)
 	case "label":
 		return hasLabel(e.Attributes, value)
 	case "network", "volume":

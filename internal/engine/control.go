@@ -303,6 +303,9 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	if o.Follow {
 		ended := make(chan struct{})
 		wctx, cancel := context.WithCancel(ctx)
+		if !o.Until.IsZero() {
+			wctx, cancel = context.WithDeadline(ctx, o.Until) // one that is over ends it at once
+		}
 		defer func() { cancel(); <-ended }()
 		go func() {
 			defer close(ended)
