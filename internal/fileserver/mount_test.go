@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -387,8 +389,28 @@ func TestOwners(t *testing.T) {
 	if err := os.Chown(filepath.Join(inside, "2"), base, base); err == nil {
 		t.Error("took a file of somebody outside the range")
 	}
-	// The machine's own root is nobody in the volume.
-	if err := os.Mkdir(filepath.Join(inside, "d"), 0o755); !errors.Is(err, unix.EOVERFLOW) {
+	// What the machine's own root makes, a mount point, is the volume's root's.
+	if err := os.Mkdir(filepath.Join(inside, "d"), 0o755); err != nil {
+		t.Errorf("mkdir as the guest's root: %v", err)
+	}
+	if err := unix.Stat(filepath.Join(source, "d"), &st); err != nil || st.Uid != 0 || st.Gid != 0 {
+		t.Errorf("on the host %d:%d, %v", st.Uid, st.Gid, err)
+	}
+	// Others outside the range are nobody.
+	if err := os.Chmod(filepath.Join(inside, "d"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	d, err := os.Open(filepath.Join(inside, "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	syscall.Setfsuid(5)
+	err = unix.Mkdirat(int(d.Fd()), "e", 0o755) // others cannot walk to it
+	syscall.Setfsuid(0)
+	if !errors.Is(err, unix.EOVERFLOW) {
 		t.Errorf("mkdir as an unmapped user: %v", err)
 	}
 }

@@ -31,11 +31,16 @@ func (o Options) toHost(id uint32) (int, bool) {
 }
 
 // creator are the owner and group that a new file in dir gets, and fails for a
-// caller whose IDs the volume cannot hold, as an ID-mapped mount does. A
+// caller whose IDs the volume cannot hold, as an ID-mapped mount does. The guest's
+// own root is no workload's: it is the agent, which makes a mount point in the
+// volume, and what it makes is the volume's root's. It could have taken any ID. A
 // directory with the setgid bit gives its group (inode(7)); then gid is noID.
 func (s *server) creator(r *request, dir int) (uid, gid int, err error) {
 	uid, ok := s.toHost(r.UID)
 	gid, ok2 := s.toHost(r.GID)
+	if !ok && r.UID == 0 && r.GID == 0 {
+		uid, gid, ok, ok2 = 0, 0, true, true
+	}
 	if !ok || !ok2 {
 		return 0, 0, syscall.EOVERFLOW
 	}
