@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -218,6 +219,10 @@ func uplinks() ([]string, error) {
 // sbin is where the programs are, whatever PATH a supervisor has.
 var sbin = []string{"/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin"}
 
+// tablesPatience is how long one of the programs may take: usually some
+// milliseconds.
+const tablesPatience = 15 * time.Second
+
 // runTables runs one of the iptables programs. "iptables-nft" is just "iptables"
 // on some systems.
 func runTables(ctx context.Context, program string, stdin []byte, args ...string) ([]byte, error) {
@@ -228,6 +233,9 @@ func runTables(ctx context.Context, program string, stdin []byte, args ...string
 			if _, err := os.Stat(path); err != nil {
 				continue
 			}
+			// They wait for each other, and for whoever holds their lock for ever.
+			ctx, cancel := context.WithTimeout(ctx, tablesPatience)
+			defer cancel()
 			cmd := exec.CommandContext(ctx, path, args...)
 			cmd.Stdin, cmd.Env = bytes.NewReader(stdin), []string{"LC_ALL=C", "PATH=" + strings.Join(sbin, ":")}
 			out, err := cmd.CombinedOutput()

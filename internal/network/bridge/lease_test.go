@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -246,6 +248,41 @@ func TestPorts(t *testing.T) {
 	_, err := l.Attach(context.Background(), withPorts(request("bridge"), workload.Port{HostPort: 30000, HostPortEnd: 30002, Port: 1, Protocol: "tcp"}))
 	if !errors.Is(err, network.ErrPortTaken) || !strings.Contains(err.Error(), "30000-30002/tcp") {
 		t.Errorf("a range in use: got %v", err)
+	}
+}
+
+// TestClosing publishes a port whose last owner closed a connection just now.
+func TestClosing(t *testing.T) {
+	l := newLab(t)
+	s, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := s.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := workload.Port{HostPort: uint16(s.Addr().(*net.TCPAddr).Port), Port: 80, Protocol: "tcp"}
+	attach := func() string {
+		_, err := l.Attach(context.Background(), withPorts(request("bridge"), p))
+		if !errors.Is(err, network.ErrPortTaken) {
+			t.Fatalf("got %v, want %v", err, network.ErrPortTaken)
+		}
+		return err.Error()
+	}
+	if got := attach(); strings.Contains(got, "still being closed") {
+		t.Errorf("while a program listens: got %q", got)
+	}
+	server.Close() // first, so that its end waits
+	io.ReadAll(c)
+	c.Close()
+	s.Close()
+	if got := attach(); !strings.Contains(got, "still being closed") {
+		t.Errorf("in TIME_WAIT: got %q", got)
 	}
 }
 

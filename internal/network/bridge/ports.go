@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -132,12 +133,39 @@ func portError(p workload.Port, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE) && p.HostPortEnd > p.HostPort:
 		return fmt.Errorf("publish port %s: %w, every one of them", where, network.ErrPortTaken)
+	case errors.Is(err, unix.EADDRINUSE) && p.Protocol == "tcp" && closing(p.HostPort):
+		return fmt.Errorf("publish port %s: %w: connections of a program that had it are still being closed, which takes a minute at most", where, network.ErrPortTaken)
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("publish port %s: %w", where, network.ErrPortTaken)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return network.Invalidf("publish port %s: it is not an address of this host", where)
 	}
 	return fmt.Errorf("publish port %s: %w", where, err)
+}
+
+// closing reports whether nobody has the TCP port any more but connections in
+// TIME_WAIT. (Two sockets may share those with SO_REUSEADDR, but then they might
+// also share the port itself.)
+func closing(port uint16) bool {
+	const timeWait = "06" // include/net/tcp_states.h
+	found := false
+	for _, file := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line) // sl, local address, remote address, state, …
+			if len(f) < 4 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+				continue
+			}
+			if f[3] != timeWait {
+				return false
+			}
+			found = true
+		}
+	}
+	return found
 }
 
 // bindAll binds one port on the host's address, or on all addresses of the
