@@ -36,7 +36,7 @@ func choosePorts(ports, last []workload.Port, f families) ([]workload.Port, erro
 
 // maxPorts is how many a workload can publish: each is an argument and a socket or
 // two of its process.
-const maxPorts = 1000
+const maxPorts = 1024
 
 // settle chooses the host's port of p: that of the last time, or the first that is
 // free of those that will do.
