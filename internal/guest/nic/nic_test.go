@@ -94,13 +94,16 @@ func reach(t *testing.T, ns *os.File, addr string) {
 }
 
 func TestAttach(t *testing.T) {
-	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
-	device(t, "host1", "dev1", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
 	ns, err := rtnl.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	t.Cleanup(func() { ns.Close() }) // after the links have gone: it takes along what is in it
+	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
+	device(t, "host1", "dev1", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
 	both := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24", "2001:db8::2/64")
 	four := described("eth1", "02:42:ac:11:00:03", "02:00:00:00:00:02", "198.51.100.2/24")
 	four.Gateways = nil // the other's
