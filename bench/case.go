@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,6 +23,8 @@ type contender struct {
 	run             func(context.Context) error
 	// timed is in place of run for what tells its time itself.
 	timed func(context.Context) (time.Duration, error)
+	// sampled is in place of run for what finds out more than a time.
+	sampled func(context.Context) (sample, error)
 }
 
 // testcase is one thing that is measured.
@@ -33,13 +36,16 @@ type testcase struct {
 	share      int
 	bytes      int64 // that each run moves, 0 if that is not what is measured
 	contenders []contender
+	// table writes the results of contenders that are sampled.
+	table func(*strings.Builder, []result)
 }
 
 // result is what one contender achieved in a case.
 type result struct {
 	label, note string
 	times       []time.Duration
-	err         error // why it was left out, nil if it was not
+	samples     []sample // in the place of times
+	err         error    // why it was left out, nil if it was not
 }
 
 // measured is a case with its results, in the contenders' order.
@@ -58,18 +64,26 @@ func (c testcase) measure(ctx context.Context, rounds int) measured {
 			m.results[i].err = k.setup(ctx)
 		}
 	}
-	for round := -warmups; round < rounds && ctx.Err() == nil; round++ {
-		for _, i := range order(len(c.contenders), round+warmups) {
+	warm := warmups
+	if c.table != nil {
+		warm = 1 // each round is long
+	}
+	for round := -warm; round < rounds && ctx.Err() == nil; round++ {
+		for _, i := range order(len(c.contenders), round+warm) {
 			r := &m.results[i]
 			if r.err != nil {
 				continue
 			}
-			d, err := c.contenders[i].once(ctx)
+			d, s, err := c.contenders[i].once(ctx)
 			if err != nil {
 				r.err = err
 				continue
 			}
-			if round >= 0 {
+			switch {
+			case round < 0:
+			case c.contenders[i].sampled != nil:
+				r.samples = append(r.samples, s)
+			default:
 				r.times = append(r.times, d)
 			}
 		}
@@ -89,18 +103,19 @@ func (c testcase) measure(ctx context.Context, rounds int) measured {
 }
 
 // once runs the contender one time.
-func (k contender) once(ctx context.Context) (time.Duration, error) {
+func (k contender) once(ctx context.Context) (d time.Duration, s sample, err error) {
 	if k.before != nil {
 		if err := k.before(ctx); err != nil {
-			return 0, err
+			return 0, s, err
 		}
 	}
 	start := time.Now()
-	var d time.Duration
-	var err error
-	if k.timed != nil {
+	switch {
+	case k.sampled != nil:
+		s, err = k.sampled(ctx)
+	case k.timed != nil:
 		d, err = k.timed(ctx)
-	} else {
+	default:
 		err = k.run(ctx)
 		d = time.Since(start)
 	}
@@ -109,7 +124,7 @@ func (k contender) once(ctx context.Context) (time.Duration, error) {
 			err = e
 		}
 	}
-	return d, err
+	return d, s, err
 }
 
 // order is the sequence in which n contenders run in a round: rotated by one
@@ -126,17 +141,20 @@ func order(n, round int) []int {
 	return o
 }
 
-// quantile is the smallest time that at least the fraction q of the times do
-// not exceed. It panics if there are none.
-func quantile(times []time.Duration, q float64) time.Duration {
-	s := slices.Sorted(slices.Values(times))
+// figure is what has a middle.
+type figure interface{ ~int64 | ~float64 }
+
+// quantile is the smallest figure that at least the fraction q of them do not
+// exceed. It panics if there are none.
+func quantile[T figure](all []T, q float64) T {
+	s := slices.Sorted(slices.Values(all))
 	i := int(q*float64(len(s))+0.999999) - 1
 	return s[min(max(i, 0), len(s)-1)]
 }
 
-// median is the middle time, or the mean of the two in the middle.
-func median(times []time.Duration) time.Duration {
-	s := slices.Sorted(slices.Values(times))
+// median is the middle one, or the mean of the two in the middle.
+func median[T figure](all []T) T {
+	s := slices.Sorted(slices.Values(all))
 	n := len(s)
 	return (s[(n-1)/2] + s[n/2]) / 2
 }

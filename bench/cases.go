@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
 // cases are everything that is timed, Bulkhead first in each: the ratios of the
 // report are against the first.
 func (f *field) cases() []testcase {
-	return append([]testcase{f.runBundle(), f.lifecycle(), f.execute(), f.runImage(), f.loadImage()}, f.vmCases()...)
+	return slices.Concat([]testcase{f.runBundle(), f.lifecycle(), f.execute(), f.runImage(), f.loadImage()}, f.netCases(), f.vmCases())
 }
 
 func (f *field) runBundle() testcase {

@@ -17,6 +17,7 @@ type field struct {
 	bubblewrap  string
 	engines     []engine
 	guests      []guest
+	outside     *outside
 	absent      []string // who is not here, with the reason
 	closers     []func() error
 }
@@ -43,7 +44,12 @@ func (e engine) cmd(args ...string) []string {
 
 // run is the command line of a workload that runs to its end and leaves nothing.
 func (e engine) run(image string, args ...string) []string {
-	c := append(e.cmd("run", "--rm", "--pull", "never", "--network", "none"), e.running...)
+	return e.runIn("none", image, args...)
+}
+
+// runIn is run in a network.
+func (e engine) runIn(network, image string, args ...string) []string {
+	c := append(e.cmd("run", "--rm", "--pull", "never", "--network", network), e.running...)
 	return append(append(c, image), args...)
 }
 
@@ -70,6 +76,12 @@ func program(name, variable string) (string, error) {
 // find looks for everybody and starts what has to be running. Virtual machines,
 // whose kernel has to be fetched, only if they are wanted.
 func (f *field) find(ctx context.Context, machines bool) {
+	if o, err := makeOutside(ctx); err != nil {
+		f.miss("a host outside", err)
+	} else {
+		f.outside = o
+		f.closers = append(f.closers, o.close)
+	}
 	f.findRuntimes(ctx)
 	if p, err := program("bwrap", "BWRAP"); err != nil {
 		f.miss("bubblewrap", err)

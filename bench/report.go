@@ -51,6 +51,10 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(
 // contender.
 func (m measured) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "\n### %s\n\n%s\n\n", m.title, m.about)
+	if m.table != nil {
+		m.table(b, m.results)
+		return
+	}
 	rate, rule := "", ""
 	if m.bytes > 0 {
 		rate, rule = " MB/s |", "---:|"

@@ -30,8 +30,15 @@ const smallKernel = "BULKHEAD_SMALL_KERNEL"
 // vmNames are the cases of virtual machines, as -only takes them.
 var vmNames = []string{"vm-boot", "vm-exec", "vm-image", "vm-disk", "vm-volume-read", "vm-volume-write", "vm-memory"}
 
-// findGuests gives the engine's store the kernels that there are. The one of
-// Debian comes from its archive, by apt.
+// fetchKernel gives an engine's store Debian's kernel, which comes from its
+// archive, by apt. It needs the machine's network.
+func fetchKernel(ctx context.Context, e engine) error {
+	_, err := command(ctx, e.cmd("kernel", "update")...)
+	return err
+}
+
+// findGuests gives the engine's store the small kernel, if there is one, beside
+// what fetchKernel has put there.
 func (f *field) findGuests(ctx context.Context, e engine) {
 	if _, err := exec.LookPath(qemuProgram); err != nil {
 		f.miss("virtual machines", err)
@@ -55,10 +62,7 @@ func (f *field) findGuests(ctx context.Context, e engine) {
 		}
 		f.guests = append(f.guests, g)
 	}
-	add("debian", "Debian's kernel", false, func() error {
-		_, err := command(ctx, e.cmd("kernel", "update")...)
-		return err
-	})
+	add("debian", "Debian's kernel", false, func() error { return notFetched() })
 	add("small", "the small kernel", true, func() error {
 		path := os.Getenv(smallKernel)
 		if path == "" {
