@@ -67,8 +67,8 @@ guest-kernel: build ## a small kernel for guests, from Debian's source, stored a
 	tools/guest-kernel
 
 bench: build ## measure against the peers on this machine; PEERS=install fetches Debian's
-	@tools/need busybox-static
-	@if [ '$(PEERS)' = install ]; then tools/need runc crun bubblewrap docker.io podman; fi
+	@tools/need busybox-static iproute2
+	@if [ '$(PEERS)' = install ]; then tools/need runc crun bubblewrap docker.io podman iptables slirp4netns passt; fi
 	$(GO) run ./bench $(BENCHFLAGS)
 
 lint: go ## vet for amd64 and arm64, staticcheck, unparam, unconvert, misspell, shell scripts
