@@ -16,16 +16,19 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
+// How the names of the host's interfaces begin.
+const workloadLinks, serverLinks = "bhw", "bhd"
+
 // linkName names a workload's interface of the host by what it belongs to, so
 // that whoever finds it knows without a record, and a second attempt meets the
 // first one's leftovers.
 func linkName(id workload.ID, networkID string) string {
 	sum := sha256.Sum256([]byte(string(id) + networkID))
-	return "bhw" + hex.EncodeToString(sum[:6])
+	return workloadLinks + hex.EncodeToString(sum[:6])
 }
 
 // serverLink is the name server's.
-func serverLink(networkID string) string { return "bhd" + networkID[:12] }
+func serverLink(networkID string) string { return serverLinks + networkID[:12] }
 
 // linkMAC is an address for an interface of the host, the same each time.
 func linkMAC(name string) net.HardwareAddr {
@@ -39,13 +42,14 @@ func makeBridge(n *network.Network) (netlink.Link, error) {
 	fail := func(err error) (netlink.Link, error) {
 		return nil, fmt.Errorf("make the bridge of network %q: %w", n.Name, err)
 	}
+	forward := groupForward
 	l, err := netlink.LinkByName(n.Bridge)
 	if isNotFound(err) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.HardwareAddr, attrs.MTU = n.Bridge, linkMAC(n.Bridge), mtu(n)
 		// Without an address of its own a bridge takes that of a port, which comes
 		// and goes.
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, GroupFwdMask: &forward}); err != nil {
 			return fail(unsupported(err, "the bridge driver"))
 		}
 		did("bridge made")
@@ -56,6 +60,12 @@ func makeBridge(n *network.Network) (netlink.Link, error) {
 	}
 	if l.Type() != "bridge" {
 		return fail(fmt.Errorf("interface %s is there and is none", n.Bridge))
+	}
+	if b, ok := l.(*netlink.Bridge); !ok || b.GroupFwdMask == nil || *b.GroupFwdMask != forward {
+		b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Bridge, Index: l.Attrs().Index}, GroupFwdMask: &forward}
+		if err := netlink.LinkModify(b); err != nil {
+			return fail(fmt.Errorf("have it forward groups of bridges: %w", err))
+		}
 	}
 	if err := bridgeSettings(n); err != nil {
 		return fail(err)
@@ -180,7 +190,7 @@ func orphans(bridges map[int]bool, keep map[string]bool) error {
 	var errs []error
 	for _, l := range all {
 		a := l.Attrs()
-		ours := strings.HasPrefix(a.Name, "bhw") || strings.HasPrefix(a.Name, "bhd")
+		ours := strings.HasPrefix(a.Name, workloadLinks) || strings.HasPrefix(a.Name, serverLinks)
 		if ours && bridges[a.MasterIndex] && !keep[a.Name] {
 			errs = append(errs, deleteLink(a.Name))
 		}

@@ -52,6 +52,7 @@ var (
 	l4proto  = meta(expr.MetaKeyL4PROTO, 1)
 	ethType  = payload(expr.PayloadBaseLLHeader, 12, 2)
 	ethSaddr = payload(expr.PayloadBaseLLHeader, 6, 6)
+	ethGroup = payload(expr.PayloadBaseLLHeader, 0, 5) // of the receiver's address
 	ipSaddr  = payload(expr.PayloadBaseNetworkHeader, 12, 4)
 	ipDaddr  = payload(expr.PayloadBaseNetworkHeader, 16, 4)
 	// The first bytes of addresses.
@@ -174,6 +175,9 @@ func jump(chain string) part {
 
 // port and name are values of fields.
 func port(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
+
+// linkPrefix wants a packet to come in by an interface whose name begins so.
+func linkPrefix(p string) part { return iifname.is([]byte(p)) }
 
 // name is an interface's, as sets and rules have it: 16 bytes, filled up with 0.
 func name(link string) []byte { return append([]byte(link), make([]byte, unix.IFNAMSIZ-len(link))...) }

@@ -17,7 +17,7 @@ import (
 // ruleset` shows:
 //
 //	table inet bulkhead
-//	  chain prerouting   filter, -310  nothing from a workload goes to 127.0.0.0/8
+//	  chain prerouting   filter, -310  nothing from a workload goes to 127.0.0.0/8, or around its bridge
 //	  chain published    nat,    -100  what arrives for a published port
 //	  chain published-here nat,  -100  the same, sent by this machine
 //	  chain leaving      nat,     100  masquerade what leaves a network
@@ -26,6 +26,7 @@ import (
 //	  chain output       filter,    0  no ICMP redirects to workloads
 //	table bridge bulkhead
 //	  chain from         filter, -310  who sends what he may not send as himself
+//	  chain to-bridge    filter, -200  nothing for the groups of bridges
 //
 // A packet must pass every base chain of every table: an accept here does not
 // override a drop of the machine's own firewall, nor the other way round.
@@ -244,7 +245,11 @@ func (t *tables) addInet(c *nftables.Conn) {
 	chain(c, t.inet, "prerouting", filter, nftables.ChainHookPrerouting, early,
 		// route_localnet lets the machine itself use published ports by 127.0.0.1; a
 		// workload would reach what listens there.
-		rule(fromUs, toLoopback, drop))
+		rule(fromUs, toLoopback, drop),
+		// Frames for bridges themselves are the port's own packets to the kernel, which
+		// would ask no rule for our bridges: see bridgeGroups.
+		rule(linkPrefix(workloadLinks), drop),
+		rule(linkPrefix(serverLinks), drop))
 
 	byAddress := [][]expr.Any{
 		rule(toHost(), ipv4, dnat(t.addr4, unix.NFPROTO_IPV4, ipDaddr, l4proto, dport)),
@@ -253,7 +258,12 @@ func (t *tables) addInet(c *nftables.Conn) {
 		rule(toHost(), ipv6, dnat(t.any6, unix.NFPROTO_IPV6, l4proto, dport)),
 	}
 	chain(c, t.inet, "published", nat, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest,
-		append([][]expr.Any{rule(in(t.internal, iifname), back)}, byAddress...)...)
+		append([][]expr.Any{
+			rule(in(t.internal, iifname), back),
+			// The kernel drops what comes in for 127.0.0.1, but only after this: a
+			// neighbour of the machine would use ports that are published for it alone.
+			rule(ipv4, toLoopback, back),
+		}, byAddress...)...)
 	chain(c, t.inet, "published-here", nat, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest,
 		// The kernel sends nothing from ::1 by another interface than lo, and takes
 		// no answer for it: there is no route_localnet for IPv6. What is not
@@ -329,10 +339,25 @@ func (t *tables) addEther(c *nftables.Conn) {
 	chain(c, t.ether, "from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
 		rule(notIn(t.ports, iifname), accept),
 		rule(notIn(t.macs, iifname, ethSaddr), drop),
+		rule(ethGroup.is(bridgeGroups), drop),
 		rule(etherARP, jump("arp")),
 		rule(etherIPv4, jump("ipv4")),
 		rule(etherIPv6, jump("ipv6")),
 		rule(drop)) // VLAN tags, spanning tree, everything that is not IP
+	chain(c, t.ether, "to-bridge", nftables.ChainTypeFilter, nftables.ChainHookInput, -200,
+		rule(in(t.ports, iifname), ethGroup.is(bridgeGroups), drop))
 }
+
+// bridgeGroups begins the addresses 01:80:c2:00:00:00 to 0f, which are for bridges
+// (IEEE 802.1D). What is sent to them passes by the hook of chain from unless the
+// bridge forwards it, see groupForward. Otherwise the kernel learns where the
+// sender is, whoever that says to be, and takes an IP packet in it for one that
+// came in by the port, which is in none of our sets.
+var bridgeGroups = []byte{0x01, 0x80, 0xc2, 0, 0}
+
+// groupForward has a bridge forward all those groups that can be set, so that they
+// meet chain from. Of the others, 00 is forwarded where there is no spanning tree, 01
+// is dropped by the kernel, and 02 meets chain to-bridge.
+const groupForward uint16 = 0xfff8
 
 var loopback6 = append(make([]byte, 15), 1)
