@@ -111,6 +111,7 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 	for flag, words := range map[string][]string{
 		"pull":         {"always", "missing", "never"},
 		"image-volume": {"anonymous", "tmpfs", "ignore"},
+		"log-driver":   {"local", "none"},
 		"restart":      {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container"},
 		"userns": {"private", "host"}, "pid": {"private", "host"}, "ipc": {"private", "host"}, "uts": {"private", "host"},
 		"security-opt": {"seccomp=", "apparmor=", "no-new-privileges", "no-new-privileges=false", "unmask="},

@@ -38,5 +38,10 @@ starts: while it runs there can be less of them, and not more.`,
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	words := []string{"no", "on-failure", "on-failure:", "always", "unless-stopped"}
+	// The only error is a flag that does not exist.
+	if err := cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err)
+	}
 	return cmd
 }

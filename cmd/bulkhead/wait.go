@@ -47,6 +47,10 @@ check, or ends before: so a script can start a system in the order of health.`,
 		},
 	}
 	cmd.Flags().StringSliceVar(&conditions, "condition", nil, "wait for this `state` or health instead of the end")
+	// The only error is a flag that does not exist.
+	if err := cmd.RegisterFlagCompletionFunc("condition", cobra.FixedCompletions(engine.Conditions, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err)
+	}
 	return cmd
 }
 
