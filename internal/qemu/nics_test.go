@@ -1,12 +1,16 @@
 package qemu
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -203,4 +207,91 @@ func TestNICSlots(t *testing.T) {
 	if lines := Diagnose(m).Stderr; slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, "hub") }) {
 		t.Errorf("what QEMU says of hubs is shown: %q", lines)
 	}
+}
+
+// TestFramesPass sends a frame into a slot by a stream, and by a tap device, and
+// takes it out at another port of the slot's hub, so that no guest is needed.
+func TestFramesPass(t *testing.T) {
+	w := newWires(t)
+	cfg := config(t, code{}.stack().print("up").hang())
+	cfg.Machine, cfg.NICs = Q35, []NIC{{MAC: "02:00:00:00:00:01", Kind: Slot}}
+	m := start(t, cfg)
+	console(t, m, "up")
+	out, theirs := sockets(t)
+	for _, c := range []struct {
+		command string
+		args    map[string]any
+		file    *os.File
+	}{
+		{"getfd", map[string]any{"fdname": "out"}, theirs},
+		{"netdev_add", map[string]any{"type": "socket", "id": "out", "fd": "out"}, nil},
+		{"netdev_add", map[string]any{"type": "hubport", "id": "outport", "hubid": 0, "netdev": "out"}, nil},
+	} {
+		files := []*os.File{c.file}
+		if c.file == nil {
+			files = nil
+		}
+		if _, err := m.qmp.do(t.Context(), c.command, c.args, files...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken := func(frame []byte) {
+		t.Helper()
+		syscall.SetNonblock(int(out.Fd()), false)
+		tv := unix.Timeval{Sec: 10}
+		if err := unix.SetsockoptTimeval(int(out.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+			t.Fatal(err)
+		}
+		for { // a tap device that goes up sends frames of its own
+			b := make([]byte, 4)
+			if _, err := io.ReadFull(out, b); err != nil {
+				t.Fatalf("no frame comes out: %v", err)
+			}
+			got := make([]byte, binary.BigEndian.Uint32(b))
+			if _, err := io.ReadFull(out, got); err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Equal(got, frame) {
+				return
+			}
+		}
+	}
+	frame := append([]byte("\xff\xff\xff\xff\xff\xff\x02\x42\x00\x00\x00\x01\x88\xb5"), bytes.Repeat([]byte("x"), 60)...)
+	ours, stream := sockets(t)
+	if err := m.InsertNIC(t.Context(), 0, Stream, stream); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)); err != nil {
+		t.Fatal(err)
+	}
+	taken(frame)
+	if err := m.EjectNIC(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	tap := w.tap("frames0")
+	defer tap.Close()
+	if err := m.InsertNIC(t.Context(), 0, Tap, tap); err != nil {
+		t.Fatal(err)
+	}
+	if err := rtnl.In(w.ns, func() error { return sendFrame("frames0", w.conn, frame) }); err != nil {
+		t.Fatal(err)
+	}
+	taken(frame)
+}
+
+// sendFrame sends a frame by an interface of this network namespace.
+func sendFrame(name string, c *rtnl.Conn, frame []byte) error {
+	l, err := c.Find(func(l rtnl.Link) bool { return l.Name == name })
+	if err != nil {
+		return err
+	}
+	if err := c.SetLink(l.Index, rtnl.Change{State: rtnl.Up}); err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Index})
 }
