@@ -100,9 +100,13 @@ var (
 	startedRE = regexp.MustCompile(`^(\d+) +(\w+)\((.*?) ?<unfinished \.\.\.>$`)
 	resumedRE = regexp.MustCompile(`^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\w+)`)
 	neverRE   = regexp.MustCompile(`^(\d+) +(\w+)\((.*)\) += \?`)
+	againRE   = regexp.MustCompile(`^(\d+) +(<\.\.\. )?.* = (\?|-1) ERESTART(SYS|NOINTR|NOHAND)\b`)
 )
 
-// readTrace parses strace's output; calls come in the order of their starts.
+// readTrace parses strace's output; calls come in the order of their starts. One
+// that a signal interrupted is the same call when it is made again, be it by the
+// kernel or by the caller: the Go runtime stops its threads by signals, more of
+// them on a busy machine.
 func readTrace(t *testing.T, name string) (out []*tracedCall) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -120,7 +124,11 @@ func readTrace(t *testing.T, name string) (out []*tracedCall) {
 			out = append(out, c)
 			return c
 		}
-		if m := startedRE.FindStringSubmatch(line); m != nil {
+		if m := againRE.FindStringSubmatch(line); m != nil {
+			if m[2] != "" {
+				out = slices.DeleteFunc(out, func(c *tracedCall) bool { return c == open[m[1]] })
+			}
+		} else if m := startedRE.FindStringSubmatch(line); m != nil {
 			open[m[1]] = add(m)
 		} else if m := resumedRE.FindStringSubmatch(line); m != nil {
 			c := open[m[1]]
