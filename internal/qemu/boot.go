@@ -25,7 +25,9 @@ import (
 //	    kernel     open for writing ──── /kernel     a mount of the file, read-only
 //	    initramfs  open for writing ──── /initramfs
 //
-// The tmpfs has no name and ends with its last user, however that ends.
+// The tmpfs has no name and ends with its last user, however that ends. While
+// the guest boots, the copies count as the supervisor's memory, for its cgroup is
+// that of whoever writes; what QEMU makes of the holes later counts as its own.
 
 // The files' names in it.
 const (
@@ -114,11 +116,12 @@ func (f *source) open(cfg Config) error {
 	return nil
 }
 
-// loadedParts are what QEMU reads of a kernel: of an ELF file the headers, the
+// loadedParts are what QEMU reads of a kernel: the begin, by which it tells what
+// it is (hw/i386/x86.c looks at 8 KiB), and of an ELF file the headers, the
 // segments and the notes (elf(5)), and not what describes it to a debugger, which
 // can be ten times as much. Whatever else the file is, it is everything.
 func loadedParts(f io.ReaderAt, size int64) []extent {
-	const header, entry, load, note, most = 64, 56, 1, 4, 64
+	const begin, header, entry, load, note, most = 8192, 64, 56, 1, 4, 64
 	all := []extent{{0, size}}
 	h := make([]byte, header)
 	if _, err := f.ReadAt(h, 0); err != nil || string(h[:6]) != "\x7fELF\x02\x01" {
@@ -133,7 +136,7 @@ func loadedParts(f io.ReaderAt, size int64) []extent {
 	if _, err := f.ReadAt(raw, int64(table)); err != nil {
 		return all
 	}
-	parts := []extent{{0, header}, {int64(table), int64(table) + int64(len(raw))}}
+	parts := []extent{{0, min(begin, size)}, {int64(table), int64(table) + int64(len(raw))}}
 	for p := raw; len(p) > 0; p = p[entry:] {
 		if kind := le.Uint32(p); kind != load && kind != note {
 			continue

@@ -124,7 +124,7 @@ func programRanges(r io.Reader, binds []bind) ([]sys.Range, error) {
 // next machine starts from there.
 func readAhead(binds []bind) {
 	for _, b := range binds {
-		f, err := os.Open(b.from)
+		f, err := os.OpenFile(b.from, os.O_RDONLY|unix.O_NONBLOCK, 0) // what is a FIFO by now must not hold us
 		if err != nil {
 			continue
 		}

@@ -148,7 +148,7 @@ func TestProgramRanges(t *testing.T) {
 
 func TestLoadedParts(t *testing.T) {
 	elf := func(segments ...[3]uint64) []byte { // kind, offset, size
-		b := make([]byte, 64, 8192)
+		b := make([]byte, 64, 16384)
 		copy(b, "\x7fELF\x02\x01\x01")
 		le := binary.LittleEndian
 		le.PutUint64(b[32:], 64)
@@ -161,21 +161,29 @@ func TestLoadedParts(t *testing.T) {
 			le.PutUint64(p[32:], s[2])
 			b = append(b, p...)
 		}
-		return append(b, make([]byte, 8192-len(b))...)
+		return append(b, make([]byte, 16384-len(b))...)
 	}
-	all := []extent{{0, 8192}}
+	table := func(b []byte, at uint64) []byte { // of segments, somewhere else
+		binary.LittleEndian.PutUint64(b[32:], at)
+		return b
+	}
+	all := []extent{{0, 16384}}
 	for name, tc := range map[string]struct {
 		file []byte
 		want []extent
 	}{
-		"segments":      {elf([3]uint64{1, 4096, 100}, [3]uint64{4, 6000, 8}), []extent{{0, 176}, {4096, 4196}, {6000, 6008}}},
-		"overlapping":   {elf([3]uint64{1, 5000, 100}, [3]uint64{1, 4096, 1000}, [3]uint64{4, 4096, 8}), []extent{{0, 232}, {4096, 5100}}},
-		"another kind":  {elf([3]uint64{1, 4096, 100}, [3]uint64{7, 6000, 8}), []extent{{0, 176}, {4096, 4196}}},
-		"cut off":       {elf([3]uint64{1, 8000, 193}), all},
+		"segments":      {elf([3]uint64{1, 9000, 100}, [3]uint64{4, 12000, 8}), []extent{{0, 8192}, {9000, 9100}, {12000, 12008}}},
+		"overlapping":   {elf([3]uint64{1, 10000, 100}, [3]uint64{1, 9000, 1010}, [3]uint64{4, 9000, 8}), []extent{{0, 8192}, {9000, 10100}}},
+		"another kind":  {elf([3]uint64{1, 9000, 100}, [3]uint64{7, 12000, 8}), []extent{{0, 8192}, {9000, 9100}}},
+		"cut off":       {elf([3]uint64{1, 16000, 385}), all},
 		"far away":      {elf([3]uint64{1, 1 << 63, 1 << 63}), all},
+		"at the begin":  {elf([3]uint64{1, 0, 8200}), []extent{{0, 8200}}},
+		"far table":     {table(elf([3]uint64{1, 9000, 100}), 1<<63), all},
+		"last table":    {table(elf([3]uint64{1, 9000, 100}), 16384-56), []extent{{0, 8192}, {16384 - 56, 16384}}},
+		"table cut off": {table(elf([3]uint64{1, 9000, 100}), 16384-55), all},
 		"no segment":    {elf(), all},
-		"not ELF":       {make([]byte, 8192), all},
-		"32 bits":       {append([]byte("\x7fELF\x01\x01\x01"), make([]byte, 8185)...), all},
+		"not ELF":       {make([]byte, 16384), all},
+		"32 bits":       {append([]byte("\x7fELF\x01\x01\x01"), make([]byte, 16377)...), all},
 		"too many":      {elf(make([][3]uint64, 65)...), all},
 		"short":         {[]byte("\x7fELF\x02\x01"), []extent{{0, 6}}},
 		"nothing at it": {nil, []extent{{0, 0}}},
