@@ -23,6 +23,7 @@ func TestMachineGivesMemoryBack(t *testing.T) {
 		t.Skip("boots a machine; make test-full runs it")
 	}
 	f := newFixture(t)
+	guard(t)
 	s := program("pause")
 	p := f.prepare(t, s)
 	p.Notice = func(line string) { t.Errorf("a notice: %s", line) }
