@@ -3,10 +3,13 @@ package qemu
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,6 +115,37 @@ func TestShrinkFails(t *testing.T) {
 	}
 	if _, err := sys.PageOut(-1, []sys.Range{{From: 4096, Length: 4096}}); err != unix.EBADF {
 		t.Errorf("no process: %v", err)
+	}
+	if run, err := m.Running(t.Context()); err != nil || !run {
+		t.Errorf("running %v, %v", run, err)
+	}
+}
+
+// TestTrimWithoutCapability: a supervisor that may not do it says so, and QEMU
+// runs on.
+func TestTrimWithoutCapability(t *testing.T) {
+	m := start(t, config(t, code{}.stack().print("up").hang()))
+	console(t, m, "up")
+	for _, c := range []uint{unix.CAP_SYS_NICE, unix.CAP_SYS_PTRACE} {
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // and it ends with its capabilities
+			h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var d [2]unix.CapUserData
+			if err := unix.Capget(&h, &d[0]); err != nil {
+				done <- err
+				return
+			}
+			d[0].Effective &^= 1 << c
+			if err := unix.Capset(&h, &d[0]); err != nil {
+				done <- err
+				return
+			}
+			done <- m.Trim()
+		}()
+		if err := <-done; !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("without capability %d: %v", c, err)
+		}
 	}
 	if run, err := m.Running(t.Context()); err != nil || !run {
 		t.Errorf("running %v, %v", run, err)
