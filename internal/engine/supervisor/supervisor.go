@@ -3,21 +3,27 @@
 // boundary's instance, standard streams and an exit. It is the body of the
 // bulkhead-supervisor program, which outlives the command that starts it.
 //
-//	request(start) ──> Create ──> Start ──> running ── first process ends ──> Delete ──┐
-//	     ▲ error: reply, end        ▲                                                  │
-//	     └──────────────────────────┤                      policy says no, or stopped  │
-//	                                │                    ┌─────────────────────────────┤
-//	                     backoff is over                 ▼                             ▼
-//	                                └──── restarting ── stop ──> records ──> lock freed ──> process ends
-//	                                         ▲                                             │
-//	                                         └──────── policy says yes ────────────────────┘
+//	request(start)
+//	  │    ┌───────────────────── the pause is over ─────────────────────┐
+//	  ▼    ▼                                                             │
+//	Create, Start ──> running ── first process ends ──> Delete ──┬── restarting
+//	  │ error            │ beside it: output to log and clients, │ the     │ stop
+//	  ▼                  │ exec, pause, health checks, updates   │ policy  │
+//	Reply, the end       └── stop, kill ──> the process ends     │ says no │
+//	                                                             ▼         ▼
+//	                              recorded ──> lock freed ──> clients get Exit ──> the end
 //
-// Each life is told of in this order: its exit is recorded, its output read to
-// the end, its instance deleted, what follows recorded, and then its clients
-// get Exit. Whoever hears of an end finds everything gone, and a supervisor that is killed
-// between two steps leaves what the next command recognizes: a run-time
-// directory whose lock is free. No daemon restarts such a workload: it becomes
-// exited, whatever its policy.
+// create, launch, attend and end are the steps of one life, in life.go; what a
+// life needs beside its instance, such as networks, is put between them. The
+// policy and its pauses are in restart.go. In a later life an error of the first
+// steps counts as a life that failed.
+//
+// The end of a life is told of in this order: its exit is recorded, its output
+// read to the end, its instance deleted, what follows recorded, and then its
+// clients get Exit. Whoever hears of an end finds everything gone, and a
+// supervisor that is killed between two steps leaves what the next command
+// recognizes: a run-time directory whose lock is free. No daemon restarts such a
+// workload: it becomes exited, whatever its policy.
 package supervisor
 
 import (
