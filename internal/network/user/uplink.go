@@ -81,17 +81,9 @@ func flags(s string) uint32 {
 // nameservers are those that the workload asks: addresses at which the process
 // takes questions for the host's own.
 func nameservers(f families) []netip.Addr {
-	host, _ := os.ReadFile("/etc/resolv.conf") // none is a host that asks nobody
 	var has4, has6 bool
-	for line := range bytes.Lines(host) {
-		fields := strings.Fields(string(line))
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		a, err := netip.ParseAddr(fields[1])
-		if err == nil {
-			has4, has6 = has4 || a.Is4(), has6 || a.Is6()
-		}
+	for _, a := range hostNameservers() {
+		has4, has6 = has4 || a.Is4(), has6 || a.Is6()
 	}
 	var out []netip.Addr
 	if f.v4 && has4 {
@@ -99,6 +91,24 @@ func nameservers(f families) []netip.Addr {
 	}
 	if f.v6 && has6 {
 		out = append(out, names6)
+	}
+	return out
+}
+
+// maxNameservers are those of resolv.conf(5) that are looked at.
+const maxNameservers = 3
+
+// hostNameservers are those that the host asks, and its programs.
+func hostNameservers() (out []netip.Addr) {
+	host, _ := os.ReadFile("/etc/resolv.conf") // none is a host that asks nobody
+	for line := range bytes.Lines(host) {
+		fields := strings.Fields(string(line))
+		if len(fields) < 2 || fields[0] != "nameserver" || len(out) == maxNameservers {
+			continue
+		}
+		if a, err := netip.ParseAddr(fields[1]); err == nil {
+			out = append(out, a)
+		}
 	}
 	return out
 }

@@ -225,6 +225,9 @@ func (o Options) prepare(ctx context.Context, id workload.ID) (*cgroup.Manager, 
 	if err != nil {
 		return nil, fmt.Errorf("cgroup of the user network: %w", err)
 	}
+	if err := keepFromLoopback(m); err != nil {
+		return nil, errors.Join(err, o.Release(context.WithoutCancel(ctx), id))
+	}
 	return m, nil
 }
 
