@@ -119,7 +119,7 @@ func testRun(t *testing.T, kernel string) {
 	writeImage(t, tree)
 	h.ok("import", tree, "box")
 	run := func(args ...string) []string {
-		return append([]string{"run", "--boundary", "vm", "--kernel", kernel, "--memory", "128m"}, args...)
+		return append([]string{"run", "--boundary", "vm", "--kernel", kernel, "--memory", "128m", "--network", "none"}, args...)
 	}
 
 	t.Run("foreground", func(t *testing.T) {
