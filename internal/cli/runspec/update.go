@@ -100,6 +100,9 @@ func (u *Update) Suits(s *workload.Spec) error {
 	if s.Boundary != "vm" {
 		return nil
 	}
+	if s.VM.System && (u.Resources.Pids != nil || u.Resources.MemoryReservation != nil) {
+		return advice.New("--pids-limit and --memory-reservation have no meaning for a whole system, which is not one process", "leave them out; --memory is the machine's, from its next start on")
+	}
 	o := Options{Boundary: "vm", Resources: *u.flags}
 	return o.ownKernel()
 }

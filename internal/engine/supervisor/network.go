@@ -169,8 +169,10 @@ func (s *supervisor) leave(ctx context.Context) error {
 }
 
 func (s *supervisor) release(ctx context.Context) error {
+	// The rules of a port go before the port: who gets it next makes his own.
+	err := attach.Release(ctx, *s.net.config, s.start.Spec.ID)
 	s.net.unreserve()
-	if err := attach.Release(ctx, *s.net.config, s.start.Spec.ID); err != nil {
+	if err != nil {
 		return fmt.Errorf("leave the networks: %w", err)
 	}
 	state.Did("end: network released")

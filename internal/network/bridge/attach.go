@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -175,6 +177,9 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 		if err != nil {
 			return err
 		}
+	} else if errors.Is(err, os.ErrExist) || errors.Is(err, unix.EBUSY) {
+		// Whoever had a port has let go of it, and not yet of its rule.
+		return fmt.Errorf("publish ports: %w: one is still that of a workload which is ending", network.ErrPortTaken)
 	} else if err != nil {
 		return err
 	}

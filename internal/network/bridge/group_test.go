@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -114,5 +116,26 @@ func TestLoopbackPortFromOutside(t *testing.T) {
 	}
 	if try("192.0.2.1", 8081, impatience) {
 		t.Error("a port on 127.0.0.1 is reached by another address")
+	}
+}
+
+// TestPortOfTheDead asks for a port that a workload has let go of, whose rule is
+// still there: its supervisor was killed, and nobody has swept.
+func TestPortOfTheDead(t *testing.T) {
+	l := newLab(t)
+	p := workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"}
+	dead := l.start(withPorts(request("bridge"), p))
+	dead.a.Close()
+	r := withPorts(request("bridge"), p)
+	if _, err := l.Attach(t.Context(), r); !errors.Is(err, network.ErrPortTaken) {
+		t.Fatalf("got %v, want %v", err, network.ErrPortTaken)
+	}
+	if err := l.Release(t.Context(), dead.id); err != nil {
+		t.Fatal(err)
+	}
+	web := l.start(r)
+	serve(t, web.namespace, ":80")
+	if got := ask(t, nil, "tcp", "127.0.0.1:8080"); got == "" {
+		t.Error("the port does not lead to its new owner")
 	}
 }

@@ -1,15 +1,23 @@
 package user
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // TestLoopbackByFrame sends what no kernel sends: frames for loopback addresses by
@@ -95,4 +103,90 @@ func sum16(b []byte) uint16 {
 		s = s&0xffff + s>>16
 	}
 	return ^uint16(s)
+}
+
+// envDial has the test binary call an address, in the place of running tests.
+const envDial = "BULKHEAD_TEST_DIAL"
+
+// dialChild tells by its exit code whether the kernel lets it.
+func dialChild(to string) int {
+	protocol, address, _ := strings.Cut(to, " ")
+	c, err := net.DialTimeout(protocol, address, time.Second)
+	if errors.Is(err, syscall.EPERM) {
+		return 2
+	}
+	if err == nil {
+		c.Close()
+	}
+	return 0 // nobody may listen there
+}
+
+// TestLoopbackProgram calls addresses from a process in a cgroup with the program.
+func TestLoopbackProgram(t *testing.T) {
+	world(t)
+	ip(t, nil, "link set lo up")
+	defer func(was string) { resolvConf = was }(resolvConf)
+	resolvConf = filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolvConf, []byte("nameserver 127.0.0.53\nnameserver ::1\nnameserver 255.1.2.250\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id := workload.NewID()
+	m, err := options.prepare(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := options.Release(context.Background(), id); err != nil {
+			t.Error(err)
+		}
+	})
+	other, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ip(t, other, "link set lo up")
+	for _, tt := range []struct {
+		ns      *os.File
+		to      string
+		refused bool
+	}{
+		{nil, "udp 127.0.0.53:53", false},
+		{nil, "tcp 127.0.0.53:53", false},
+		{nil, "udp [::1]:53", false},
+		{nil, "udp 127.0.0.53:54", true},
+		{nil, "udp 127.0.0.1:53", true},
+		{nil, "tcp 127.0.0.1:80", true},
+		{nil, "tcp [::1]:80", true},
+		{nil, "udp [::1]:54", true},
+		{nil, "tcp 0.0.0.0:80", true},
+		{nil, "udp [::]:80", true},
+		{nil, "udp " + outside4 + ":9", false},
+		{nil, "udp [" + outside6 + "]:9", false},
+		{nil, "udp " + host4 + ":9", false},
+		{other, "udp 127.0.0.1:9", false},
+		{other, "udp [::1]:9", false},
+	} {
+		var code int
+		err := m.Inside(func(fd int) error {
+			return rtnl.In(tt.ns, func() error {
+				cmd := exec.Command(os.Args[0])
+				cmd.Env = append(os.Environ(), envDial+"="+tt.to)
+				cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: fd >= 0, CgroupFD: fd}
+				err := cmd.Run()
+				code = cmd.ProcessState.ExitCode()
+				var exit *exec.ExitError
+				if errors.As(err, &exit) {
+					return nil
+				}
+				return err
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]int{true: 2}[tt.refused]; code != want {
+			t.Errorf("%s, in another namespace %t: exit code %d, want %d", tt.to, tt.ns != nil, code, want)
+		}
+	}
 }

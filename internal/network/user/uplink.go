@@ -98,9 +98,11 @@ func nameservers(f families) []netip.Addr {
 // maxNameservers are those of resolv.conf(5) that are looked at.
 const maxNameservers = 3
 
+var resolvConf = "/etc/resolv.conf" // tests have another
+
 // hostNameservers are those that the host asks, and its programs.
 func hostNameservers() (out []netip.Addr) {
-	host, _ := os.ReadFile("/etc/resolv.conf") // none is a host that asks nobody
+	host, _ := os.ReadFile(resolvConf) // none is a host that asks nobody
 	for line := range bytes.Lines(host) {
 		fields := strings.Fields(string(line))
 		if len(fields) < 2 || fields[0] != "nameserver" || len(out) == maxNameservers {
