@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -120,6 +121,7 @@ func (c Config) start(ctx context.Context) (*program, error) {
 	}
 	p.cmd.Stderr = p.stderr
 	p.cmd.Dir = "/"
+	p.cmd.Env = shortLived(os.Environ())
 	// A name server that it starts must not keep Wait waiting.
 	p.cmd.WaitDelay = waitDelay
 	if err := p.cmd.Start(); err != nil {
@@ -127,6 +129,15 @@ func (c Config) start(ctx context.Context) (*program, error) {
 		return nil, fmt.Errorf("start bulkhead-network: %w", err)
 	}
 	return p, nil
+}
+
+// shortLived is an environment without garbage collection, as long as the program
+// stays small: it ends before that pays. A supervisor's own makes it collect often.
+func shortLived(env []string) []string {
+	env = slices.DeleteFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, "GOGC=") || strings.HasPrefix(v, "GOMEMLIMIT=")
+	})
+	return append(env, "GOGC=off", "GOMEMLIMIT=64MiB")
 }
 
 // ask sends a message and waits for the answer, which is an error if it says so.

@@ -49,21 +49,17 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 	if err != nil {
 		return fail(err)
 	}
-	a, nets, err := s.attach(ctx, r)
+	a, err := s.attach(ctx, r)
 	if err != nil {
 		unlock()
 		return fail(err)
 	}
-	// A name server's start takes as long as all the rest. It has its sockets first,
-	// so that a question waits for it and is not lost.
+	starting := a.servers
 	a.servers = make(chan error, 1)
 	go func() {
-		defer unlock()
-		var errs []error
-		for _, n := range nets {
-			errs = append(errs, s.ensureServer(ctx, n))
-		}
-		a.servers <- errors.Join(errs...)
+		err := <-starting
+		unlock()
+		a.servers <- err
 	}()
 	if !r.Taps {
 		return a, nil
@@ -85,21 +81,42 @@ func (a *Attached) wait() error {
 	return err
 }
 
-// attach is Attach but for name servers; the lock is held.
-func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, []*network.Network, error) {
+// attach is Attach up to the point where name servers may go on to start; the lock
+// is held, and stays so until they have.
+func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error) {
 	if err := s.release(ctx, r.ID); err != nil {
-		return nil, nil, fmt.Errorf("take back what it had before: %w", err)
+		return nil, fmt.Errorf("take back what it had before: %w", err)
 	}
 	nets, err := s.activateAll(ctx, r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	a := &Attached{}
-	if err := s.grant(ctx, r, nets, a); err != nil {
+	starting, cancel := context.WithCancel(ctx)
+	if err := s.grant(starting, r, nets, a); err != nil {
+		cancel()
+		a.wait() //nolint:errcheck // release ends what was started
 		a.Close()
-		return nil, nil, errors.Join(err, s.release(context.WithoutCancel(ctx), r.ID))
+		return nil, errors.Join(err, s.release(context.WithoutCancel(ctx), r.ID))
 	}
-	return a, nets, nil
+	context.AfterFunc(ctx, cancel) // they may go on after this
+	return a, nil
+}
+
+// startServers makes sure that the networks' name servers run. Their start takes
+// as long as all else of an attachment, which goes on meanwhile; each has its
+// sockets first, so that a question waits for it and is not lost. The leases are
+// recorded: who finds a server finds somebody who is to ask it.
+func (s *Store) startServers(ctx context.Context, nets []*network.Network) chan error {
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		for _, n := range nets {
+			errs = append(errs, s.ensureServer(ctx, n))
+		}
+		done <- errors.Join(errs...)
+	}()
+	return done
 }
 
 func check(r network.Request) error {
@@ -172,6 +189,7 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 		}
 		es = append(es, leaseElements(l)...)
 	}
+	a.servers = s.startServers(ctx, nets)
 	if err := s.t.add(es); errors.Is(err, os.ErrNotExist) {
 		err = s.rebuild() // somebody flushed the rules: they come back with ours
 		if err != nil {

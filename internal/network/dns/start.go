@@ -127,16 +127,23 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 			p = Process{}
 		}
 	}()
+	dialer := make(chan error, 1)
+	go func() {
+		if len(c.Upstream) == 0 {
+			dialer <- nil
+			return
+		}
+		h, err := c.dialer()
+		if err == nil {
+			rec.Dialer, err = o.launch(ctx, h, o.dialer, absent, last)
+		}
+		dialer <- err
+	}()
 	h, err := c.resolver()
 	if err == nil {
 		rec.Resolver, err = o.launch(ctx, h, o.resolver, o.leases, last)
 	}
-	if err == nil && len(c.Upstream) > 0 {
-		if h, err = c.dialer(); err == nil {
-			rec.Dialer, err = o.launch(ctx, h, o.dialer, absent, last)
-		}
-	}
-	if err != nil {
+	if err = errors.Join(err, <-dialer); err != nil {
 		return p, err
 	}
 	// Twice: what does not answer yet may be about to end, as this process did.
