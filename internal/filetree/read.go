@@ -203,7 +203,7 @@ func (r *reader) regular(fd int, hdr *tar.Header, st at.Stat) error {
 		}
 		if r.linked+len(hdr.Name) <= maxLinked {
 			r.linked += len(hdr.Name)
-			r.links[id] = &linked{hdr.Name, uint64(st.Nlink) - 1}
+			r.links[id] = &linked{hdr.Name, wide(st.Nlink) - 1}
 		}
 	}
 	file, err := at.ReadRegular(fd)
@@ -328,3 +328,6 @@ func (r *reader) covered(fd int, name string, st at.Stat) error {
 	hdr.Size, hdr.Uid, hdr.Gid, hdr.Mode, hdr.PAXRecords = 0, 0, 0, hdr.Mode&0o555, nil
 	return r.head(hdr)
 }
+
+// wide widens a number whose size depends on the architecture, as st_nlink's.
+func wide[T uint32 | uint64](n T) uint64 { return uint64(n) }

@@ -62,30 +62,31 @@ func (t *transfer) limited(f func() error) error {
 	return lost(err)
 }
 
-// receive passes Stdout messages on to w, and returns the Reply after them.
-func (t *transfer) receive(w io.Writer) (*protocol.Reply, error) {
+// receive passes Stdout messages on to w until the Reply after them, whose error
+// it returns.
+func (t *transfer) receive(w io.Writer) error {
 	for {
 		var kind protocol.Type
 		var payload []byte
 		if err := t.limited(func() (err error) { kind, payload, err = t.r.Next(); return err }); err != nil {
-			return nil, err
+			return err
 		}
 		switch {
 		case kind == protocol.TypeReply:
 			reply, err := protocol.ParseReply(payload)
 			if err != nil {
-				return nil, lost(err)
+				return lost(err)
 			}
 			if reply.Error != nil {
-				return nil, reply.Error
+				return reply.Error
 			}
-			return reply, nil
+			return nil
 		case kind == protocol.TypeStdout && w != nil:
 			if _, err := w.Write(payload); err != nil {
-				return nil, err
+				return err
 			}
 		default:
-			return nil, lost(fmt.Errorf("%w: message of type %d in a transfer of files", protocol.ErrProtocol, kind))
+			return lost(fmt.Errorf("%w: message of type %d in a transfer of files", protocol.ErrProtocol, kind))
 		}
 	}
 }
@@ -106,7 +107,7 @@ func (i *Instance) ReadArchive(ctx context.Context, path string, o boundary.Read
 		return err
 	}
 	defer end()
-	_, err = t.receive(w)
+	err = t.receive(w)
 	return ended(ctx, err)
 }
 
@@ -207,7 +208,7 @@ func (i *Instance) Changes(ctx context.Context) ([]workload.Change, error) {
 	defer end()
 	r, w := io.Pipe()
 	go func() {
-		_, err := t.receive(w)
+		err := t.receive(w)
 		w.CloseWithError(err) // io.EOF for nil
 	}()
 	changes, err := workload.ReadChanges(r)

@@ -137,7 +137,7 @@ func IsKernelFiles(fd int) (bool, error) {
 	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
 		return false, wrap("statfs", "", err)
 	}
-	return kernelFiles[int64(st.Type)], nil
+	return kernelFiles[st.Type], nil
 }
 
 // ReadlinkOf returns the target of a symbolic link that Look found.
