@@ -67,6 +67,10 @@ var (
 	sport    = payload(expr.PayloadBaseTransportHeader, 0, 2)
 	dport    = payload(expr.PayloadBaseTransportHeader, 2, 2)
 	icmpType = payload(expr.PayloadBaseTransportHeader, 0, 1)
+	// fragmentOf is the kind of header that a fragment of IPv6 is of.
+	fragmentOf = field{func(r uint32) expr.Any {
+		return &expr.Exthdr{DestRegister: r, Type: unix.IPPROTO_FRAGMENT, Offset: 0, Len: 1, Op: expr.ExthdrOpIpv6}
+	}, 1}
 	ndTarget = payload(expr.PayloadBaseTransportHeader, 8, 16) // RFC 4861, section 4.4
 )
 
@@ -156,6 +160,7 @@ var (
 	ipv6 = nfproto.is([]byte{unix.NFPROTO_IPV6})
 	udp  = l4proto.is([]byte{unix.IPPROTO_UDP})
 	icmp = l4proto.is([]byte{unix.IPPROTO_ICMP})
+	igmp = l4proto.is([]byte{unix.IPPROTO_IGMP})
 	ndp  = l4proto.is([]byte{unix.IPPROTO_ICMPV6})
 
 	// In the bridge family there is no nfproto to ask.

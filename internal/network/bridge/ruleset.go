@@ -323,11 +323,22 @@ func (t *tables) addEther(c *nftables.Conn) {
 		rule(accept))
 	chain(c, t.ether, "ipv4", "", nil, 0,
 		rule(notIn(t.ip4, iifname, ipSaddr), drop),
-		rule(udp, sport.is(port(67)), drop), // DHCP server
+		rule(udp, sport.is(port(67)), drop),         // DHCP server
+		rule(igmp, icmpType.is([]byte{0x11}), drop), // query
 		rule(accept))
-	chain(c, t.ether, "ipv6", "", nil, 0,
+	six := [][]expr.Any{
 		rule(icmp6(134), drop), // router advertisement
 		rule(icmp6(137), drop), // redirect
+		// A bridge that has heard a query drops what is for groups of which nobody says
+		// again that he is in them: neighbours would not find each other any more.
+		rule(icmp6(130), drop),
+	}
+	// Where the first fragment ends before the message begins, nothing above has
+	// seen what it is (RFC 7112).
+	for _, next := range []byte{0, 43, 44, 51, 60} {
+		six = append(six, rule(fragmentOf.is([]byte{next}), drop))
+	}
+	chain(c, t.ether, "ipv6", "", nil, 0, append(six,
 		// Who has no address yet asks whether somebody has the one it wants, and says
 		// what it listens to (RFC 4862, RFC 3590).
 		rule(ip6Saddr.is(unspecified), icmp6(135), accept),
@@ -335,7 +346,7 @@ func (t *tables) addEther(c *nftables.Conn) {
 		rule(notIn(t.ip6, iifname, ip6Saddr), drop),
 		rule(icmp6(136), notIn(t.ip6, iifname, ndTarget), drop), // neighbour advertisement
 		rule(udp, sport.is(port(547)), drop),                    // DHCPv6 server
-		rule(accept))
+		rule(accept))...)
 	chain(c, t.ether, "from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
 		rule(notIn(t.ports, iifname), accept),
 		rule(notIn(t.macs, iifname, ethSaddr), drop),

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -138,6 +139,17 @@ func arp(op uint16, sha net.HardwareAddr, spa netip.Addr, tha net.HardwareAddr, 
 // workload can, and looks at what its neighbour and the host get of them. Without
 // our rules all of them arrive.
 func TestSpoofing(t *testing.T) {
+	// Connection tracking would put fragments together on the bridge.
+	for _, key := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		was, err := os.ReadFile(filepath.Join(sysctls, "bridge", key))
+		if err != nil {
+			continue // no br_netfilter
+		}
+		if err := set("0", "bridge", key); err != nil {
+			t.Fatal(err)
+		}
+		defer set(string(bytes.TrimSpace(was)), "bridge", key) //nolint:errcheck // this namespace ends with the tests
+	}
 	l := newLab(t)
 	evil, victim := l.start(request("bridge")), l.start(request("bridge"))
 	own, other := mac(t, evil), mac(t, victim)
@@ -156,6 +168,17 @@ func TestSpoofing(t *testing.T) {
 	hopByHop := func(kind byte, body []byte) []byte { // an extension header before it
 		return ip6(ll, nodes, 0, append([]byte{58, 0, 1, 4, 0, 0, 0, 0}, icmp6(ll, nodes, kind, body)...))
 	}
+	// The fragment with an ICMPv6 message's beginning is not the first one.
+	fragment := func(offset uint16, more byte, body []byte) []byte {
+		h := binary.BigEndian.AppendUint16([]byte{60, 0}, offset<<3|uint16(more))
+		return ip6(ll, nodes, 44, append(append(h, 0, 0, 0, 7), body...))
+	}
+	query := append([]byte{0, 0, 0, 0}, append(make([]byte, 16), mark...)...)
+	igmp := append([]byte{0x11, 0, 0, 0, 0, 0, 0, 0}, mark...)
+	binary.BigEndian.PutUint16(igmp[2:], sum16(igmp))
+	igmpQuery := append(udp4(a4, netip.MustParseAddr("224.0.0.1"), 0, 0, make([]byte, len(igmp)-8))[:20], igmp...)
+	igmpQuery[9], igmpQuery[10], igmpQuery[11] = unix.IPPROTO_IGMP, 0, 0
+	binary.BigEndian.PutUint16(igmpQuery[10:], sum16(igmpQuery[:20]))
 	const ip, ip6Type, arpType = unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP
 	to := func(kind uint16, body []byte) frame { return frame{own, other, kind, body} }
 	tests := []struct {
@@ -191,6 +214,10 @@ func TestSpoofing(t *testing.T) {
 		{"neighbour advertisement of another, behind a header", frame{own, all, ip6Type, hopByHop(136, target(gw6, own))}, false},
 		{"router advertisement", frame{own, all, ip6Type, ip6(ll, nodes, 58, icmp6(ll, nodes, 134, ra))}, false},
 		{"router advertisement behind a header", frame{own, all, ip6Type, hopByHop(134, ra)}, false},
+		{"router advertisement in the second fragment", frame{own, all, ip6Type, fragment(1, 0, append(icmp6(ll, nodes, 134, ra), 0))}, false},
+		{"IPv6 in fragments", to(ip6Type, ip6(a6, v6, 44, append([]byte{17, 0, 0, 8, 0, 0, 0, 7}, mark...))), true},
+		{"multicast listener query", frame{own, all, ip6Type, hopByHop(130, query)}, false},
+		{"IGMP query", frame{own, net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, ip, igmpQuery}, false},
 		{"redirect", to(ip6Type, ip6(ll, v6, 58, icmp6(ll, v6, 137, target(v6, own)))), false},
 		{"VLAN", to(unix.ETH_P_8021Q, vlan), false},
 		{"LLDP", frame{own, all, 0x88cc, mark}, false},
