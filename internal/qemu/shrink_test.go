@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 )
 
@@ -265,5 +267,44 @@ func TestBootFilesAreCopied(t *testing.T) {
 			m.Close()
 		}
 		t.Errorf("%v", err)
+	}
+}
+
+// TestCopyFails: a copy that has no room, or of a file that becomes shorter, says
+// so, and leaves neither descriptor nor memory.
+func TestCopyFails(t *testing.T) {
+	config(t, nil) // skips where no machine can be
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, bytes.Repeat([]byte("x"), 3*os.Getpagesize()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for what, tc := range map[string]struct {
+		room, size int64
+		want       error
+	}{
+		"no room":        {int64(os.Getpagesize()), int64(3 * os.Getpagesize()), unix.ENOSPC},
+		"shorter by now": {1 << 20, int64(4 * os.Getpagesize()), io.ErrUnexpectedEOF},
+	} {
+		before, err := leakcheck.Take(leakcheck.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mount, err := memoryFS(tc.room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := source{name: bootKernel, file: file, size: tc.size, parts: []extent{{0, tc.size}}}
+		if to, err := f.copyTo(int(mount.Fd())); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, %v; want %v", what, to, err, tc.want)
+		}
+		mount.Close()
+		if left := before.Wait(leakcheck.Options{}); len(left) > 0 {
+			t.Errorf("%s: left behind: %q", what, left)
+		}
 	}
 }
