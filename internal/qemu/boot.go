@@ -113,41 +113,92 @@ func (f *source) open(cfg Config) error {
 		return err
 	}
 	f.parts = loadedParts(file, f.size)
+	if !entered(file, f.size) {
+		return &Fault{Who: Kernel, Text: "QEMU cannot load the kernel's image: " + path + " has no PVH entry note; a kernel needs CONFIG_PVH=y"}
+	}
 	return nil
+}
+
+// What of an ELF file is looked at, elf(5).
+const (
+	elfHeader  = 64 // bytes
+	elfProgram = 56 // bytes of one program header
+	elfMost    = 64 // program headers
+	elfLoad    = 1  // PT_LOAD
+	elfNote    = 4  // PT_NOTE
+)
+
+// programs returns the program headers of an ELF file of 64 bits, and where they
+// are in it. Of any other file, and of one that they are not whole of, there are
+// none.
+func programs(f io.ReaderAt, size int64) (raw []byte, at int64) {
+	h := make([]byte, elfHeader)
+	if _, err := f.ReadAt(h, 0); err != nil || string(h[:6]) != "\x7fELF\x02\x01" {
+		return nil, 0
+	}
+	le := binary.LittleEndian
+	table, count := le.Uint64(h[32:]), int(le.Uint16(h[56:]))
+	if le.Uint16(h[54:]) != elfProgram || count == 0 || count > elfMost || table > uint64(size) || uint64(count*elfProgram) > uint64(size)-table {
+		return nil, 0
+	}
+	raw = make([]byte, count*elfProgram)
+	if _, err := f.ReadAt(raw, int64(table)); err != nil {
+		return nil, 0
+	}
+	for p := raw; len(p) > 0; p = p[elfProgram:] {
+		kind, from, length := le.Uint32(p), le.Uint64(p[8:]), le.Uint64(p[32:])
+		if (kind == elfLoad || kind == elfNote) && (from > uint64(size) || length > uint64(size)-from) {
+			return nil, 0 // cut off: QEMU shall say so
+		}
+	}
+	return raw, int64(table)
 }
 
 // loadedParts are what QEMU reads of a kernel: the begin, by which it tells what
 // it is (hw/i386/x86.c looks at 8 KiB), and of an ELF file the headers, the
-// segments and the notes (elf(5)), and not what describes it to a debugger, which
-// can be ten times as much. Whatever else the file is, it is everything.
+// segments and the notes, and not what describes it to a debugger, which can be
+// ten times as much. Whatever else the file is, it is everything.
 func loadedParts(f io.ReaderAt, size int64) []extent {
-	const begin, header, entry, load, note, most = 8192, 64, 56, 1, 4, 64
-	all := []extent{{0, size}}
-	h := make([]byte, header)
-	if _, err := f.ReadAt(h, 0); err != nil || string(h[:6]) != "\x7fELF\x02\x01" {
-		return all
+	const begin = 8192
+	raw, table := programs(f, size)
+	if raw == nil {
+		return []extent{{0, size}}
 	}
-	le := binary.LittleEndian
-	table, count := le.Uint64(h[32:]), int(le.Uint16(h[56:]))
-	if le.Uint16(h[54:]) != entry || count == 0 || count > most || table > uint64(size) || uint64(count*entry) > uint64(size)-table {
-		return all
-	}
-	raw := make([]byte, count*entry)
-	if _, err := f.ReadAt(raw, int64(table)); err != nil {
-		return all
-	}
-	parts := []extent{{0, min(begin, size)}, {int64(table), int64(table) + int64(len(raw))}}
-	for p := raw; len(p) > 0; p = p[entry:] {
-		if kind := le.Uint32(p); kind != load && kind != note {
-			continue
+	parts := []extent{{0, min(begin, size)}, {table, table + int64(len(raw))}}
+	for p := raw; len(p) > 0; p = p[elfProgram:] {
+		if kind := binary.LittleEndian.Uint32(p); kind == elfLoad || kind == elfNote {
+			from := int64(binary.LittleEndian.Uint64(p[8:]))
+			parts = append(parts, extent{from, from + int64(binary.LittleEndian.Uint64(p[32:]))})
 		}
-		from, length := le.Uint64(p[8:]), le.Uint64(p[32:])
-		if from > uint64(size) || length > uint64(size)-from {
-			return all // cut off: QEMU shall say so
-		}
-		parts = append(parts, extent{int64(from), int64(from + length)})
 	}
 	return merged(parts)
+}
+
+// entered tells whether an ELF file of 64 bits has the note by which QEMU enters
+// it (Xen's public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY). QEMU 7.2 looks for it
+// beyond the notes, in what was not copied, and dies at the end of that. Whatever
+// else the file is, QEMU shall say.
+func entered(f io.ReaderAt, size int64) bool {
+	const entry, most = 18, 1 << 20
+	raw, _ := programs(f, size)
+	for p := raw; len(p) > 0; p = p[elfProgram:] {
+		le := binary.LittleEndian
+		if le.Uint32(p) != elfNote {
+			continue
+		}
+		b, align := make([]byte, min(le.Uint64(p[32:]), most)), max(4, le.Uint64(p[48:]))
+		if _, err := f.ReadAt(b, int64(le.Uint64(p[8:]))); err != nil || align > 8 {
+			continue
+		}
+		padded := func(n uint32) uint64 { return (uint64(n) + align - 1) / align * align }
+		for len(b) >= 12 {
+			if le.Uint32(b[8:]) == entry {
+				return true
+			}
+			b = b[min(uint64(len(b)), 12+padded(le.Uint32(b))+padded(le.Uint32(b[4:]))):]
+		}
+	}
+	return raw == nil
 }
 
 // merged sorts extents and joins those that overlap.
