@@ -50,6 +50,8 @@ func Init() error {
 	return nil
 }
 
+const starting = "bulkhead: the guest is set up, its agent starts\n"
+
 // startAgent runs this very program again. Its file is gone from the initramfs,
 // but /proc leads to it. What it prints, such as a panic, goes to the console.
 func startAgent() (int, error) {
@@ -60,6 +62,9 @@ func startAgent() (int, error) {
 		}
 	}
 	defer console.Close()
+	// A quiet kernel says nothing: by this line the host knows, should the agent
+	// be silent, that the kernel is not at fault.
+	console.WriteString(starting) //nolint:errcheck // for whoever reads it
 	fd := console.Fd()
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{agentName, AgentArgument}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
