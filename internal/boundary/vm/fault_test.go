@@ -224,7 +224,7 @@ func TestLaterFaults(t *testing.T) {
 			s.Process.Args[0] = tt.program
 			in := f.create(t, Boundary{}, s)
 			if err := in.Start(t.Context()); err != nil {
-				t.Fatal(err)
+				wantFault(t, err, tt.who, tt.text) // it ended before it could answer
 			}
 			if tt.host != nil {
 				if err := tt.host(in.(*instance)); err != nil {
