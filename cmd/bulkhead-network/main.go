@@ -69,6 +69,12 @@ func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.Fil
 	}
 	switch {
 	case m.Request != nil && m.Request.User:
+		// First, so that it never reaches what it must not.
+		if m.Request.Helper != 0 { // else it is refused
+			if err := s.KeepApart(ctx, m.Request.ID, m.Request.Helper); err != nil {
+				return attach.Send(conn, attach.Fail(err), nil, nil)
+			}
+		}
 		a, err := u.Attach(ctx, *m.Request)
 		if err != nil {
 			return attach.Send(conn, attach.Fail(err), nil, nil)

@@ -113,16 +113,20 @@ func (n *networks) Release(ctx context.Context, id workload.ID) error {
 }
 
 // Sweep releases what is left of workloads that are gone. Every command does
-// this, so the names of the members' files, which begin with the ID, must do as
-// long as none is.
+// this, so the names of the files, which begin with the ID, must do as long as
+// none is.
 func (n *networks) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
 	_, run, err := n.a.roots()
 	if err != nil {
 		return err
 	}
-	members, err := os.ReadDir(filepath.Join(run, "networks", "members"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	var members []os.DirEntry
+	for _, dir := range []string{"members", "apart"} {
+		entries, err := os.ReadDir(filepath.Join(run, "networks", dir))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		members = append(members, entries...)
 	}
 	gone := func(e os.DirEntry) bool {
 		id, _, _ := strings.Cut(e.Name(), "-")

@@ -105,7 +105,14 @@ func (s *Store) rebuildBut(id workload.ID) error {
 	if err != nil {
 		return err
 	}
+	apart, err := s.allApart()
+	if err != nil {
+		return err
+	}
 	es := guardElements(g)
+	for _, user := range apart {
+		es = append(es, apartElement(user))
+	}
 	for _, n := range all {
 		es = append(es, networkElements(&n)...)
 	}
@@ -124,14 +131,8 @@ func (s *Store) rebuildBut(id workload.ID) error {
 // tidy removes what is for networks in general when none is active any more. The
 // guard stays, see forwarding.go.
 func (s *Store) tidy(ctx context.Context) error {
-	all, err := s.all()
-	if err != nil {
+	if up, err := s.anyBridge(); err != nil || up {
 		return err
-	}
-	for _, n := range all {
-		if _, err := netlink.LinkByName(n.Bridge); err == nil {
-			return nil
-		}
 	}
 	g, err := s.guarded()
 	if err != nil {

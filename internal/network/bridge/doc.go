@@ -15,6 +15,7 @@
 //	  of/<network>/cursor          the addresses that were handed out last
 //	  of/<network>/used/<address>  a link to the ID of the owner who had it out of turn
 //	  of/<network>/dns/            the name server's record
+//	  apart/<id>                   the user ID of a workload's process of the user network
 //	  forwarding                   interfaces that did not forward before we came
 //
 // A member's file is the journal. It is complete before the first interface, rule

@@ -50,6 +50,7 @@ var (
 	oifname  = meta(expr.MetaKeyOIFNAME, 4)
 	nfproto  = meta(expr.MetaKeyNFPROTO, 1)
 	l4proto  = meta(expr.MetaKeyL4PROTO, 1)
+	skuid    = meta(expr.MetaKeySKUID, 1)
 	ethType  = payload(expr.PayloadBaseLLHeader, 12, 2)
 	ethSaddr = payload(expr.PayloadBaseLLHeader, 6, 6)
 	ethGroup = payload(expr.PayloadBaseLLHeader, 0, 5) // of the receiver's address

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
@@ -15,12 +16,14 @@ import (
 // may be called again, and after any crash.
 func (s *Store) Release(ctx context.Context, id workload.ID) error {
 	if in, err := s.LeasesOf(id); err == nil && len(in) == 0 {
-		return nil // the usual second call
+		if _, err := os.Lstat(filepath.Join(s.apart(), string(id))); errors.Is(err, os.ErrNotExist) {
+			return nil // the usual second call
+		}
 	}
 	unlock, err := s.lock(ctx)
 	if err == nil {
 		defer unlock()
-		err = s.release(ctx, id)
+		err = errors.Join(s.reunite(id), s.release(ctx, id))
 	}
 	if err != nil {
 		return fmt.Errorf("take workload %s out of its networks: %w", id.Short(), err)
@@ -110,6 +113,13 @@ func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
 	all, err := s.allLeases()
 	if err != nil {
 		return err
+	}
+	apart, err := s.allApart()
+	if err != nil {
+		return err
+	}
+	for id := range apart {
+		all = append(all, network.Lease{Workload: id})
 	}
 	seen := map[workload.ID]bool{}
 	var errs []error

@@ -23,7 +23,7 @@ import (
 //	  chain leaving      nat,     100  masquerade what leaves a network
 //	  chain forward      filter,    0  between networks and the rest
 //	  chain input        filter,    0  from workloads to the machine itself
-//	  chain output       filter,    0  no ICMP redirects to workloads
+//	  chain output       filter,    0  no ICMP redirects to workloads, nothing from user networks
 //	table bridge bulkhead
 //	  chain from         filter, -310  who sends what he may not send as himself
 //	  chain to-bridge    filter, -200  nothing for the groups of bridges
@@ -39,6 +39,7 @@ type tables struct {
 	guarded4, guarded6       *nftables.Set
 	addr4, any4, addr6, any6 *nftables.Set // maps of published ports
 	open4, open6             *nftables.Set
+	apart                    *nftables.Set
 	ports, macs, ip4, ip6    *nftables.Set
 }
 
@@ -55,6 +56,7 @@ const (
 	mapAny6     = "everywhere6"
 	setOpen4    = "open4" // workload's address, protocol, port
 	setOpen6    = "open6"
+	setApart    = "apart" // users who reach no network, see apart.go
 	setPorts    = "ports" // interfaces of workloads
 	setMACs     = "macs"  // what each may send as
 	setIP4      = "ip4"
@@ -93,6 +95,8 @@ func newTables(tableName string) *tables {
 	t.any6 = to(set(t.inet, mapAny6, proto, service), v6)
 	t.open4 = set(t.inet, setOpen4, v4, proto, service)
 	t.open6 = set(t.inet, setOpen6, v6, proto, service)
+	t.apart = set(t.inet, setApart, nftables.TypeUID)
+	t.apart.KeyByteOrder = binaryutil.NativeEndian
 	t.ports = set(t.ether, setPorts, link)
 	t.macs = set(t.ether, setMACs, link, mac)
 	t.ip4 = set(t.ether, setIP4, link, v4)
@@ -103,7 +107,7 @@ func newTables(tableName string) *tables {
 func (t *tables) sets() []*nftables.Set {
 	return []*nftables.Set{
 		t.bridges, t.pairs, t.internal, t.guarded4, t.guarded6, t.addr4, t.any4, t.addr6, t.any6, t.open4, t.open6,
-		t.ports, t.macs, t.ip4, t.ip6,
+		t.apart, t.ports, t.macs, t.ip4, t.ip6,
 	}
 }
 
@@ -310,7 +314,8 @@ func (t *tables) addInet(c *nftables.Conn) {
 	// talk directly.
 	chain(c, t.inet, "output", filter, nftables.ChainHookOutput, *nftables.ChainPriorityFilter,
 		rule(toUs, icmp, icmpType.is([]byte{5}), drop),
-		rule(toUs, ndp, icmpType.is([]byte{137}), drop))
+		rule(toUs, ndp, icmpType.is([]byte{137}), drop),
+		rule(toUs, noCtStatus(ctDNAT), in(t.apart, skuid), drop))
 }
 
 func (t *tables) addEther(c *nftables.Conn) {
