@@ -24,7 +24,8 @@ func TestLight(t *testing.T) {
 	}
 	heavy := []string{
 		"net/http", "crypto/tls", "html/template", "text/template",
-		ours + "internal/engine", ours + "internal/image", ours + "internal/network", ours + "internal/cli",
+		ours + "internal/engine", ours + "internal/image", ours + "internal/cli",
+		ours + "internal/network/bridge", ours + "internal/network/dns", ours + "internal/network/user",
 		"github.com/spf13/cobra", "github.com/google/go-containerregistry", "github.com/vishvananda/netlink",
 		"github.com/google/nftables", "github.com/klauspost/compress",
 	}
