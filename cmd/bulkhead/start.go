@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
 
@@ -85,10 +87,10 @@ func (a *app) startSelected(cmd *cobra.Command, filter []string) error {
 	})
 }
 
-// startAll starts workloads and leaves them.
+// startAll starts workloads and leaves them. One that runs is as it should be.
 func (a *app) startAll(ctx context.Context, e *engine.Engine, refs []string) error {
 	return a.each(refs, func(ref string) error {
-		if _, err := e.Start(ctx, ref, nil); err != nil {
+		if _, err := e.Start(ctx, ref, nil); err != nil && !errors.Is(err, workload.ErrRunning) {
 			return err
 		}
 		fmt.Fprintln(a.out, ref)
