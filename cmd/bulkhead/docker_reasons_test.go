@@ -32,9 +32,10 @@ var differentVerbs = map[string]string{
 
 // differentFlags say how a flag differs, by "COMMAND --flag".
 var differentFlags = map[string]string{
-	"run --boundary":      "",
 	"run --group-add":     "by number only",
 	"create --group-add":  "by number only",
+	"run --dns":           "takes the place of the network's own name server, so other workloads are not found by name then",
+	"create --dns":        "takes the place of the network's own name server, so other workloads are not found by name then",
 	"run --userns":        "private is the default; host is a weakening that inspect shows",
 	"create --userns":     "private is the default; host is a weakening that inspect shows",
 	"run --privileged":    "for --systemd in a virtual machine only",
