@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // Join opens what a process needs to become a member.
@@ -65,8 +66,10 @@ func (m *Manager) Inside(start func(cgroupFD int) error) error {
 		defer dir.Close()
 		fd = int(dir.Fd())
 	}
+	var tid int
 	done := make(chan error)
 	go onThrowawayThread(done, func() error {
+		tid = syscall.Gettid()
 		for _, t := range tasks {
 			if err := writeFD(int(t.Fd()), "0"); err != nil {
 				return &os.PathError{Op: "write 0 to", Path: t.Name(), Err: err}
@@ -74,7 +77,31 @@ func (m *Manager) Inside(start func(cgroupFD int) error) error {
 		}
 		return start(fd)
 	})
-	return <-done
+	err = <-done
+	if left := waitForThread(tid); err == nil {
+		err = left
+	}
+	return err
+}
+
+// threadEnd is how long the Go runtime may take to end a thread.
+const threadEnd = 10 * time.Second
+
+// waitForThread waits until a thread of this process is gone: as long as it is a
+// member, Kill of the cgroup would freeze it, and kill this process. Nothing
+// tells of a thread's end before Linux 6.9 (PIDFD_THREAD), and it takes
+// microseconds.
+func waitForThread(tid int) error {
+	for end := time.Now().Add(threadEnd); ; time.Sleep(50 * time.Microsecond) {
+		switch err := syscall.Tgkill(os.Getpid(), tid, 0); {
+		case err == syscall.ESRCH:
+			return nil
+		case err != nil:
+			return os.NewSyscallError("tgkill", err)
+		case time.Now().After(end):
+			return fmt.Errorf("the thread that joined the cgroup has not ended after %v", threadEnd)
+		}
+	}
 }
 
 // onThrowawayThread runs f on a locked thread that is never unlocked, so that

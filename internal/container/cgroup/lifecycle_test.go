@@ -395,6 +395,20 @@ func TestInsideReturnsErrors(t *testing.T) {
 	}
 }
 
+// TestInsideLeaves: after Inside this process is no member any more, for whoever
+// kills the cgroup's members next.
+func TestInsideLeaves(t *testing.T) {
+	m := create(t, native(t), "leaves", nil)
+	for range 300 {
+		if err := m.Inside(func(int) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if pids, err := m.Pids(true); err != nil || len(pids) > 0 {
+			t.Fatalf("members %v, %v, after the thread is said to be gone; this process is %d", pids, err, os.Getpid())
+		}
+	}
+}
+
 func TestRemoveEmptyParents(t *testing.T) {
 	lay := native(t)
 	a := create(t, lay, "p/q/a", nil)
