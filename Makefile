@@ -16,7 +16,7 @@ VERSION := $(shell git describe --tags --always --dirty=+dirty 2>/dev/null || ec
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
 # What the tests run as programs of their own, by Debian package.
-TEST_PACKAGES := git iproute2 passt nftables iptables busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils qemu-system-x86 kmod sqlite3 bind9-dnsutils musl-tools
+TEST_PACKAGES := git iproute2 passt nftables iptables busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils qemu-system-x86 kmod sqlite3 bind9-dnsutils musl-tools acl
 
 .PHONY: help build install demo demo-full test test-full test-guest test-kvm guest-kernel bench lint generate clean go
 
