@@ -159,20 +159,24 @@ func (w flow) contender(before func(context.Context) error) contender {
 	}
 }
 
+// answering is how long the other end may take until it answers.
+const answering = 15 * time.Second
+
 // answers waits until the other end does.
 func (w flow) answers(ctx context.Context) error {
-	var err error
-	for range 50 {
-		if _, err = w.sample(ctx, time.Millisecond, time.Millisecond); err == nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, answering, fmt.Errorf("no answer within %v", answering))
+	defer cancel()
+	for {
+		_, err := w.sample(ctx, time.Millisecond, time.Millisecond)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.Join(context.Cause(ctx), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return err
 }
 
 func (w flow) sample(ctx context.Context, stream, ask time.Duration) (sample, error) {
