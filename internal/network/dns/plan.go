@@ -27,7 +27,8 @@ type helper struct {
 	files   uint64 // RLIMIT_NOFILE
 	filter  seccomp.Filter
 	program int
-	tasks   []int // files through which it joins its cgroups
+	tasks   []int // files through which it joins its cgroups of v1
+	cgroup  int   // the directory of the one of v2, absent where there is none
 
 	statusRead, statusWrite int // how the children fare
 	goRead, goWrite         int // the children wait here for the host
@@ -58,6 +59,7 @@ type planner struct {
 	goRead, goWrite  launch.Slot
 	own              []launch.Slot
 	tasks            []launch.Slot
+	cgroup           launch.Slot
 	stage, pid, root launch.Slot
 }
 
@@ -99,6 +101,9 @@ func (p *planner) given() {
 	for i, fd := range p.h.tasks {
 		p.tasks = append(p.tasks, g.Given("tasks"+strconv.Itoa(i), fd, "a cgroup to join"))
 	}
+	if p.h.cgroup != absent {
+		p.cgroup = g.Given("cgroup", p.h.cgroup, "the cgroup to be born in")
+	}
 	p.planTree()
 }
 
@@ -132,7 +137,7 @@ func (p *planner) planStage() {
 	g.Do(launch.Host, launch.Mount, "and that nobody else ever will", launch.Null(), launch.Str("/"), launch.Null(),
 		launch.Flag(unix.MS_REC|unix.MS_PRIVATE, "MS_REC|MS_PRIVATE"), launch.Null())
 	p.stage, p.pid = g.Slot("stage"), g.Slot("pid")
-	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, 0, "a child to make the namespaces")
+	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroup, "a child to make the namespaces")
 	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.goRead), launch.Use(p.program)}
 	for _, s := range append(p.own, p.tasks...) {
 		keep = append(keep, launch.Use(s))

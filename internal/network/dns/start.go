@@ -123,7 +123,7 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 	// for a word, and the dialer for the resolver.
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, rec.Resolver.end(context.WithoutCancel(ctx)), rec.Dialer.end(context.WithoutCancel(ctx)))
+			err = errors.Join(err, rec.end(context.WithoutCancel(ctx)))
 			p = Process{}
 		}
 	}()
@@ -165,6 +165,7 @@ type opened struct {
 	fds              []int // all of them, which close closes
 	program, leases  int
 	tasks            []int
+	cgroup           int   // absent without v2
 	resolver, dialer []int // what they start with, by number
 	control          *os.File
 }
@@ -179,7 +180,7 @@ func (o *opened) close() {
 }
 
 func open(c Config) (_ *opened, err error) {
-	o := &opened{}
+	o := &opened{cgroup: absent}
 	defer func() {
 		if err != nil {
 			o.close()
@@ -219,10 +220,7 @@ func open(c Config) (_ *opened, err error) {
 	control, dial := pair(unix.SOCK_STREAM), pair(unix.SOCK_SEQPACKET)
 	for _, dir := range c.Cgroups {
 		if err == nil {
-			var fd int
-			if fd, err = openTasks(dir); err == nil {
-				o.fds, o.tasks = append(o.fds, fd), append(o.tasks, fd)
-			}
+			err = o.openCgroup(dir)
 		}
 	}
 	if err != nil {
@@ -307,6 +305,9 @@ func (o *opened) launch(ctx context.Context, h helper, own []int, leases, lastCa
 	for _, fd := range o.tasks {
 		h.tasks = append(h.tasks, far(fd))
 	}
+	if h.cgroup = o.cgroup; h.cgroup != absent {
+		h.cgroup = far(h.cgroup)
+	}
 	if failed != nil {
 		return process{}, failed
 	}
@@ -377,15 +378,22 @@ func lastCapability() (int, error) {
 	return n, nil
 }
 
-// openTasks opens the file through which a process joins a cgroup: with v1 one
-// that takes a thread, which is cheaper (see cgroups(7)).
-func openTasks(dir string) (int, error) {
+// openCgroup opens what the helpers need to be in a cgroup: with v1 the file that
+// takes a thread, which is cheaper (see cgroups(7)), with v2 the directory, to be
+// born in. Who joins one of v2 by its files waits for all processors, for 10 ms and
+// more.
+func (o *opened) openCgroup(dir string) error {
 	fd, err := unix.Open(filepath.Join(dir, "tasks"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT { //nolint:errorlint // raw errno
-		fd, err = unix.Open(filepath.Join(dir, "cgroup.procs"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		o.tasks = append(o.tasks, fd)
+	} else if err == unix.ENOENT { //nolint:errorlint // raw errno
+		if fd, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+			o.cgroup = fd
+		}
 	}
 	if err != nil {
-		return -1, &os.PathError{Op: "open cgroup", Path: dir, Err: err}
+		return &os.PathError{Op: "open cgroup", Path: dir, Err: err}
 	}
-	return fd, nil
+	o.fds = append(o.fds, fd)
+	return nil
 }
