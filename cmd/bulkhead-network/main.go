@@ -95,7 +95,11 @@ func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.Fil
 		a.Close() // the supervisor has them
 		return enter(ctx, a, conn)
 	case m.Release != "":
-		return answer(conn, errors.Join(u.Release(ctx, m.Release), s.Release(ctx, m.Release)))
+		rest, err := s.Leave(ctx, m.Release)
+		err = errors.Join(u.Release(ctx, m.Release), err)
+		// Whoever hears the answer may start the workload again: nothing of it is left.
+		syscall.Close(lock)
+		return errors.Join(answer(conn, err), rest(ctx))
 	}
 	return errors.New("the supervisor asks for nothing")
 }

@@ -3,10 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
@@ -113,28 +109,14 @@ func (n *networks) Release(ctx context.Context, id workload.ID) error {
 }
 
 // Sweep releases what is left of workloads that are gone. Every command does
-// this, so the names of the files, which begin with the ID, must do as long as
-// none is.
+// this, so the names of files must do as long as nothing is.
 func (n *networks) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
-	_, run, err := n.a.roots()
+	root, run, err := n.a.roots()
 	if err != nil {
 		return err
 	}
-	var members []os.DirEntry
-	for _, dir := range []string{"members", "apart"} {
-		entries, err := os.ReadDir(filepath.Join(run, "networks", dir))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		members = append(members, entries...)
-	}
-	gone := func(e os.DirEntry) bool {
-		id, _, _ := strings.Cut(e.Name(), "-")
-		_, err := workload.ParseID(id)
-		return err == nil && !alive(workload.ID(id))
-	}
-	if !slices.ContainsFunc(members, gone) {
-		return nil
+	if left, err := bridge.Unswept(root, run, alive); err != nil || !left {
+		return err
 	}
 	s, err := n.open()
 	if err != nil {

@@ -120,7 +120,7 @@ func (s *supervisor) enter(ctx context.Context, spec *workload.Spec, inst bounda
 		return err
 	}
 	state.Did("start: network entered")
-	return n.got.Close()
+	return nil
 }
 
 // abandon waits for what join began when there will be nothing to enter. What was

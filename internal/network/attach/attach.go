@@ -67,11 +67,14 @@ func Start(ctx context.Context, c Config, r network.Request) (*Attachment, error
 }
 
 // Enter has the interfaces made in the workload's network namespace. It is called
-// once, and not for taps.
+// once, and not for taps. The program has done all then, and ends in its own time.
 func (a *Attachment) Enter(ctx context.Context, netns *os.File) error {
 	m, _, _, err := a.p.ask(ctx, Message{}, []*os.File{netns})
 	if err == nil && !m.Done {
 		err = errors.New("bulkhead-network did not finish")
+	}
+	if err == nil {
+		a.p.leave()
 	}
 	return err
 }
@@ -84,13 +87,14 @@ func (a *Attachment) Close() error {
 }
 
 // Release takes back, through the program, all that a workload has in networks. It
-// may be called again, and after any crash.
+// may be called again, and after any crash. The program may run on for a moment, to
+// see name servers end that nobody needs any more.
 func Release(ctx context.Context, c Config, id workload.ID) error {
 	p, err := c.start(ctx)
 	if err != nil {
 		return err
 	}
-	defer p.end()
+	defer p.leave()
 	m, _, _, err := p.ask(ctx, Message{Release: id}, nil)
 	if err == nil && !m.Done {
 		err = errors.New("bulkhead-network did not finish")
@@ -104,6 +108,7 @@ type program struct {
 	conn   *os.File
 	stderr *tail
 	once   sync.Once
+	ended  chan struct{}
 }
 
 func (c Config) start(ctx context.Context) (*program, error) {
@@ -113,7 +118,7 @@ func (c Config) start(ctx context.Context) (*program, error) {
 	}
 	conn, theirs := os.NewFile(uintptr(fds[0]), "socket of bulkhead-network"), os.NewFile(uintptr(fds[1]), "socket")
 	defer theirs.Close()
-	p := &program{conn: conn, stderr: &tail{}}
+	p := &program{conn: conn, stderr: &tail{}, ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
 	p.cmd.ExtraFiles = []*os.File{theirs} // its descriptor 3
 	if c.Lock != nil {
@@ -166,11 +171,20 @@ func cause(err error) error {
 	return err
 }
 
-// end ends the conversation, which is the program's end too.
+// end ends the conversation, and returns when the program has ended.
 func (p *program) end() {
+	p.leave()
+	<-p.ended
+}
+
+// leave ends the conversation, which is the program's end too, in its own time.
+func (p *program) leave() {
 	p.once.Do(func() {
 		p.conn.Close()
-		p.cmd.Wait() //nolint:errcheck // what counted was its answer
+		go func() {
+			defer close(p.ended)
+			p.cmd.Wait() //nolint:errcheck // what counted was its answer
+		}()
 	})
 }
 

@@ -225,7 +225,7 @@ func (s *Store) repairOne(ctx context.Context, n *network.Network, in []network.
 	if len(in) > 0 {
 		return s.ensureServer(ctx, n)
 	}
-	return nil
+	return s.stopServer(ctx, n) // if somebody was killed who was about to
 }
 
 // dropUnowned removes addresses without a lease, and leases in networks that are

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -112,12 +113,34 @@ func unsupported(err error, what string) error {
 func deleteLink(name string) error {
 	l, err := netlink.LinkByName(name)
 	if err == nil {
-		err = netlink.LinkDel(l)
+		err = dropLink(l)
 	}
-	if err == nil || isNotFound(err) || errors.Is(err, unix.ENODEV) {
+	if err == nil || isGone(err) {
 		return nil
 	}
 	return fmt.Errorf("remove interface %s: %w", name, err)
+}
+
+func isGone(err error) bool { return isNotFound(err) || errors.Is(err, unix.ENODEV) }
+
+// dropLink removes an interface and returns when it is gone: it is in no bridge and
+// no list, and its name is free. The kernel answers 10 to 30 ms after that, when no
+// processor can use the memory any more (rcu_barrier in netdev_run_todo); only the
+// thread that asked waits for it, and the end of the process.
+func dropLink(l netlink.Link) error {
+	answer := make(chan error, 1)
+	go func() { answer <- netlink.LinkDel(l) }()
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		select {
+		case err := <-answer:
+			return err
+		case <-time.After(pause):
+		}
+		// This waits for whoever changes interfaces, and so sees all of it or nothing.
+		if _, err := netlink.LinkByIndex(l.Attrs().Index); err != nil && isGone(err) {
+			return nil
+		}
+	}
 }
 
 // makeTap makes a tap device on a bridge and returns its descriptor, with which

@@ -15,43 +15,71 @@ import (
 // Release takes back all that a workload has: interfaces, rules, addresses. It
 // may be called again, and after any crash.
 func (s *Store) Release(ctx context.Context, id workload.ID) error {
-	if in, err := s.LeasesOf(id); err == nil && len(in) == 0 {
-		if _, err := os.Lstat(filepath.Join(s.apart(), string(id))); errors.Is(err, os.ErrNotExist) {
-			return nil // the usual second call
-		}
-	}
-	unlock, err := s.lock(ctx)
-	if err == nil {
-		defer unlock()
-		err = errors.Join(s.reunite(id), s.release(ctx, id))
-	}
-	if err != nil {
-		return fmt.Errorf("take workload %s out of its networks: %w", id.Short(), err)
-	}
-	return nil
+	rest, err := s.Leave(ctx, id)
+	return errors.Join(err, rest(ctx))
 }
 
-// release takes back what a workload has; the lock is held. The order is that of
-// package bridge's journal: what names an address goes before the address.
+// Leave is Release for who does not wait for all of it. When it returns, the
+// workload's interfaces, rules, names and addresses are gone, and so is the name
+// server of a network in which nobody is left, as far as anybody can ask it. rest,
+// which is to be called at once, returns when its processes have ended and nothing
+// is kept of it; until then others who change networks wait. If this process is
+// killed before, Sweep does it.
+func (s *Store) Leave(ctx context.Context, id workload.ID) (rest func(context.Context) error, err error) {
+	rest = func(context.Context) error { return nil }
+	if in, err := s.LeasesOf(id); err == nil && len(in) == 0 {
+		if _, err := os.Lstat(filepath.Join(s.apart(), string(id))); errors.Is(err, os.ErrNotExist) {
+			return rest, nil // the usual second call
+		}
+	}
+	fail := func(err error) error {
+		return fmt.Errorf("take workload %s out of its networks: %w", id.Short(), err)
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return rest, fail(err)
+	}
+	err = s.reunite(id)
+	wait, lerr := s.leave(id)
+	if err = errors.Join(err, lerr); err != nil {
+		err = fail(err)
+	}
+	return func(ctx context.Context) error {
+		defer unlock()
+		if err := wait(ctx); err != nil {
+			return fail(err)
+		}
+		return nil
+	}, err
+}
+
+// release takes back what a workload has; the lock is held.
 func (s *Store) release(ctx context.Context, id workload.ID) error {
+	wait, err := s.leave(id)
+	return errors.Join(err, wait(ctx))
+}
+
+// leave is release in two steps, as Leave is Release; the lock is held until the
+// second is over. The order is that of package bridge's journal: what names an
+// address goes before the address.
+func (s *Store) leave(id workload.ID) (wait func(context.Context) error, err error) {
+	wait = func(context.Context) error { return nil }
 	leases, err := s.LeasesOf(id)
 	if err != nil || len(leases) == 0 {
-		return err
+		return wait, err
 	}
-	// Each of these waits for the kernel for ten milliseconds and more: they may do
-	// so together.
-	links, servers := make(chan error, 1), make(chan error, 1)
+	// These wait for the kernel: they may do so together.
+	links := make(chan error, 1)
 	go func() { links <- removeLinks(leases) }()
-	go func() { servers <- s.lastLeft(ctx, leases) }()
-	err = errors.Join(s.unrule(id, leases), <-links, <-servers)
-	if err != nil {
-		return err
+	wait, err = s.lastLeft(leases)
+	if err = errors.Join(err, s.unrule(id, leases), <-links); err != nil {
+		return wait, err
 	}
 	var errs []error
 	for _, l := range leases {
 		errs = append(errs, s.give(l))
 	}
-	return errors.Join(errs...)
+	return wait, errors.Join(errs...)
 }
 
 // unrule removes the rules of a workload's leases.
@@ -82,12 +110,20 @@ func removeLinks(leases []network.Lease) error {
 	return errors.Join(errs...)
 }
 
-// lastLeft ends the name servers of networks in which nobody is but the workload
-// of these leases: nobody is left to ask them.
-func (s *Store) lastLeft(ctx context.Context, leases []network.Lease) error {
+// lastLeft kills the name servers of networks in which nobody is but the workload
+// of these leases: nobody is left to ask them. wait returns when they have ended.
+func (s *Store) lastLeft(leases []network.Lease) (wait func(context.Context) error, err error) {
+	var waits []func(context.Context) error
+	wait = func(ctx context.Context) error {
+		var errs []error
+		for _, w := range waits {
+			errs = append(errs, w(ctx))
+		}
+		return errors.Join(errs...)
+	}
 	entries, err := os.ReadDir(s.members())
 	if err != nil {
-		return err
+		return wait, err
 	}
 	var errs []error
 	for _, l := range leases {
@@ -98,41 +134,17 @@ func (s *Store) lastLeft(ctx context.Context, leases []network.Lease) error {
 			continue
 		}
 		n, err := s.read(l.Network)
-		if err == nil {
-			err = s.stopServer(ctx, n)
-		}
-		if !errors.Is(err, network.ErrNotFound) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Sweep releases every workload that alive does not return true for.
-func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
-	all, err := s.allLeases()
-	if err != nil {
-		return err
-	}
-	apart, err := s.allApart()
-	if err != nil {
-		return err
-	}
-	for id := range apart {
-		all = append(all, network.Lease{Workload: id})
-	}
-	seen := map[workload.ID]bool{}
-	var errs []error
-	for _, l := range all {
-		if seen[l.Workload] {
+		if errors.Is(err, network.ErrNotFound) {
 			continue
 		}
-		seen[l.Workload] = true
-		if !alive(l.Workload) {
-			errs = append(errs, s.Release(ctx, l.Workload))
+		if err == nil {
+			var w func(context.Context) error
+			w, err = s.killServer(n)
+			waits = append(waits, w)
 		}
+		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return wait, errors.Join(errs...)
 }
 
 // Rename puts a name in the place of another among those of a workload: the name

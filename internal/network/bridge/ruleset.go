@@ -121,23 +121,27 @@ type element struct {
 // published ports. The kernel takes it as one message.
 const maxBatch = 64 << 20
 
-func openTables() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+// openTables opens a connection to nf_tables. done closes it: a socket by which
+// something was removed is closed when the kernel has freed that, 10 ms later or
+// more, so done leaves that to another thread.
+func openTables() (c *nftables.Conn, done func(), err error) {
+	c, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		return errors.Join(c.SetWriteBuffer(maxBatch), c.SetReadBuffer(4<<20)) // by force, as root
 	}))
 	if err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
+		return nil, nil, fmt.Errorf("open nf_tables: %w", unsupported(err, "nf_tables"))
 	}
-	return c, nil
+	return c, func() { go c.CloseLasting() }, nil //nolint:errcheck // what counted was the answer
 }
 
 // rebuild replaces both tables, whatever is in them, by complete ones with these
 // elements. No packet sees anything in between.
 func (t *tables) rebuild(all []element) error {
-	c, err := openTables()
+	c, done, err := openTables()
 	if err != nil {
 		return err
 	}
+	defer done()
 	for _, table := range []*nftables.Table{t.inet, t.ether} {
 		c.AddTable(table) // so that there is one to delete
 		c.DelTable(table)
@@ -163,10 +167,11 @@ func (t *tables) add(es []element) error    { return t.edit(es, true) }
 func (t *tables) remove(es []element) error { return t.edit(es, false) }
 
 func (t *tables) edit(es []element, add bool) error {
-	c, err := openTables()
+	c, done, err := openTables()
 	if err != nil {
 		return err
 	}
+	defer done()
 	for _, s := range t.sets() {
 		s.ID = 0 // the kernel finds it by name
 	}
@@ -205,10 +210,11 @@ func (t *tables) change(what func(*nftables.Set, []nftables.SetElement) error, e
 
 // drop removes both tables.
 func (t *tables) drop() error {
-	c, err := openTables()
+	c, done, err := openTables()
 	if err != nil {
 		return err
 	}
+	defer done()
 	for _, table := range []*nftables.Table{t.inet, t.ether} {
 		c.AddTable(table)
 		c.DelTable(table)

@@ -70,13 +70,31 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 
 // stopServer ends the network's name server, if there is one.
 func (s *Store) stopServer(ctx context.Context, n *network.Network) error {
+	wait, err := s.killServer(n)
+	return errors.Join(err, wait(ctx))
+}
+
+// killServer is stopServer up to the point where the name server answers nobody any
+// more. wait, which is to be called, does the rest. What it leaves when this process
+// is killed before, Sweep finds.
+func (s *Store) killServer(n *network.Network) (wait func(context.Context) error, err error) {
 	if _, err := os.Lstat(s.server(n.Name)); errors.Is(err, os.ErrNotExist) {
-		return nil
+		return func(context.Context) error { return nil }, nil
 	}
-	if err := dns.Stop(ctx, s.server(n.Name)); err != nil {
-		return err
-	}
-	did("name server ended")
+	gone, failed := dns.Kill(s.server(n.Name))
+	did("name server killed")
+	return func(ctx context.Context) error {
+		err := gone(ctx)
+		if err != nil || failed != nil {
+			return err // the record stays
+		}
+		did("name server ended")
+		return s.forgetServer(ctx, n)
+	}, failed
+}
+
+// forgetServer removes what is kept of a name server that has ended.
+func (s *Store) forgetServer(ctx context.Context, n *network.Network) error {
 	// Its namespace, and its interface, go with its last socket, a moment later.
 	var err error
 	if path := s.cgroupPath(n); path != "" {

@@ -75,6 +75,9 @@ func testNameServer(t *testing.T) {
 		t.Fatalf("got name servers %v, want one of each family", a.a.Nameservers)
 	}
 	r := request("bridge")
+	for !strings.ContainsAny(r.ID.Short(), "abcdef") { // package net takes a number for no name
+		r = request("bridge")
+	}
 	r.Name, r.Networks[0].Aliases = "web", []string{"www"}
 	c := l.start(r)
 	for _, server := range a.a.Nameservers {

@@ -94,6 +94,21 @@ func (s *Store) server(name string) string { return filepath.Join(s.active(), na
 // lock keeps everybody else out until unlock is called. It is a flock(2), so the
 // kernel frees it when its holder dies. What takes the lock takes milliseconds.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		if unlock, err = s.tryLock(); unlock != nil || err != nil {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the networks' lock: %w", ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// tryLock is lock for who does not wait: without an error, unlock is nil when
+// somebody else has the lock.
+func (s *Store) tryLock() (unlock func(), err error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("change networks: %w: it takes root", workload.ErrUnsupported)
 	}
@@ -106,22 +121,14 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the networks: %w", err)
 	}
-	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case err == nil:
-			return func() { f.Close() }, nil
-		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
-			f.Close()
-			return nil, fmt.Errorf("lock the networks: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("wait for the networks' lock: %w", ctx.Err())
-		case <-time.After(pause):
-		}
+	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		return func() { f.Close() }, nil
 	}
+	f.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("lock the networks: %w", err)
 }
 
 // replace gives path a new content, whole or not at all.

@@ -158,17 +158,35 @@ func Find(dir string) (Process, error) {
 // removes the record. That none runs is no error. The caller holds the network's
 // lock.
 func Stop(ctx context.Context, dir string) error {
+	wait, err := Kill(dir)
+	return errors.Join(err, wait(ctx))
+}
+
+// Kill is Stop in two steps: it answers nobody any more when Kill returns. wait,
+// which is to be called, does the rest; the kernel may take 30 ms to let go of what
+// the name server watched.
+func Kill(dir string) (wait func(context.Context) error, err error) {
+	fail := func(err error) error { return fmt.Errorf("stop the name server in %s: %w", dir, err) }
 	rec, err := readRecord(dir)
-	if err == nil {
-		err = rec.end(ctx)
-	}
 	if err != nil {
-		return fmt.Errorf("stop the name server in %s: %w", dir, err)
+		return func(context.Context) error { return nil }, fail(err)
 	}
-	for _, name := range []string{recordName, logName} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+	gone, failed := rec.kill()
+	if failed != nil {
+		failed = fail(failed)
+	}
+	return func(ctx context.Context) error {
+		if err := gone(ctx); err != nil {
+			return fail(err)
 		}
-	}
-	return nil
+		if failed != nil {
+			return nil // the record stays
+		}
+		for _, name := range []string{recordName, logName} {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	}, failed
 }

@@ -144,26 +144,38 @@ func (r record) running() (Process, error) {
 
 // end kills both processes and waits until they are gone.
 func (r record) end(ctx context.Context) error {
-	return errors.Join(r.Resolver.end(ctx), r.Dialer.end(ctx))
+	wait, err := r.kill()
+	return errors.Join(err, wait(ctx))
 }
 
-// end kills the process and waits until it is gone.
-func (p process) end(ctx context.Context) error {
+// kill kills both processes. wait, which is to be called, returns when they are
+// gone.
+func (r record) kill() (wait func(context.Context) error, err error) {
+	resolver, err := r.Resolver.kill()
+	dialer, derr := r.Dialer.kill()
+	return func(ctx context.Context) error { return errors.Join(resolver(ctx), dialer(ctx)) }, errors.Join(err, derr)
+}
+
+// kill kills the process. wait, which is to be called, returns when it is gone.
+func (p process) kill() (wait func(context.Context) error, err error) {
+	none := func(context.Context) error { return nil }
 	f, err := p.open()
 	if f == nil {
-		return err
+		return none, err
 	}
 	err = descriptor(f, func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		f.Close()
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
+		return none, fmt.Errorf("kill process %d: %w", p.PID, err)
 	}
-	if err := pidfd.Wait(ctx, f); err != nil {
-		return fmt.Errorf("wait for process %d: %w", p.PID, err)
-	}
-	// If it is a child of this very process nobody else would; else it fails.
-	unix.Wait4(p.PID, nil, unix.WNOHANG, nil) //nolint:errcheck // see above
-	return nil
+	return func(ctx context.Context) error {
+		if err := pidfd.Wait(ctx, f); err != nil {
+			return fmt.Errorf("wait for process %d: %w", p.PID, err)
+		}
+		// If it is a child of this very process nobody else would; else it fails.
+		unix.Wait4(p.PID, nil, unix.WNOHANG, nil) //nolint:errcheck // see above
+		return nil
+	}, nil
 }
 
 // descriptor calls do with the number of f, which stays in the poller.
