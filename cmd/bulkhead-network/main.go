@@ -51,6 +51,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	syscall.CloseOnExec(socket)
 	syscall.CloseOnExec(lock) // a name server stays
+	syscall.Close(attach.Last)
 	s, err := bridge.Open(root, runRoot, o)
 	if err != nil {
 		return err

@@ -102,6 +102,12 @@ func Release(ctx context.Context, c Config, id workload.ID) error {
 	return err
 }
 
+// Last is a descriptor that the program starts with and closes: its table has room
+// for as many from the beginning. Where there are threads, the kernel makes room
+// only after all processors have let go of the old table (expand_fdtable in
+// fs/file.c), which takes 10 ms, and starting a name server takes seventy.
+const Last = 127
+
 // program is bulkhead-network, running.
 type program struct {
 	cmd    *exec.Cmd
@@ -120,10 +126,9 @@ func (c Config) start(ctx context.Context) (*program, error) {
 	defer theirs.Close()
 	p := &program{conn: conn, stderr: &tail{}, ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
-	p.cmd.ExtraFiles = []*os.File{theirs} // its descriptor 3
-	if c.Lock != nil {
-		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, c.Lock) // and 4
-	}
+	p.cmd.ExtraFiles = make([]*os.File, Last-2)
+	p.cmd.ExtraFiles[0], p.cmd.ExtraFiles[1] = theirs, c.Lock // its descriptors 3 and 4
+	p.cmd.ExtraFiles[Last-3] = theirs
 	p.cmd.Stderr = p.stderr
 	p.cmd.Dir = "/"
 	p.cmd.Env = shortLived(os.Environ())
