@@ -270,13 +270,20 @@ func (t *tree) write(files map[string]string, upper string, s workload.Spec) err
 		// What is in the writable layer was written by an earlier start, or by the
 		// system since.
 		_, err := os.Lstat(filepath.Join(upper, target))
-		if err == nil && !slices.Contains(changing, target) {
-			continue
+		written := err == nil
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		switch {
+		case err != nil:
+		case target == hostsFile && written:
+			err = t.updateHosts(b)
+		case target == hostsFile:
+			err = t.writeFile(target, markHosts(b))
+		case !written || slices.Contains(changing, target):
+			err = t.writeFile(target, b)
 		}
-		if err := t.writeFile(target, b); err != nil {
+		if err != nil {
 			return fmt.Errorf("write %s: %w", target, err)
 		}
 	}
