@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +24,7 @@ const (
 // The kernel keeps the program for as long as the cgroup exists. It needs CAP_BPF
 // and CAP_NET_ADMIN in the initial user namespace.
 func AddCgroupAddressProgram(dir int, hook AddressHook, prog []BPFInstruction) error {
-	fd, err := loadAddressProgram(hook, prog)
+	fd, err := loadProgram(unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, uint32(hook), prog)
 	if err != nil {
 		return err
 	}
@@ -35,35 +34,4 @@ func AddCgroupAddressProgram(dir int, hook AddressHook, prog []BPFInstruction) e
 	}
 	_, err = bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	return err
-}
-
-func loadAddressProgram(hook AddressHook, prog []BPFInstruction) (int, error) {
-	raw := make([]rawInstruction, len(prog))
-	for i, in := range prog {
-		raw[i] = rawInstruction{in.Code, in.Src<<4 | in.Dst&0xf, in.Offset, in.Imm}
-	}
-	license := []byte("Apache-2.0\x00")
-	attr := struct {
-		kind, count       uint32
-		insns, license    uint64
-		logLevel, logSize uint32
-		log               uint64
-		version, flags    uint32
-		name              [16]byte
-		device, hook      uint32
-	}{kind: unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, count: uint32(len(raw)), hook: uint32(hook)}
-	// The kernel sees the addresses only as numbers: the collector does not.
-	var pin runtime.Pinner
-	defer pin.Unpin()
-	pin.Pin(unsafe.SliceData(raw))
-	pin.Pin(unsafe.SliceData(license))
-	attr.insns = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(raw))))
-	attr.license = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(license))))
-	for tries := 0; ; tries++ {
-		fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-		if err == unix.EAGAIN && tries < 30 {
-			continue
-		}
-		return int(fd), err
-	}
 }

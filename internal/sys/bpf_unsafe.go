@@ -35,7 +35,7 @@ func SetCgroupDeviceProgram(dir int, prog []BPFInstruction) error {
 	if err != nil {
 		return err
 	}
-	fd, err := loadCgroupDevice(prog)
+	fd, err := loadProgram(unix.BPF_PROG_TYPE_CGROUP_DEVICE, 0, prog)
 	if err != nil {
 		return err
 	}
@@ -61,18 +61,24 @@ func SetCgroupDeviceProgram(dir int, prog []BPFInstruction) error {
 	return nil
 }
 
-func loadCgroupDevice(prog []BPFInstruction) (int, error) {
+// loadProgram has the kernel verify prog, of a type of enum bpf_prog_type, and
+// returns its descriptor. hook is where it will be attached, of enum
+// bpf_attach_type, for the types that differ by that, and 0 otherwise.
+func loadProgram(kind, hook uint32, prog []BPFInstruction) (int, error) {
 	raw := make([]rawInstruction, len(prog))
 	for i, in := range prog {
 		raw[i] = rawInstruction{in.Code, in.Src<<4 | in.Dst&0xf, in.Offset, in.Imm}
 	}
 	license := []byte("Apache-2.0\x00")
 	attr := struct {
-		kind, count    uint32
-		insns, license uint64
-	}{
-		kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(raw)),
-	}
+		kind, count       uint32
+		insns, license    uint64
+		logLevel, logSize uint32
+		log               uint64
+		version, flags    uint32
+		name              [16]byte
+		device, hook      uint32
+	}{kind: kind, count: uint32(len(raw)), hook: hook}
 	// The kernel sees the addresses only as numbers: the collector does not.
 	var pin runtime.Pinner
 	defer pin.Unpin()
