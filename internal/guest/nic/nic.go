@@ -14,7 +14,6 @@ package nic
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -103,50 +102,6 @@ func configure(c *rtnl.Conn, n protocol.NIC, ns *os.File, i int) error {
 			return err
 		}
 	}
-	// Whoever had the address before is forgotten by bridges and neighbours.
-	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+n.Name+"/arp_notify", []byte("1"), 0); err != nil {
-		return err
-	}
-	if err := ipv6(n); err != nil {
-		return err
-	}
-	for _, p := range n.Addresses {
-		if err := c.AddAddress(l.Index, p); err != nil {
-			return err
-		}
-	}
-	if err := c.SetLink(l.Index, rtnl.Change{State: rtnl.Up}); err != nil {
-		return err
-	}
-	for _, g := range n.Gateways {
-		if err := c.AddDefaultRoute(l.Index, g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// parameters of interfaces, in the caller's network namespace.
-const parameters = "/proc/sys/net/ipv6/conf/"
-
-// ipv6 settles what the kernel does by itself: it takes no address or route from
-// whoever announces some, and its link-local address is good at once. Where no
-// IPv6 address is given there is no IPv6.
-func ipv6(n protocol.NIC) error {
-	values := map[string]string{"disable_ipv6": "1"}
-	for _, p := range n.Addresses {
-		if !p.Addr().Is4() {
-			values = map[string]string{"disable_ipv6": "0", "accept_ra": "0", "autoconf": "0", "accept_dad": "0", "ndisc_notify": "1"}
-		}
-	}
-	for key, value := range values {
-		err := os.WriteFile(parameters+n.Name+"/"+key, []byte(value), 0)
-		if errors.Is(err, fs.ErrNotExist) && len(values) == 1 {
-			return nil // a kernel without IPv6
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	l.Name = n.Name
+	return c.Configure(l, n.Addresses, n.Gateways)
 }

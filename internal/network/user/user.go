@@ -271,44 +271,7 @@ func configure(n workload.NIC) error {
 	if err := c.SetLink(l.Index, rtnl.Change{MAC: mac, MTU: n.MTU}); err != nil {
 		return err
 	}
-	if err := settings(n); err != nil {
-		return err
-	}
-	for _, p := range n.Addresses {
-		if err := c.AddAddress(l.Index, p); err != nil {
-			return err
-		}
-	}
-	if err := c.SetLink(l.Index, rtnl.Change{State: rtnl.Up}); err != nil {
-		return err
-	}
-	for _, g := range n.Gateways {
-		if err := c.AddDefaultRoute(l.Index, g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// settings are parameters of the interface, see package nic of the guest, which
-// has the same: its MAC address becomes known when it goes up.
-func settings(n workload.NIC) error {
-	off := "1"
-	for _, p := range n.Addresses {
-		if p.Addr().Is6() {
-			off = "0"
-		}
-	}
-	for _, s := range [][2]string{
-		{"ipv4/conf/" + n.Name + "/arp_notify", "1"}, {"ipv6/conf/" + n.Name + "/disable_ipv6", off},
-		{"ipv6/conf/" + n.Name + "/accept_ra", "0"}, {"ipv6/conf/" + n.Name + "/autoconf", "0"}, {"ipv6/conf/" + n.Name + "/accept_dad", "0"},
-	} {
-		err := os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0)
-		if err != nil && (off == "0" || !errors.Is(err, os.ErrNotExist)) {
-			return err
-		}
-	}
-	return nil
+	return c.Configure(l, n.Addresses, n.Gateways)
 }
 
 // sockets are two ends of a stream.
