@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/rotated"
 )
 
 // MaxSize is when a file of events is full, in bytes. There are two.
@@ -19,7 +21,7 @@ type Log struct {
 }
 
 func (l Log) path() string { return filepath.Join(l.Dir, "events") }
-func (l Log) old() string  { return filepath.Join(l.Dir, "events.1") }
+func (l Log) old() string  { return rotated.Name(l.path(), 1) }
 
 func (l Log) size() int64 {
 	if l.max > 0 {

@@ -18,9 +18,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/rotated"
 )
 
 // What is kept of a workload's output unless something else was asked, in bytes
@@ -183,20 +184,12 @@ func (w *Writer) rotate() error {
 			}
 		}
 		for i := w.files - 1; i > 0; i-- {
-			if err := os.Rename(numbered(w.path, i-1), numbered(w.path, i)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := os.Rename(rotated.Name(w.path, i-1), rotated.Name(w.path, i)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
 	}
 	return w.open()
-}
-
-// numbered returns the path of the file that was the newest n rotations ago.
-func numbered(path string, n int) string {
-	if n == 0 {
-		return path
-	}
-	return path + "." + strconv.Itoa(n)
 }
 
 // Err tells how much output is missing and why; nil if none is.
