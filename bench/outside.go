@@ -28,7 +28,15 @@ const (
 
 // makeOutside makes it and the default route there, which networks without a
 // bridge look for.
+//
+// The benchmark's namespace forwards from the beginning, as a host does that has
+// run containers before. Docker would switch it on otherwise, and set the policy of
+// the chain FORWARD to drop: Podman's CNI plugins accept what comes from a workload
+// and answers to it, and leave what comes in by a published port to that policy.
 func makeOutside(ctx context.Context) (_ *outside, err error) {
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		return nil, err
+	}
 	o := &outside{}
 	if o.ns, err = newNamespace(); err != nil {
 		return nil, err
