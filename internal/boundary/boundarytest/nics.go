@@ -40,6 +40,14 @@ func newHost(r *run) *host {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { h.conn.Close(); ns.Close() })
+	h.in("forward nothing", func() error { // as it may be inherited from the machine
+		for _, family := range []string{"ipv4", "ipv6"} {
+			if err := os.WriteFile("/proc/sys/net/"+family+"/conf/all/forwarding", []byte("0"), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return h
 }
 
