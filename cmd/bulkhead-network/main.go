@@ -19,6 +19,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
@@ -61,7 +62,7 @@ func run(ctx context.Context, args []string) error {
 
 // converse answers one request, and what follows from it.
 func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.File) error {
-	m, _, _, err := attach.Receive(conn)
+	m, _, files, err := attach.Receive(conn)
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
@@ -69,6 +70,8 @@ func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.Fil
 		return err
 	}
 	switch {
+	case m.Request != nil && m.Request.Part != "":
+		return part(ctx, s, *m.Request, files, conn)
 	case m.Request != nil && m.Request.User:
 		// First, so that it never reaches what it must not.
 		if m.Request.Helper != 0 { // else it is refused
@@ -103,6 +106,22 @@ func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.Fil
 		return errors.Join(answer(conn, err), rest(ctx))
 	}
 	return errors.New("the supervisor asks for nothing")
+}
+
+// part takes a workload out of a network. Its namespace came along, unless it has
+// taps.
+func part(ctx context.Context, s *bridge.Store, r network.Request, files []*os.File, conn *os.File) error {
+	var netns *os.File
+	if len(files) > 0 {
+		netns = files[0]
+		defer netns.Close()
+	}
+	a, err := s.Part(ctx, r, netns)
+	if err != nil {
+		return attach.Send(conn, attach.Fail(err), nil, nil)
+	}
+	defer a.Close() // the supervisor has them
+	return attach.Send(conn, attach.Message{Prepared: &a.Prepared}, nil, a.Reserved)
 }
 
 // enter waits for the workload's namespace, which never comes for taps.

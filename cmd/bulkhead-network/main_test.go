@@ -168,6 +168,70 @@ func TestTaps(t *testing.T) {
 	}
 }
 
+// TestJoinAndPart moves a workload that runs from one network to another, and its
+// port with it.
+func TestJoinAndPart(t *testing.T) {
+	leakcheck.Check(t, leakcheck.Options{})
+	c := config(t)
+	ctx := context.Background()
+	s, err := bridge.Open(c.Root, c.Run, bridge.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(ctx, network.Network{Name: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	r := network.Request{
+		ID: workload.NewID(), Name: "web", Networks: []workload.Attachment{{Network: "bridge"}},
+		Ports: []workload.Port{{Port: 80, Protocol: "tcp"}},
+	}
+	ns, in := newNamespace(t)
+	enter := func(r network.Request) *attach.Attachment {
+		a, err := attach.Start(ctx, c, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			for _, f := range a.Reserved {
+				f.Close()
+			}
+		})
+		if err := errors.Join(a.Enter(ctx, ns), a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	first := enter(r)
+	join := r
+	join.Join, join.Networks = true, append(join.Networks, workload.Attachment{Network: "other"})
+	both := enter(join)
+	if len(both.NICs) != 2 || len(both.Ports) != 1 || both.Ports[0] != first.Ports[0] {
+		t.Errorf("got %+v", both.Prepared)
+	}
+	part := r
+	part.Part, part.Networks = "bridge", join.Networks[1:]
+	got, err := attach.Part(ctx, c, part, ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.NICs) != 1 || got.NICs[0].Name != "eth1" || len(got.NICs[0].Gateways) != 1 || len(got.Ports) != 1 || got.Ports[0] != first.Ports[0] {
+		t.Errorf("got %+v", got.Prepared)
+	}
+	if err := in(func() error { _, err := net.InterfaceByName("eth1"); return err }); err != nil {
+		t.Error(err)
+	}
+	if err := in(func() error { _, err := net.InterfaceByName("eth0"); return err }); err == nil {
+		t.Error("the first interface is still there")
+	}
+	part.Part, part.Networks = "other", nil
+	if _, err := attach.Part(ctx, c, part, nil); !errors.Is(err, network.ErrInvalid) {
+		t.Errorf("with a port: got %v", err)
+	}
+	if err := attach.Release(ctx, c, r.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	leakcheck.Check(t, leakcheck.Options{})
 	c := config(t)

@@ -42,7 +42,8 @@ type Subnet struct {
 	Auto bool `json:"auto,omitempty"`
 }
 
-// Request asks for the network interfaces of one workload that is being started.
+// Request asks for the network interfaces of one workload that is being started,
+// or for a change of those of one that runs.
 type Request struct {
 	ID       workload.ID           `json:"id"`
 	Name     string                `json:"name"`
@@ -53,6 +54,12 @@ type Request struct {
 	// same addresses and host ports again where they are free.
 	Last      []workload.NIC  `json:"last,omitempty"`
 	LastPorts []workload.Port `json:"lastPorts,omitempty"`
+	// Join tells that the workload runs in all of Networks but the last, which is
+	// added. Ports stay as they are.
+	Join bool `json:"join,omitempty"`
+	// Part is a network that a workload which runs is taken out of; Networks are
+	// those that it stays in.
+	Part string `json:"part,omitempty"`
 	// Taps asks for tap devices where otherwise the interfaces are moved into a
 	// namespace.
 	Taps bool `json:"taps,omitempty"`
@@ -77,9 +84,9 @@ type Lease struct {
 	Ports []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
 }
 
-// Prepared is what a workload got.
+// Prepared is what a workload has in all its networks.
 type Prepared struct {
-	NICs  []workload.NIC  `json:"nics"`
+	NICs  []workload.NIC  `json:"nics"`            // in the order of Request.Networks
 	Ports []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
 	// Nameservers are where the workload asks for names in all its networks: those
 	// of one of them; none if all are too small to have one.

@@ -61,7 +61,8 @@ type HostEntry struct {
 type NIC struct {
 	Name      string         `json:"name"`    // inside: "eth0"
 	Network   string         `json:"network"` // whose member it is
-	Link      string         `json:"link"`    // the host's end: a veth or a tap; "" if there is none
+	NetworkID string         `json:"networkID,omitempty"`
+	Link      string         `json:"link"` // the host's end: a veth or a tap; "" if there is none
 	MAC       string         `json:"mac"`
 	Addresses []netip.Prefix `json:"addresses"`
 	// Gateways are the next hops of the default routes, at most one of each

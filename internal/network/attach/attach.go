@@ -45,25 +45,51 @@ type Attachment struct {
 	p *program
 }
 
-// Start starts the program, which prepares what r asks for. Errors wrap those of
+// Start starts the program, which prepares what r asks for. With r.Join the Taps
+// are those of what is new. Errors wrap those of
 // package network. The program runs until Enter or Close, or until ctx ends.
 func Start(ctx context.Context, c Config, r network.Request) (*Attachment, error) {
 	p, err := c.start(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m, taps, files, err := p.ask(ctx, Message{Request: &r}, nil)
+	a, err := p.request(ctx, r, nil)
+	if err != nil {
+		p.end()
+	}
+	return a, err
+}
+
+// request sends a request and returns what came of it.
+func (p *program) request(ctx context.Context, r network.Request, files []*os.File) (*Attachment, error) {
+	m, taps, got, err := p.ask(ctx, Message{Request: &r}, files)
 	if err == nil && m.Prepared == nil {
 		err = errors.New("bulkhead-network did not say what it prepared")
 	}
 	if err != nil {
-		for _, f := range append(taps, files...) {
+		for _, f := range append(taps, got...) {
 			f.Close()
 		}
-		p.end()
 		return nil, err
 	}
-	return &Attachment{Prepared: *m.Prepared, Taps: taps, Reserved: files, p: p}, nil
+	return &Attachment{Prepared: *m.Prepared, Taps: taps, Reserved: got, p: p}, nil
+}
+
+// Part takes a workload that runs out of the network r.Part, through the program.
+// What it has then is Prepared, and Reserved what its ports need beside what was
+// reserved before. netns is its network namespace, nil where it has taps. It may be
+// called again, and after any crash.
+func Part(ctx context.Context, c Config, r network.Request, netns *os.File) (*Attachment, error) {
+	p, err := c.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.end()
+	var files []*os.File
+	if netns != nil {
+		files = append(files, netns)
+	}
+	return p.request(ctx, r, files)
 }
 
 // Enter has the interfaces made in the workload's network namespace. It is called

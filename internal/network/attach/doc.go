@@ -8,6 +8,9 @@
 //	  the namespace, if not taps  ──>
 //	                              <──  Done, and the end
 //
+// A workload that runs joins another network in the same way, and parts with one
+// by a Request whose answer is Prepared, after which everything works.
+//
 // Prepared says which addresses the workload has, where it asks for names, and
 // which address the host has for it, while the host's ends of its
 // interfaces exist and its ports are reserved; after Done everything works. A

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
-	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // activate makes sure that the network's bridge is up. That is the last step, so
@@ -89,10 +89,10 @@ func (s *Store) stillFree(n *network.Network) error {
 }
 
 // rebuild makes all rules anew from what is recorded.
-func (s *Store) rebuild() error { return s.rebuildBut("") }
+func (s *Store) rebuild() error { return s.rebuildBut(nil) }
 
-// rebuildBut leaves out one workload.
-func (s *Store) rebuildBut(id workload.ID) error {
+// rebuildBut leaves out some leases.
+func (s *Store) rebuildBut(but []network.Lease) error {
 	all, err := s.all()
 	if err != nil {
 		return err
@@ -117,7 +117,8 @@ func (s *Store) rebuildBut(id workload.ID) error {
 		es = append(es, networkElements(&n)...)
 	}
 	for _, l := range leases {
-		if _, ok := all[l.Network]; ok && l.Workload != id {
+		left := slices.ContainsFunc(but, func(b network.Lease) bool { return b.Workload == l.Workload && b.Network == l.Network })
+		if _, ok := all[l.Network]; ok && !left {
 			es = append(es, leaseElements(l)...)
 		}
 	}

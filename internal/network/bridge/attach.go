@@ -26,14 +26,16 @@ type Attached struct {
 	// owns the workload keeps them as long as it runs.
 	Reserved []*os.File
 
-	bridges []string // of the NICs
+	fresh   []workload.NIC // those of the NICs that Enter makes
+	bridges []string       // of fresh
 	// servers tells when the name servers run, which start while the workload is
 	// made; nil where Attach waited for them.
 	servers chan error
 }
 
 // Attach gives a workload its addresses, ports and rules, and taps if they are
-// asked for. What the workload had before, it loses. On error nothing is left.
+// asked for. What the workload had before, it loses; with r.Join it keeps it, and
+// gets what is new beside it. On error nothing new is left.
 // Without taps, Enter is next, which waits for the name servers: until then they
 // start, and others who change networks wait. The
 // error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
@@ -66,7 +68,7 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 	}
 	if err := a.wait(); err != nil { // as there will be no Enter
 		a.Close()
-		return fail(errors.Join(err, s.Release(context.WithoutCancel(ctx), r.ID)))
+		return fail(errors.Join(err, s.undo(context.WithoutCancel(ctx), r)))
 	}
 	return a, nil
 }
@@ -84,6 +86,9 @@ func (a *Attached) wait() error {
 // attach is Attach up to the point where name servers may go on to start; the lock
 // is held, and stays so until they have.
 func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error) {
+	if r.Join {
+		return s.join(ctx, r)
+	}
 	if err := s.release(ctx, r.ID); err != nil {
 		return nil, fmt.Errorf("take back what it had before: %w", err)
 	}
@@ -190,47 +195,72 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 		es = append(es, leaseElements(l)...)
 	}
 	a.servers = s.startServers(ctx, nets)
-	if err := s.t.add(es); errors.Is(err, os.ErrNotExist) {
-		err = s.rebuild() // somebody flushed the rules: they come back with ours
-		if err != nil {
-			return err
-		}
-	} else if errors.Is(err, os.ErrExist) || errors.Is(err, unix.EBUSY) {
-		// Whoever had a port has let go of it, and not yet of its rule.
-		return fmt.Errorf("publish ports: %w: one is still that of a workload which is ending", network.ErrPortTaken)
-	} else if err != nil {
+	if err := s.rule(es); err != nil {
 		return err
 	}
-	did("rules added")
 	if len(a.Ports) > 0 {
 		if err := s.publish(nets[publish], leases[publish]); err != nil {
 			return err
 		}
 	}
 	for i, l := range leases {
-		a.NICs, a.bridges = append(a.NICs, l.NIC), append(a.bridges, nets[i].Bridge)
-		if r.Taps {
-			br, ok := ready(nets[i])
-			if !ok {
-				return fmt.Errorf("the bridge of network %q is gone", nets[i].Name)
-			}
-			f, err := makeTap(br, l.NIC, r.Owner)
-			if err != nil {
-				return err
-			}
-			a.Taps = append(a.Taps, f)
-			did("tap ready")
+		if err := a.add(r, nets[i], l.NIC); err != nil {
+			return err
 		}
 	}
-	if s.o.DNSProgram != "" {
-		a.Nameservers = asked(nets)
-	}
-	for _, sub := range nets[0].Subnets {
-		a.Host = append(a.Host, sub.Gateway)
-	}
+	s.describe(&a.Prepared, nets, leases)
 	open := slices.ContainsFunc(a.Ports, func(p workload.Port) bool { return !p.HostIP.IsLoopback() })
 	a.Warnings, err = s.warnings(ctx, open)
 	return err
+}
+
+// rule puts the rules of leases that are recorded in force.
+func (s *Store) rule(es []element) error {
+	err := s.t.add(es)
+	if errors.Is(err, os.ErrNotExist) {
+		err = s.rebuild() // somebody flushed the rules: they come back with ours
+	} else if errors.Is(err, os.ErrExist) || errors.Is(err, unix.EBUSY) {
+		// Whoever had a port has let go of it, and not yet of its rule.
+		err = fmt.Errorf("publish ports: %w: one is still that of a workload which is ending", network.ErrPortTaken)
+	}
+	if err == nil {
+		did("rules added")
+	}
+	return err
+}
+
+// add makes the tap of an interface, or leaves the interface to Enter.
+func (a *Attached) add(r network.Request, n *network.Network, nic workload.NIC) error {
+	a.fresh, a.bridges = append(a.fresh, nic), append(a.bridges, n.Bridge)
+	if !r.Taps {
+		return nil
+	}
+	br, ok := ready(n)
+	if !ok {
+		return fmt.Errorf("the bridge of network %q is gone", n.Name)
+	}
+	f, err := makeTap(br, nic, r.Owner)
+	if err != nil {
+		return err
+	}
+	a.Taps = append(a.Taps, f)
+	did("tap ready")
+	return nil
+}
+
+// describe says what a workload has by its leases in nets, of the same order.
+func (s *Store) describe(p *network.Prepared, nets []*network.Network, leases []network.Lease) {
+	for _, l := range leases {
+		p.NICs = append(p.NICs, l.NIC)
+	}
+	if s.o.DNSProgram != "" {
+		p.Nameservers = asked(nets)
+	}
+	if len(nets) > 0 {
+		for _, sub := range nets[0].Subnets {
+			p.Host = append(p.Host, sub.Gateway)
+		}
+	}
 }
 
 // asked are the name servers that a workload asks: those of one network, as each
@@ -266,29 +296,52 @@ func (s *Store) plan(r network.Request, nets []*network.Network) ([]network.Leas
 	routed := map[bool]bool{} // a family that has a default route already
 	var leases []network.Lease
 	for i, n := range nets {
-		want := r.Networks[i]
-		l := network.Lease{Workload: r.ID, Network: n.Name, Names: names(r, want)}
-		if len(nets) > 1 {
-			for _, other := range nets {
-				l.Networks = append(l.Networks, other.Name)
-			}
+		l, err := s.planOne(r, r.Networks[i], n, fmt.Sprintf("eth%d", i))
+		if err != nil {
+			return nil, err
 		}
-		l.NIC = workload.NIC{Name: fmt.Sprintf("eth%d", i), Network: n.Name, Link: linkName(r.ID, n.ID), MTU: mtu(n)}
-		if err := s.planAddresses(r.ID, n, want, last(r, n.Name), &l.NIC); err != nil {
-			return nil, fmt.Errorf("network %q: %w", n.Name, err)
-		}
-		if err := s.planMAC(n, want, &l.NIC); err != nil {
-			return nil, fmt.Errorf("network %q: %w", n.Name, err)
-		}
-		for _, sub := range n.Subnets {
-			four := sub.Gateway.Is4()
-			if !n.Internal && !routed[four] {
-				l.NIC.Gateways, routed[four] = append(l.NIC.Gateways, sub.Gateway), true
-			}
-		}
+		l.Networks, l.NIC.Gateways = several(nets), gateways(n, routed)
 		leases = append(leases, l)
 	}
 	return leases, nil
+}
+
+// planOne chooses what a workload has in one network but its routes, which depend
+// on the others. ifname is the interface inside.
+func (s *Store) planOne(r network.Request, want workload.Attachment, n *network.Network, ifname string) (network.Lease, error) {
+	l := network.Lease{Workload: r.ID, Network: n.Name, Names: names(r, want)}
+	l.NIC = workload.NIC{Name: ifname, Network: n.Name, NetworkID: n.ID, Link: linkName(r.ID, n.ID), MTU: mtu(n)}
+	err := s.planAddresses(r.ID, n, want, last(r, n.Name), &l.NIC)
+	if err == nil {
+		err = s.planMAC(n, want, &l.NIC)
+	}
+	if err != nil {
+		return l, fmt.Errorf("network %q: %w", n.Name, err)
+	}
+	return l, nil
+}
+
+// several are the names of the networks that each lease of a workload tells; nil
+// for a single one.
+func several(nets []*network.Network) (names []string) {
+	if len(nets) > 1 {
+		for _, n := range nets {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// gateways are the default routes by a network: those of the families that no
+// network before it has, which routed tells.
+func gateways(n *network.Network, routed map[bool]bool) (out []netip.Addr) {
+	for _, sub := range n.Subnets {
+		four := sub.Gateway.Is4()
+		if !n.Internal && !routed[four] {
+			out, routed[four] = append(out, sub.Gateway), true
+		}
+	}
+	return out
 }
 
 // names are all that the name server knows a workload by: its own first.

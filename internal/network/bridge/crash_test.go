@@ -78,6 +78,19 @@ func (d deed) do() error {
 		if ns, err = newNetNS(); err == nil {
 			err = a.Enter(ctx, ns)
 		}
+	case "join":
+		d.Request.Networks, d.Request.Join = append(d.Request.Networks, workload.Attachment{Network: "m"}), true
+		var a *Attached
+		if a, err = s.Attach(ctx, d.Request); err != nil || d.Request.Taps {
+			return err
+		}
+		var ns *os.File
+		if ns, err = newNetNS(); err == nil {
+			err = a.Enter(ctx, ns)
+		}
+	case "part":
+		d.Request.Networks, d.Request.Part = d.Request.Networks[1:], d.Request.Networks[0].Network
+		_, err = s.Part(ctx, d.Request, nil)
 	case "rename":
 		err = s.Rename(ctx, d.Request.ID, d.Request.Name, "renamed")
 	case "release":
@@ -143,7 +156,7 @@ func (l *lab) wantOwned(when string) {
 			if a.IsLinkLocalUnicast() {
 				continue
 			}
-			if _, err := os.Lstat(l.address("n", a)); err != nil {
+			if found, err := filepath.Glob(l.address("*", a)); err != nil || len(found) == 0 {
 				l.t.Errorf("%s: set %s names %s, which could be handed out: %v", when, s.Name, a, err)
 			}
 		}
@@ -168,6 +181,11 @@ func TestCrash(t *testing.T) {
 		{op: "attach", before: exists},
 		{op: "attach", taps: true, before: exists},
 		{op: "attach", dns: true, before: exists},
+		{op: "join", before: attachedBeside},
+		{op: "join", taps: true, before: attachedBeside},
+		{op: "join", dns: true, before: attachedBeside},
+		{op: "part", before: attachedTwice},
+		{op: "part", dns: true, before: attachedTwice},
 		{op: "rename", before: attached},
 		{op: "release", before: attached},
 		{op: "release", dns: true, before: attached},
@@ -194,7 +212,11 @@ func TestCrash(t *testing.T) {
 				r := r()
 				r.Taps = tt.taps
 				tt.before(l, r)
-				n := l.perform(deed{Op: tt.op, Request: r, Step: step})
+				q := r
+				if tt.op == "part" {
+					q.Networks = twoNetworks
+				}
+				n := l.perform(deed{Op: tt.op, Request: q, Step: step})
 				if step == 0 {
 					steps = n // undisturbed
 				}
@@ -216,6 +238,23 @@ func attached(l *lab, r network.Request) {
 	b := l.start(r)
 	b.a.Close() // its supervisor is dead
 }
+
+// attachedBeside has another network, and attachedTwice has the workload in both:
+// its ports are published by the first of them.
+func attachedBeside(l *lab, r network.Request) {
+	if _, err := l.read("m"); err != nil {
+		l.create(network.Network{Name: "m"})
+	}
+	r.Taps = false
+	attached(l, r)
+}
+
+func attachedTwice(l *lab, r network.Request) {
+	r.Networks = twoNetworks
+	attachedBeside(l, r)
+}
+
+var twoNetworks = []workload.Attachment{{Network: "n"}, {Network: "m"}}
 
 // heal is the next command, whatever that is.
 func (l *lab) heal(when string, r network.Request, n int) {
@@ -251,6 +290,7 @@ func (l *lab) heal(when string, r network.Request, n int) {
 		l.t.Errorf("%s: interfaces %v are left", when, ports)
 	}
 	l.wantNothing("n")
+	l.wantNothing("m")
 	if err := l.Remove(ctx, "n"); err != nil {
 		l.t.Errorf("%s: remove: %v", when, err)
 	}

@@ -16,7 +16,7 @@ import (
 // Enter makes the interfaces in the workload's network namespace and configures
 // them: names, addresses, routes, and loopback. After it everything works.
 func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
-	for i, nic := range a.NICs {
+	for i, nic := range a.fresh {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -28,7 +28,7 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 			return fmt.Errorf("make interface %s: %w", nic.Name, err)
 		}
 	}
-	if err := configureIn(netns, a.NICs); err != nil {
+	if err := configureIn(netns, a.fresh); err != nil {
 		return fmt.Errorf("configure the workload's network: %w", err)
 	}
 	did("namespace configured")
@@ -134,9 +134,14 @@ func configureOne(h *netlink.Handle, nic workload.NIC) error {
 	if err := h.LinkSetUp(l); err != nil {
 		return err
 	}
+	return defaultRoutes(h, l, nic)
+}
+
+// defaultRoutes adds the routes by an interface that is up.
+func defaultRoutes(h *netlink.Handle, l netlink.Link, nic workload.NIC) error {
 	for _, g := range nic.Gateways {
 		r := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: g.AsSlice()}
-		if err := h.RouteAdd(r); err != nil {
+		if err := h.RouteReplace(r); err != nil {
 			return fmt.Errorf("route by %s: %w", g, err)
 		}
 	}

@@ -68,11 +68,22 @@ func (s *Store) leave(id workload.ID) (wait func(context.Context) error, err err
 	if err != nil || len(leases) == 0 {
 		return wait, err
 	}
+	return s.leaveBy(leases)
+}
+
+// takeBack takes back what one workload has by some of its leases.
+func (s *Store) takeBack(ctx context.Context, leases []network.Lease) error {
+	wait, err := s.leaveBy(leases)
+	return errors.Join(err, wait(ctx))
+}
+
+// leaveBy is leave for some of a workload's leases, or all.
+func (s *Store) leaveBy(leases []network.Lease) (wait func(context.Context) error, err error) {
 	// These wait for the kernel: they may do so together.
 	links := make(chan error, 1)
 	go func() { links <- removeLinks(leases) }()
 	wait, err = s.lastLeft(leases)
-	if err = errors.Join(err, s.unrule(id, leases), <-links); err != nil {
+	if err = errors.Join(err, s.unrule(leases), <-links); err != nil {
 		return wait, err
 	}
 	var errs []error
@@ -83,7 +94,7 @@ func (s *Store) leave(id workload.ID) (wait func(context.Context) error, err err
 }
 
 // unrule removes the rules of a workload's leases.
-func (s *Store) unrule(id workload.ID, leases []network.Lease) error {
+func (s *Store) unrule(leases []network.Lease) error {
 	var es []element
 	for _, l := range leases {
 		es = append(es, leaseElements(l)...)
@@ -91,7 +102,7 @@ func (s *Store) unrule(id workload.ID, leases []network.Lease) error {
 	err := s.t.remove(es)
 	if errors.Is(err, os.ErrNotExist) {
 		// Some are not there, and so none was removed: the rest, without these.
-		err = s.rebuildBut(id)
+		err = s.rebuildBut(leases)
 	}
 	if err == nil {
 		did("rules removed")

@@ -167,6 +167,15 @@ func (t *tables) add(es []element) error    { return t.edit(es, true) }
 func (t *tables) remove(es []element) error { return t.edit(es, false) }
 
 func (t *tables) edit(es []element, add bool) error {
+	if add {
+		return t.swap(nil, es)
+	}
+	return t.swap(es, nil)
+}
+
+// swap puts elements in the place of others, in one step; where both have one, it
+// is made anew.
+func (t *tables) swap(from, to []element) error {
 	c, done, err := openTables()
 	if err != nil {
 		return err
@@ -175,11 +184,10 @@ func (t *tables) edit(es []element, add bool) error {
 	for _, s := range t.sets() {
 		s.ID = 0 // the kernel finds it by name
 	}
-	what := c.SetDeleteElements
-	if add {
-		what = c.SetAddElements
+	if err := t.change(c.SetDeleteElements, from); err != nil {
+		return err
 	}
-	if err := t.change(what, es); err != nil {
+	if err := t.change(c.SetAddElements, to); err != nil {
 		return err
 	}
 	return flush(c)
