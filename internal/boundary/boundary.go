@@ -164,7 +164,7 @@ type Terminal interface {
 	Resize(rows, cols uint16) error
 }
 
-// Pauser, Lister, Describer, NetNS, Updater, Measurer, Files and Host are abilities that an
+// Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files and Host are abilities that an
 // Instance may have, Explainer one of a Boundary. Whoever wants one asks by type
 // assertion.
 type (
@@ -185,6 +185,11 @@ type (
 	NetNS interface {
 		// NetNS opens it; from Create until the first process has ended.
 		NetNS() (*os.File, error)
+	}
+	// Rewirer changes the network interfaces of a workload that runs, where
+	// Needs.Network is Tap.
+	Rewirer interface {
+		Rewire(ctx context.Context, w Rewiring) error
 	}
 	// Updater changes the limits of a workload that runs. A field of r that is nil
 	// or zero stays as it is.
@@ -228,6 +233,21 @@ type (
 		Explain(s workload.Spec, p Prepared, w io.Writer) error
 	}
 )
+
+// Rewiring is what becomes different of a workload's network interfaces. With an
+// error, those of Add are gone again, as far as the guest lets go of them.
+type Rewiring struct {
+	// Add are new interfaces and Taps their descriptors, as in Prepared.
+	Add  []workload.NIC
+	Taps []*os.File
+	// Remove are interfaces that go, known by Name.
+	Remove []workload.NIC
+	// Route are interfaces that stay; their Gateways take the place of the default
+	// routes that there were.
+	Route []workload.NIC
+	// Files are what becomes of Prepared.Files, by path inside.
+	Files map[string]workload.FileEdit
+}
 
 // ReadOptions say what of a workload's files is read.
 type ReadOptions struct {

@@ -157,7 +157,7 @@ func (b Boundary) join(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if err != nil {
 		return nil, fmt.Errorf("tenant %s: %w", s.VM.Tenant, err)
 	}
-	devices, err := r.plug(ctx, p, host)
+	devices, err := r.plug(ctx, p.NICs, p.Taps, host)
 	if err != nil {
 		return nil, fmt.Errorf("tenant %s: %w", s.VM.Tenant, err)
 	}

@@ -28,9 +28,9 @@ type remains struct {
 	idle    bool // nothing ran that the guest would have to write back
 	cgroup  *cgroup.Manager
 	size    size
-	machine *machine // the workload's own, nil in a tenant's
-	release func()   // of the image's disk in a tenant's machine
-	unplug  []func() // of the network devices there
+	machine *machine  // the workload's own, nil in a tenant's
+	release func()    // of the image's disk in a tenant's machine
+	plugs   []plugged // the network devices there
 	volumes []*fileserver.Server
 	inner   *client.Instance
 	forced  atomic.Bool // the guest did not end it, so we did
@@ -66,10 +66,10 @@ func (r *remains) Delete(ctx context.Context) error {
 		}
 	}
 	// Whatever the guest still holds of them: frames go nowhere any more.
-	for _, f := range r.unplug {
-		f()
+	for _, p := range r.plugs {
+		p.release()
 	}
-	r.unplug = nil
+	r.plugs = nil
 	if r.release != nil {
 		r.release()
 		r.release = nil
@@ -119,8 +119,7 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 	c := clientOf(host)
 	req := protocol.Create{Spec: inside(s), Image: its.image, Files: map[string][]byte{}}
 	for i, n := range p.NICs {
-		n.Network, n.Link = "", "" // the host's affair
-		req.NICs = append(req.NICs, protocol.NIC{NIC: n, Device: its.devices[i]})
+		req.NICs = append(req.NICs, inGuest(n, its.devices[i]))
 	}
 	if !s.Namespaces.HostUser && !s.VM.System { // else all IDs of the guest
 		req.IDBase, req.IDCount = p.IDBase, p.IDCount
@@ -144,8 +143,11 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 		return nil, r.blame(err)
 	}
 	i := &instance{Instance: r.inner, remains: r, spec: s}
-	if s.VM.System {
+	switch {
+	case s.VM.System:
 		return &system{instance: i}, nil
+	case r.machine == nil:
+		return &lodger{instance: i}, nil
 	}
 	return i, nil
 }

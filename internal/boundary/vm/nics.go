@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -120,16 +122,28 @@ func (m *machine) unplug(n int) {
 	}
 }
 
+// plugged is a network device of a tenant's machine that a workload has.
+type plugged struct {
+	name, device string // inside, and its own MAC address
+	release      func()
+}
+
+// inGuest is an interface as the guest is told of it.
+func inGuest(n workload.NIC, device string) protocol.NIC {
+	n.Network, n.NetworkID, n.Link = "", "", "" // the host's affair
+	return protocol.NIC{NIC: n, Device: device}
+}
+
 // plug connects the interfaces of a workload in its tenant's machine, and
 // returns the devices.
-func (r *remains) plug(ctx context.Context, p boundary.Prepared, host boundary.Host) ([]string, error) {
+func (r *remains) plug(ctx context.Context, nics []workload.NIC, taps []*os.File, host boundary.Host) ([]string, error) {
 	var devices []string
-	for i, n := range p.NICs {
+	for i, n := range nics {
 		err := within(ctx, answerTimeout, func(ctx context.Context) error {
-			device, release, err := host.Plug(ctx, p.Taps[i], kindOf(n) == qemu.Stream)
+			device, release, err := host.Plug(ctx, taps[i], kindOf(n) == qemu.Stream)
 			if err == nil {
 				devices = append(devices, device)
-				r.unplug = append(r.unplug, release)
+				r.plugs = append(r.plugs, plugged{n.Name, device, release})
 			}
 			return err
 		})
@@ -138,4 +152,67 @@ func (r *remains) plug(ctx context.Context, p boundary.Prepared, host boundary.H
 		}
 	}
 	return devices, nil
+}
+
+// lodger is a workload in its tenant's machine, whose network devices come and go
+// while it runs.
+type lodger struct{ *instance }
+
+var _ boundary.Rewirer = (*lodger)(nil)
+
+// Rewire changes the workload's network interfaces. Devices are free for others
+// only when the guest says that it has them back: until then whoever has hidden
+// one would be in the other's network.
+func (l *lodger) Rewire(ctx context.Context, w boundary.Rewiring) error {
+	if len(w.Add) != len(w.Taps) {
+		return fmt.Errorf("%d network interfaces, and descriptors of %d", len(w.Add), len(w.Taps))
+	}
+	req := protocol.Rewire{Files: w.Files}
+	for _, n := range w.Remove {
+		if i := l.plugOf(n); i >= 0 {
+			req.Remove = append(req.Remove, inGuest(n, l.plugs[i].device))
+		}
+	}
+	for _, n := range w.Route {
+		if i := l.plugOf(n); i >= 0 {
+			req.Route = append(req.Route, inGuest(n, l.plugs[i].device))
+		}
+	}
+	devices, err := l.plug(ctx, w.Add, w.Taps, l.b.Reach(l.record.Socket))
+	if err != nil {
+		l.free(w.Add)
+		return err
+	}
+	for i, n := range w.Add {
+		req.Add = append(req.Add, inGuest(n, devices[i]))
+	}
+	err = within(ctx, answerTimeout, func(ctx context.Context) error { return l.Instance.Rewire(ctx, req) })
+	if err != nil && len(w.Add) > 0 {
+		// What the guest made of it, it is to undo; if it does not say so, the devices
+		// stay the workload's until its end.
+		undo := protocol.Rewire{Remove: req.Add}
+		if within(ctx, answerTimeout, func(ctx context.Context) error { return l.Instance.Rewire(ctx, undo) }) == nil {
+			l.free(w.Add)
+		}
+	}
+	if err != nil {
+		return l.blame(err)
+	}
+	l.free(w.Remove)
+	return nil
+}
+
+// plugOf is the device of an interface, -1 if it has none any more.
+func (r *remains) plugOf(n workload.NIC) int {
+	return slices.IndexFunc(r.plugs, func(p plugged) bool { return p.name == n.Name })
+}
+
+// free gives the devices of interfaces back to the machine.
+func (r *remains) free(nics []workload.NIC) {
+	for _, n := range nics {
+		if i := r.plugOf(n); i >= 0 {
+			r.plugs[i].release()
+			r.plugs = slices.Delete(r.plugs, i, i+1)
+		}
+	}
 }

@@ -76,6 +76,62 @@ func TestTenantNICs(t *testing.T) {
 	}
 }
 
+// TestRewire: devices of the tenant's machine come to a workload that runs, and are
+// free for others when the guest has given them back, not before.
+func TestRewire(t *testing.T) {
+	var refuse error
+	h := &scripted{devices: 3, answer: func(req *protocol.Request, conn net.Conn) {
+		if req.Op == protocol.OpRewire {
+			reply(conn, refuse)
+			return
+		}
+		reply(conn, nil)
+	}}
+	b, s, p := inTenant(t, h)
+	nics, taps := interfaces(t, 3)
+	p.NICs, p.Taps = nics[:1], taps[:1]
+	in, err := b.Create(t.Context(), s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	re := in.(boundary.Rewirer)
+	edit := map[string]workload.FileEdit{"/etc/hosts": {New: []byte("x")}}
+	if err := re.Rewire(t.Context(), boundary.Rewiring{Add: nics[1:2], Taps: taps[1:2], Files: edit}); err != nil {
+		t.Fatal(err)
+	}
+	if w := h.rewire; len(w.Add) != 1 || w.Add[0].Device != slotMAC(2) || w.Add[0].Name != "eth1" || w.Add[0].Link != "" || len(w.Files) != 1 {
+		t.Errorf("asked for %+v", w)
+	}
+	routed := nics[1]
+	routed.Gateways = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	if err := re.Rewire(t.Context(), boundary.Rewiring{Remove: nics[:1], Route: []workload.NIC{routed}}); err != nil {
+		t.Fatal(err)
+	}
+	if w := h.rewire; len(w.Remove) != 1 || w.Remove[0].Device != slotMAC(1) || len(w.Route) != 1 || w.Route[0].Device != slotMAC(2) || len(w.Route[0].Gateways) != 1 {
+		t.Errorf("asked for %+v", w)
+	}
+	if h.plugged != 1 {
+		t.Errorf("%d devices are taken", h.plugged)
+	}
+	if err := re.Rewire(t.Context(), boundary.Rewiring{Add: nics[2:], Taps: taps}); err == nil || h.plugged != 1 {
+		t.Errorf("descriptors of others: got %v, and %d devices are taken", err, h.plugged)
+	}
+	refuse = workload.ErrUnsupported
+	if err := re.Rewire(t.Context(), boundary.Rewiring{Remove: nics[1:2]}); !errors.Is(err, workload.ErrUnsupported) || h.plugged != 1 {
+		t.Errorf("what the guest keeps: got %v, and %d devices are taken", err, h.plugged)
+	}
+	if err := re.Rewire(t.Context(), boundary.Rewiring{Add: nics[2:], Taps: taps[2:]}); !errors.Is(err, workload.ErrUnsupported) || h.plugged != 2 {
+		t.Errorf("what the guest may have: got %v, and %d devices are taken", err, h.plugged)
+	}
+	h.devices, refuse = 2, nil
+	if err := re.Rewire(t.Context(), boundary.Rewiring{Add: nics[:1], Taps: taps[:1]}); !errors.Is(err, errNICs) || h.plugged != 2 {
+		t.Errorf("none left: got %v, and %d devices are taken", err, h.plugged)
+	}
+	if err := in.Delete(t.Context()); err != nil || h.plugged != 0 {
+		t.Errorf("%v, and %d devices are still taken", err, h.plugged)
+	}
+}
+
 func TestNICsAndDescriptors(t *testing.T) {
 	b, s, p := inTenant(t, &scripted{})
 	p.NICs, p.Taps = interfaces(t, 2)

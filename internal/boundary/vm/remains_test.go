@@ -22,6 +22,7 @@ type scripted struct {
 	mu     sync.Mutex
 	asked  []protocol.Op
 	create *protocol.Create // what was asked for last
+	rewire *protocol.Rewire
 
 	devices, plugged int // network devices
 }
@@ -38,6 +39,9 @@ func (h *scripted) Dial(context.Context) (io.ReadWriteCloser, error) {
 		h.asked = append(h.asked, req.Op)
 		if req.Create != nil {
 			h.create = req.Create
+		}
+		if req.Rewire != nil {
+			h.rewire = req.Rewire
 		}
 		h.mu.Unlock()
 		h.answer(req, theirs)

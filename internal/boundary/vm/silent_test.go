@@ -88,7 +88,7 @@ func TestSilentGuest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer made.(*instance).Abandon()
+			defer made.(*lodger).Abandon()
 			i, err := b.Open(t.Context(), s.ID, p.Dir)
 			if err != nil {
 				t.Fatal(err)

@@ -61,6 +61,22 @@ func checkCreate(c *protocol.Create) error {
 	return nil
 }
 
+// checkRewire looks at what becomes a name or a number.
+func checkRewire(w *protocol.Rewire) error {
+	if w == nil {
+		return fmt.Errorf("%w: rewire: nothing", protocol.ErrProtocol)
+	}
+	for _, nics := range [][]protocol.NIC{w.Add, w.Remove, w.Route} {
+		if err := checkNICs(nics); err != nil {
+			return fmt.Errorf("%w: rewire: %w", protocol.ErrProtocol, err)
+		}
+	}
+	if len(w.Files) > maxFiles {
+		return fmt.Errorf("%w: rewire: %d files, more than %d", protocol.ErrProtocol, len(w.Files), maxFiles)
+	}
+	return nil
+}
+
 // checkNICs looks at what becomes a name, a part of a path or a number.
 func checkNICs(nics []protocol.NIC) error {
 	if len(nics) > maxNICs {

@@ -60,6 +60,11 @@ func seeds() [][]byte {
 		{Op: protocol.OpUpdate, ID: create.Spec.ID, Resources: &workload.Resources{CPUs: 1.5, CpusetCPUs: "0-3"}},
 		{Op: protocol.OpUpdate, ID: create.Spec.ID},
 		{Op: protocol.OpMeasure, ID: create.Spec.ID},
+		{Op: protocol.OpRewire, ID: create.Spec.ID, Rewire: &protocol.Rewire{
+			Add: create.NICs, Remove: create.NICs, Route: create.NICs,
+			Files: map[string]workload.FileEdit{"/etc/hosts": {Old: []byte("x"), New: []byte("y\n"), Lines: true}},
+		}},
+		{Op: protocol.OpRewire, ID: create.Spec.ID},
 		{Op: protocol.OpDescribe, ID: create.Spec.ID},
 		{Op: protocol.OpReadFiles, ID: create.Spec.ID, Files: &protocol.Files{Path: "/../x/.", Follow: true}},
 		{Op: protocol.OpWriteFiles, ID: create.Spec.ID, Files: &protocol.Files{Path: "/tmp", Owners: true}},

@@ -38,6 +38,11 @@ type Guest interface {
 	// namespace, as the interfaces that nics describe; a nil ns is the guest's own.
 	// When the namespace ends, they are free for the next.
 	Attach(nics []protocol.NIC, ns *os.File) error
+	// Detach takes devices out of the namespace of a workload that runs, so that
+	// they are free for the next, and Route makes the gateways of nics the default
+	// routes there.
+	Detach(nics []protocol.NIC, ns *os.File) error
+	Route(nics []protocol.NIC, ns *os.File) error
 	SetClock(t time.Time) error
 	// Reseed feeds the kernel's random generator.
 	Reseed(seed []byte) error

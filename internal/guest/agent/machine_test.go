@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -33,6 +34,7 @@ type machine struct {
 	hang     chan struct{} // if set, Image waits for it
 
 	nics       []protocol.NIC // that were attached
+	routes     []protocol.NIC // that Route was asked for
 	namespaces []bool         // whether there was one, for each Attach
 	noNICs     error          // what Attach says
 }
@@ -131,6 +133,23 @@ func (m *machine) Attach(nics []protocol.NIC, ns *os.File) error {
 	}
 	m.nics = append(m.nics, nics...)
 	m.namespaces = append(m.namespaces, ns != nil)
+	return nil
+}
+
+// Detach forgets interfaces, and Route keeps what it was asked for.
+func (m *machine) Detach(nics []protocol.NIC, _ *os.File) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range nics {
+		m.nics = slices.DeleteFunc(m.nics, func(had protocol.NIC) bool { return had.Device == n.Device })
+	}
+	return nil
+}
+
+func (m *machine) Route(nics []protocol.NIC, _ *os.File) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.routes = append(m.routes, nics...)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -44,6 +45,60 @@ func TestNICs(t *testing.T) {
 	if _, err := c.Create(limited(t), req, boundary.Stdio{}, nil); err == nil || !strings.Contains(err.Error(), "no such device") {
 		t.Errorf("got %v", err)
 	}
+	f.empty(t)
+}
+
+// TestRewire: interfaces come to a workload that runs and leave it, its files are
+// changed, and what cannot be attached leaves nothing.
+func TestRewire(t *testing.T) {
+	f := newFakeAgent(t)
+	c := client.OverSession(link(t, f.Agent))
+	req := spec("pause")
+	req.NICs = []protocol.NIC{oneNIC()}
+	req.Files = map[string][]byte{"/etc/hosts": []byte("192.0.2.2\tweb\n")}
+	in, err := c.Create(limited(t), req, boundary.Stdio{}, nil)
+	if err != nil {
+		t.Skipf("the fake has no network namespace here: %v", err)
+	}
+	if err := in.Start(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	hosts := f.find(req.Spec.ID).files["/etc/hosts"]
+	f2 := oneNIC()
+	f2.Name, f2.Device = "eth1", "02:00:00:00:00:02"
+	edit := workload.FileEdit{Old: req.Files["/etc/hosts"], New: []byte("198.51.100.2\tweb\n"), Lines: true}
+	if err := in.Rewire(limited(t), protocol.Rewire{
+		Add: []protocol.NIC{f2}, Remove: req.NICs, Route: []protocol.NIC{f2},
+		Files: map[string]workload.FileEdit{"/etc/hosts": edit, "/etc/passwd": edit},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	f.m.mu.Lock()
+	got := fmt.Sprint(f.m.nics, f.m.routes)
+	f.m.noNICs = errors.New("no such device")
+	f.m.mu.Unlock()
+	if want := fmt.Sprint([]protocol.NIC{f2}, []protocol.NIC{f2}); got != want {
+		t.Errorf("attached and routed %s, want %s", got, want)
+	}
+	if b, err := os.ReadFile(hosts); err != nil || string(b) != string(edit.New) {
+		t.Errorf("hosts: got %q, %v", b, err)
+	}
+	if err := in.Rewire(limited(t), protocol.Rewire{Add: []protocol.NIC{oneNIC()}}); err == nil || !strings.Contains(err.Error(), "no such device") {
+		t.Errorf("got %v", err)
+	}
+	f2.Name = "../all"
+	for _, w := range []protocol.Rewire{{Add: []protocol.NIC{f2}}, {Remove: []protocol.NIC{f2}}, {Route: []protocol.NIC{f2}}} {
+		if err := in.Rewire(limited(t), w); err == nil || !strings.Contains(err.Error(), "name") {
+			t.Errorf("%+v: got %v", w, err)
+		}
+	}
+	if err := in.Delete(limited(t)); err != nil {
+		t.Error(err)
+	}
+	if err := in.Rewire(limited(t), protocol.Rewire{}); !errors.Is(err, workload.ErrNotFound) {
+		t.Errorf("after its end: got %v", err)
+	}
+	f.m.noNICs = nil
 	f.empty(t)
 }
 

@@ -216,6 +216,8 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 		return r, err
 	case protocol.OpUpdate:
 		return r, g.update(ctx, req.Resources)
+	case protocol.OpRewire:
+		return r, g.rewire(req.Rewire)
 	}
 	return r, fmt.Errorf("%w: unknown request %q", protocol.ErrProtocol, req.Op)
 }

@@ -28,6 +28,10 @@ type entry struct {
 	made chan struct{} // closed when making it has succeeded or failed
 	inst boundary.Instance
 	undo []func() error // what remains to be undone, last first; whoever has removing
+	// files are the files that it was given, by path inside; wiring orders changes
+	// of its network.
+	files  map[string]string
+	wiring sync.Mutex
 
 	removing chan struct{} // holds one token
 	gone     chan struct{} // closed when no process is left
@@ -118,6 +122,7 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 	if p.Files, err = writeFiles(filepath.Join(dir, "files"), c.Files, int(c.IDBase)); err != nil {
 		return fmt.Errorf("files of the workload: %w", err)
 	}
+	e.files = p.Files
 	inst, err := maker.Create(ctx, s, p)
 	if err != nil {
 		return err
@@ -134,16 +139,57 @@ func (e *entry) attach(c *protocol.Create) error {
 	if c.Spec.VM.System { // the guest's namespace is the system's
 		return e.a.Guest.Attach(c.NICs, nil)
 	}
-	n, ok := e.inst.(boundary.NetNS)
-	if !ok {
-		return fmt.Errorf("%w: network interfaces", workload.ErrUnsupported)
-	}
-	ns, err := n.NetNS()
+	ns, err := e.netns()
 	if err != nil {
-		return fmt.Errorf("network namespace: %w", err)
+		return err
 	}
 	defer ns.Close()
 	return e.a.Guest.Attach(c.NICs, ns)
+}
+
+// netns opens the network namespace of a workload.
+func (e *entry) netns() (*os.File, error) {
+	n, ok := e.inst.(boundary.NetNS)
+	if !ok {
+		return nil, fmt.Errorf("%w: network interfaces", workload.ErrUnsupported)
+	}
+	ns, err := n.NetNS()
+	if err != nil {
+		return nil, fmt.Errorf("network namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// rewire changes the network interfaces of a workload that runs. When those that
+// are added cannot be, they are taken back.
+func (e *entry) rewire(w *protocol.Rewire) error {
+	if err := checkRewire(w); err != nil {
+		return err
+	}
+	e.wiring.Lock()
+	defer e.wiring.Unlock()
+	ns, err := e.netns()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if err := e.a.Guest.Detach(w.Remove, ns); err != nil {
+		return err
+	}
+	if err := e.a.Guest.Attach(w.Add, ns); err != nil {
+		return errors.Join(err, e.a.Guest.Detach(w.Add, ns))
+	}
+	if err := e.a.Guest.Route(w.Route, ns); err != nil {
+		return err
+	}
+	for target, edit := range w.Files {
+		if file, ok := e.files[target]; ok {
+			if err := boundary.EditFile(file, edit); err != nil {
+				return fmt.Errorf("change the workload's %s: %w", target, err)
+			}
+		}
+	}
+	return nil
 }
 
 // mounts returns the mounts of c, each volume by its directory in the guest,

@@ -144,6 +144,12 @@ func (i *Instance) Resume(ctx context.Context) error {
 	return err
 }
 
+// Rewire changes the workload's network interfaces.
+func (i *Instance) Rewire(ctx context.Context, w protocol.Rewire) error {
+	_, err := i.c.call(ctx, protocol.Request{Op: protocol.OpRewire, ID: i.id, Rewire: &w})
+	return err
+}
+
 // Processes lists the workload's processes by their IDs in the guest.
 func (i *Instance) Processes(ctx context.Context) ([]int, error) {
 	r, err := i.call(ctx, protocol.OpProcesses)

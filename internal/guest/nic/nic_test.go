@@ -165,3 +165,73 @@ func TestAttachNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestDetach: an interface of a workload that runs goes back to the guest, and can
+// be had again under the name that it had; another gets its routes.
+func TestDetach(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	ns, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	hidden, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hidden.Close() })
+	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
+	device(t, "host1", "dev1", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
+	one := described("eth0", "02:00:00:00:00:01", "02:00:00:00:00:01", "192.0.2.2/24")
+	two := described("eth1", "02:00:00:00:00:02", "02:00:00:00:00:02", "198.51.100.2/24", "2001:db8:1::2/64")
+	routes := two
+	two.Gateways = nil
+	if err := Attach([]protocol.NIC{one, two}, ns); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, nil, "link add eth0 type veth peer name other") // whose name it cannot have here
+	t.Cleanup(func() { ip(t, nil, "link del eth0") })
+	if err := Detach([]protocol.NIC{one}, ns); err != nil {
+		t.Fatal(err)
+	}
+	if got := ip(t, nil, "addr show bh020000000001"); strings.Contains(got, "192.0.2.2") || !strings.Contains(got, "state DOWN") {
+		t.Errorf("what came back is\n%s", got)
+	}
+	if err := Detach([]protocol.NIC{one}, ns); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+	if err := Route([]protocol.NIC{routes}, ns); err != nil {
+		t.Fatal(err)
+	}
+	got := ip(t, ns, "route") + ip(t, ns, "-6 route")
+	for _, want := range []string{"default via 198.51.100.1 dev eth1", "default via 2001:db8:1::1 dev eth1"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if err := Attach([]protocol.NIC{one}, ns); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, ns, "192.0.2.1")
+
+	// The workload has put it where nobody finds it.
+	if err := rtnl.In(ns, func() error {
+		c, err := rtnl.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		l, err := c.Find(func(l rtnl.Link) bool { return l.Name == "eth0" })
+		if err == nil {
+			err = c.SetLink(l.Index, rtnl.Change{Namespace: hidden})
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Detach([]protocol.NIC{one}, ns); !errors.Is(err, rtnl.ErrNoLink) || !strings.Contains(err.Error(), "elsewhere") {
+		t.Errorf("hidden: got %v", err)
+	}
+}

@@ -81,6 +81,12 @@ func (m *Machine) Volume(name string, file bool, conn io.ReadWriteCloser) (path 
 // Attach gives a workload network devices of the machine's.
 func (m *Machine) Attach(nics []protocol.NIC, ns *os.File) error { return nic.Attach(nics, ns) }
 
+// Detach takes them from a workload that runs.
+func (m *Machine) Detach(nics []protocol.NIC, ns *os.File) error { return nic.Detach(nics, ns) }
+
+// Route gives a workload that runs other default routes.
+func (m *Machine) Route(nics []protocol.NIC, ns *os.File) error { return nic.Route(nics, ns) }
+
 // SetClock sets the wall clock.
 func (m *Machine) SetClock(now time.Time) error { return setClock(now) }
 

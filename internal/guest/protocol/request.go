@@ -22,6 +22,7 @@ const (
 	OpDescribe   Op = "describe"
 	OpMeasure    Op = "measure"
 	OpUpdate     Op = "update"
+	OpRewire     Op = "rewire"
 	OpDelete     Op = "delete" // the Reply comes when the workload is gone; one that never was is gone
 	OpRemoveData Op = "remove-data"
 	OpKeepData   Op = "keep-data" // removes what Data made for all but Keep
@@ -53,6 +54,7 @@ type Request struct {
 	Files   *Files         `json:"files,omitempty"`
 	// Resources are OpUpdate's.
 	Resources *workload.Resources `json:"resources,omitempty"`
+	Rewire    *Rewire             `json:"rewire,omitempty"`
 	Volume    string              `json:"volume,omitempty"` // OpVolume: a name that the host chose
 	File      bool                `json:"file,omitempty"`   // OpVolume: it is one file
 	Keep      []workload.ID       `json:"keep,omitempty"`   // OpKeepData
@@ -96,6 +98,18 @@ type NIC struct {
 	workload.NIC
 	// Device is the MAC address that the device has by itself.
 	Device string `json:"device"`
+}
+
+// Rewire changes the network interfaces of a workload that runs; see
+// boundary.Rewiring.
+type Rewire struct {
+	Add []NIC `json:"add,omitempty"`
+	// Remove are interfaces whose devices the guest gets back, known by Device.
+	Remove []NIC `json:"remove,omitempty"`
+	// Route are known by Device, too; their Gateways are the default routes.
+	Route []NIC `json:"route,omitempty"`
+	// Files are what becomes of Create.Files.
+	Files map[string]workload.FileEdit `json:"files,omitempty"`
 }
 
 // Exec asks for another process.
