@@ -23,11 +23,9 @@ var absentVerbs = map[string]string{
 
 // differentVerbs say how a command differs.
 var differentVerbs = map[string]string{
-	"info":               "other fields: there is no daemon to describe",
-	"version":            "there is no server",
-	"network connect":    "is refused: the networks of a workload are settled when it is made, by `--network`, which may be given again",
-	"network disconnect": "is refused, as `network connect`",
-	"inspect":            "the records of this project, with fields of their own; `--format` takes their names",
+	"info":    "other fields: there is no daemon to describe",
+	"version": "there is no server",
+	"inspect": "the records of this project, with fields of their own; `--format` takes their names",
 }
 
 // differentFlags say how a flag differs, by "COMMAND --flag".
@@ -76,10 +74,6 @@ var absentFlags = map[string]string{
 	"--scope": "for cluster volumes, which there are not", "--secret": "for cluster volumes, which there are not",
 	"--sharing": "for cluster volumes, which there are not", "--topology-preferred": "for cluster volumes, which there are not",
 	"--topology-required": "for cluster volumes, which there are not", "volume create --type": "for cluster volumes, which there are not",
-	"network connect --alias":    "name the network and the alias when the workload is made, with `--network NAME,alias=…`",
-	"network connect --ip":       "give the address when the workload is made, with `--ip`",
-	"network connect --ip6":      "give the address when the workload is made, with `--ip6`",
-	"network disconnect --force": "a workload that is gone leaves its networks by itself",
 	"stop --timeout":             "the flag is called --time, as in older versions of Docker; -t is the same",
 	"restart --timeout":          "the flag is called --time, as in older versions of Docker; -t is the same",
 	"--tls":                      "there is no daemon to reach",

@@ -15,6 +15,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
 
@@ -54,8 +55,12 @@ func newEventView(e events.Event) eventView {
 // happened records an event of what the engine does not know: an image or a
 // network. One that cannot be recorded is lost.
 func (a *app) happened(kind, action, id, name string) {
+	attributes := map[string]string{"name": name}
+	if kind == events.Network {
+		attributes["type"] = workload.NetworkBridge
+	}
 	if _, run, err := a.roots(); err == nil {
-		_ = events.Log{Dir: run}.Append(events.Event{Type: kind, Action: action, ID: id, Attributes: map[string]string{"name": name}})
+		_ = events.Log{Dir: run}.Append(events.Event{Type: kind, Action: action, ID: id, Attributes: attributes})
 	}
 }
 
@@ -80,7 +85,8 @@ boundary=BOUNDARY; of one kind one must hold, of different kinds each.
 
 Events of workloads have Docker's words and the type container, whatever isolates
 the workload: create, start, die, stop, kill, restart, oom, pause, unpause,
-exec_create, exec_start, exec_die, health_status, rename, update and destroy. They
+exec_create, exec_start, exec_die, health_status, rename, update and destroy.
+Networks have create, connect, disconnect and destroy. They
 lie in a file of limited size that a reboot clears; no daemon is needed, and
 nobody waits for who reads them.`,
 		Example: `  bulkhead events --filter event=die

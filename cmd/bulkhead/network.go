@@ -37,7 +37,7 @@ The network bridge exists without being made.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.networkCreateCommand(), a.networkListCommand(), a.networkInspectCommand(), a.networkRemoveCommand(),
-		a.networkPruneCommand(), a.networkRepairCommand(), a.networkJoinCommand("connect"), a.networkJoinCommand("disconnect"))
+		a.networkPruneCommand(), a.networkRepairCommand(), a.networkConnectCommand(), a.networkDisconnectCommand())
 	return cmd
 }
 
@@ -324,25 +324,6 @@ Workloads go on running.`,
 				}
 				return err
 			})
-		},
-	}
-}
-
-// networkJoinCommand answers Docker's connect and disconnect. A workload's
-// networks belong to its specification, which says what its addresses, rules and
-// names are made from at each start.
-func (a *app) networkJoinCommand(verb string) *cobra.Command {
-	return &cobra.Command{
-		Use:                verb + " NETWORK WORKLOAD",
-		Short:              "Say why a workload's networks do not change",
-		Long:               "The networks of a workload are settled when it is made, and do not change.",
-		Example:            "  bulkhead run --network front --network back app",
-		ValidArgsFunction:  cobra.NoFileCompletions,
-		DisableFlagParsing: true, // Docker's flags are no other mistake
-		Hidden:             true,
-		RunE: func(*cobra.Command, []string) error {
-			return advice.New("the networks of a workload are settled when it is made, and do not change",
-				"make it again with all of them: bulkhead run --network NAME --network OTHER …")
 		},
 	}
 }

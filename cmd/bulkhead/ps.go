@@ -182,7 +182,7 @@ func newPsRow(r *engine.Record, now time.Time, whole bool) psRow {
 // networkNames are the networks of a workload, or the mode that stands for none
 // of the engine's.
 func networkNames(s *workload.Spec) string {
-	if len(s.Networks) == 0 {
+	if s.Network != workload.NetworkBridge {
 		return s.Network
 	}
 	var names []string

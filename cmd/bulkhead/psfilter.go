@@ -83,7 +83,7 @@ func matches(r *engine.Record, key, value string) bool {
 		other, err := time.Parse(time.RFC3339Nano, value) // see resolveFilters
 		return err == nil && (key == "before" && s.Created.Before(other) || key == "since" && s.Created.After(other))
 	case "network":
-		return s.Network == value || slices.ContainsFunc(s.Networks, func(a workload.Attachment) bool { return a.Network == value })
+		return s.Network == value && value != workload.NetworkBridge || slices.ContainsFunc(s.Networks, func(a workload.Attachment) bool { return a.Network == value })
 	case "publish", "expose":
 		return hasPort(r, key, value)
 	case "volume":

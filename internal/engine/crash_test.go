@@ -37,6 +37,7 @@ func testCrash(w *world) {
 	twice := keep("pause")
 	twice.AutoRemove = true
 	joined := networkSpec("victim", "both")
+	stays := networkSpec("victim", "pause")
 	again := keep("exit", "3")
 	again.Restart = workload.Restart{Policy: workload.RestartOnFailure, Max: 2}
 	tests := []struct {
@@ -49,6 +50,7 @@ func testCrash(w *world) {
 		{"run and remove", []command{{Op: "run", Spec: once}}, false},
 		{"start", []command{{Op: "create", Spec: keep("both")}, {Op: "start", Ref: "victim"}}, true},
 		{"network", []command{{Op: "run", Spec: joined}}, true},
+		{"connect", []command{{Op: "run-detached", Spec: stays}, {Op: "connect", Ref: "victim"}, {Op: "disconnect", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, true},
 		{"exec", []command{{Op: "run-detached", Spec: twice}, {Op: "exec", Ref: "victim"}, {Op: "stop", Ref: "victim"}}, false},
 		{"stop", []command{{Op: "run-detached", Spec: keep("pause")}, {Op: "stop", Ref: "victim"}}, true},
 		{"restart", []command{{Op: "run-detached", Spec: again}, {Op: "wait", Ref: "victim"}}, true},

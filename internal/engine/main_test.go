@@ -136,6 +136,10 @@ func runCommand() int {
 		err = e.Rename(ctx, c.Ref, "renamed")
 	case "rename-back":
 		err = e.Rename(ctx, c.Ref, "victim")
+	case "connect":
+		err = e.Connect(ctx, c.Ref, workload.Attachment{Network: "side"})
+	case "disconnect":
+		err = e.Disconnect(ctx, c.Ref, "front", false)
 	case "wait":
 		_, err = e.wait(ctx, c.Ref, wire.UntilStopped)
 	case "remove":

@@ -27,12 +27,15 @@ var _ NetworkSource = fakeNetworks{}
 
 func (f fakeNetworks) Get(_ context.Context, ref string) (*network.Network, error) {
 	switch ref {
-	case "front", "back":
+	case "front", "back", "side":
 		return &network.Network{Name: ref, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.1.0.0/16"), Gateway: netip.MustParseAddr("10.1.0.1")}}}, nil
 	case "inner":
 		return &network.Network{Name: ref, Internal: true}, nil
 	case "0123":
 		return f.Get(context.Background(), "front")
+	}
+	if strings.HasPrefix(ref, "n") && ref != "nothing" {
+		return &network.Network{Name: ref, Internal: true}, nil
 	}
 	return nil, fmt.Errorf("%w: %q", network.ErrNotFound, ref)
 }
@@ -78,6 +81,9 @@ func runNetworkProgram(dir string) error {
 		return attach.Send(conn, attach.Message{Done: true}, nil, nil)
 	}
 	r := m.Request
+	if r.Part == "back" && r.Name == "stays" {
+		return attach.Send(conn, attach.Fail(network.Invalidf("ports are published by it")), nil, nil)
+	}
 	if r.Name == "port-taken" {
 		return attach.Send(conn, attach.Fail(fmt.Errorf("publish port 80: %w", network.ErrPortTaken)), nil, nil)
 	}
@@ -98,7 +104,7 @@ func runNetworkProgram(dir string) error {
 		if n < len(r.Last) { // what it had before, plus one, to be seen
 			address = r.Last[n].Addresses[0].Addr().Next()
 		}
-		got.NICs = append(got.NICs, workload.NIC{Name: fmt.Sprintf("eth%d", n), Network: a.Network, Addresses: []netip.Prefix{netip.PrefixFrom(address, 16)}})
+		got.NICs = append(got.NICs, workload.NIC{Name: fmt.Sprintf("eth%d", n), Network: a.Network, NetworkID: "id-" + a.Network, Addresses: []netip.Prefix{netip.PrefixFrom(address, 16)}})
 	}
 	for _, p := range r.Ports {
 		if p.HostPort == 0 {
@@ -106,8 +112,11 @@ func runNetworkProgram(dir string) error {
 		}
 		got.Ports = append(got.Ports, p)
 	}
-	if err := attach.Send(conn, attach.Message{Prepared: &got}, nil, nil); err != nil {
+	if err := attach.Send(conn, attach.Message{Prepared: &got}, nil, nil); err != nil || r.Part != "" {
 		return err
+	}
+	if r.Join && r.Name == "dies" {
+		return errors.New("dies")
 	}
 	_, _, files, err := attach.Receive(conn)
 	if err != nil {

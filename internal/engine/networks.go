@@ -55,25 +55,35 @@ func (e *Engine) checkNetworks(ctx context.Context, s *workload.Spec) error {
 	internal := true
 	for i := range s.Networks {
 		a := &s.Networks[i]
-		n, err := e.cfg.Networks.Get(ctx, a.Network)
+		n, err := e.checkAttachment(ctx, a)
 		if err != nil {
 			return err
 		}
 		if slices.ContainsFunc(s.Networks[:i], func(b workload.Attachment) bool { return b.Network == n.Name }) {
 			return fmt.Errorf("%w: network %s is asked for twice", network.ErrInvalid, n.Name)
 		}
-		a.Network = n.Name
 		internal = internal && n.Internal
-		for _, addr := range []netip.Addr{a.IPv4, a.IPv6} {
-			if addr.IsValid() && !slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Prefix.Contains(addr) }) {
-				return fmt.Errorf("%w: address %s is in no subnet of network %s", network.ErrInvalid, addr, n.Name)
-			}
-		}
 	}
 	if internal && len(s.Ports) > 0 {
 		return fmt.Errorf("%w: ports are published, and every network of the workload is internal", network.ErrInvalid)
 	}
 	return nil
+}
+
+// checkAttachment makes sure that a network can give what is asked for, and puts
+// its name in the place of an ID.
+func (e *Engine) checkAttachment(ctx context.Context, a *workload.Attachment) (*network.Network, error) {
+	n, err := e.cfg.Networks.Get(ctx, a.Network)
+	if err != nil {
+		return nil, err
+	}
+	a.Network = n.Name
+	for _, addr := range []netip.Addr{a.IPv4, a.IPv6} {
+		if addr.IsValid() && !slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Prefix.Contains(addr) }) {
+			return nil, fmt.Errorf("%w: address %s is in no subnet of network %s", network.ErrInvalid, addr, n.Name)
+		}
+	}
+	return n, nil
 }
 
 // checkUser refuses what the user network cannot be, before anything is made.

@@ -13,15 +13,16 @@ import (
 )
 
 // change lets a supervisor perform req, or f, with the workload's lock held,
-// where there is none.
-func (e *Engine) change(ctx context.Context, id workload.ID, req *wire.Request, f func(*workload.Spec) error) error {
-	return state.Retry(ctx, func() error {
+// where there is none. The reply is nil then.
+func (e *Engine) change(ctx context.Context, id workload.ID, req *wire.Request, f func(*workload.Spec) error) (reply *wire.Reply, err error) {
+	err = state.Retry(ctx, func() error {
 		k, err := e.lockIdle(ctx, id)
 		if errors.Is(err, workload.ErrRunning) {
-			_, _, err := e.call(ctx, id, req, false)
+			_, r, err := e.call(ctx, id, req, false)
 			if errors.Is(err, workload.ErrNotRunning) {
 				return state.ErrLocked // it is about to end, or to live again
 			}
+			reply = r
 			return err
 		}
 		if err != nil {
@@ -34,6 +35,7 @@ func (e *Engine) change(ctx context.Context, id workload.ID, req *wire.Request, 
 		}
 		return f(spec)
 	})
+	return reply, err
 }
 
 // Update changes limits and the restart policy of a workload, running or not.
@@ -47,7 +49,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r workload.Resources, r
 		return about("update", ref, err)
 	}
 	req := &wire.Request{Op: wire.OpUpdate, Update: &wire.Update{Resources: r, Restart: restart}}
-	err = e.change(ctx, id, req, func(s *workload.Spec) error {
+	_, err = e.change(ctx, id, req, func(s *workload.Spec) error {
 		if s.AutoRemove && restart != nil && restart.Policy != "" {
 			return errors.New("it is removed at its end, so it cannot be restarted")
 		}
@@ -89,7 +91,7 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if old.Name == name {
 		return about("rename", ref, fmt.Errorf("%w: %q is its name already", workload.ErrNameTaken, name))
 	}
-	err = e.change(ctx, id, &wire.Request{Op: wire.OpRename, Name: name}, func(s *workload.Spec) error {
+	_, err = e.change(ctx, id, &wire.Request{Op: wire.OpRename, Name: name}, func(s *workload.Spec) error {
 		old := s.Name
 		if err := e.layout.Rename(id, old, name); err != nil {
 			return err

@@ -160,6 +160,34 @@ func ParseAttachment(s string) (a workload.Attachment, err error) {
 	return a, nil
 }
 
+// ParseConnection reads what `network connect` asks for. The network may be given
+// by the beginning of its ID.
+func ParseConnection(name string, aliases []string, ip, ip6 string) (a workload.Attachment, err error) {
+	switch name {
+	case workload.NetworkNone, workload.NetworkHost, workload.NetworkUser:
+		return a, advice.New(fmt.Sprintf("network %q excludes every other, and cannot be joined later", name), "make the workload again with --network "+name)
+	}
+	if a.Network, err = networkName(name, name); err != nil {
+		return a, err
+	}
+	for _, alias := range aliases {
+		if a.Aliases, err = addAlias(a.Aliases, "--alias", alias); err != nil {
+			return a, err
+		}
+	}
+	if ip != "" {
+		if a.IPv4, err = address("--ip", ip, true); err != nil {
+			return a, err
+		}
+	}
+	if ip6 != "" {
+		if a.IPv6, err = address("--ip6", ip6, false); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
 func attachmentField(a *workload.Attachment, s, key, v string) (err error) {
 	switch key {
 	case "name":

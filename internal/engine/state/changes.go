@@ -17,6 +17,9 @@ type Changes struct {
 	Name      string              `json:"name,omitempty"`
 	Resources *workload.Resources `json:"resources,omitempty"` // all of them
 	Restart   *workload.Restart   `json:"restart,omitempty"`
+	// Networks are all that the workload is in, nil where they are those of its
+	// making.
+	Networks *[]workload.Attachment `json:"networks,omitempty"`
 	// Link is a name whose link may have been left by a renaming that was
 	// interrupted.
 	Link string `json:"link,omitempty"`
@@ -32,6 +35,9 @@ func (c *Changes) apply(s *workload.Spec) {
 	}
 	if c.Restart != nil {
 		s.Restart = *c.Restart
+	}
+	if c.Networks != nil {
+		s.Networks = *c.Networks
 	}
 }
 

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"strconv"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -10,6 +11,20 @@ import (
 func (s *supervisor) happened(action string, pairs ...string) {
 	spec := s.asked()
 	s.layout.Happened(&spec, action, pairs...)
+}
+
+// networksHappened records an event of the networks that interfaces are in, as
+// Docker does when a workload joins and leaves them.
+func (s *supervisor) networksHappened(action string, nics []workload.NIC) {
+	for _, n := range nics {
+		if n.NetworkID == "" {
+			continue // it is in none of the engine's
+		}
+		_ = s.layout.Events().Append(events.Event{ // one that is lost stops nothing
+			Type: events.Network, Action: action, ID: n.NetworkID,
+			Attributes: map[string]string{"container": string(s.start.Spec.ID), "name": n.Network, "type": "bridge"},
+		})
+	}
 }
 
 // died records the end of a life.

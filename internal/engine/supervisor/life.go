@@ -95,6 +95,7 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 
 // attend does what goes on beside a life that has been launched.
 func (s *supervisor) attend(l *life) {
+	s.networksHappened("connect", s.snapshot().NICs)
 	s.happened("start")
 	l.io.pump(s.log)
 	s.check(l)
@@ -140,6 +141,7 @@ func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
 	}
 	state.Did("end: exit recorded")
 	s.died(exit)
+	s.settleNetworks()
 
 	s.beginLeave()
 	l.checker.stop()

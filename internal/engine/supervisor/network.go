@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -28,11 +29,18 @@ type networking struct {
 	config *attach.Config // nil if there is nothing to join
 	taps   bool
 
-	begun   bool       // something may have been made
-	leaving chan error // of beginLeave; nil before
-	done    chan struct{}
+	begun   bool          // something may have been made
+	leaving chan error    // of beginLeave; nil before
+	done    chan struct{} // of what join began; nil if that was nothing
 	got     *attach.Attachment
 	err     error
+
+	// wiring is held while a life begins, and while its networks change.
+	wiring sync.Mutex
+	// more is what is reserved beside got.Reserved.
+	more []*os.File
+	// texts are what the workload's files were given, by path inside.
+	texts map[string][]byte
 }
 
 // join begins to get the workload into its networks, and adds to p what Create
@@ -51,16 +59,12 @@ func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.
 		n.leaving = nil
 	}
 	n.unreserve() // of the life before: a port cannot be reserved twice
-	n.taps, n.begun = s.boundary.Needs(*spec).Network == boundary.Tap, true
-	st := s.snapshot()
-	r := network.Request{
-		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports,
-		Last: st.NICs, LastPorts: st.Ports, Taps: n.taps, Owner: st.IDBase,
-		User: spec.Network == workload.NetworkUser,
+	n.taps, n.done = s.boundary.Needs(*spec).Network == boundary.Tap, nil
+	if spec.Network == workload.NetworkBridge && len(spec.Networks) == 0 { // it was taken out of the last
+		return s.tellAddresses(spec, &network.Prepared{})
 	}
-	if r.User && st.IDCount > 0 {
-		r.Helper = st.IDBase + st.IDCount - 1 // the workload's, and nobody's in it
-	}
+	n.begun = true
+	r := s.request(spec)
 	n.done = make(chan struct{})
 	go func() {
 		defer close(n.done)
@@ -76,6 +80,20 @@ func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.
 	return nil
 }
 
+// request asks for the networks of spec.
+func (s *supervisor) request(spec *workload.Spec) network.Request {
+	st := s.snapshot()
+	r := network.Request{
+		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports,
+		Last: st.NICs, LastPorts: st.Ports, Taps: s.net.taps, Owner: st.IDBase,
+		User: spec.Network == workload.NetworkUser,
+	}
+	if r.User && st.IDCount > 0 {
+		r.Helper = st.IDBase + st.IDCount - 1 // the workload's, and nobody's in it
+	}
+	return r
+}
+
 // joined waits for what join began, notes it, and tells the workload by its
 // files.
 func (s *supervisor) joined(spec *workload.Spec) error {
@@ -85,16 +103,13 @@ func (s *supervisor) joined(spec *workload.Spec) error {
 		return n.err
 	}
 	state.Did("start: network attached")
-	s.mu.Lock()
-	s.state.NICs, s.state.Ports = n.got.NICs, n.got.Ports
-	s.mu.Unlock()
-	return tellAddresses(spec, s.start.State.Files, &n.got.Prepared)
+	return s.tellAddresses(spec, &n.got.Prepared)
 }
 
 // enter puts the interfaces into an instance that is created and not started.
 func (s *supervisor) enter(ctx context.Context, spec *workload.Spec, inst boundary.Instance) error {
 	n := &s.net
-	if n.config == nil {
+	if n.config == nil || n.done == nil {
 		return nil
 	}
 	if n.taps {
@@ -136,6 +151,10 @@ func (n *networking) abandon(cancel context.CancelFunc) {
 
 // unreserve closes what a life held of its networks.
 func (n *networking) unreserve() {
+	for _, f := range n.more {
+		f.Close()
+	}
+	n.more = nil
 	if n.got == nil {
 		return
 	}
@@ -187,24 +206,42 @@ func (n *networking) warnings() []string {
 	return n.got.Warnings
 }
 
-// tellAddresses writes what the workload's files say of its networks. They may
-// be mounted in it already, so they are written in place.
-func tellAddresses(spec *workload.Spec, files map[string]string, p *network.Prepared) error {
-	n := etc.Net{NICs: p.NICs, Nameservers: p.Nameservers, Host: p.Host}
-	for target, text := range map[string]func(*workload.Spec, etc.Net) ([]byte, error){"/etc/hosts": etc.Hosts, "/etc/resolv.conf": etc.Resolv} {
-		file, ok := files[target]
-		if !ok {
-			continue // the user mounts something there
-		}
-		b, err := text(spec, n)
-		if err == nil {
-			err = overwrite(file, b)
-		}
-		if err != nil {
+// tellAddresses notes what the workload has of its networks and writes what its
+// files say of them. They may be mounted in it already, so they are written in
+// place.
+func (s *supervisor) tellAddresses(spec *workload.Spec, p *network.Prepared) error {
+	s.mu.Lock()
+	s.state.NICs, s.state.Ports = p.NICs, p.Ports
+	s.mu.Unlock()
+	texts, err := s.texts(spec, p)
+	if err != nil {
+		return err
+	}
+	for target, b := range texts {
+		if err := overwrite(s.start.State.Files[target], b); err != nil {
 			return fmt.Errorf("write the workload's %s: %w", target, err)
 		}
 	}
+	s.net.texts = texts
 	return nil
+}
+
+// texts are what the workload's files say of its networks, without those that the
+// user mounts something in the place of.
+func (s *supervisor) texts(spec *workload.Spec, p *network.Prepared) (map[string][]byte, error) {
+	n := etc.Net{NICs: p.NICs, Nameservers: p.Nameservers, Host: p.Host}
+	texts := map[string][]byte{}
+	for target, text := range map[string]func(*workload.Spec, etc.Net) ([]byte, error){"/etc/hosts": etc.Hosts, "/etc/resolv.conf": etc.Resolv} {
+		if s.start.State.Files[target] == "" {
+			continue
+		}
+		b, err := text(spec, n)
+		if err != nil {
+			return nil, fmt.Errorf("write the workload's %s: %w", target, err)
+		}
+		texts[target] = b
+	}
+	return texts, nil
 }
 
 // overwrite puts b into an existing file. It keeps the file's owner, who is the

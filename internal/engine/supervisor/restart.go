@@ -130,12 +130,16 @@ func (s *supervisor) relive() (*life, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(s.halted, cancel)
 	defer stop()
+	s.net.wiring.Lock()
 	l, err := s.create(ctx)
+	if err == nil {
+		if err = s.launch(ctx, l); err != nil {
+			err = errors.Join(err, s.discard(ctx, l))
+		}
+	}
+	s.net.wiring.Unlock()
 	if err != nil {
 		return nil, err
-	}
-	if err := s.launch(ctx, l); err != nil {
-		return nil, errors.Join(err, s.discard(ctx, l))
 	}
 	state.Did("restart: started")
 	s.attend(l)

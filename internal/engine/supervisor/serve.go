@@ -96,6 +96,10 @@ func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
 		err = s.update(req.Update)
 	case wire.OpRename:
 		err = s.rename(req.Name)
+	case wire.OpConnect:
+		reply.Warnings, err = s.connect(req.Network)
+	case wire.OpDisconnect:
+		err = s.disconnect(req.Network)
 	default:
 		err = fmt.Errorf("%w: operation %q", workload.ErrUnsupported, req.Op)
 	}

@@ -111,10 +111,13 @@ const (
 	OpMeasure   Op = "measure"
 	OpUpdate    Op = "update"
 	OpRename    Op = "rename"
-	OpStatus    Op = "status"
-	OpDial      Op = "dial"   // after the Reply the connection is a stream to the guest's agent
-	OpInsert    Op = "insert" // after the Reply the disk stays until the connection is closed
-	OpPlug      Op = "plug"   // after the Reply comes a descriptor, and another Reply, and then as with OpInsert
+	// OpConnect and OpDisconnect change the networks of a workload.
+	OpConnect    Op = "connect"
+	OpDisconnect Op = "disconnect"
+	OpStatus     Op = "status"
+	OpDial       Op = "dial"   // after the Reply the connection is a stream to the guest's agent
+	OpInsert     Op = "insert" // after the Reply the disk stays until the connection is closed
+	OpPlug       Op = "plug"   // after the Reply comes a descriptor, and another Reply, and then as with OpInsert
 	// The files of the workload, see boundary.Files.
 	OpReadFiles  Op = "read-files"
 	OpWriteFiles Op = "write-files"
@@ -149,6 +152,8 @@ type Request struct {
 	// Update is OpUpdate's, Name OpRename's.
 	Update *Update `json:"update,omitempty"`
 	Name   string  `json:"name,omitempty"`
+	// Network is OpConnect's and, by its name, OpDisconnect's.
+	Network *workload.Attachment `json:"network,omitempty"`
 	// Timeout is OpStop's.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Streams asks OpStart and OpExec for the output and for Exit; without it
@@ -222,7 +227,7 @@ type Reply struct {
 	Device string `json:"device,omitempty"`
 	// Path is OpStatPath's.
 	Path *workload.PathStat `json:"path,omitempty"`
-	// Warnings are OpStart's: sentences for the person who started the workload.
+	// Warnings are OpStart's and OpConnect's: sentences for the person who asked.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
