@@ -61,6 +61,7 @@ var layers = map[string]int{
 	"internal/filetree": 28,
 
 	"internal/launch": 30,
+	"internal/trace":  22,
 	"internal/sys":    20,
 
 	"internal/leakcheck":      25,

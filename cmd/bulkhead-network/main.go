@@ -23,6 +23,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 )
 
 func main() {
@@ -53,15 +54,26 @@ func run(ctx context.Context, args []string) error {
 	syscall.CloseOnExec(socket)
 	syscall.CloseOnExec(lock) // a name server stays
 	syscall.Close(attach.Last)
-	s, err := bridge.Open(root, runRoot, o)
-	if err != nil {
-		return err
-	}
-	return converse(ctx, s, user.Options{CgroupParent: o.CgroupParent}, os.NewFile(socket, "socket"))
+	return converse(ctx, os.NewFile(socket, "socket"), user.Options{CgroupParent: o.CgroupParent}, func(ctx context.Context) (*bridge.Store, error) {
+		defer trace.Step(ctx, "networks opened").End()
+		return bridge.Open(root, runRoot, o)
+	})
+}
+
+// conversation is what the program has with its supervisor.
+type conversation struct {
+	conn  *os.File
+	trace *trace.Recorder // nil where the request asks for none
+}
+
+// send answers, with the phases that came to an end meanwhile.
+func (c *conversation) send(m attach.Message, taps, files []*os.File) error {
+	m.Phases = c.trace.Take()
+	return attach.Send(c.conn, m, taps, files)
 }
 
 // converse answers one request, and what follows from it.
-func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.File) error {
+func converse(ctx context.Context, conn *os.File, u user.Options, open func(context.Context) (*bridge.Store, error)) error {
 	m, _, files, err := attach.Receive(conn)
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -69,48 +81,58 @@ func converse(ctx context.Context, s *bridge.Store, u user.Options, conn *os.Fil
 	if err != nil {
 		return err
 	}
+	c := &conversation{conn: conn}
+	if m.Trace {
+		c.trace = trace.New("network")
+		ctx = trace.With(ctx, c.trace)
+		trace.Past(ctx, "program loaded", "network", trace.Born(), trace.Loaded())
+	}
+	s, err := open(ctx)
+	if err != nil {
+		return err
+	}
 	switch {
 	case m.Request != nil && m.Request.Part != "":
-		return part(ctx, s, *m.Request, files, conn)
+		return c.part(ctx, s, *m.Request, files)
 	case m.Request != nil && m.Request.User:
 		// First, so that it never reaches what it must not.
 		if m.Request.Helper != 0 { // else it is refused
 			if err := s.KeepApart(ctx, m.Request.ID, m.Request.Helper); err != nil {
-				return attach.Send(conn, attach.Fail(err), nil, nil)
+				return c.send(attach.Fail(err), nil, nil)
 			}
 		}
 		a, err := u.Attach(ctx, *m.Request)
 		if err != nil {
-			return attach.Send(conn, attach.Fail(err), nil, nil)
+			return c.send(attach.Fail(err), nil, nil)
 		}
-		if err := attach.Send(conn, attach.Message{Prepared: &a.Prepared}, a.Taps, nil); err != nil {
+		if err := c.send(attach.Message{Prepared: &a.Prepared}, a.Taps, nil); err != nil {
 			return err
 		}
 		a.Close() // the supervisor has it
-		return enter(ctx, a, conn)
+		return c.enter(ctx, a)
 	case m.Request != nil:
 		a, err := s.Attach(ctx, *m.Request)
 		if err != nil {
-			return attach.Send(conn, attach.Fail(err), nil, nil)
+			return c.send(attach.Fail(err), nil, nil)
 		}
-		if err := attach.Send(conn, attach.Message{Prepared: &a.Prepared}, a.Taps, a.Reserved); err != nil {
+		if err := c.send(attach.Message{Prepared: &a.Prepared}, a.Taps, a.Reserved); err != nil {
 			return err
 		}
 		a.Close() // the supervisor has them
-		return enter(ctx, a, conn)
+		return c.enter(ctx, a)
 	case m.Release != "":
 		rest, err := s.Leave(ctx, m.Release)
 		err = errors.Join(u.Release(ctx, m.Release), err)
 		// Whoever hears the answer may start the workload again: nothing of it is left.
 		syscall.Close(lock)
-		return errors.Join(answer(conn, err), rest(ctx))
+		return errors.Join(c.answer(err), rest(ctx))
 	}
 	return errors.New("the supervisor asks for nothing")
 }
 
 // part takes a workload out of a network. Its namespace came along, unless it has
 // taps.
-func part(ctx context.Context, s *bridge.Store, r network.Request, files []*os.File, conn *os.File) error {
+func (c *conversation) part(ctx context.Context, s *bridge.Store, r network.Request, files []*os.File) error {
 	var netns *os.File
 	if len(files) > 0 {
 		netns = files[0]
@@ -118,17 +140,17 @@ func part(ctx context.Context, s *bridge.Store, r network.Request, files []*os.F
 	}
 	a, err := s.Part(ctx, r, netns)
 	if err != nil {
-		return attach.Send(conn, attach.Fail(err), nil, nil)
+		return c.send(attach.Fail(err), nil, nil)
 	}
 	defer a.Close() // the supervisor has them
-	return attach.Send(conn, attach.Message{Prepared: &a.Prepared}, nil, a.Reserved)
+	return c.send(attach.Message{Prepared: &a.Prepared}, nil, a.Reserved)
 }
 
 // enter waits for the workload's namespace, which never comes for taps.
-func enter(ctx context.Context, a interface {
+func (c *conversation) enter(ctx context.Context, a interface {
 	Enter(context.Context, *os.File) error
-}, conn *os.File) error {
-	_, _, files, err := attach.Receive(conn)
+}) error {
+	_, _, files, err := attach.Receive(c.conn)
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
@@ -139,12 +161,12 @@ func enter(ctx context.Context, a interface {
 		return fmt.Errorf("%d descriptors came where one namespace was expected", len(files))
 	}
 	defer files[0].Close()
-	return answer(conn, a.Enter(ctx, files[0]))
+	return c.answer(a.Enter(ctx, files[0]))
 }
 
-func answer(conn *os.File, err error) error {
+func (c *conversation) answer(err error) error {
 	if err != nil {
-		return attach.Send(conn, attach.Fail(err), nil, nil)
+		return c.send(attach.Fail(err), nil, nil)
 	}
-	return attach.Send(conn, attach.Message{Done: true}, nil, nil)
+	return c.send(attach.Message{Done: true}, nil, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -229,6 +231,49 @@ func TestJoinAndPart(t *testing.T) {
 	}
 	if err := attach.Release(ctx, c, r.ID); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTrace: the program's phases are parts of what its callers wait for.
+func TestTrace(t *testing.T) {
+	leakcheck.Check(t, leakcheck.Options{})
+	c := config(t)
+	recorder := trace.New("supervisor")
+	in := func(name string, f func(context.Context) error) string {
+		t.Helper()
+		ctx, o := trace.Begin(trace.With(context.Background(), recorder), name)
+		if err := f(ctx); err != nil {
+			t.Fatal(err)
+		}
+		o.End()
+		var got []string
+		for _, p := range recorder.Take() {
+			if p.By == "network" && p.Parent == 1 {
+				got = append(got, p.Name)
+			}
+		}
+		slices.Sort(got)
+		return strings.Join(got, ", ")
+	}
+	r := network.Request{ID: workload.NewID(), Name: "web", Networks: []workload.Attachment{{Network: "bridge"}}}
+	var a *attach.Attachment
+	got := in("start", func(ctx context.Context) (err error) {
+		a, err = attach.Start(ctx, c, r)
+		return err
+	})
+	want := "addresses and ports taken, bridge and firewall looked at, lock taken, name server ready, networks opened, other firewalls looked at, program loaded, rules added"
+	if got = strings.ReplaceAll(got, "name server ready, ", ""); got != strings.ReplaceAll(want, "name server ready, ", "") { // it may take longer
+		t.Errorf("prepare: got %s\nwant %s", got, want)
+	}
+	ns, _ := newNamespace(t)
+	got = in("enter", func(ctx context.Context) error { return a.Enter(ctx, ns) })
+	if want := "addresses and routes set, interfaces made, name server awaited"; got != want {
+		t.Errorf("enter: got %s\nwant %s", got, want)
+	}
+	a.Close()
+	got = in("release", func(ctx context.Context) error { return attach.Release(ctx, c, r.ID) })
+	if want := "interfaces removed, lock taken, name server ended, networks opened, program loaded, rules removed"; got != want {
+		t.Errorf("release: got %s\nwant %s", got, want)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -53,7 +54,9 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 	if v.Tenant != "" {
 		return nil // kernel and accelerator are those of the tenant's machine
 	}
+	choosing := trace.Step(ctx, "accelerator chosen")
 	accel, err := qemu.Choose(ctx, v.Accel)
+	choosing.End()
 	if err != nil {
 		return advice.Wrap(err, err.Error(), "leave out --accel, which takes what works; `bulkhead doctor` says what that is")
 	}
@@ -73,6 +76,7 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 	if err != nil {
 		return err
 	}
+	defer trace.Step(ctx, "kernel made ready").End()
 	d := m.a.progress(false)
 	defer d.Close()
 	k, err := store.Resolve(ctx, v.Kernel, kernel.Wanted{Agent: agent, Init: init}, d)

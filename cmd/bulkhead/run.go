@@ -8,6 +8,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
@@ -20,6 +21,7 @@ type runFlags struct {
 	quiet      bool
 	cidFile    string
 	attach     []string
+	trace      string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -45,7 +47,9 @@ With -it, ctrl-p ctrl-q detaches and leaves the workload running.`,
 			if err := f.streams(&o); err != nil {
 				return err
 			}
-			return withCIDFile(f.cidFile, func(id func(workload.ID)) error { return a.run(cmd, &o, f, id, args) })
+			return a.traced(cmd, f.trace, func() error {
+				return withCIDFile(f.cidFile, func(id func(workload.ID)) error { return a.run(cmd, &o, f, id, args) })
+			})
 		},
 	}
 	fs := cmd.Flags()
@@ -57,6 +61,7 @@ With -it, ctrl-p ctrl-q detaches and leaves the workload running.`,
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulling")
 	fs.StringArrayVarP(&f.attach, "attach", "a", nil, "pass on this `stream` only: stdin, stdout or stderr; may be given again")
 	fs.StringVar(&f.cidFile, "cidfile", "", "write the workload's ID to a `file`, which must not exist")
+	addTrace(fs, &f.trace)
 	a.completeRunFlags(cmd)
 	return cmd
 }
@@ -89,7 +94,9 @@ func (a *app) createCommand() *cobra.Command {
 
 // specify adds the image to a checked command line, whose first word names it.
 func (a *app) specify(ctx context.Context, req *runspec.Request, quiet bool, name string) (workload.Spec, error) {
-	img, config, err := a.imageFor(ctx, name, req.Pull, req.Platform, quiet)
+	finding, found := trace.Begin(ctx, "image found, or pulled")
+	img, config, err := a.imageFor(finding, name, req.Pull, req.Platform, quiet)
+	found.End()
 	if err != nil {
 		return workload.Spec{}, err
 	}

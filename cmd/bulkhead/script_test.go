@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -100,7 +101,7 @@ func TestScripts(t *testing.T) {
 				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 				Condition:           condition,
 				Deadline:            time.Now().Add(15 * time.Minute),
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "waitlog": cmdWaitLog},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "waitlog": cmdWaitLog, "phases": cmdPhases},
 			})
 		})
 	}
@@ -388,6 +389,43 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// cmdPhases is the script command `phases NAME[:BY]...`: standard error is a trace
+// as JSON, every phase of it within the one that it is a part of, and those named
+// begin one after the other.
+func cmdPhases(ts *testscript.TestScript, neg bool, args []string) {
+	type phase struct {
+		Name, By        string
+		Parent          int
+		BeginMS, TookMS float64
+	}
+	var got struct{ Phases []phase }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stderr")), &got))
+	const rounded = 0.002 // ms
+	for i, p := range got.Phases {
+		if p.BeginMS < 0 || p.TookMS < 0 || p.Parent < 0 || p.Parent > i || p.Parent == 0 && i > 0 {
+			ts.Fatalf("phase %d, %+v, makes no sense", i, p)
+		}
+		if p.Parent > 0 {
+			if in := got.Phases[p.Parent-1]; p.BeginMS < in.BeginMS || p.BeginMS+p.TookMS > in.BeginMS+in.TookMS+rounded {
+				ts.Fatalf("%+v reaches out of %+v", p, in)
+			}
+		}
+	}
+	before := -1.0
+	for _, want := range args {
+		name, by, _ := strings.Cut(want, ":")
+		n := slices.IndexFunc(got.Phases, func(p phase) bool {
+			return p.Name == name && (by == "" || p.By == by) && p.BeginMS >= before
+		})
+		if n >= 0 == neg {
+			ts.Fatalf("phase %q behind %v ms: found %v", want, before, !neg)
+		}
+		if n >= 0 {
+			before = got.Phases[n].BeginMS
+		}
 	}
 }
 

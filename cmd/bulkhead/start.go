@@ -14,7 +14,7 @@ import (
 func (a *app) startCommand() *cobra.Command {
 	var attach, interactive, all bool
 	var filter []string
-	var keys string
+	var keys, traceAs string
 	var sigProxy bool
 	cmd := &cobra.Command{
 		Use:   "start [flags] WORKLOAD...",
@@ -36,6 +36,9 @@ unit of the service manager that runs the last example does.`,
 		},
 		ValidArgsFunction: a.completeWorkloads(notRunning),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if traceAs != "" && (all || len(args) > 1) {
+				return advice.New("--trace shows the start of one workload", "leave out --trace, or name one workload")
+			}
 			if all || len(filter) > 0 {
 				if !all || attach || interactive {
 					return advice.New("--filter goes with --all, and neither with -a or -i", usage(cmd))
@@ -43,14 +46,18 @@ unit of the service manager that runs the last example does.`,
 				return a.startSelected(cmd, filter)
 			}
 			if !attach && !interactive {
-				return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAll(ctx, e, args) })
+				return a.traced(cmd, traceAs, func() error {
+					return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAll(ctx, e, args) })
+				})
 			}
 			cmd.Annotations = map[string]string{runsProgram: "1"}
 			if len(args) > 1 {
 				return advice.New("start can attach to one workload only", "leave out -a and -i, or name one workload")
 			}
 			c := connection{stdin: interactive, detachKeys: keys, sigProxy: sigProxy, noOutput: !attach && !interactive}
-			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAttached(ctx, e, args[0], c) })
+			return a.traced(cmd, traceAs, func() error {
+				return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.startAttached(ctx, e, args[0], c) })
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "pass on output and exit code")
@@ -59,6 +66,7 @@ unit of the service manager that runs the last example does.`,
 	cmd.Flags().StringArrayVarP(&filter, "filter", "f", nil, "with --all, only those that match `KEY=VALUE`; see ps")
 	cmd.Flags().StringVar(&keys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
 	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "pass on signals to the workload, without a terminal")
+	addTrace(cmd.Flags(), &traceAs)
 	return cmd
 }
 

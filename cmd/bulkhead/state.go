@@ -12,6 +12,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/spf13/cobra"
 )
 
@@ -93,7 +94,9 @@ func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 func (a *app) withEngine(cmd *cobra.Command, f func(ctx context.Context, e *engine.Engine) error) error {
 	ctx, stop := interruptible(cmd)
 	defer stop()
+	opening := trace.Step(ctx, "state opened")
 	e, err := a.engine(ctx)
+	opening.End()
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -50,6 +51,8 @@ const (
 // workload.ErrCommandNotFound or workload.ErrNotExecutable is about the
 // program to run.
 func Create(ctx context.Context, cfg Config) (*Container, error) {
+	looking := trace.Step(ctx, "machine looked at")
+	defer looking.End()
 	f, err := readFacts()
 	if err != nil {
 		return nil, err
@@ -60,6 +63,7 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 	}
 	defer p.release()
 	c := &Container{dir: cfg.Dir, pidfd: -1}
+	looking.End()
 	if err := c.create(ctx, &cfg, p); err != nil {
 		return nil, err
 	}
@@ -67,6 +71,8 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 }
 
 func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err error) {
+	planning := trace.Step(ctx, "launch program planned")
+	defer planning.End()
 	io, err := makePipes(cfg.Dir) // first: it fails where there is a container already
 	if err != nil {
 		return err
@@ -95,7 +101,10 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err er
 			return err
 		}
 	}
-	r, err := p.prog.Run(ctx, launch.Options{Child: p.first, Detached: cfg.Detached})
+	planning.End()
+	performing, running := trace.Begin(ctx, "launch program performed")
+	r, err := p.prog.Run(performing, launch.Options{Child: p.first, Detached: cfg.Detached})
+	running.End()
 	if err != nil {
 		return errors.Join(explain(err), settle())
 	}

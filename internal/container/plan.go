@@ -294,22 +294,28 @@ func (p *planner) plan(io pipes) (err error) {
 	}
 
 	// The host's thread gets a mount namespace of its own.
+	g.Phase("mount namespace")
 	g.Do(launch.Host, launch.Unshare, "mount namespace A, owned by the initial user namespace",
 		launch.Flag(unix.CLONE_FS|unix.CLONE_NEWNS, "CLONE_FS|CLONE_NEWNS"))
 	p.planHostPropagation()
 	if err := p.planTerminal(); err != nil {
 		return err
 	}
+	g.Phase("clone, user namespace")
 	p.planStage()
+	g.Phase("root file system")
 	if err := p.planRoot(); err != nil {
 		return err
 	}
+	g.Phase("namespaces, first process forked")
 	if err := p.planMeeting(); err != nil {
 		return err
 	}
+	g.Phase("mounts")
 	if err := p.planMounts(); err != nil {
 		return err
 	}
+	g.Phase("privileges, filter")
 	if err := p.planProcess(); err != nil {
 		return err
 	}

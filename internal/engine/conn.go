@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -23,6 +24,9 @@ var errGone = errors.New("supervisor is gone")
 type conn struct {
 	f *os.File
 	r *wire.Reader
+
+	// phases takes what comes of the trace of a start, where it was asked for.
+	phases func([]trace.Phase)
 
 	mu  sync.Mutex // of writing
 	buf []byte
@@ -51,6 +55,9 @@ func (c *conn) ask(ctx context.Context, req *wire.Request) (*wire.Reply, error) 
 	if _, err = c.f.Write(b); err == nil || errors.Is(err, syscall.EPIPE) {
 		// A supervisor that refuses at once may have left its reply.
 		err = c.r.Message(wire.TypeReply, &reply)
+	}
+	if c.phases != nil {
+		c.phases(reply.Phases)
 	}
 	switch {
 	case ctx.Err() != nil:

@@ -58,7 +58,7 @@ func (e *Engine) connect(ctx context.Context, ref string, req *wire.Request, io 
 	if err != nil {
 		return nil, err
 	}
-	return newSession(e, c, r, reply, io), nil
+	return newSession(ctx, e, c, r, reply, io), nil
 }
 
 // ask finds a workload and asks its supervisor.

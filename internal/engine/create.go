@@ -14,6 +14,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -64,6 +65,8 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	if err != nil {
 		return nil, err
 	}
+	checking := trace.Step(ctx, "boundary and networks checked")
+	defer checking.End()
 	if err := b.Check(ctx); err != nil {
 		return nil, err
 	}
@@ -74,6 +77,7 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	if err := e.checkNetworks(ctx, s); err != nil {
 		return nil, err
 	}
+	checking.End()
 	if s.ID == "" {
 		s.ID = workload.NewID()
 	}
@@ -85,7 +89,10 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	}
 	nameVolumes(s)
 	p := &prepared{release: func() {}}
-	if p.lock, err = e.reserve(s); err != nil {
+	reserving := trace.Step(ctx, "name taken, specification written")
+	p.lock, err = e.reserve(s)
+	reserving.End()
+	if err != nil {
 		return nil, err
 	}
 	err = func() error {
@@ -169,6 +176,7 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 	dir := e.layout.Dir(s.ID)
 	p.state = state.State{Status: workload.Created, Cgroup: e.cfg.CgroupParent + "/" + string(s.ID)}
 	if needs.IDRange {
+		allocating := trace.Step(ctx, "range of IDs taken")
 		r, err := e.layout.IDs().Allocate(string(s.ID), func(owner string) bool {
 			if name, ok := strings.CutPrefix(owner, network.IDOwner); ok {
 				_, err := os.Lstat(filepath.Join(e.layout.Root, "networks", name+".json"))
@@ -181,6 +189,7 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 			_, err = os.Lstat(e.layout.Dir(id))
 			return err == nil
 		})
+		allocating.End()
 		if err != nil {
 			return err
 		}
@@ -200,6 +209,7 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 	if err := e.makeVolumes(ctx, s, p); err != nil {
 		return err
 	}
+	defer trace.Step(ctx, "network's files written").End()
 	var err error
 	if p.state.Files, err = makeFiles(filepath.Join(dir, "files"), s, &p.state); err != nil {
 		return fmt.Errorf("make the workload's network files: %w", err)
@@ -210,7 +220,9 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 
 // fillLayers prepares a root file system of layers.
 func (e *Engine) fillLayers(ctx context.Context, s *workload.Spec, needs boundary.Needs, p *prepared) error {
-	layers, release, err := e.cfg.Images.Layers(ctx, s.Image)
+	unpacking, unpacked := trace.Begin(ctx, "image's layers unpacked")
+	layers, release, err := e.cfg.Images.Layers(unpacking, s.Image)
+	unpacked.End()
 	if err != nil {
 		return err
 	}
@@ -218,6 +230,7 @@ func (e *Engine) fillLayers(ctx context.Context, s *workload.Spec, needs boundar
 	if err := checkIDs(needs, layers.MaxID, p); err != nil {
 		return err
 	}
+	defer trace.Step(ctx, "writable layer made").End()
 	dir := e.layout.Dir(s.ID)
 	p.state.Upper, p.state.Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	if err := makeUpper(&p.state); err != nil {

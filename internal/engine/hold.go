@@ -58,7 +58,7 @@ func (e *Engine) hold(ctx context.Context, id workload.ID) (_ *held, err error) 
 		return nil, err
 	}
 	state.Did("hold: run-time directory made")
-	if h.sup, err = e.spawn(h.spec, k); err != nil {
+	if h.sup, err = e.spawn(ctx, h.spec, k); err != nil {
 		return nil, err
 	}
 	if err := e.readyMachine(ctx, h.spec, st); err != nil {

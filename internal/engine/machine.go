@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -17,7 +18,9 @@ func (e *Engine) fillMachine(ctx context.Context, s *workload.Spec, needs bounda
 	m := &boundary.Machine{}
 	p.state.Machine = m
 	if !s.VM.Machine {
-		disk, release, err := e.cfg.Machines.Disk(ctx, s.Image)
+		making, made := trace.Begin(ctx, "image's disk made")
+		disk, release, err := e.cfg.Machines.Disk(making, s.Image)
+		made.End()
 		if err != nil {
 			return err
 		}
@@ -32,9 +35,10 @@ func (e *Engine) fillMachine(ctx context.Context, s *workload.Spec, needs bounda
 		return err
 	}
 	// Early, so that a kernel that does not exist fails the command that names it.
-	if err := e.cfg.Machines.Start(ctx, s.VM, m); err != nil {
+	if err := e.startMachine(ctx, s, m); err != nil {
 		return err
 	}
+	defer trace.Step(ctx, "writable disk made").End()
 	data := filepath.Join(e.layout.Dir(s.ID), "data")
 	if err := e.cfg.Machines.DataDisk(ctx, data, s.VM.Disk); err != nil {
 		return fmt.Errorf("make the writable disk: %w", err)
@@ -62,6 +66,13 @@ func (e *Engine) readyMachine(ctx context.Context, s *workload.Spec, st *state.S
 			return err
 		}
 	}
+	return e.startMachine(ctx, s, m)
+}
+
+// startMachine settles what is settled right before a start.
+func (e *Engine) startMachine(ctx context.Context, s *workload.Spec, m *boundary.Machine) error {
+	ctx, settling := trace.Begin(ctx, "kernel and accelerator chosen")
+	defer settling.End()
 	return e.cfg.Machines.Start(ctx, s.VM, m)
 }
 

@@ -78,9 +78,9 @@ func runNetworkProgram(dir string) error {
 		if err := f.Release(context.Background(), m.Release); err != nil {
 			return attach.Send(conn, attach.Fail(err), nil, nil)
 		}
-		return attach.Send(conn, attach.Message{Done: true}, nil, nil)
+		return attach.Send(conn, sendTraced(m.Trace, attach.Message{Done: true}), nil, nil)
 	}
-	r := m.Request
+	r, asked := m.Request, m.Trace
 	if r.Part == "back" && r.Name == "stays" {
 		return attach.Send(conn, attach.Fail(network.Invalidf("ports are published by it")), nil, nil)
 	}
@@ -112,7 +112,7 @@ func runNetworkProgram(dir string) error {
 		}
 		got.Ports = append(got.Ports, p)
 	}
-	if err := attach.Send(conn, attach.Message{Prepared: &got}, nil, nil); err != nil || r.Part != "" {
+	if err := attach.Send(conn, sendTraced(asked, attach.Message{Prepared: &got}), nil, nil); err != nil || r.Part != "" {
 		return err
 	}
 	if r.Join && r.Name == "dies" {
@@ -125,7 +125,7 @@ func runNetworkProgram(dir string) error {
 	if r.Name == "no-entry" || len(files) != 1 {
 		return attach.Send(conn, attach.Fail(errors.New("no entry")), nil, nil)
 	}
-	return attach.Send(conn, attach.Message{Done: true}, nil, nil)
+	return attach.Send(conn, sendTraced(asked, attach.Message{Done: true}), nil, nil)
 }
 
 // networkSpec is spec in networks.

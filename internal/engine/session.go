@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -47,6 +48,8 @@ type Session struct {
 	stdin  bool // the process has an input
 	io     *Streams
 	credit credit
+	// first begins the phase of the first output, nil after that or without a trace.
+	first func() *trace.Open
 
 	once sync.Once
 	done chan struct{}
@@ -54,9 +57,12 @@ type Session struct {
 	err  error
 }
 
-func newSession(e *Engine, c *conn, r *Record, reply *wire.Reply, io *Streams) *Session {
+func newSession(ctx context.Context, e *Engine, c *conn, r *Record, reply *wire.Reply, io *Streams) *Session {
 	s := &Session{Record: r, e: e, c: c, stdin: reply.Stdin, io: io, done: make(chan struct{})}
 	s.credit.init(wire.StdinWindow)
+	if trace.From(ctx) != nil {
+		s.first = func() *trace.Open { return trace.Step(ctx, "first output written") }
+	}
 	if io == nil {
 		s.end(workload.Exit{}, errClosed)
 		return s
@@ -94,10 +100,13 @@ func (s *Session) receive() (exit workload.Exit, err error) {
 			return exit, gone(err)
 		}
 		switch t {
-		case wire.TypeStdout:
-			err = write(s.io.Out, payload)
-		case wire.TypeStderr:
-			err = write(s.io.Err, payload)
+		case wire.TypeStdout, wire.TypeStderr:
+			err = s.show(t, payload)
+		case wire.TypeTrace:
+			var phases []trace.Phase
+			if err = wire.Decode(payload, &phases); err == nil && s.c.phases != nil {
+				s.c.phases(phases)
+			}
 		case wire.TypeWindow:
 			var n uint32
 			if n, err = wire.Uint32(payload); err == nil {
@@ -113,6 +122,19 @@ func (s *Session) receive() (exit workload.Exit, err error) {
 			return exit, err
 		}
 	}
+}
+
+// show writes output to its stream. The first is a phase of a trace.
+func (s *Session) show(t wire.Type, b []byte) error {
+	to := s.io.Out
+	if t == wire.TypeStderr {
+		to = s.io.Err
+	}
+	if s.first != nil {
+		defer s.first().End()
+		s.first = nil
+	}
+	return write(to, b)
 }
 
 // ErrOutput tells that the caller's Out or Err did not take what the workload

@@ -12,6 +12,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/selfexec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -20,11 +21,13 @@ import (
 // cannot be started, it is removed; the error is that of Start.
 func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Session, error) {
 	var sup *starting
-	p, err := e.prepare(ctx, &s, func(k *state.Lock) (err error) {
+	preparing, made := trace.Begin(ctx, "workload prepared")
+	p, err := e.prepare(preparing, &s, func(k *state.Lock) (err error) {
 		// The supervisor's own start takes place while the rest is prepared.
-		sup, err = e.spawn(&s, k)
+		sup, err = e.spawn(preparing, &s, k)
 		return err
 	})
+	made.End()
 	if err != nil {
 		sup.abandon()
 		return nil, fmt.Errorf("run workload: %w", err)
@@ -64,6 +67,8 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	if err != nil {
 		return nil, about("start", ref, err)
 	}
+	locking := trace.Step(ctx, "state locked, read")
+	defer locking.End()
 	k, err := e.lockIdle(ctx, id)
 	if err != nil {
 		return nil, about("start", ref, err)
@@ -87,7 +92,8 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 		return nil, about("start", ref, err)
 	}
 	state.Did("start: run-time directory made")
-	sup, err := e.spawn(spec, k)
+	locking.End()
+	sup, err := e.spawn(ctx, spec, k)
 	var session *Session
 	if err == nil {
 		err = e.readyMachine(ctx, spec, st)
@@ -149,7 +155,8 @@ type starting struct {
 // own, so that neither a terminal nor a service manager that ends the command ends it too.
 // Where the workload shares the host's user namespace, the supervisor runs from
 // a file that cannot be written through a process of it (CVE-2019-5736).
-func (e *Engine) spawn(s *workload.Spec, k *state.Lock) (*starting, error) {
+func (e *Engine) spawn(ctx context.Context, s *workload.Spec, k *state.Lock) (*starting, error) {
+	defer trace.Step(ctx, "supervisor executed").End()
 	id, program := s.ID, e.cfg.Supervisor
 	if s.Namespaces.HostUser {
 		sealed, err := selfexec.Open(program)
@@ -251,7 +258,12 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: bound, State: *st, Init: s.e.initProgram(), Networks: networks},
 	}
 	c := newConn(s.conn)
+	inner, starting := trace.Begin(ctx, "workload started")
+	if req.Trace = starting != nil; req.Trace {
+		c.phases = func(p []trace.Phase) { trace.Merge(inner, p) }
+	}
 	reply, err := c.ask(ctx, &req)
+	starting.End()
 	if err != nil {
 		if errors.Is(err, errGone) {
 			err = fmt.Errorf("%w%s", workload.ErrSupervisorLost, s.e.lastWords(spec.ID))
@@ -264,7 +276,10 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	for _, w := range reply.Warnings {
 		s.e.cfg.Warn(w)
 	}
-	return newSession(s.e, c, s.e.newRecord(spec, reply.State), reply, io), nil
+	if req.Trace {
+		c.phases = func(p []trace.Phase) { trace.Merge(ctx, p) } // of the end
+	}
+	return newSession(ctx, s.e, c, s.e.newRecord(spec, reply.State), reply, io), nil
 }
 
 // initProgram is the program of --init. It lies beside the supervisor.

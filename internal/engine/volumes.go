@@ -10,6 +10,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/extract"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/volume"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -149,7 +150,11 @@ func nameVolumes(s *workload.Spec) {
 // the image's content into those that are fresh. The spec is written by now, so
 // nobody removes them.
 func (e *Engine) makeVolumes(ctx context.Context, s *workload.Spec, p *prepared) error {
-	for _, name := range state.VolumesOf(s) {
+	names := state.VolumesOf(s)
+	if len(names) > 0 {
+		defer trace.Step(ctx, "volumes made, filled").End()
+	}
+	for _, name := range names {
 		_, made, err := e.layout.Volumes().Create(volume.Volume{Name: name, Anonymous: state.Anonymous(s, name)})
 		if err != nil {
 			return err

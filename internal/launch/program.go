@@ -25,7 +25,11 @@ type Program struct {
 
 	statusRead, statusWrite Slot
 	messages                int
+	phase                   string
 }
+
+// Phase names what the steps that follow are for, in a trace of the start.
+func (p *Program) Phase(name string) { p.phase = name }
 
 // New returns an empty program.
 func New(name string) *Program {
@@ -74,6 +78,7 @@ func (p *Program) add(s *Step) {
 			p.fail(fmt.Errorf("%s: only the host can format a path", s.Call))
 		}
 	}
+	s.phase = p.phase
 	p.Steps = append(p.Steps, s)
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 )
 
 // Running is a program whose host steps have all been performed.
@@ -54,7 +56,7 @@ func (p *Program) Run(ctx context.Context, o Options) (*Running, error) {
 	onFreshThread(func() {
 		x := &execution{p: p, m: r.m, observe: o.Observe, began: bootTicks()}
 		stop := context.AfterFunc(ctx, x.abort)
-		err := x.run()
+		err := x.run(ctx)
 		stop()
 		if err == nil && !x.seal() {
 			err = ErrChildDied
@@ -145,10 +147,17 @@ type execution struct {
 }
 
 // run performs the host's steps in order.
-func (x *execution) run() error {
+func (x *execution) run(ctx context.Context) error {
+	var phase string
+	var going *trace.Open
+	defer func() { going.End() }()
 	for _, s := range x.p.Steps {
 		if s.Actor != Host {
 			continue
+		}
+		if s.phase != phase && s.phase != "" { // the closes that Build adds have none
+			going.End()
+			phase, going = s.phase, trace.Step(ctx, s.phase)
 		}
 		var err error
 		var began time.Time

@@ -44,6 +44,7 @@ type Step struct {
 	// then the negated error number and is not saved.
 	Tolerate []syscall.Errno
 
+	phase   string // see Program.Phase
 	kind    kind
 	fd      bool                       // Save holds a descriptor that Build closes
 	keep    []Arg                      // closeOthers: descriptors to leave open

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -68,10 +69,14 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	}
 	s := &starter{cfg: cfg}
 	defer s.release()
+	opening := trace.Step(ctx, "kernel and disks opened")
 	p, err := s.prepare()
+	opening.End()
 	if err != nil {
 		return nil, err
 	}
+	executing := trace.Step(ctx, "QEMU confined, executed")
+	defer executing.End()
 	r, err := p.prog.Run(ctx, launch.Options{Child: p.child})
 	if err != nil {
 		return nil, startFault(err)
@@ -91,6 +96,8 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	status := r.Value(p.status)
 	err = launch.Outcome(status, p.prog.Failure)
 	unix.Close(status)
+	executing.End()
+	defer trace.Step(ctx, "QEMU greets").Of("qemu").End()
 	if err == nil {
 		if err = m.greet(ctx); err == nil {
 			err = m.darken(ctx)

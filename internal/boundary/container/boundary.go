@@ -21,6 +21,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/apparmor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -87,7 +88,9 @@ const (
 
 // Create makes the container of s.
 func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
+	specifying := trace.Step(ctx, "runtime specification")
 	cfg, err := b.config(ctx, s, p)
+	specifying.End()
 	if err != nil {
 		return nil, err
 	}
@@ -103,12 +106,15 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		i.denied = func(d seccomp.Denied) { notice(p.Notice, d) }
 		cfg.ReportDenied = i.denied
 	}
+	making := trace.Step(ctx, "cgroup made")
+	defer making.End()
 	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: limitNames(s.Resources)}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err = writeCgroupFile(dir, p.Cgroup); err == nil {
 		err = i.cgroup.Create()
 	}
+	making.End()
 	if err == nil {
 		cfg.Cgroup = i.cgroup
 		cfg.Stdio = [3]*os.File{p.Stdio.In, p.Stdio.Out, p.Stdio.Err}

@@ -12,6 +12,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -131,6 +132,7 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 // Delete ends every process and removes cgroups and files.
 func (i *instance) Delete(ctx context.Context) error {
 	var err error
+	ending := trace.Step(ctx, "processes ended, mounts removed")
 	switch {
 	case i.Container != nil:
 		i.closeFiles()
@@ -141,9 +143,12 @@ func (i *instance) Delete(ctx context.Context) error {
 	case i.cgroup != nil:
 		err = i.cgroup.Kill(ctx)
 	}
+	ending.End()
+	removing := trace.Step(ctx, "cgroup removed")
 	if err == nil && i.cgroup != nil {
 		err = i.cgroup.Destroy(ctx)
 	}
+	removing.End()
 	if err != nil {
 		return err
 	}

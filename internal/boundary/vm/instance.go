@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -132,7 +133,10 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 		req.Files[target] = b
 	}
 	var err error
-	if req.Volumes, err = r.serveVolumes(ctx, s, p, c); err != nil {
+	sharing, shared := trace.Begin(ctx, "volumes")
+	req.Volumes, err = r.serveVolumes(sharing, s, p, c)
+	shared.End()
+	if err != nil {
 		return nil, err
 	}
 	err = within(ctx, createTimeout, func(ctx context.Context) (err error) {

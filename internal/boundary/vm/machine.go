@@ -15,6 +15,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -135,8 +136,11 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 	bctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
+	booting := trace.Step(ctx, "kernel boots, agent answers").Of("guest")
 	var err error
-	if m.sess, err = protocol.Host(bctx, m.vmm.Agent()); err != nil {
+	m.sess, err = protocol.Host(bctx, m.vmm.Agent())
+	booting.End()
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -148,6 +152,7 @@ func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 // settle gives the guest the time and randomness that it must not start a
 // workload without.
 func (m *machine) settle(ctx context.Context) error {
+	defer trace.Step(ctx, "seed and clock set").End()
 	gctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	c := clientOf(m)

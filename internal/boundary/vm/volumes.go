@@ -15,6 +15,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -36,20 +37,24 @@ func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.
 		if err := makeSource(m); err != nil {
 			return nil, err
 		}
+		serving := trace.Step(ctx, "file server started")
 		v, err := fileserver.Start(ctx, fileserver.Config{
 			Program: p.Machine.FileServer, Source: m.Source, ReadOnly: m.ReadOnly,
 			IDBase: idBase, IDCount: p.IDCount, Recursive: m.Recursive,
 			Cgroups: slices.Collect(maps.Values(r.cgroup.Paths())),
 		})
+		serving.End()
 		if err != nil {
 			return nil, fmt.Errorf("mount source %s: %w", m.Source, err)
 		}
 		r.volumes = append(r.volumes, v)
 		name := string(s.ID[:16]) + "-" + strconv.Itoa(n)
+		attaching := trace.Step(ctx, "volume attached")
 		err = within(ctx, answerTimeout, func(ctx context.Context) error {
 			_, err := c.AttachVolume(ctx, name, v.File(), func(stream io.ReadWriteCloser) { protocol.Relay(stream, v.Conn()) })
 			return err
 		})
+		attaching.End()
 		if err != nil {
 			return nil, fmt.Errorf("mount source %s: %w", m.Source, r.blame(err))
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -34,6 +35,8 @@ type client struct {
 	// foreground clients are never dropped.
 	foreground bool
 	patience   time.Duration // before any other client is
+	// trace has the phases that are sent before the exit; nil for none.
+	trace *trace.Recorder
 
 	mu     sync.Mutex
 	change sync.Cond // of all below
@@ -127,6 +130,11 @@ func (c *client) reply(r wire.Reply) error {
 }
 
 func (c *client) exit(e workload.Exit) error {
+	if phases := c.trace.Take(); len(phases) > 0 {
+		if err := c.put(func(q []byte) ([]byte, error) { return wire.AppendJSON(q, wire.TypeTrace, phases) }); err != nil {
+			return err
+		}
+	}
 	return c.put(func(q []byte) ([]byte, error) { return wire.AppendJSON(q, wire.TypeExit, e) })
 }
 

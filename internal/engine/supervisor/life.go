@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -18,6 +19,10 @@ type life struct {
 	io      *stdio
 	checker *checker // nil without health checks
 	files   transfers
+	// started is when the first process was let run; runs lasts until its end, nil
+	// without a trace.
+	started time.Duration
+	runs    *trace.Open
 
 	// ended is closed when exit is known and nothing is left of this life.
 	ended chan struct{}
@@ -46,7 +51,9 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 	p.Stdio = l.io.theirs
 	p.Notice = func(line string) { l.io.notice(s.log, line) }
 	if err = s.join(attaching, &spec, &p); err == nil {
-		l.inst, err = s.boundary.Create(ctx, spec, p)
+		creating, created := trace.Begin(ctx, "boundary created")
+		l.inst, err = s.boundary.Create(creating, spec, p)
+		created.End()
 	}
 	if err != nil {
 		s.net.abandon(cancel)
@@ -73,10 +80,14 @@ func (s *supervisor) discard(ctx context.Context, l *life) error {
 func (s *supervisor) launch(ctx context.Context, l *life) error {
 	// The record comes first: a workload that runs must never be taken for one
 	// that does not.
+	recording := trace.Step(ctx, "recorded as running")
 	before, err := s.recordRunning(l)
+	recording.End()
 	if err == nil {
 		state.Did("start: running recorded")
-		err = l.inst.Start(ctx)
+		starting, started := trace.Begin(ctx, "first process started")
+		err = l.inst.Start(starting)
+		started.End()
 	}
 	if err != nil {
 		s.mu.Lock()
@@ -85,6 +96,7 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 		return errors.Join(err, s.write())
 	}
 	state.Did("start: started")
+	l.started = trace.Now()
 	l.io.begun(l.inst.Terminal())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,9 +109,18 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 func (s *supervisor) attend(l *life) {
 	s.networksHappened("connect", s.snapshot().NICs)
 	s.happened("start")
+	// After the reply, of which they are no part, and before there is output.
+	l.io.first = s.since(l.started, "runs until its first output")
+	l.runs = s.since(l.started, "runs until its exit")
 	l.io.pump(s.log)
 	s.check(l)
 	s.idle.Reset(settled) // the start may have taken longer than that
+}
+
+// since begins a phase of the workload, in the past.
+func (s *supervisor) since(at time.Duration, name string) *trace.Open {
+	_, o := trace.BeginAt(s.context(), name, at)
+	return o.Of("workload")
 }
 
 // recordRunning writes down that a life runs, and returns the state before.
@@ -123,19 +144,22 @@ func (s *supervisor) recordRunning(l *life) (before state.State, err error) {
 // end waits for the end of a life and deletes it. The exit that it returns is
 // recorded.
 func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
-	ctx := context.Background()
+	ctx := s.context()
 	exit, err := l.inst.Wait(ctx)
+	l.runs.End()
 	if err != nil {
 		exit = workload.Exit{Code: 255, Error: err.Error()}
 	}
 	if exit.At.IsZero() {
 		exit.At = time.Now()
 	}
+	recording := trace.Step(ctx, "exit recorded")
 	s.mu.Lock()
 	s.life = nil
 	s.state.Exit = &exit
 	err = s.write()
 	s.mu.Unlock()
+	recording.End()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
@@ -146,9 +170,14 @@ func (s *supervisor) end(l *life) (exit workload.Exit, deleteErr error) {
 	s.beginLeave()
 	l.checker.stop()
 	// Deleting may close a terminal, so its last output is read first.
+	draining := trace.Step(ctx, "last output read")
 	l.io.drain()
+	draining.End()
 	l.files.end()
-	if deleteErr = l.inst.Delete(ctx); deleteErr != nil {
+	deleting, deleted := trace.Begin(ctx, "boundary removed")
+	deleteErr = l.inst.Delete(deleting)
+	deleted.End()
+	if deleteErr != nil {
 		exit.Error = "cleaning up: " + deleteErr.Error()
 	}
 	l.checker.wait()

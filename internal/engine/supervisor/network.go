@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -68,12 +69,14 @@ func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.
 	n.done = make(chan struct{})
 	go func() {
 		defer close(n.done)
+		ctx, preparing := trace.Begin(ctx, "networks prepared")
+		defer preparing.End()
 		n.got, n.err = attach.Start(ctx, *n.config, r)
 	}()
 	if !n.taps {
 		return nil
 	}
-	if err := s.joined(spec); err != nil {
+	if err := s.joined(ctx, spec); err != nil {
 		return err
 	}
 	p.NICs, p.Taps = n.got.NICs, n.got.Taps
@@ -96,9 +99,11 @@ func (s *supervisor) request(spec *workload.Spec) network.Request {
 
 // joined waits for what join began, notes it, and tells the workload by its
 // files.
-func (s *supervisor) joined(spec *workload.Spec) error {
+func (s *supervisor) joined(ctx context.Context, spec *workload.Spec) error {
 	n := &s.net
+	waiting := trace.Step(ctx, "networks awaited")
 	<-n.done
+	waiting.End()
 	if n.err != nil {
 		return n.err
 	}
@@ -119,9 +124,11 @@ func (s *supervisor) enter(ctx context.Context, spec *workload.Spec, inst bounda
 		n.got.Taps = nil
 		return n.got.Close()
 	}
-	if err := s.joined(spec); err != nil {
+	if err := s.joined(ctx, spec); err != nil {
 		return err
 	}
+	ctx, entering := trace.Begin(ctx, "networks entered")
+	defer entering.End()
 	in, ok := inst.(boundary.NetNS)
 	if !ok {
 		return fmt.Errorf("%w: the boundary %s cannot join networks; --network none runs the workload without", workload.ErrUnsupported, spec.Boundary)
@@ -172,7 +179,12 @@ func (s *supervisor) beginLeave() {
 	policy := s.asked().Restart.Policy
 	if s.net.begun && (policy == "" || policy == workload.RestartNo) {
 		s.net.leaving = make(chan error, 1)
-		go func() { s.net.leaving <- s.release(context.Background()) }()
+		ctx, leaving := trace.Begin(s.context(), "networks taken back")
+		go func() {
+			err := s.release(ctx)
+			leaving.End()
+			s.net.leaving <- err
+		}()
 	}
 }
 

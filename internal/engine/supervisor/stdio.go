@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/logfile"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -22,6 +23,8 @@ type stdio struct {
 	theirs   boundary.Stdio // until begun
 	out      [2]io.Reader   // by logfile.Stream; a terminal is the first
 	terminal boundary.Terminal
+
+	first *trace.Open // ends with the first output; nil without a trace
 
 	input io.WriteCloser // nil if the process has none; fixed once it has begun
 	inMu  sync.Mutex     // orders writes of several clients
@@ -125,7 +128,10 @@ func (s *stdio) copy(r io.Reader, stream logfile.Stream, log *logfile.Writer) {
 	if stream == logfile.Stderr {
 		t = wire.TypeStderr
 	}
-	forward := func(b []byte) { s.forward(t, stream, log, b) }
+	forward := func(b []byte) {
+		s.first.End()
+		s.forward(t, stream, log, b)
+	}
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {

@@ -41,6 +41,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/selfexec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -61,6 +62,8 @@ type supervisor struct {
 	lock     *os.File
 	log      *logfile.Writer
 	net      networking
+	// trace records the start and the end of the first life, nil if nobody asked.
+	trace *trace.Recorder
 
 	mu    sync.Mutex
 	spec  workload.Spec // as it is in force
@@ -121,13 +124,18 @@ func Main(boundaries ...boundary.Boundary) int {
 	}
 	s := newSupervisor(req.Start, lock)
 	c := newClient(conn)
+	if req.Trace {
+		s.trace = trace.New("supervisor")
+		trace.Past(s.context(), "program loaded", "supervisor", trace.Born(), trace.Loaded())
+		trace.Past(s.context(), "request awaited", "supervisor", trace.Loaded(), trace.Now())
+	}
 	if req.Start.Hold {
 		return s.hold(boundaries, r, c, terminate)
 	}
 	first, l, err := s.begin(boundaries, &req, c)
 	if err != nil {
 		// The command still holds the lock, and cleans up when it reads this.
-		c.reply(wire.Reply{Error: wire.NewError(err)})
+		c.reply(wire.Reply{Error: wire.NewError(err), Phases: s.trace.Take()})
 		c.finish(time.Second)
 		return 1
 	}
@@ -170,7 +178,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	}
 	s.state.Restarts, s.state.Ends, s.state.Stopped = 0, nil, false
 	s.forgetHealth()
-	ctx := context.Background()
+	ctx := s.context()
 	l, err := s.create(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -187,14 +195,19 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	// The pumps begin after the reply is queued, so it comes first.
 	c.reply(wire.Reply{
 		PID: l.inst.PID(), State: s.snapshot(), Warnings: s.net.warnings(),
-		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(),
+		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(), Phases: s.trace.Take(),
 	})
 	if req.Streams {
-		c.foreground = true
+		c.foreground, c.trace = true, s.trace
 		l.io.add(c)
 	}
 	s.attend(l)
 	return l, listener, nil
+}
+
+// context is the context of what is traced.
+func (s *supervisor) context() context.Context {
+	return trace.With(context.Background(), s.trace)
 }
 
 // choose settles the boundary, and that the workload may be made behind it.
@@ -259,6 +272,7 @@ func (s *supervisor) live(l *life, listener *wire.Listener) {
 		}
 		s.restarting(exit)
 		l.over(exit)
+		s.trace = nil
 		if l = s.next(delay); l == nil {
 			s.finish(nil, s.lastExit(), nil, listener)
 			return
@@ -271,12 +285,17 @@ func (s *supervisor) live(l *life, listener *wire.Listener) {
 func (s *supervisor) finish(last *life, exit workload.Exit, deleteErr error, listener *wire.Listener) {
 	s.halt()
 	if deleteErr == nil {
-		if deleteErr = s.leave(context.Background()); deleteErr != nil {
+		leaving, left := trace.Begin(s.context(), "networks left")
+		deleteErr = s.leave(leaving)
+		left.End()
+		if deleteErr != nil {
 			exit.Error = "cleaning up: " + deleteErr.Error()
 		}
 	}
+	recording := trace.Step(s.context(), "end recorded, or workload removed")
 	s.log.Close()
 	s.record(exit, deleteErr)
+	recording.End()
 	listener.Close()
 	s.mu.Lock()
 	s.last = exit

@@ -16,6 +16,7 @@
 //	                             <── Window           so many more bytes of Stdin may be sent
 //	  Resize, Signal             ──>
 //	                             <── Stdout, Stderr
+//	                             <── Trace            where OpStart asked for it
 //	                             <── Exit             the end
 //	  Request(wait)              ──>
 //	                             <── Exit
@@ -49,6 +50,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -71,6 +73,7 @@ const (
 	TypeResize                     // rows, columns: 2 bytes each
 	TypeSignal                     // number: 4 bytes
 	TypeWindow                     // 4 bytes
+	TypeTrace                      // JSON of a list of trace.Phase
 	typeEnd
 )
 
@@ -88,6 +91,7 @@ var maxPayload = [typeEnd]uint32{
 	TypeRequest: MaxMessage, TypeReply: MaxMessage, TypeExit: MaxMessage,
 	TypeStdin: MaxData, TypeStdout: MaxData, TypeStderr: MaxData,
 	TypeResize: 4, TypeSignal: 4, TypeWindow: 4,
+	TypeTrace: MaxMessage,
 }
 
 // ErrProtocol tells that the other side does not follow the protocol.
@@ -162,6 +166,9 @@ type Request struct {
 	Streams bool   `json:"streams,omitempty"`
 	Rows    uint16 `json:"rows,omitempty"`
 	Cols    uint16 `json:"cols,omitempty"`
+	// Trace asks OpStart for the phases of the start, and with Streams for those
+	// of the end.
+	Trace bool `json:"trace,omitempty"`
 }
 
 // Start is all that a supervisor must know.
@@ -229,6 +236,8 @@ type Reply struct {
 	Path *workload.PathStat `json:"path,omitempty"`
 	// Warnings are OpStart's and OpConnect's: sentences for the person who asked.
 	Warnings []string `json:"warnings,omitempty"`
+	// Phases are OpStart's, also beside an Error.
+	Phases []trace.Phase `json:"phases,omitempty"`
 }
 
 // Error is an error that crosses the socket. Code keeps the sentinel errors
@@ -377,7 +386,7 @@ func (r *Reader) Message(t Type, v any) error {
 	return Decode(payload, v)
 }
 
-// Decode reads the JSON of a Request, Reply or Exit.
+// Decode reads the JSON of a Request, Reply, Exit or Trace.
 func Decode(payload []byte, v any) error {
 	if err := json.Unmarshal(payload, v); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)

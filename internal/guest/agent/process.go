@@ -35,12 +35,13 @@ func (a *Agent) create(ctx context.Context, st *stream, c *protocol.Create) {
 	}
 	defer io.close()
 	log := newNotices()
-	if err := e.make(ctx, c, io.theirs, log.add); err != nil {
+	making, phases := traced(ctx, c.Trace)
+	if err := e.make(making, c, io.theirs, log.add); err != nil {
 		st.refuse(e, err)
 		return
 	}
 	io.begun(e.inst.Terminal())
-	st.reply(protocol.Reply{}, nil)
+	st.reply(protocol.Reply{Phases: phases()}, nil)
 	go log.run(st.w) // nothing precedes the Reply
 	ended := make(chan struct{})
 	go func() {

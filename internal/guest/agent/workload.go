@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -101,13 +102,18 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 	if s.Mounts, p.Shifted, err = e.a.mounts(c); err != nil {
 		return err
 	}
+	mounting := trace.Step(ctx, "image mounted")
 	image, release, err := e.a.Guest.Image(c.Image)
+	mounting.End()
 	if err != nil {
 		return fmt.Errorf("image disk %s: %w", c.Image, err)
 	}
 	e.undo = append(e.undo, release)
 	p.Layers = []string{image}
-	if p.Upper, p.Work, err = e.a.Guest.Data(e.id, image, c.IDBase, c.IDCount); err != nil {
+	writable := trace.Step(ctx, "writable layer made")
+	p.Upper, p.Work, err = e.a.Guest.Data(e.id, image, c.IDBase, c.IDCount)
+	writable.End()
+	if err != nil {
 		return fmt.Errorf("writable layer: %w", err)
 	}
 	dir := filepath.Join(e.a.RunDir, string(e.id))
@@ -123,11 +129,14 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 		return fmt.Errorf("files of the workload: %w", err)
 	}
 	e.files = p.Files
-	inst, err := maker.Create(ctx, s, p)
+	creating, created := trace.Begin(ctx, "boundary created")
+	inst, err := maker.Create(creating, s, p)
+	created.End()
 	if err != nil {
 		return err
 	}
 	e.inst = inst
+	defer trace.Step(ctx, "interfaces attached").End()
 	return e.attach(c)
 }
 

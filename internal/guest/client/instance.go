@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -43,7 +44,15 @@ func (c *Client) Create(ctx context.Context, req protocol.Create, stdio boundary
 		return nil, fmt.Errorf("create workload %s in the guest: %w", in.id.Short(), err)
 	}
 	req.Streams = p.streams()
-	if _, err := p.begin(ctx, c, protocol.Request{Op: protocol.OpCreate, Create: &req}); err != nil {
+	ctx, making := trace.Begin(ctx, "workload made in the guest")
+	req.Trace = making != nil
+	began := trace.Now()
+	reply, err := p.begin(ctx, c, protocol.Request{Op: protocol.OpCreate, Create: &req})
+	if err == nil && req.Trace {
+		trace.Merge(ctx, phases(reply.Phases, began, trace.Now()))
+	}
+	making.End()
+	if err != nil {
 		return nil, fmt.Errorf("create workload %s in the guest: %w", in.id.Short(), err)
 	}
 	p.signal = in.signal(0)

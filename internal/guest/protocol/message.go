@@ -134,6 +134,9 @@ func (r *Reply) check() error {
 	if err := r.Described.check(); err != nil {
 		return err
 	}
+	if err := r.Phases.check(); err != nil {
+		return err
+	}
 	return checkUsage(r.Usage)
 }
 

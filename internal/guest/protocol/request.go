@@ -90,6 +90,8 @@ type Create struct {
 	// NICs become the network interfaces of the workload, beside loopback.
 	NICs    []NIC   `json:"nics,omitempty"`
 	Streams Streams `json:"streams"`
+	// Trace asks for the phases of making it, in the Reply.
+	Trace bool `json:"trace,omitempty"`
 }
 
 // NIC is a network device of the guest that becomes an interface of a workload.
@@ -140,6 +142,8 @@ type Reply struct {
 	Usage     *workload.Usage `json:"usage,omitempty"`
 	// Path is OpStatPath's.
 	Path *workload.PathStat `json:"path,omitempty"`
+	// Phases are OpCreate's, where it asked for them.
+	Phases Phases `json:"phases,omitempty"`
 }
 
 // Status tells about a guest.

@@ -37,6 +37,14 @@ func TestHostileUsage(t *testing.T) {
 		"no list":          `{"described":{"pid":1}}`,
 		"a long state":     `{"described":[{"pid":1,"state":"RRRRRRR"}]}`,
 		"a cut list":       `{"described":[{"pid":1}`,
+		"too many phases":  `{"phases":[` + strings.Repeat("{},", MaxPhases) + `{}]}`,
+		"phases, no list":  `{"phases":"x"}`,
+		"a phase too long": `{"phases":[{"begin":0,"end":3600000000001}]}`,
+		"a phase too soon": `{"phases":[{"begin":-1,"end":1}]}`,
+		"backwards":        `{"phases":[{"begin":2,"end":1}]}`,
+		"its own part":     `{"phases":[{"parent":1}]}`,
+		"part of nothing":  `{"phases":[{"parent":-1}]}`,
+		"a long name":      `{"phases":[{"name":"` + strings.Repeat("x", maxPhaseName+1) + `"}]}`,
 		"numbers too long": `{"usage":{"memory":99999999999999999999}}`,
 	} {
 		var b bytes.Buffer
@@ -48,9 +56,9 @@ func TestHostileUsage(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	NewWriter(&b).payload(TypeReply, []byte(`{"usage":{"hostMemory":5,"memory":7},"described":[{"pid":1,"command":"a\u001b[2J"}]}`)...)
+	NewWriter(&b).payload(TypeReply, []byte(`{"usage":{"hostMemory":5,"memory":7},"described":[{"pid":1,"command":"a\u001b[2J"}],"phases":[{"name":"b\u001b[2J"},{"parent":1}]}`)...)
 	r, err := NewReader(&b).Reply()
-	if err != nil || r.Usage.HostMemory != 0 || r.Usage.Memory != 7 || strings.ContainsRune(r.Described[0].Command, 0x1b) {
+	if err != nil || r.Usage.HostMemory != 0 || r.Usage.Memory != 7 || strings.ContainsRune(r.Described[0].Command, 0x1b) || len(r.Phases) != 2 || r.Phases[0].Name != "b?[2J" {
 		t.Errorf("got %+v, %v", r, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -144,6 +145,7 @@ type program struct {
 }
 
 func (c Config) start(ctx context.Context) (*program, error) {
+	defer trace.Step(ctx, "bulkhead-network executed").End()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
@@ -179,9 +181,11 @@ func shortLived(env []string) []string {
 // ask sends a message and waits for the answer, which is an error if it says so.
 func (p *program) ask(ctx context.Context, m Message, files []*os.File) (Message, []*os.File, []*os.File, error) {
 	var taps, got []*os.File
+	m.Trace = trace.From(ctx) != nil
 	err := Send(p.conn, m, nil, files)
 	if err == nil {
 		m, taps, got, err = Receive(p.conn)
+		trace.Merge(ctx, m.Phases)
 	}
 	switch {
 	case err == nil && m.Error != nil:

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -22,7 +23,8 @@ const (
 	batch      = 250 // the kernel passes on 253 descriptors at once (SCM_MAX_FD)
 )
 
-// Message is what is said in either direction; one field is set, or with Done none.
+// Message is what is said in either direction; of the first five fields one is set,
+// or none where a namespace is sent.
 type Message struct {
 	Request  *network.Request  `json:"request,omitempty"`
 	Prepared *network.Prepared `json:"prepared,omitempty"`
@@ -30,6 +32,9 @@ type Message struct {
 	Release workload.ID `json:"release,omitempty"`
 	Error   *Failure    `json:"error,omitempty"`
 	Done    bool        `json:"done,omitempty"`
+	// Trace asks for the phases of what follows; Phases are those of an answer.
+	Trace  bool          `json:"trace,omitempty"`
+	Phases []trace.Phase `json:"phases,omitempty"`
 	// Taps and Files say how many descriptors come with it: taps first.
 	Taps  int `json:"taps,omitempty"`
 	Files int `json:"files,omitempty"`

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -66,7 +67,7 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 	if !r.Taps {
 		return a, nil
 	}
-	if err := a.wait(); err != nil { // as there will be no Enter
+	if err := a.wait(ctx); err != nil { // as there will be no Enter
 		a.Close()
 		return fail(errors.Join(err, s.undo(context.WithoutCancel(ctx), r)))
 	}
@@ -74,10 +75,11 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 }
 
 // wait returns when the name servers run, or could not be started.
-func (a *Attached) wait() error {
+func (a *Attached) wait(ctx context.Context) error {
 	if a.servers == nil {
 		return nil
 	}
+	defer trace.Step(ctx, "name server awaited").End()
 	err := <-a.servers
 	a.servers = nil
 	return err
@@ -92,7 +94,9 @@ func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error
 	if err := s.release(ctx, r.ID); err != nil {
 		return nil, fmt.Errorf("take back what it had before: %w", err)
 	}
+	activating := trace.Step(ctx, "bridge and firewall looked at")
 	nets, err := s.activateAll(ctx, r)
+	activating.End()
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +104,7 @@ func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error
 	starting, cancel := context.WithCancel(ctx)
 	if err := s.grant(starting, r, nets, a); err != nil {
 		cancel()
-		a.wait() //nolint:errcheck // release ends what was started
+		a.wait(ctx) //nolint:errcheck // release ends what was started
 		a.Close()
 		return nil, errors.Join(err, s.release(context.WithoutCancel(ctx), r.ID))
 	}
@@ -114,11 +118,13 @@ func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error
 // recorded: who finds a server finds somebody who is to ask it.
 func (s *Store) startServers(ctx context.Context, nets []*network.Network) chan error {
 	done := make(chan error, 1)
+	ctx, starting := trace.Begin(ctx, "name server ready")
 	go func() {
 		var errs []error
 		for _, n := range nets {
 			errs = append(errs, s.ensureServer(ctx, n))
 		}
+		starting.End()
 		done <- errors.Join(errs...)
 	}()
 	return done
@@ -168,6 +174,8 @@ func (s *Store) activateAll(ctx context.Context, r network.Request) ([]*network.
 // grant gives the workload what it asks for in the networks, and describes it in a.
 // On error the caller takes back what has been given.
 func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Network, a *Attached) error {
+	leasing := trace.Step(ctx, "addresses and ports taken")
+	defer leasing.End()
 	leases, err := s.plan(r, nets)
 	if err != nil {
 		return err
@@ -194,7 +202,10 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 		}
 		es = append(es, leaseElements(l)...)
 	}
+	leasing.End()
 	a.servers = s.startServers(ctx, nets)
+	ruling := trace.Step(ctx, "rules added")
+	defer ruling.End()
 	if err := s.rule(es); err != nil {
 		return err
 	}
@@ -203,11 +214,13 @@ func (s *Store) grant(ctx context.Context, r network.Request, nets []*network.Ne
 			return err
 		}
 	}
+	ruling.End()
 	for i, l := range leases {
-		if err := a.add(r, nets[i], l.NIC); err != nil {
+		if err := a.add(ctx, r, nets[i], l.NIC); err != nil {
 			return err
 		}
 	}
+	defer trace.Step(ctx, "other firewalls looked at").End()
 	s.describe(&a.Prepared, nets, leases)
 	open := slices.ContainsFunc(a.Ports, func(p workload.Port) bool { return !p.HostIP.IsLoopback() })
 	a.Warnings, err = s.warnings(ctx, open)
@@ -230,7 +243,7 @@ func (s *Store) rule(es []element) error {
 }
 
 // add makes the tap of an interface, or leaves the interface to Enter.
-func (a *Attached) add(r network.Request, n *network.Network, nic workload.NIC) error {
+func (a *Attached) add(ctx context.Context, r network.Request, n *network.Network, nic workload.NIC) error {
 	a.fresh, a.bridges = append(a.fresh, nic), append(a.bridges, n.Bridge)
 	if !r.Taps {
 		return nil
@@ -239,7 +252,9 @@ func (a *Attached) add(r network.Request, n *network.Network, nic workload.NIC) 
 	if !ok {
 		return fmt.Errorf("the bridge of network %q is gone", n.Name)
 	}
+	making := trace.Step(ctx, "tap device made")
 	f, err := makeTap(br, nic, r.Owner)
+	making.End()
 	if err != nil {
 		return err
 	}

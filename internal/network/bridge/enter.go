@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -24,15 +25,21 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 		if err != nil {
 			return fmt.Errorf("make interface %s: %w", nic.Name, err)
 		}
-		if err := makeVeth(a.bridges[i], nic.Link, nic.Name, mac, nic.MTU, netns); err != nil {
+		making := trace.Step(ctx, "interfaces made")
+		err = makeVeth(a.bridges[i], nic.Link, nic.Name, mac, nic.MTU, netns)
+		making.End()
+		if err != nil {
 			return fmt.Errorf("make interface %s: %w", nic.Name, err)
 		}
 	}
-	if err := configureIn(netns, a.fresh); err != nil {
+	configuring := trace.Step(ctx, "addresses and routes set")
+	err := configureIn(netns, a.fresh)
+	configuring.End()
+	if err != nil {
 		return fmt.Errorf("configure the workload's network: %w", err)
 	}
 	did("namespace configured")
-	return a.wait()
+	return a.wait(ctx)
 }
 
 // makeVeth makes a pair of interfaces: link, a port of the bridge, and peer in the

@@ -53,7 +53,7 @@ func (s *Store) join(ctx context.Context, r network.Request) (*Attached, error) 
 	l, err := s.grantOne(starting, r, leases, append(nets, added[0]), a)
 	if err != nil {
 		cancel()
-		a.wait() //nolint:errcheck // what was started ends with the lease
+		a.wait(ctx) //nolint:errcheck // what was started ends with the lease
 		a.Close()
 		return nil, errors.Join(err, s.withdraw(context.WithoutCancel(ctx), l, leases, nets))
 	}
@@ -86,7 +86,7 @@ func (s *Store) grantOne(ctx context.Context, r network.Request, leases []networ
 	if err := s.rule(leaseElements(l)); err != nil {
 		return l, err
 	}
-	if err := a.add(r, n, l.NIC); err != nil {
+	if err := a.add(ctx, r, n, l.NIC); err != nil {
 		return l, err
 	}
 	s.describe(&a.Prepared, nets, append(leases, l))

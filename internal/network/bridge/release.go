@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -40,7 +41,7 @@ func (s *Store) Leave(ctx context.Context, id workload.ID) (rest func(context.Co
 		return rest, fail(err)
 	}
 	err = s.reunite(id)
-	wait, lerr := s.leave(id)
+	wait, lerr := s.leave(ctx, id)
 	if err = errors.Join(err, lerr); err != nil {
 		err = fail(err)
 	}
@@ -55,35 +56,45 @@ func (s *Store) Leave(ctx context.Context, id workload.ID) (rest func(context.Co
 
 // release takes back what a workload has; the lock is held.
 func (s *Store) release(ctx context.Context, id workload.ID) error {
-	wait, err := s.leave(id)
+	wait, err := s.leave(ctx, id)
 	return errors.Join(err, wait(ctx))
 }
 
 // leave is release in two steps, as Leave is Release; the lock is held until the
 // second is over. The order is that of package bridge's journal: what names an
 // address goes before the address.
-func (s *Store) leave(id workload.ID) (wait func(context.Context) error, err error) {
+func (s *Store) leave(ctx context.Context, id workload.ID) (wait func(context.Context) error, err error) {
 	wait = func(context.Context) error { return nil }
 	leases, err := s.LeasesOf(id)
 	if err != nil || len(leases) == 0 {
 		return wait, err
 	}
-	return s.leaveBy(leases)
+	return s.leaveBy(ctx, leases)
 }
 
 // takeBack takes back what one workload has by some of its leases.
 func (s *Store) takeBack(ctx context.Context, leases []network.Lease) error {
-	wait, err := s.leaveBy(leases)
+	wait, err := s.leaveBy(ctx, leases)
 	return errors.Join(err, wait(ctx))
 }
 
 // leaveBy is leave for some of a workload's leases, or all.
-func (s *Store) leaveBy(leases []network.Lease) (wait func(context.Context) error, err error) {
+func (s *Store) leaveBy(ctx context.Context, leases []network.Lease) (wait func(context.Context) error, err error) {
 	// These wait for the kernel: they may do so together.
 	links := make(chan error, 1)
-	go func() { links <- removeLinks(leases) }()
+	go func() {
+		removing := trace.Step(ctx, "interfaces removed")
+		err := removeLinks(leases)
+		removing.End()
+		links <- err
+	}()
+	ending := trace.Step(ctx, "name server ended")
 	wait, err = s.lastLeft(leases)
-	if err = errors.Join(err, s.unrule(leases), <-links); err != nil {
+	ending.End()
+	ruling := trace.Step(ctx, "rules removed")
+	rerr := s.unrule(leases)
+	ruling.End()
+	if err = errors.Join(err, rerr, <-links); err != nil {
 		return wait, err
 	}
 	var errs []error

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -94,6 +95,7 @@ func (s *Store) server(name string) string { return filepath.Join(s.active(), na
 // lock keeps everybody else out until unlock is called. It is a flock(2), so the
 // kernel frees it when its holder dies. What takes the lock takes milliseconds.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	defer trace.Step(ctx, "lock taken").End()
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		if unlock, err = s.tryLock(); unlock != nil || err != nil {
 			return unlock, err
