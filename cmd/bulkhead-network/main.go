@@ -24,6 +24,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 func main() {
@@ -109,7 +110,7 @@ func converse(ctx context.Context, conn *os.File, u user.Options, open func(cont
 			return err
 		}
 		a.Close() // the supervisor has it
-		return c.enter(ctx, a)
+		return c.follow(ctx, s, u, a)
 	case m.Request != nil:
 		a, err := s.Attach(ctx, *m.Request)
 		if err != nil {
@@ -119,15 +120,20 @@ func converse(ctx context.Context, conn *os.File, u user.Options, open func(cont
 			return err
 		}
 		a.Close() // the supervisor has them
-		return c.enter(ctx, a)
+		return c.follow(ctx, s, u, a)
 	case m.Release != "":
-		rest, err := s.Leave(ctx, m.Release)
-		err = errors.Join(u.Release(ctx, m.Release), err)
-		// Whoever hears the answer may start the workload again: nothing of it is left.
-		syscall.Close(lock)
-		return errors.Join(c.answer(err), rest(ctx))
+		return c.release(ctx, s, u, m.Release)
 	}
 	return errors.New("the supervisor asks for nothing")
+}
+
+// release takes a workload out of its networks.
+func (c *conversation) release(ctx context.Context, s *bridge.Store, u user.Options, id workload.ID) error {
+	rest, err := s.Leave(ctx, id)
+	err = errors.Join(u.Release(ctx, id), err)
+	// Whoever hears the answer may start the workload again: nothing of it is left.
+	syscall.Close(lock)
+	return errors.Join(c.answer(err), rest(ctx))
 }
 
 // part takes a workload out of a network. Its namespace came along, unless it has
@@ -146,8 +152,10 @@ func (c *conversation) part(ctx context.Context, s *bridge.Store, r network.Requ
 	return c.send(attach.Message{Prepared: &a.Prepared}, nil, a.Reserved)
 }
 
-// enter waits for the workload's namespace, which never comes for taps.
-func (c *conversation) enter(ctx context.Context, a interface {
+// follow waits for the workload's namespace, which never comes for taps, and then
+// for the workload's end, which comes while the supervisor keeps the socket open, or
+// not at all.
+func (c *conversation) follow(ctx context.Context, s *bridge.Store, u user.Options, a interface {
 	Enter(context.Context, *os.File) error
 }) error {
 	_, _, files, err := attach.Receive(c.conn)
@@ -160,8 +168,19 @@ func (c *conversation) enter(ctx context.Context, a interface {
 	if len(files) != 1 {
 		return fmt.Errorf("%d descriptors came where one namespace was expected", len(files))
 	}
-	defer files[0].Close()
-	return c.answer(a.Enter(ctx, files[0]))
+	err = a.Enter(ctx, files[0])
+	files[0].Close() // or the namespace would outlive the workload
+	if err := c.answer(err); err != nil {
+		return err
+	}
+	m, _, _, err := attach.Receive(c.conn)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if m.Release == "" {
+		return nil
+	}
+	return c.release(ctx, s, u, m.Release)
 }
 
 func (c *conversation) answer(err error) error {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -304,4 +305,89 @@ func TestErrors(t *testing.T) {
 	if _, err := attach.Start(ctx, c, network.Request{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no program: got %v", err)
 	}
+}
+
+// TestReleaseAtOnce takes a workload out of its networks by the program that took it
+// in, and by another one where that has been killed.
+func TestReleaseAtOnce(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("killed=%t", killed), func(t *testing.T) {
+			leakcheck.Check(t, leakcheck.Options{})
+			c := config(t)
+			for tries := 1; ; tries++ {
+				err := releaseAtOnce(t, c, killed)
+				if err == nil {
+					return
+				}
+				// A machine that is busy may have let the moment pass.
+				if killed || tries == 20 {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func releaseAtOnce(t *testing.T, c attach.Config, killed bool) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r := network.Request{ID: workload.NewID(), Name: "web", Networks: []workload.Attachment{{Network: "bridge"}}}
+	a, err := attach.Start(ctx, c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	ns, in := newNamespace(t)
+	if err := a.Enter(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	cancel() // it was for the beginning only
+	then := c
+	if killed {
+		for _, pid := range children(t) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	} else {
+		then.Program = "/nowhere/bulkhead-network"
+	}
+	if err := a.Release(context.Background(), then); err != nil {
+		return errors.Join(err, attach.Release(context.Background(), c, r.ID))
+	}
+	if err := in(func() error { _, err := net.InterfaceByName("eth0"); return err }); err == nil {
+		t.Error("the interface is still there")
+	}
+	s, err := bridge.Open(c.Root, c.Run, bridge.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leases, err := s.LeasesOf(r.ID); err != nil || len(leases) > 0 {
+		t.Errorf("leases are left: %v, %v", leases, err)
+	}
+	return nil
+}
+
+// children are the processes that this one has started.
+func children(t *testing.T) (pids []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, _ := os.ReadFile(f) // of a thread that may have ended
+		for _, field := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) == 0 {
+		t.Fatal("no program runs")
+	}
+	return pids
 }

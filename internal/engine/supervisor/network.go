@@ -201,7 +201,12 @@ func (s *supervisor) leave(ctx context.Context) error {
 
 func (s *supervisor) release(ctx context.Context) error {
 	// The rules of a port go before the port: who gets it next makes his own.
-	err := attach.Release(ctx, *s.net.config, s.start.Spec.ID)
+	var err error
+	if s.net.got != nil {
+		err = s.net.got.Release(ctx, *s.net.config)
+	} else {
+		err = attach.Release(ctx, *s.net.config, s.start.Spec.ID)
+	}
 	s.net.unreserve()
 	if err != nil {
 		return fmt.Errorf("leave the networks: %w", err)

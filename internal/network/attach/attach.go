@@ -43,12 +43,15 @@ type Attachment struct {
 	// the caller's to close.
 	Taps, Reserved []*os.File
 
-	p *program
+	id    workload.ID
+	p     *program
+	spare *time.Timer // ends the program when it fires; nil before Enter
 }
 
 // Start starts the program, which prepares what r asks for. With r.Join the Taps
 // are those of what is new. Errors wrap those of
-// package network. The program runs until Enter or Close, or until ctx ends.
+// package network. The program runs until a moment after Enter, until Close, or, before
+// Enter has returned, until ctx ends.
 func Start(ctx context.Context, c Config, r network.Request) (*Attachment, error) {
 	p, err := c.start(ctx)
 	if err != nil {
@@ -73,7 +76,7 @@ func (p *program) request(ctx context.Context, r network.Request, files []*os.Fi
 		}
 		return nil, err
 	}
-	return &Attachment{Prepared: *m.Prepared, Taps: taps, Reserved: got, p: p}, nil
+	return &Attachment{Prepared: *m.Prepared, Taps: taps, Reserved: got, id: r.ID, p: p}, nil
 }
 
 // Part takes a workload that runs out of the network r.Part, through the program.
@@ -94,22 +97,44 @@ func Part(ctx context.Context, c Config, r network.Request, netns *os.File) (*At
 }
 
 // Enter has the interfaces made in the workload's network namespace. It is called
-// once, and not for taps. The program has done all then, and ends in its own time.
+// once, and not for taps.
 func (a *Attachment) Enter(ctx context.Context, netns *os.File) error {
 	m, _, _, err := a.p.ask(ctx, Message{}, []*os.File{netns})
 	if err == nil && !m.Done {
 		err = errors.New("bulkhead-network did not finish")
 	}
 	if err == nil {
-		a.p.leave()
+		a.p.unbind()
+		a.spare = time.AfterFunc(spare, a.p.leave)
 	}
 	return err
 }
 
-// Close ends the program if it still runs. The workload stays attached, Taps and
-// Reserved stay open.
+// spare is how long the program stays after Enter: a workload that ends at once is
+// taken out of its networks by the one that took it in.
+const spare = 250 * time.Millisecond
+
+// Release is the function Release for this workload, by the program that is still
+// there, if it is. c is that of Start.
+func (a *Attachment) Release(ctx context.Context, c Config) error {
+	if a.spare != nil && a.spare.Stop() {
+		defer a.p.leave()
+		if err := a.p.release(ctx, a.id); !errors.Is(err, errNoAnswer) {
+			return err
+		}
+	}
+	return Release(ctx, c, a.id)
+}
+
+// Close ends the program if it still runs. Before Enter it waits for that, as the
+// program may be making something. The workload stays attached, Taps and Reserved
+// stay open.
 func (a *Attachment) Close() error {
-	a.p.end()
+	if a.spare != nil {
+		a.p.leave()
+	} else {
+		a.p.end()
+	}
 	return nil
 }
 
@@ -122,11 +147,7 @@ func Release(ctx context.Context, c Config, id workload.ID) error {
 		return err
 	}
 	defer p.leave()
-	m, _, _, err := p.ask(ctx, Message{Release: id}, nil)
-	if err == nil && !m.Done {
-		err = errors.New("bulkhead-network did not finish")
-	}
-	return err
+	return p.release(ctx, id)
 }
 
 // Last is a descriptor that the program starts with and closes: its table has room
@@ -140,6 +161,7 @@ type program struct {
 	cmd    *exec.Cmd
 	conn   *os.File
 	stderr *tail
+	unbind func() bool // from the end of the context that it was started with
 	once   sync.Once
 	ended  chan struct{}
 }
@@ -153,7 +175,7 @@ func (c Config) start(ctx context.Context) (*program, error) {
 	conn, theirs := os.NewFile(uintptr(fds[0]), "socket of bulkhead-network"), os.NewFile(uintptr(fds[1]), "socket")
 	defer theirs.Close()
 	p := &program{conn: conn, stderr: &tail{}, ended: make(chan struct{})}
-	p.cmd = exec.CommandContext(ctx, c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
+	p.cmd = exec.Command(c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
 	p.cmd.ExtraFiles = make([]*os.File, Last-2)
 	p.cmd.ExtraFiles[0], p.cmd.ExtraFiles[1] = theirs, c.Lock // its descriptors 3 and 4
 	p.cmd.ExtraFiles[Last-3] = theirs
@@ -166,6 +188,7 @@ func (c Config) start(ctx context.Context) (*program, error) {
 		conn.Close()
 		return nil, fmt.Errorf("start bulkhead-network: %w", err)
 	}
+	p.unbind = context.AfterFunc(ctx, func() { p.cmd.Process.Kill() }) //nolint:errcheck // it may have ended
 	return p, nil
 }
 
@@ -178,7 +201,18 @@ func shortLived(env []string) []string {
 	return append(env, "GOGC=off", "GOMEMLIMIT=64MiB")
 }
 
-// ask sends a message and waits for the answer, which is an error if it says so.
+func (p *program) release(ctx context.Context, id workload.ID) error {
+	m, _, _, err := p.ask(ctx, Message{Release: id}, nil)
+	if err == nil && !m.Done {
+		err = errors.New("bulkhead-network did not finish")
+	}
+	return err
+}
+
+var errNoAnswer = errors.New("bulkhead-network ended without an answer")
+
+// ask sends a message and waits for the answer, which is an error if it says so; it
+// wraps errNoAnswer if there is none.
 func (p *program) ask(ctx context.Context, m Message, files []*os.File) (Message, []*os.File, []*os.File, error) {
 	var taps, got []*os.File
 	m.Trace = trace.From(ctx) != nil
@@ -194,7 +228,7 @@ func (p *program) ask(ctx context.Context, m Message, files []*os.File) (Message
 		err = ctx.Err()
 	case err != nil:
 		p.end() // it said why, perhaps
-		err = fmt.Errorf("bulkhead-network ended without an answer: %w%s", cause(err), p.stderr.quote())
+		err = fmt.Errorf("%w: %w%s", errNoAnswer, cause(err), p.stderr.quote())
 	}
 	return m, taps, got, err
 }
@@ -218,6 +252,7 @@ func (p *program) leave() {
 		p.conn.Close()
 		go func() {
 			defer close(p.ended)
+			defer p.unbind()
 			p.cmd.Wait() //nolint:errcheck // what counted was its answer
 		}()
 	})

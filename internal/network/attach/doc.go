@@ -6,6 +6,8 @@
 //	  Request                     ──>
 //	                              <──  Prepared, with taps and reserved ports
 //	  the namespace, if not taps  ──>
+//	                              <──  Done
+//	  Release, if it comes soon   ──>
 //	                              <──  Done, and the end
 //
 // A workload that runs joins another network in the same way, and parts with one
@@ -15,6 +17,6 @@
 // which address the host has for it, while the host's ends of its
 // interfaces exist and its ports are reserved; after Done everything works. A
 // reservation is a bound socket, which the supervisor keeps: when it dies, the
-// kernel frees the port. What else is left then, Release of package network
-// removes.
+// kernel frees the port. What else is left then, Release removes. The program ends
+// with the conversation; for Release another one is started if it has.
 package attach
