@@ -34,7 +34,10 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	}
 	defer p.release()
 	var session *Session
-	if err = e.readyMachine(ctx, &s, &p.state); err == nil {
+	if s.VM.Tenant != "" { // a machine of its own is ready since a moment ago
+		err = e.readyMachine(ctx, &s, &p.state)
+	}
+	if err == nil {
 		e.layout.Happened(&s, "create")
 		session, err = sup.start(ctx, &s, &p.state, io)
 	}
