@@ -110,7 +110,7 @@ func converse(ctx context.Context, conn *os.File, u user.Options, open func(cont
 			return err
 		}
 		a.Close() // the supervisor has it
-		return c.follow(ctx, s, u, a)
+		return c.follow(ctx, s, u, a, m.Request.Taps)
 	case m.Request != nil:
 		a, err := s.Attach(ctx, *m.Request)
 		if err != nil {
@@ -120,7 +120,7 @@ func converse(ctx context.Context, conn *os.File, u user.Options, open func(cont
 			return err
 		}
 		a.Close() // the supervisor has them
-		return c.follow(ctx, s, u, a)
+		return c.follow(ctx, s, u, a, m.Request.Taps)
 	case m.Release != "":
 		return c.release(ctx, s, u, m.Release)
 	}
@@ -152,12 +152,13 @@ func (c *conversation) part(ctx context.Context, s *bridge.Store, r network.Requ
 	return c.send(attach.Message{Prepared: &a.Prepared}, nil, a.Reserved)
 }
 
-// follow waits for the workload's namespace, which never comes for taps, and then
-// for the workload's end, which comes while the supervisor keeps the socket open, or
-// not at all.
+// follow waits for the workload's namespace, or with taps for being asked whether
+// everything works, which nobody asks where an interface is added; and then for the
+// workload's end, which comes while the supervisor keeps the socket open, or not at
+// all.
 func (c *conversation) follow(ctx context.Context, s *bridge.Store, u user.Options, a interface {
 	Enter(context.Context, *os.File) error
-}) error {
+}, taps bool) error {
 	_, _, files, err := attach.Receive(c.conn)
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -165,11 +166,15 @@ func (c *conversation) follow(ctx context.Context, s *bridge.Store, u user.Optio
 	if err != nil {
 		return err
 	}
-	if len(files) != 1 {
+	var netns *os.File
+	switch {
+	case len(files) == 1:
+		netns = files[0]
+	case !taps || len(files) > 1:
 		return fmt.Errorf("%d descriptors came where one namespace was expected", len(files))
 	}
-	err = a.Enter(ctx, files[0])
-	files[0].Close() // or the namespace would outlive the workload
+	err = a.Enter(ctx, netns)
+	netns.Close() // nil with taps; or the namespace would outlive the workload
 	if err := c.answer(err); err != nil {
 		return err
 	}

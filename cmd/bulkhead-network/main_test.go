@@ -146,14 +146,27 @@ func TestTaps(t *testing.T) {
 	leakcheck.Check(t, leakcheck.Options{})
 	c := config(t)
 	r := network.Request{ID: workload.NewID(), Name: "vm", Networks: []workload.Attachment{{Network: "bridge"}}, Taps: true, Owner: 12345}
-	a, err := attach.Start(context.Background(), c, r)
+	recorder := trace.New("supervisor")
+	ctx := trace.With(context.Background(), recorder)
+	a, err := attach.Start(ctx, c, r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Close()
+	for _, p := range recorder.Take() {
+		if p.Name == "name server awaited" {
+			t.Error("taps come after the name server")
+		}
+	}
 	if len(a.Taps) != 1 {
 		t.Fatalf("got %d taps", len(a.Taps))
 	}
+	if err := a.Enter(ctx, nil); err != nil {
+		t.Error(err)
+	}
+	if got := recorder.Take(); len(got) != 1 || got[0].Name != "name server awaited" || got[0].By != "network" {
+		t.Errorf("with taps Enter does %+v", got)
+	}
+	a.Close()
 	link := a.NICs[0].Link
 	if _, err := net.InterfaceByName(link); err != nil {
 		t.Error(err)

@@ -32,6 +32,7 @@ import (
 const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
 	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
+	envTaps    = "ENGINE_TEST_TAPS"    // not empty: the fake takes interfaces as a machine does
 	envCgroup  = "ENGINE_TEST_CGROUP"  // see testCgroup
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
 	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
@@ -89,7 +90,19 @@ func testBoundary(world string) boundary.Boundary {
 	if os.Getenv(envReal) != "" {
 		return container.Boundary{}
 	}
+	if os.Getenv(envTaps) != "" {
+		return tapBoundary{&fake.Boundary{World: world}}
+	}
 	return &fake.Boundary{World: world}
+}
+
+// tapBoundary takes network interfaces as descriptors before it creates anything.
+type tapBoundary struct{ *fake.Boundary }
+
+func (b tapBoundary) Needs(s workload.Spec) boundary.Needs {
+	n := b.Boundary.Needs(s)
+	n.Network = boundary.Tap
+	return n
 }
 
 // command is what a killable command does.
@@ -184,7 +197,7 @@ func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
 	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
-	for _, name := range []string{envReal, envTimer, envCrash, envCrashed, envSteps} {
+	for _, name := range []string{envReal, envTaps, envTimer, envCrash, envCrashed, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
 	return Config{

@@ -122,7 +122,7 @@ func runNetworkProgram(dir string) error {
 	if err != nil {
 		return err
 	}
-	if r.Name == "no-entry" || len(files) != 1 {
+	if r.Name == "no-entry" || r.Taps != (len(files) == 0) || len(files) > 1 {
 		return attach.Send(conn, attach.Fail(errors.New("no entry")), nil, nil)
 	}
 	return attach.Send(conn, sendTraced(asked, attach.Message{Done: true}), nil, nil)

@@ -183,6 +183,23 @@ func TestTraceNetworks(t *testing.T) {
 		"end recorded, or workload removed by supervisor")
 }
 
+// TestTraceTaps: what takes interfaces as descriptors is made when those are there,
+// and does not wait for the rest of the networks, without which it does not begin.
+func TestTraceTaps(t *testing.T) {
+	t.Setenv(envTaps, "1")
+	w := newWorld(t)
+	got := w.traceRun(networkSpec("traced", "echo", "x"))
+	inOrder(t, got, "workload started/networks prepared by supervisor",
+		"workload started/networks prepared/asked by network",
+		"workload started/boundary created by supervisor",
+		"workload started/networks entered by supervisor",
+		"workload started/networks entered/asked by network",
+		"workload started/recorded as running by supervisor")
+	if _, err := w.Run(ctx(t), networkSpec("no-entry", "exit", "0"), nil); err == nil || !strings.Contains(err.Error(), "no entry") {
+		t.Errorf("networks that do not come to work: got %v", err)
+	}
+}
+
 // sendTraced answers as bulkhead-network does, with one phase.
 func sendTraced(asked bool, m attach.Message) attach.Message {
 	if asked {

@@ -122,7 +122,10 @@ func (s *supervisor) enter(ctx context.Context, spec *workload.Spec, inst bounda
 			f.Close() // the VMM has its own
 		}
 		n.got.Taps = nil
-		return n.got.Close()
+		// The name servers start while the guest boots.
+		ctx, entering := trace.Begin(ctx, "networks entered")
+		defer entering.End()
+		return n.got.Enter(ctx, nil)
 	}
 	if err := s.joined(ctx, spec); err != nil {
 		return err

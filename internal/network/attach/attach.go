@@ -96,10 +96,14 @@ func Part(ctx context.Context, c Config, r network.Request, netns *os.File) (*At
 	return p.request(ctx, r, files)
 }
 
-// Enter has the interfaces made in the workload's network namespace. It is called
-// once, and not for taps.
+// Enter has the interfaces made in the workload's network namespace, which is nil
+// with taps: then it waits until everything works. It is called once.
 func (a *Attachment) Enter(ctx context.Context, netns *os.File) error {
-	m, _, _, err := a.p.ask(ctx, Message{}, []*os.File{netns})
+	var files []*os.File
+	if netns != nil {
+		files = []*os.File{netns}
+	}
+	m, _, _, err := a.p.ask(ctx, Message{}, files)
 	if err == nil && !m.Done {
 		err = errors.New("bulkhead-network did not finish")
 	}

@@ -5,7 +5,7 @@
 //	supervisor                         bulkhead-network
 //	  Request                     ──>
 //	                              <──  Prepared, with taps and reserved ports
-//	  the namespace, if not taps  ──>
+//	  the namespace, or with taps nothing ─>
 //	                              <──  Done
 //	  Release, if it comes soon   ──>
 //	                              <──  Done, and the end

@@ -37,9 +37,8 @@ type Attached struct {
 // Attach gives a workload its addresses, ports and rules, and taps if they are
 // asked for. What the workload had before, it loses; with r.Join it keeps it, and
 // gets what is new beside it. On error nothing new is left.
-// Without taps, Enter is next, which waits for the name servers: until then they
-// start, and others who change networks wait. The
-// error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
+// Enter is next, but for taps with r.Join. It waits for the name servers: until then
+// they start, and others who change networks wait. The error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
 // ErrInvalid, or workload.ErrUnsupported.
 func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error) {
 	fail := func(err error) (*Attached, error) {
@@ -64,7 +63,7 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 		unlock()
 		a.servers <- err
 	}()
-	if !r.Taps {
+	if !r.Taps || !r.Join {
 		return a, nil
 	}
 	if err := a.wait(ctx); err != nil { // as there will be no Enter

@@ -71,11 +71,14 @@ func (d deed) do() error {
 		err = s.Remove(ctx, "n")
 	case "attach":
 		var a *Attached
-		if a, err = s.Attach(ctx, d.Request); err != nil || d.Request.Taps {
+		if a, err = s.Attach(ctx, d.Request); err != nil {
 			return err
 		}
 		var ns *os.File
-		if ns, err = newNetNS(); err == nil {
+		if !d.Request.Taps {
+			ns, err = newNetNS()
+		}
+		if err == nil {
 			err = a.Enter(ctx, ns)
 		}
 	case "join":

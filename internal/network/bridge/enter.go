@@ -15,8 +15,12 @@ import (
 )
 
 // Enter makes the interfaces in the workload's network namespace and configures
-// them: names, addresses, routes, and loopback. After it everything works.
+// them: names, addresses, routes, and loopback. After it everything works. With taps
+// there is no namespace, and netns is nil: what is left is to wait.
 func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
+	if netns == nil {
+		return a.wait(ctx)
+	}
 	for i, nic := range a.fresh {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -143,6 +143,9 @@ func (o Options) Attach(ctx context.Context, r network.Request) (_ *Attached, er
 // Enter starts pasta in a container's network namespace and configures the
 // interface that it makes there.
 func (a *Attached) Enter(ctx context.Context, ns *os.File) error {
+	if ns == nil {
+		return nil // a machine's works since Attach
+	}
 	owner, err := ownerOf(ns)
 	if err != nil {
 		return err
