@@ -95,8 +95,9 @@ func (s *Store) killServer(n *network.Network) (wait func(context.Context) error
 
 // forgetServer removes what is kept of a name server that has ended.
 func (s *Store) forgetServer(ctx context.Context, n *network.Network) error {
-	// Its namespace, and its interface, go with its last socket, a moment later.
-	var err error
+	// Its namespace goes with its last socket, a moment later, and would take the
+	// interface along.
+	err := deleteLink(serverLink(n.ID))
 	if path := s.cgroupPath(n); path != "" {
 		m, lerr := cgroup.Load(path, cgroup.Options{})
 		if lerr == nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
@@ -25,6 +27,9 @@ func (l *lab) wantNoServer(when string, n *network.Network) {
 	}
 	if _, err := os.Lstat(l.server(n.Name)); !errors.Is(err, os.ErrNotExist) {
 		l.t.Errorf("%s: its record: got %v", when, err)
+	}
+	if _, err := netlink.LinkByName(serverLink(n.ID)); !isNotFound(err) {
+		l.t.Errorf("%s: its interface: got %v", when, err)
 	}
 	if _, err := cgroup.Load(l.cgroupPath(n), cgroup.Options{}); !errors.Is(err, os.ErrNotExist) {
 		l.t.Errorf("%s: its cgroup: got %v", when, err)
