@@ -146,8 +146,13 @@ func copySource(ctx context.Context, dst string) error {
 }
 
 // programs are what the guest has on its PATH: the commands, and what tests run
-// inside workloads.
-var programs = []string{"./cmd/...", "./internal/boundary/boundarytest/program"}
+// inside workloads or in place of a command.
+var programs = []string{
+	"./cmd/...",
+	"./cmd/bulkhead/testdata/talk",
+	"./internal/boundary/boundarytest/program",
+	"./internal/network/dns/testdata/hostile",
+}
 
 // buildCommands builds the programs, which the guest has on its PATH.
 func buildCommands(ctx context.Context, dst string) error {

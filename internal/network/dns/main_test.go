@@ -30,9 +30,16 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	// The test guest has no Go, but has the program.
-	if built, err := exec.LookPath("bulkhead-dns"); err == nil && os.Getenv("BULKHEAD_GUEST") != "" {
-		program = built
+	// The test guest has no Go, but has the programs.
+	if os.Getenv("BULKHEAD_GUEST") != "" {
+		for name, path := range map[string]*string{"bulkhead-dns": &program, "hostile": &hostile} {
+			built, err := exec.LookPath(name)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			*path = built
+		}
 		return m.Run()
 	}
 	if os.Getenv(crasher) != "" {
