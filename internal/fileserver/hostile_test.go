@@ -188,7 +188,7 @@ func TestConfinement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapInh:\t0000000000000000", "CapPrm:\t000000000000001b", "CapEff:\t000000000000001b", "CapBnd:\t000000000000001b", "CapAmb:\t0000000000000000", "Groups:\t \n"} {
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "THP_enabled:\t0", "CapInh:\t0000000000000000", "CapPrm:\t000000000000001b", "CapEff:\t000000000000001b", "CapBnd:\t000000000000001b", "CapAmb:\t0000000000000000", "Groups:\t \n"} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %q in its status:\n%s", want, b)
 		}

@@ -243,6 +243,7 @@ func (p *planned) planPrivileges(last int) {
 	}
 	p.Do(launch.Init, launch.Capset, "what it needs to keep owners and modes", launch.Buf(header, "{_LINUX_CAPABILITY_VERSION_3, 0}"),
 		launch.Buf(data, "{effective="+names+", permitted=the same, inheritable=0}"))
+	prctl("the first pages of Go's heap would be huge ones, of 2 MiB", unix.PR_SET_THP_DISABLE, "PR_SET_THP_DISABLE", launch.Int(1))
 	prctl("", unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", launch.Int(1))
 }
 

@@ -39,7 +39,7 @@ func TestConfinement(t *testing.T) {
 		status := read(t, proc+"status")
 		id := fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d\n", want.id)
 		for _, line := range []string{
-			"NoNewPrivs:\t1", "Seccomp:\t2", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
+			"NoNewPrivs:\t1", "Seccomp:\t2", "THP_enabled:\t0", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
 			"CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "Groups:\t \n", "Uid:\t" + id, "Gid:\t" + id,
 		} {
 			if !strings.Contains(status, line) {

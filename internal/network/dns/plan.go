@@ -239,6 +239,7 @@ func (p *planner) planHelper(lastCap int) {
 	binary.NativeEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
 	g.Do(launch.Init, launch.Capset, "no capability", launch.Buf(header, "{_LINUX_CAPABILITY_VERSION_3, 0}"), launch.Buf(make([]byte, 24), "{none}"))
 	p.prctl(launch.Init, "", unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", launch.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL"))
+	p.prctl(launch.Init, "the first pages of Go's heap would be huge ones, of 2 MiB", unix.PR_SET_THP_DISABLE, "PR_SET_THP_DISABLE", launch.Int(1))
 	p.prctl(launch.Init, "", unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", launch.Int(1))
 	g.Do(launch.Init, launch.Seccomp, "", launch.Flag(unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"), launch.Int(0),
 		launch.SockFprog(p.h.filter.Bytes(), fmt.Sprintf("{%d instructions}", len(p.h.filter.Insns))))
