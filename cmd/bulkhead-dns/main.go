@@ -6,12 +6,13 @@
 // Command bulkhead-dns is the name server of one network. It is started by
 // package dns, which confines it, as two processes:
 //
-//	bulkhead-dns resolve --network NAME [--peers] [--public] --sockets N --upstream N SUBNET...
-//	bulkhead-dns dial ADDRESS:PORT...
+//	bulkhead-dns resolve --network NAME [--peers] [--own] [--public] --sockets N --upstream N SUBNET...
+//	bulkhead-dns dial [--own] ADDRESS:PORT...
 //
 // The resolver answers workloads, out of the leases, or by asking upstream; the
 // dialer gives it the sockets for that. The leases are its root directory; with
-// --peers they are <network>/leases in it, for each network.
+// --peers they are <network>/leases in it, for each network. With --own, leases name
+// servers to be asked for single workloads, and are the dialer's root directory, too.
 package main
 
 import (
@@ -49,6 +50,10 @@ func run(args []string) error {
 func dialer(args []string) error {
 	runtime.GOMAXPROCS(1)
 	var upstream []netip.AddrPort
+	leases := ""
+	if len(args) > 0 && args[0] == "--own" {
+		args, leases = args[1:], "/"
+	}
 	for _, a := range args {
 		p, err := netip.ParseAddrPort(a)
 		if err != nil {
@@ -56,7 +61,7 @@ func dialer(args []string) error {
 		}
 		upstream = append(upstream, p)
 	}
-	return dial.Serve(resolve.FDControl, upstream)
+	return dial.Serve(resolve.FDControl, upstream, leases)
 }
 
 // memoryLimit makes the collector work harder: what 1024 questions that wait,
@@ -66,10 +71,11 @@ const memoryLimit = 32 << 20
 func resolver(args []string) error {
 	o := resolve.Options{Leases: "/"}
 	var sockets int
-	var peers bool
+	var peers, own bool
 	f := flag.NewFlagSet("bulkhead-dns resolve", flag.ContinueOnError)
 	f.StringVar(&o.Network, "network", "", "name of the network")
 	f.BoolVar(&peers, "peers", false, "the leases of other networks are there, too")
+	f.BoolVar(&own, "own", false, "workloads may have upstream servers of their own")
 	f.BoolVar(&o.Public, "public", false, "there is a top-level domain of that name, too")
 	f.IntVar(&sockets, "sockets", 0, "how many addresses it listens on")
 	f.IntVar(&o.Upstream, "upstream", 0, "how many upstream servers there are")
@@ -101,7 +107,7 @@ func resolver(args []string) error {
 	if n, err := control.Read(make([]byte, 1)); n != 1 {
 		return fmt.Errorf("whoever started the name server is gone: %w", err)
 	}
-	if o.Upstream > 0 {
+	if o.Upstream > 0 || own {
 		var err error
 		if o.Dialer, err = dial.NewClient(resolve.FDDialer); err != nil {
 			return err

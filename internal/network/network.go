@@ -50,6 +50,9 @@ type Request struct {
 	Hostname string                `json:"hostname,omitempty"`
 	Networks []workload.Attachment `json:"networks,omitempty"`
 	Ports    []workload.Port       `json:"ports,omitempty"`
+	// Upstream are the name servers that the workload asks for in the place of the
+	// host's.
+	Upstream []netip.Addr `json:"upstream,omitempty"`
 	// Last and LastPorts are what the workload had when it ran before: it gets the
 	// same addresses and host ports again where they are free.
 	Last      []workload.NIC  `json:"last,omitempty"`
@@ -79,9 +82,12 @@ type Lease struct {
 	// of one of them tells it about the others.
 	Networks []string `json:"networks,omitempty"`
 	// Names are all under which the name server knows it, without a domain.
-	Names []string        `json:"names"`
-	NIC   workload.NIC    `json:"nic"`
-	Ports []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
+	Names []string `json:"names"`
+	// Upstream are the servers that the name server asks for this workload, none for
+	// those that it asks for all.
+	Upstream []netip.Addr    `json:"upstream,omitempty"`
+	NIC      workload.NIC    `json:"nic"`
+	Ports    []workload.Port `json:"ports,omitempty"` // with the host's ports filled in
 }
 
 // Prepared is what a workload has in all its networks.
@@ -91,6 +97,9 @@ type Prepared struct {
 	// Nameservers are where the workload asks for names in all its networks: those
 	// of one of them; none if all are too small to have one.
 	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+	// Forward tells that Nameservers ask Request.Upstream for the workload, which
+	// therefore need not.
+	Forward bool `json:"forward,omitempty"`
 	// Host is the host as seen from the workload, at most one address of each
 	// family: the gateway of the first network.
 	Host []netip.Addr `json:"host,omitempty"`

@@ -47,7 +47,7 @@ func (f *NetworkFlags) AddFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&f.Publish, "publish", "p", nil, "publish a port on the host: `[HOST-ADDRESS:][HOST-PORT:]PORT[/udp]`; ranges as 8000-8010:8000-8010")
 	fs.BoolVarP(&f.PublishAll, "publish-all", "P", false, "publish every port that the image or --expose names, each on a port that is free")
 	fs.StringArrayVar(&f.Expose, "expose", nil, "say that the workload serves a `PORT[-END][/udp]`, for -P and listings")
-	fs.StringArrayVar(&f.DNS, "dns", nil, "`address` of a name server to ask instead of the network's, up to three")
+	fs.StringArrayVar(&f.DNS, "dns", nil, "`address` of a name server to ask in the place of the host's, up to three")
 	fs.StringArrayVar(&f.DNSSearch, "dns-search", nil, "`domain` in which short names are looked up; \".\" for none")
 	fs.StringArrayVar(&f.DNSOption, "dns-option", nil, "`option` of resolv.conf(5), such as ndots:2")
 	fs.StringArrayVar(&f.AddHost, "add-host", nil, "add `NAME:ADDRESS` to /etc/hosts; host-gateway stands for the host's address")

@@ -21,6 +21,7 @@ import (
 type Net struct {
 	NICs        []workload.NIC
 	Nameservers []netip.Addr
+	Forward     bool         // Nameservers ask those that the workload asks for
 	Host        []netip.Addr // the host as seen from the workload
 }
 
@@ -95,7 +96,8 @@ func ownNames(s *workload.Spec) string {
 }
 
 // Resolv is /etc/resolv.conf, see resolv.conf(5). What the workload asks for
-// replaces what the network, or the host whose network it has, would say.
+// replaces what the host whose network it has would say, and what its network
+// would, unless that asks those servers for it.
 func Resolv(s *workload.Spec, n Net) ([]byte, error) {
 	if s.Network == workload.NetworkHost && len(s.DNS.Servers)+len(s.DNS.Search)+len(s.DNS.Options) == 0 {
 		return hostFile("/etc/resolv.conf")
@@ -109,7 +111,8 @@ func Resolv(s *workload.Spec, n Net) ([]byte, error) {
 		hosts = parseResolver(text)
 	}
 	r := resolver{servers: s.DNS.Servers, search: s.DNS.Search, options: s.DNS.Options}
-	if len(r.servers) == 0 {
+	ours := s.Network == workload.NetworkBridge && len(n.Nameservers) > 0 && (n.Forward || len(r.servers) == 0)
+	if ours || len(r.servers) == 0 {
 		r.servers = n.Nameservers
 		if s.Network == workload.NetworkHost {
 			r.servers = hosts.servers
@@ -121,7 +124,7 @@ func Resolv(s *workload.Spec, n Net) ([]byte, error) {
 	if len(r.options) == 0 && s.Network == workload.NetworkHost {
 		r.options = hosts.options
 	}
-	if s.Network == workload.NetworkBridge && len(s.DNS.Servers) == 0 && len(n.Nameservers) > 0 && !slices.ContainsFunc(r.options, isNdots) {
+	if ours && !slices.ContainsFunc(r.options, isNdots) {
 		// Names of workloads have no dot. Without this a C library would first ask for
 		// them in the domains of the search list: others would hear of them, and could
 		// answer.

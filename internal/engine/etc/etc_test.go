@@ -20,6 +20,8 @@ var joined = Net{
 	Host:        []netip.Addr{addr("172.30.0.1"), addr("fd00::1")},
 }
 
+var forwarding = Net{NICs: joined.NICs, Nameservers: joined.Nameservers, Forward: true, Host: joined.Host}
+
 func TestHosts(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -68,6 +70,10 @@ func TestResolv(t *testing.T) {
 		{"the network's, with options", workload.Spec{Network: "bridge", DNS: workload.DNS{Search: []string{"."}, Options: []string{"rotate"}}}, joined, "nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\noptions rotate ndots:0\n"},
 		{"the network's, with dots", workload.Spec{Network: "bridge", DNS: workload.DNS{Search: []string{"."}, Options: []string{"ndots:2"}}}, joined, "nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\noptions ndots:2\n"},
 		{"asked in a network", workload.Spec{Network: "bridge", DNS: workload.DNS{Servers: []netip.Addr{addr("9.9.9.9")}, Search: []string{"."}}}, joined, "nameserver 9.9.9.9\nsearch .\n"},
+		{"asked of the network's", workload.Spec{Network: "bridge", DNS: workload.DNS{Servers: []netip.Addr{addr("9.9.9.9")}, Search: []string{"."}}}, forwarding,
+			"nameserver 172.30.0.1\nnameserver fd00::1\nsearch .\noptions ndots:0\n"},
+		{"asked where there is none", workload.Spec{Network: "bridge", DNS: workload.DNS{Servers: []netip.Addr{addr("9.9.9.9")}, Search: []string{"."}}}, Net{Forward: true},
+			"nameserver 9.9.9.9\nsearch .\n"},
 	} {
 		got, err := Resolv(&tt.spec, tt.net)
 		if err != nil || string(got) != tt.want {

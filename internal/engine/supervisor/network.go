@@ -87,7 +87,7 @@ func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.
 func (s *supervisor) request(spec *workload.Spec) network.Request {
 	st := s.snapshot()
 	r := network.Request{
-		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports,
+		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports, Upstream: spec.DNS.Servers,
 		Last: st.NICs, LastPorts: st.Ports, Taps: s.net.taps, Owner: st.IDBase,
 		User: spec.Network == workload.NetworkUser,
 	}
@@ -249,7 +249,7 @@ func (s *supervisor) tellAddresses(spec *workload.Spec, p *network.Prepared) err
 // texts are what the workload's files say of its networks, without those that the
 // user mounts something in the place of.
 func (s *supervisor) texts(spec *workload.Spec, p *network.Prepared) (map[string][]byte, error) {
-	n := etc.Net{NICs: p.NICs, Nameservers: p.Nameservers, Host: p.Host}
+	n := etc.Net{NICs: p.NICs, Nameservers: p.Nameservers, Forward: p.Forward, Host: p.Host}
 	texts := map[string][]byte{}
 	for target, text := range map[string]func(*workload.Spec, etc.Net) ([]byte, error){"/etc/hosts": etc.Hosts, "/etc/resolv.conf": etc.Resolv} {
 		if s.start.State.Files[target] == "" {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/dial"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -268,7 +269,9 @@ func (s *Store) describe(p *network.Prepared, nets []*network.Network, leases []
 		p.NICs = append(p.NICs, l.NIC)
 	}
 	if s.o.DNSProgram != "" {
-		p.Nameservers = asked(nets)
+		var i int
+		i, p.Nameservers = asked(nets)
+		p.Forward = i >= 0 && len(leases[i].Upstream) > 0
 	}
 	if len(nets) > 0 {
 		for _, sub := range nets[0].Subnets {
@@ -280,15 +283,28 @@ func (s *Store) describe(p *network.Prepared, nets []*network.Network, leases []
 // asked are the name servers that a workload asks: those of one network, as each
 // knows the names in all networks of the workload; of one with a way out, if there
 // is one, as the others know no other names.
-func asked(nets []*network.Network) (addrs []netip.Addr) {
+func asked(nets []*network.Network) (of int, addrs []netip.Addr) {
 	for _, internal := range []bool{false, true} {
-		for _, n := range nets {
+		for i, n := range nets {
 			if addrs = nameservers(n); n.Internal == internal && len(addrs) > 0 {
-				return addrs
+				return i, addrs
 			}
 		}
 	}
-	return nil
+	return -1, nil
+}
+
+// forwarded are the servers of a workload's own that the name server of a network
+// asks for it: all, or none if one of them means something else on the host, or
+// would be a way out of an internal network. The workload asks those itself.
+func forwarded(servers []netip.Addr, n *network.Network) []netip.Addr {
+	for _, a := range servers {
+		within := slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Prefix.Contains(a) })
+		if !dial.Usable(a) || n.Internal && !within {
+			return nil
+		}
+	}
+	return servers
 }
 
 // publisher is the network by which ports are published: the first with a way
@@ -323,7 +339,7 @@ func (s *Store) plan(r network.Request, nets []*network.Network) ([]network.Leas
 // planOne chooses what a workload has in one network but its routes, which depend
 // on the others. ifname is the interface inside.
 func (s *Store) planOne(r network.Request, want workload.Attachment, n *network.Network, ifname string) (network.Lease, error) {
-	l := network.Lease{Workload: r.ID, Network: n.Name, Names: names(r, want)}
+	l := network.Lease{Workload: r.ID, Network: n.Name, Names: names(r, want), Upstream: forwarded(r.Upstream, n)}
 	l.NIC = workload.NIC{Name: ifname, Network: n.Name, NetworkID: n.ID, Link: linkName(r.ID, n.ID), MTU: mtu(n)}
 	err := s.planAddresses(r.ID, n, want, last(r, n.Name), &l.NIC)
 	if err == nil {

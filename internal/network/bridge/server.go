@@ -52,6 +52,16 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 			return err
 		}
 	}
+	// An internal network has nobody who connects for it before a workload asks for
+	// a server in it.
+	c.Own = !n.Internal
+	if n.Internal {
+		in, err := s.membersOf(n.Name)
+		if err != nil {
+			return err
+		}
+		c.Own = slices.ContainsFunc(in, func(l network.Lease) bool { return len(l.Upstream) > 0 })
+	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the name server's directory: %w", err)
 	}

@@ -165,6 +165,50 @@ func TestNamesOfSeveralNetworks(t *testing.T) {
 	}
 }
 
+// TestForwarded: which servers of a workload's own the name server asks for it.
+func TestForwarded(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	l.create(network.Network{Name: "inner", Internal: true, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.209.70.0/24")}}})
+	l.create(network.Network{Name: "small", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("198.51.100.0/30")}}})
+	for _, tt := range []struct {
+		networks []string
+		servers  string
+		want     bool
+	}{
+		{[]string{"bridge"}, "", false}, {[]string{"bridge"}, "192.0.2.1", true}, {[]string{"bridge"}, "192.0.2.1 2001:db8::1", true},
+		{[]string{"bridge"}, "192.0.2.1 127.0.0.1", false}, {[]string{"bridge"}, "::1", false}, {[]string{"bridge"}, "fe80::1", false},
+		{[]string{"inner"}, "192.0.2.1", false}, {[]string{"inner"}, "10.209.70.9", true}, {[]string{"inner", "bridge"}, "192.0.2.1", true}, {[]string{"small"}, "192.0.2.1", false},
+	} {
+		r := request(tt.networks...)
+		for _, s := range strings.Fields(tt.servers) {
+			r.Upstream = append(r.Upstream, netip.MustParseAddr(s))
+		}
+		b := l.start(r)
+		if b.a.Forward != tt.want {
+			t.Errorf("%v in %v: forwarded: %t", tt.servers, tt.networks, b.a.Forward)
+		}
+		leases, err := l.LeasesOf(r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, lease := range leases {
+			if lease.Network == "inner" && len(lease.Upstream) > 0 && tt.servers != "10.209.70.9" {
+				t.Errorf("%v in %v: the internal network's name server would ask outside", tt.servers, tt.networks)
+			}
+		}
+		p, err := dns.Find(l.server(tt.networks[0]))
+		if dialer := p.Dialer != 0; tt.networks[0] == "inner" && (err != nil || dialer != (tt.servers == "10.209.70.9")) {
+			t.Errorf("%v in %v: a dialer: %t, %v", tt.servers, tt.networks, dialer, err)
+		}
+		b.a.Close()
+		if err := l.Release(context.Background(), r.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestUpstream(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "nameserver 127.0.0.53\n": "127.0.0.53:53", "# nameserver 9.9.9.9\nsearch x\nnameserver\t2001:db8::1 x\n": "[2001:db8::1]:53",

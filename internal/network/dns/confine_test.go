@@ -22,9 +22,21 @@ func read(t testing.TB, path string) string {
 
 // TestConfinement looks at both processes as the kernel shows them.
 func TestConfinement(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprintf("own=%t", own), func(t *testing.T) { testConfinement(t, own) })
+	}
+}
+
+func testConfinement(t *testing.T, own bool) {
 	p := populated(t)
 	newFake(t, first)
+	p.cfg.Own = own
 	s := p.start(ports(first)...)
+	leases := []string{web4, db4, web2, db6, web6}
+	dialers := []string(nil)
+	if own {
+		dialers = leases
+	}
 	p.ask(db4, "fine.example", a) // both have worked
 	for pid, want := range map[int]struct {
 		id    int
@@ -32,8 +44,8 @@ func TestConfinement(t *testing.T) {
 		files int
 		root  []string
 	}{
-		s.PID:    {idBase, true, resolve.MaxFiles, []string{web4, db4, web2, db6, web6}},
-		s.Dialer: {idBase + 1, false, 64, nil},
+		s.PID:    {idBase, true, resolve.MaxFiles, leases},
+		s.Dialer: {idBase + 1, false, 64, dialers},
 	} {
 		proc := fmt.Sprintf("/proc/%d/", pid)
 		status := read(t, proc+"status")
@@ -111,22 +123,25 @@ func descriptors(t *testing.T, pid int, dir string) {
 // server over.
 func TestTakenOver(t *testing.T) {
 	p := populated(t)
-	p.cfg.Program = hostile
+	p.leaseWith("10.77.200.1", "own", "192.0.2.9")
+	p.cfg.Program, p.cfg.Own = hostile, true
 	other, err := listenSilently(t, "127.0.0.9:53")
 	if err != nil {
 		t.Fatal(err)
 	}
 	up := newFake(t, first)
 	p.start(ports(first)...)
-	const eperm, enoent, eacces, einval, erofs = 1, 2, 13, 22, 30
+	const eperm, enoent, eacces, einval, erofs, enetunreach = 1, 2, 13, 22, 30, 101
 	want := map[string]int{
-		"dial socket inet": 0, "dial open": eperm, "dial sendto": eperm,
-		"resolve socket inet": eperm, "resolve open /etc/passwd": enoent, "resolve open /proc/self/status": enoent, "resolve open /sys": enoent,
+		"dial socket inet": 0, "dial open": eperm, "dial sendto": eperm, "dial read a lease": 0, "dial write to a lease": eperm,
+		"dial read another file": enoent,
+		"resolve socket inet":    eperm, "resolve open /etc/passwd": enoent, "resolve open /proc/self/status": enoent, "resolve open /sys": enoent,
 		"resolve open /dev/null": enoent, "resolve open /run": enoent, "resolve read a lease": 0, "resolve make a lease": erofs, "resolve write to a lease": eacces,
 		"resolve remove": eperm, "resolve go back in the log": 0, // what is written to it is appended
 		"resolve dial": 0, "resolve write to upstream": 0, "resolve sendto by upstream's": eperm, "resolve sendto by a number with more bits": eperm,
 		"resolve connect": eperm, "resolve sendmsg": eperm, "resolve close": eperm, "resolve close with more bits": eperm, "resolve close the last": eperm,
 		"resolve close upstream's": 0, "resolve dial another": einval, "resolve dial 77": einval,
+		"resolve dial a workload's": enetunreach, "resolve dial a workload's second": einval, "resolve dial of a workload without": einval, "resolve dial of nobody": einval,
 	}
 	for _, name := range []string{
 		"socket unix", "socket netlink", "socket packet", "socket raw", "bind", "listen", "setsockopt", "dup", "dup3", "dupfd", "sendmmsg", "io_uring", "kill", "ptrace",

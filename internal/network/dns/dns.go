@@ -14,13 +14,16 @@
 //     the sockets that workloads send to, made before in another namespace, and
 //     sees the directory of leases.
 //   - the dialer (package dial) is in the host's network namespace, as the
-//     upstream server may be 127.0.0.53. It reads single bytes from the resolver
-//     and answers each with a new socket, connected to one of the upstream
-//     servers that it was started with. It never reads a packet and sees no file.
-//     A network without upstream servers, such as an internal one, has none.
+//     upstream server may be 127.0.0.53. It reads requests of 17 bytes at most from
+//     the resolver and answers each with a new socket, connected to one of the
+//     upstream servers that it was started with, or that a lease names, which it
+//     reads itself. It never reads a packet and sees no file but the network's
+//     leases, if those may name servers. A network without upstream servers, such
+//     as an internal one, has none.
 //
 // So whoever takes over the resolver by a packet can talk to the network's
-// workloads and to port 53 of the upstream servers, and to nobody else; this
+// workloads and to port 53 of the upstream servers, of the network and of its
+// workloads, and to nobody else; this
 // holds without a firewall rule, which somebody may flush.
 //
 // Both outlive the command that starts them. When the resolver ends, so does the
@@ -82,8 +85,11 @@ type Config struct {
 	NetNS func() (*os.File, error) `json:"-"`
 	// Upstream are the servers that know all other names, in the order of
 	// preference, at most MaxUpstream. If there are none, as in an internal
-	// network, other names do not exist.
+	// network, other names do not exist, but for workloads with servers of their own.
 	Upstream []netip.AddrPort
+	// Own tells that leases may name servers of their workloads' own, which are asked
+	// for those workloads in the place of Upstream (network.Lease.Upstream).
+	Own bool
 	// IDBase and the next are the host's user and group IDs that it runs as. No
 	// other process has them. As all fields, they are the same each time: Ensure
 	// takes anything else for a wish to start it anew.

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/dial"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/resolve"
 )
 
@@ -74,9 +75,13 @@ func resolverFilter() (seccomp.Filter, error) {
 	return compile(append(rules, allow(calls)))
 }
 
-// dialerFilter is the allow-list of the dialer, which has no file to open.
-func dialerFilter() (seccomp.Filter, error) {
+// dialerFilter is the allow-list of the dialer, which has no file to open but
+// leases, if it reads those.
+func dialerFilter(leases bool) (seccomp.Filter, error) {
 	rules := append(common(), allow(runtimeCalls), allow([]string{"sendmsg"}, equal(0, resolve.FDControl)), allow([]string{"connect"}, among(0, 0, resolve.MaxFiles)))
+	if leases {
+		rules = append(rules, allow([]string{"openat"}, equal(2, dial.OpenFlags|unix.O_LARGEFILE)), allow([]string{"fstat"}))
+	}
 	for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
 		for _, kind := range []uint64{unix.SOCK_DGRAM, unix.SOCK_STREAM} {
 			rules = append(rules, allow([]string{"socket"}, equal(0, family), equal(1, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), equal(2, 0)))

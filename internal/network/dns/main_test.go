@@ -201,6 +201,20 @@ func (p *place) put(address string, b []byte) {
 	}
 }
 
+// leaseWith gives one to a workload with name servers of its own.
+func (p *place) leaseWith(address, id string, servers ...string) {
+	p.t.Helper()
+	l := network.Lease{Workload: workload.ID(id), Network: p.cfg.Network, Names: []string{id}}
+	for _, s := range servers {
+		l.Upstream = append(l.Upstream, netip.MustParseAddr(s))
+	}
+	b, err := json.Marshal(l)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.put(address, b)
+}
+
 func (p *place) release(address string) {
 	p.t.Helper()
 	if err := os.Remove(filepath.Join(p.cfg.LeaseDir, address)); err != nil {

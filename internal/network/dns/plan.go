@@ -257,6 +257,9 @@ func (c Config) resolver() (h helper, err error) {
 	if c.Peers != "" {
 		h.args = append(h.args, "--peers")
 	}
+	if c.Own {
+		h.args = append(h.args, "--own")
+	}
 	if c.public() {
 		h.args = append(h.args, "--public")
 	}
@@ -271,9 +274,12 @@ func (c Config) resolver() (h helper, err error) {
 func (c Config) dialer() (h helper, err error) {
 	h = helper{name: "dialer", id: c.IDBase + 1, files: 64, network: true, leases: absent}
 	h.args = []string{"bulkhead-dns", "dial"}
+	if c.Own {
+		h.args = append(h.args, "--own")
+	}
 	for _, u := range c.Upstream {
 		h.args = append(h.args, u.String())
 	}
-	h.filter, err = dialerFilter()
+	h.filter, err = dialerFilter(c.Own)
 	return h, err
 }

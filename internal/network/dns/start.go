@@ -129,13 +129,13 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 	}()
 	dialer := make(chan error, 1)
 	go func() {
-		if len(c.Upstream) == 0 {
+		if len(c.Upstream) == 0 && !c.Own {
 			dialer <- nil
 			return
 		}
 		h, err := c.dialer()
 		if err == nil {
-			rec.Dialer, err = o.launch(ctx, h, o.dialer, absent, last)
+			rec.Dialer, err = o.launch(ctx, h, o.dialer, o.own, last)
 		}
 		dialer <- err
 	}()
@@ -164,6 +164,7 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 type opened struct {
 	fds              []int // all of them, which close closes
 	program, leases  int
+	own              int // the network's leases alone, for the dialer; absent if it needs none
 	tasks            []int
 	cgroup           int   // absent without v2
 	resolver, dialer []int // what they start with, by number
@@ -180,7 +181,7 @@ func (o *opened) close() {
 }
 
 func open(c Config) (_ *opened, err error) {
-	o := &opened{cgroup: absent}
+	o := &opened{cgroup: absent, own: absent}
 	defer func() {
 		if err != nil {
 			o.close()
@@ -216,6 +217,9 @@ func open(c Config) (_ *opened, err error) {
 		root = c.Peers
 	}
 	o.leases = file(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if c.Own {
+		o.own = file(c.LeaseDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
 	log := file(filepath.Join(c.Dir, logName), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	control, dial := pair(unix.SOCK_STREAM), pair(unix.SOCK_SEQPACKET)
 	for _, dir := range c.Cgroups {

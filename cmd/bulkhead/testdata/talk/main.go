@@ -5,6 +5,7 @@
 //	talk ask tcp|udp ADDRESS           print the answer
 //	talk await tcp|udp ADDRESS         ask until there is one, for a while
 //	talk lookup NAME                   print the addresses of a name
+//	talk dns ADDRESS IPV4              be a name server by which every name has this one
 package main
 
 import (
@@ -46,6 +47,8 @@ func run(args []string) error {
 				return err
 			}
 		}
+	case len(args) == 3 && args[0] == "dns":
+		return nameServer(args[1], net.ParseIP(args[2]).To4())
 	case len(args) == 2 && args[0] == "lookup":
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -134,4 +137,36 @@ func ask(network, address string) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// nameServer answers each question for an IPv4 address with the same, and every
+// other with nothing (RFC 1035, section 4).
+func nameServer(at string, answer net.IP) error {
+	p, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	b := make([]byte, 512)
+	for {
+		n, from, err := p.ReadFrom(b)
+		if err != nil {
+			return err
+		}
+		end := 12
+		for end < n && b[end] != 0 {
+			end += 1 + int(b[end])
+		}
+		if end += 5; end > n {
+			continue
+		}
+		out := append([]byte{}, b[:end]...)
+		out[2], out[3], out[7], out[11] = 0x81, 0x80, 0, 0 // a response; no records yet
+		if b[end-3] == 1 {
+			out[7] = 1
+			out = append(out, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4)
+			out = append(out, answer...)
+		}
+		p.WriteTo(out, from) //nolint:errcheck // it asks again
+	}
 }

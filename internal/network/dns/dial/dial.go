@@ -4,11 +4,14 @@
 //
 //	resolver                   dialer
 //	  one byte: which     ──>
+//	  [an address]        ──>
 //	                      <──  one byte: 0 and a socket, or an error number
 //
 // Which is the number of an upstream server, doubled, plus one for TCP. The
-// servers are those that the dialer was started with. A TCP socket is still
-// connecting when it comes.
+// servers are those that the dialer was started with; with the address of a
+// workload behind it, of 4 or 16 bytes in the same message, those that its lease
+// names, which the dialer reads itself: what the resolver says of them counts for
+// nothing. A TCP socket is still connecting when it comes.
 package dial
 
 import (
@@ -27,9 +30,10 @@ import (
 // ping asks for no socket: the answer is EINVAL.
 const ping = 0xff
 
-// Serve answers requests on the descriptor until its other end is closed.
-func Serve(fd int, upstream []netip.AddrPort) error {
-	request := make([]byte, 1)
+// Serve answers requests on the descriptor until its other end is closed. leases is
+// the directory of leases, "" if workloads have no servers of their own.
+func Serve(fd int, upstream []netip.AddrPort, leases string) error {
+	request := make([]byte, maxRequest+1)
 	for {
 		n, err := unix.Read(fd, request)
 		switch {
@@ -41,8 +45,8 @@ func Serve(fd int, upstream []netip.AddrPort) error {
 			return nil
 		}
 		socket, errno := -1, unix.EINVAL
-		if i := int(request[0] >> 1); i < len(upstream) {
-			socket, errno = open(upstream[i], request[0]&1 != 0)
+		if to, tcp, ok := choose(request[:n], upstream, leases); ok {
+			socket, errno = open(to, tcp)
 		}
 		var rights []byte
 		if socket >= 0 {
@@ -59,6 +63,27 @@ func Serve(fd int, upstream []netip.AddrPort) error {
 			return os.NewSyscallError("sendmsg", err)
 		}
 	}
+}
+
+// maxRequest is the length of a request about a workload's own servers.
+const maxRequest = 1 + 16
+
+// choose returns the server that a request means.
+func choose(request []byte, upstream []netip.AddrPort, leases string) (to netip.AddrPort, tcp, ok bool) {
+	if len(request) > 1 {
+		a, valid := netip.AddrFromSlice(request[1:])
+		if !valid || a.Is4In6() || leases == "" {
+			return to, false, false
+		}
+		upstream = nil
+		for _, s := range ownServers(leases, a) {
+			upstream = append(upstream, netip.AddrPortFrom(s, Port))
+		}
+	}
+	if i := int(request[0] >> 1); i < len(upstream) {
+		return upstream[i], request[0]&1 != 0, true
+	}
+	return to, false, false
 }
 
 // open makes a socket that is connected to a server. The kernel binds it to a
@@ -128,7 +153,7 @@ func (c *Client) Close() error { return c.file.Close() }
 
 // Ping tells whether the dialer answers.
 func (c *Client) Ping() error {
-	_, err := c.ask(ping)
+	_, err := c.ask([]byte{ping})
 	if errors.Is(err, unix.EINVAL) {
 		return nil
 	}
@@ -136,13 +161,14 @@ func (c *Client) Ping() error {
 }
 
 // Dial returns a new socket that is connected, or connecting, to an upstream
-// server. Once the dialer is gone, it fails each time.
-func (c *Client) Dial(server int, tcp bool) (*os.File, error) {
-	which := byte(server << 1)
+// server: one of the network's, or, unless of is the zero Addr, of those that the
+// workload with that address has itself. Once the dialer is gone, it fails each time.
+func (c *Client) Dial(of netip.Addr, server int, tcp bool) (*os.File, error) {
+	request := []byte{byte(server << 1)}
 	if tcp {
-		which |= 1
+		request[0] |= 1
 	}
-	fd, err := c.ask(which)
+	fd, err := c.ask(append(request, of.AsSlice()...))
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +178,7 @@ func (c *Client) Dial(server int, tcp bool) (*os.File, error) {
 // patience is longer than a dialer that lives ever takes: it waits for nothing.
 const patience = 10 * time.Second
 
-func (c *Client) ask(which byte) (fd int, err error) {
+func (c *Client) ask(request []byte) (fd int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone != nil {
@@ -163,7 +189,7 @@ func (c *Client) ask(which byte) (fd int, err error) {
 	}
 	answer, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
 	var n, size int
-	_, err = c.file.Write([]byte{which})
+	_, err = c.file.Write(request)
 	if err == nil {
 		var received error
 		err = c.conn.Read(func(s uintptr) bool {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/dial"
 )
 
 const (
@@ -18,6 +20,10 @@ type lease struct {
 	workload string
 	names    []string // in lower case, without a final dot; each once
 	networks []string // all that the workload is in, if there are several
+	// upstream are the servers that are asked for it in the place of the network's,
+	// none if those are; address is where its lease is found.
+	upstream []netip.Addr
+	address  netip.Addr
 }
 
 // parseLease reads a file of the leases' directory: network.Lease, of which only
@@ -38,7 +44,7 @@ func parseLease(b []byte, network string) (*lease, error) {
 	if f.Network != network {
 		return nil, fmt.Errorf("a lease of network %.80q", f.Network)
 	}
-	l := &lease{workload: f.Workload, networks: f.Networks[:min(len(f.Networks), maxNetworks)]}
+	l := &lease{workload: f.Workload, networks: f.Networks[:min(len(f.Networks), maxNetworks)], upstream: dial.Servers(b)}
 	seen := map[string]bool{}
 	for _, name := range f.Names[:min(len(f.Names), maxNames)] {
 		if name, ok := normal(name); ok && !seen[name] {

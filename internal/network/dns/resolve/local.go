@@ -38,14 +38,14 @@ func (s *server) local(q *query, from *lease) (answer []byte, ok bool) {
 	if q.name == "localhost" || strings.HasSuffix(q.name, ".localhost") {
 		return q.addresses([]netip.Addr{loopback4, loopback6}), true
 	}
-	if peers || s.own(q) || len(s.servers) == 0 {
+	if servers, _ := s.of(from); peers || s.inner(q) || len(servers) == 0 {
 		return q.finish(q.header(flagAuthority, rcodeNameError), 0), true
 	}
 	return nil, false
 }
 
-// own tells whether a name that no workload has is still no name of the world.
-func (s *server) own(q *query) bool {
+// inner tells whether a name that no workload has is still no name of the world.
+func (s *server) inner(q *query) bool {
 	if strings.HasSuffix(q.name, "."+s.table.domain) {
 		return !s.opt.Public
 	}

@@ -96,7 +96,7 @@ func TestServe(t *testing.T) {
 	upstream := echo(t)
 	helpers.Go(func() {
 		defer unix.Close(pair[1])
-		if err := dial.Serve(pair[1], []netip.AddrPort{upstream}); err != nil {
+		if err := dial.Serve(pair[1], []netip.AddrPort{upstream}, ""); err != nil {
 			t.Error("dialer:", err)
 		}
 	})
@@ -107,7 +107,7 @@ func TestServe(t *testing.T) {
 	if err := dialer.Ping(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dialer.Dial(1, false); !errors.Is(err, unix.EINVAL) {
+	if _, err := dialer.Dial(netip.Addr{}, 1, false); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("an upstream server that there is not: %v", err)
 	}
 	udp, udpAt := bound(t, unix.SOCK_DGRAM)

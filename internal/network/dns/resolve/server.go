@@ -106,9 +106,9 @@ func (s *server) answer(msg []byte, from *lease) (*query, []byte) {
 	return &q, answer
 }
 
-// forward asks the upstream servers.
-func (s *server) forward(q *query) []byte {
-	answer, err := s.ask(q)
+// forward asks the upstream servers of a workload.
+func (s *server) forward(q *query, from *lease) []byte {
+	answer, err := s.ask(q, from)
 	if err != nil {
 		return q.failure(rcodeServerFailure)
 	}

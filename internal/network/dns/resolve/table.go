@@ -116,6 +116,7 @@ func (t *table) load(name string) {
 	if l == nil || len(t.leases) >= maxLeases {
 		return
 	}
+	l.address = addr
 	t.leases[addr] = l
 	t.members[l.workload]++
 	for _, n := range l.names {

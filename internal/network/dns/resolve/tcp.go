@@ -93,7 +93,7 @@ func (s *server) converse(c *os.File, from syscall.Sockaddr) {
 		}
 		if answer == nil {
 			if done, ok := s.limits.wait(client.workload); ok {
-				answer = s.forward(q)
+				answer = s.forward(q, client)
 				done()
 			} else {
 				answer = q.failure(rcodeServerFailure)

@@ -33,14 +33,14 @@ func (s *server) serveUDP(c *socket) error {
 		case answer != nil:
 			c.send(q.fit(answer, q.size), from)
 		default:
-			s.forwardUDP(c, q, l.workload, from)
+			s.forwardUDP(c, q, l, from)
 		}
 	}
 }
 
 // forwardUDP asks upstream without keeping anybody waiting.
-func (s *server) forwardUDP(c *socket, q *query, workload string, from syscall.Sockaddr) {
-	done, ok := s.limits.wait(workload)
+func (s *server) forwardUDP(c *socket, q *query, l *lease, from syscall.Sockaddr) {
+	done, ok := s.limits.wait(l.workload)
 	if !ok {
 		c.send(q.failure(rcodeServerFailure), from)
 		return
@@ -48,6 +48,6 @@ func (s *server) forwardUDP(c *socket, q *query, workload string, from syscall.S
 	q.question = bytes.Clone(q.question)
 	go func() {
 		defer done()
-		c.send(q.fit(s.forward(q), q.size), from)
+		c.send(q.fit(s.forward(q, l), q.size), from)
 	}()
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,16 +40,45 @@ type upstream struct {
 // A forwarder asks upstream servers.
 type forwarder struct {
 	dialer  *dial.Client
-	servers []*upstream
+	servers []*upstream // the network's
 	tcp     chan struct{}
+
+	mu  sync.Mutex
+	own map[string][]*upstream // those of workloads, by their addresses
 }
 
 func newForwarder(dialer *dial.Client, servers int) *forwarder {
-	f := &forwarder{dialer: dialer, tcp: make(chan struct{}, mostTCP)}
-	for i := range servers {
-		f.servers = append(f.servers, &upstream{number: i})
+	return &forwarder{dialer: dialer, tcp: make(chan struct{}, mostTCP), servers: numbered(servers), own: map[string][]*upstream{}}
+}
+
+func numbered(n int) (all []*upstream) {
+	for i := range n {
+		all = append(all, &upstream{number: i})
 	}
-	return f
+	return all
+}
+
+// maxOwn bounds the lists of servers of which it is kept in mind who answers.
+const maxOwn = 256
+
+// of returns the servers that are asked for a workload, and the address by which
+// the dialer knows them: the zero Addr for the network's.
+func (f *forwarder) of(l *lease) ([]*upstream, netip.Addr) {
+	if len(l.upstream) == 0 || f.dialer == nil {
+		return f.servers, netip.Addr{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := fmt.Sprint(l.upstream)
+	all, ok := f.own[key]
+	if !ok {
+		if len(f.own) >= maxOwn {
+			clear(f.own)
+		}
+		all = numbered(len(l.upstream))
+		f.own[key] = all
+	}
+	return all, l.address
 }
 
 var (
@@ -55,10 +87,12 @@ var (
 )
 
 // ask returns the answer of the first server that has one, with the ID and the
-// question of q. It takes no longer than allAttempts.
-func (f *forwarder) ask(q *query) ([]byte, error) {
+// question of q, which a workload with the lease l asks. It takes no longer than
+// allAttempts.
+func (f *forwarder) ask(q *query, l *lease) ([]byte, error) {
 	end := time.Now().Add(allAttempts)
-	servers := f.order()
+	all, of := f.of(l)
+	servers := order(all)
 	var last []byte
 	for i := range 2 * len(servers) {
 		if i == len(servers) && last != nil {
@@ -72,7 +106,7 @@ func (f *forwarder) ask(q *query) ([]byte, error) {
 			break
 		}
 		s := servers[i%len(servers)]
-		answer, err := f.try(s, q, until)
+		answer, err := f.try(of, s, q, until)
 		if err != nil {
 			s.bad.Store(time.Now().UnixNano())
 			continue
@@ -91,9 +125,9 @@ func (f *forwarder) ask(q *query) ([]byte, error) {
 
 // order returns the servers as they were given, those that lately did not
 // answer last.
-func (f *forwarder) order() []*upstream {
+func order(all []*upstream) []*upstream {
 	since := time.Now().Add(-avoided).UnixNano()
-	all := slices.Clone(f.servers)
+	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b *upstream) int {
 		switch x, y := a.bad.Load() > since, b.bad.Load() > since; {
 		case x == y:
@@ -107,12 +141,12 @@ func (f *forwarder) order() []*upstream {
 }
 
 // try asks one server, over UDP if that is enough.
-func (f *forwarder) try(s *upstream, q *query, until time.Time) ([]byte, error) {
-	answer, err := f.udp(s, q, until)
+func (f *forwarder) try(of netip.Addr, s *upstream, q *query, until time.Time) ([]byte, error) {
+	answer, err := f.udp(of, s, q, until)
 	if !errors.Is(err, errTruncated) {
 		return answer, err
 	}
-	full, err := f.stream(s, q, until)
+	full, err := f.stream(of, s, q, until)
 	if err != nil && answer != nil {
 		return answer, nil // the beginning of it, marked as such
 	}
@@ -146,12 +180,12 @@ func (q *query) shuffled() (id uint16, question []byte, err error) {
 }
 
 // udp asks over UDP. With errTruncated the answer is nil, or what there is of it.
-func (f *forwarder) udp(s *upstream, q *query, until time.Time) ([]byte, error) {
+func (f *forwarder) udp(of netip.Addr, s *upstream, q *query, until time.Time) ([]byte, error) {
 	id, question, err := q.shuffled()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.dialer.Dial(s.number, false)
+	c, err := f.dialer.Dial(of, s.number, false)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +232,7 @@ func (f *forwarder) udp(s *upstream, q *query, until time.Time) ([]byte, error) 
 }
 
 // stream asks over TCP.
-func (f *forwarder) stream(s *upstream, q *query, until time.Time) ([]byte, error) {
+func (f *forwarder) stream(of netip.Addr, s *upstream, q *query, until time.Time) ([]byte, error) {
 	wait := time.NewTimer(time.Until(until))
 	defer wait.Stop()
 	select {
@@ -211,7 +245,7 @@ func (f *forwarder) stream(s *upstream, q *query, until time.Time) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.dialer.Dial(s.number, true)
+	c, err := f.dialer.Dial(of, s.number, true)
 	if err != nil {
 		return nil, err
 	}

@@ -48,9 +48,15 @@ func main() {
 		say("socket inet", err)
 		_, err = unix.Open("/", unix.O_RDONLY, 0)
 		say("open", err)
+		_, err = unix.Open("/10.77.128.2", dial.OpenFlags, 0)
+		say("read a lease", err)
+		_, err = unix.Open("/10.77.128.2", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		say("write to a lease", err)
+		_, err = unix.Open("/etc/passwd", dial.OpenFlags, 0)
+		say("read another file", err)
 		raw("sendto", unix.SYS_SENDTO, 0)
 		// From here on it does what it should.
-		dial.Serve(resolve.FDControl, []netip.AddrPort{netip.MustParseAddrPort(os.Args[2])}) //nolint:errcheck // the test ends it
+		dial.Serve(resolve.FDControl, []netip.AddrPort{netip.MustParseAddrPort(os.Args[len(os.Args)-1])}, "/") //nolint:errcheck // the test ends it
 		return
 	}
 	socket("inet", unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -114,7 +120,7 @@ func sockets() {
 		say("dialer", err)
 		return
 	}
-	f, err := c.Dial(0, false)
+	f, err := c.Dial(netip.Addr{}, 0, false)
 	say("dial", err)
 	if err == nil {
 		fd := f.Fd()
@@ -133,8 +139,14 @@ func sockets() {
 		raw("close the last", unix.SYS_CLOSE, resolve.FDOwn-1)
 		say("close upstream's", f.Close())
 	}
-	_, err = c.Dial(1, true)
+	_, err = c.Dial(netip.Addr{}, 1, true)
 	say("dial another", err)
-	_, err = c.Dial(77, false)
+	_, err = c.Dial(netip.Addr{}, 77, false)
 	say("dial 77", err)
+	for what, of := range map[string]string{"a workload's": "10.77.200.1", "of a workload without": "10.77.128.2", "of nobody": "10.77.99.99"} {
+		_, err = c.Dial(netip.MustParseAddr(of), 0, false)
+		say("dial "+what, err)
+	}
+	_, err = c.Dial(netip.MustParseAddr("10.77.200.1"), 1, false)
+	say("dial a workload's second", err)
 }
