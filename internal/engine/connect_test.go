@@ -112,6 +112,43 @@ func TestConnect(t *testing.T) {
 	w.wantNoNetwork("removed")
 }
 
+// TestConnectBetweenLives changes the networks of a workload that waits to be
+// restarted: its next life begins with what was changed, and leaving counts at once.
+func TestConnectBetweenLives(t *testing.T) {
+	needNamespaces(t)
+	w := newWorld(t)
+	s := networkSpec("web", "exit", "3")
+	s.Ports, s.Restart = nil, workload.Restart{Policy: workload.RestartAlways}
+	if _, err := w.Run(ctx(t), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	await := func(what string, is func(*Record) bool) *Record {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			r, err := w.Inspect(ctx(t), "web")
+			if err != nil || time.Now().After(end) {
+				t.Fatalf("%s: got %+v, %v", what, r, err)
+			}
+			if is(r) {
+				return r
+			}
+		}
+	}
+	// By the fifth time it waits long enough to be met in between.
+	waits := await("it waits", func(r *Record) bool { return r.Status == workload.Restarting && r.Restarts >= 5 })
+	if err := errors.Join(w.Connect(ctx(t), "web", workload.Attachment{Network: "side"}), w.Disconnect(ctx(t), "web", "front", false)); err != nil {
+		t.Fatal(err)
+	}
+	r := await("it lives again", func(r *Record) bool { return r.Restarts > waits.Restarts && r.Status == workload.Restarting })
+	if networksOf(r) != "back side" || len(r.NICs) != 2 || r.NICs[0].Network != "back" || r.NICs[1].Network != "side" {
+		t.Errorf("got networks %+v, interfaces %+v", r.Spec.Networks, r.NICs)
+	}
+	if err := w.Stop(ctx(t), "web", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wantNoNetwork("stopped")
+}
+
 // TestConnectEvents: the networks that a life joins and leaves are told of, too.
 func TestConnectEvents(t *testing.T) {
 	needNamespaces(t)

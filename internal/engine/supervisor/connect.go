@@ -111,7 +111,7 @@ func (s *supervisor) reachWires(spec *workload.Spec) (*wires, error) {
 		return nil, fmt.Errorf("%w: its network is %s, beside which there is no other", workload.ErrUnsupported, spec.Network)
 	}
 	l, err := s.running()
-	if errors.Is(err, workload.ErrNotRunning) && s.snapshot().Status == workload.Restarting {
+	if errors.Is(err, workload.ErrNotRunning) && s.snapshot().Status == workload.Restarting && s.halted.Err() == nil {
 		return nil, nil
 	}
 	if err != nil {

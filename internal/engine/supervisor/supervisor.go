@@ -286,7 +286,9 @@ func (s *supervisor) finish(last *life, exit workload.Exit, deleteErr error, lis
 	s.halt()
 	if deleteErr == nil {
 		leaving, left := trace.Begin(s.context(), "networks left")
+		s.net.wiring.Lock() // a change between two lives may be under way
 		deleteErr = s.leave(leaving)
+		s.net.wiring.Unlock()
 		left.End()
 		if deleteErr != nil {
 			exit.Error = "cleaning up: " + deleteErr.Error()
