@@ -92,8 +92,9 @@ func mount(t testing.TB, cfg fileserver.Config) (source, inside string, s *files
 	if err != nil {
 		t.Fatal(err, s.Wait())
 	}
-	// A request that is never answered cannot be killed: cut it off instead.
-	cut := time.AfterFunc(5*time.Minute, func() { unix.Unmount(inside, unix.MNT_FORCE|unix.MNT_DETACH) })
+	// A request that is never answered cannot be killed: cut it off instead, in a
+	// time within which thousands are answered under emulation.
+	cut := time.AfterFunc(10*time.Minute, func() { unix.Unmount(inside, unix.MNT_FORCE|unix.MNT_DETACH) })
 	t.Cleanup(func() {
 		cut.Stop()
 		if err := unmount(); err != nil {
