@@ -116,7 +116,50 @@ func (r *Reporter) Suppressed() uint64 { return r.suppressed.Load() }
 // Run answers calls until no process has the filter any more (nil) or ctx ends
 // (its error).
 func (r *Reporter) Run(ctx context.Context) error {
-	defer runtime.KeepAlive(r.listener)
+	budget := budget{limit: r.limit}
+	return serve(ctx, r.listener, func(fd int, n *notification) error { return r.answer(fd, n, &budget) })
+}
+
+// A Call is a call that a filter notified of.
+type Call struct {
+	PID int // of the thread, in the caller's PID namespace; 0 if it is not visible there
+	Data
+}
+
+// An Answer is what a call returns: the number of a new descriptor of File,
+// closed on execve, or, where File is nil, Errno.
+type Answer struct {
+	File  *os.File
+	Errno syscall.Errno
+}
+
+// Serve gives calls that a filter notifies of the answers of f, one after the
+// other, until no process has the filter any more (nil) or ctx ends (its
+// error). What a call's pointers lead to may change while it is looked at: an
+// answer must be right for whatever the process could have asked for. listener
+// stays the caller's. Once it is closed, such calls fail with ENOSYS.
+//
+// A descriptor as an answer needs Linux 5.14.
+func Serve(ctx context.Context, listener *os.File, f func(Call) Answer) error {
+	return serve(ctx, listener, func(fd int, n *notification) error {
+		pid, data := n.call()
+		a := f(Call{pid, data})
+		var err error
+		if a.File == nil {
+			err = n.deny(fd, a.Errno)
+		} else {
+			err = n.give(fd, a.File)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("seccomp: answer a notification: %w", err)
+		}
+		return nil
+	})
+}
+
+// serve receives notifications and calls answer for each.
+func serve(ctx context.Context, listener *os.File, answer func(fd int, n *notification) error) error {
+	defer runtime.KeepAlive(listener)
 	requests, responses, err := notifSizes()
 	if err != nil {
 		return fmt.Errorf("seccomp: ask for the size of notifications: %w", err)
@@ -139,10 +182,9 @@ func (r *Reporter) Run(ctx context.Context) error {
 
 	n := newNotification(requests, responses)
 	fds := []unix.PollFd{
-		{Fd: int32(r.listener.Fd()), Events: unix.POLLIN},
+		{Fd: int32(listener.Fd()), Events: unix.POLLIN},
 		{Fd: int32(wake), Events: unix.POLLIN},
 	}
-	budget := budget{limit: r.limit}
 	for {
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("seccomp: wait for a notification: %w", err)
@@ -151,7 +193,13 @@ func (r *Reporter) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case fds[0].Revents&unix.POLLIN != 0:
-			if err := r.answer(int(fds[0].Fd), n, &budget); err != nil {
+			switch err := n.receive(int(fds[0].Fd)); {
+			case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR):
+				continue // the thread was killed meanwhile
+			case err != nil:
+				return fmt.Errorf("seccomp: receive a notification: %w", err)
+			}
+			if err := answer(int(fds[0].Fd), n); err != nil {
 				return err
 			}
 		case fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0:
@@ -162,12 +210,6 @@ func (r *Reporter) Run(ctx context.Context) error {
 
 // answer handles one notification.
 func (r *Reporter) answer(fd int, n *notification, b *budget) error {
-	switch err := n.receive(fd); {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR):
-		return nil // the thread was killed meanwhile
-	case err != nil:
-		return fmt.Errorf("seccomp: receive a notification: %w", err)
-	}
 	pid, data := n.call()
 	errno := syscall.EPERM
 	if v, err := r.original.Run(data); err == nil && v.Action() == Errno {

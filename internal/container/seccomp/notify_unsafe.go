@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -65,6 +66,36 @@ func (n *notification) deny(fd int, errno syscall.Errno) error {
 	resp.id = (*seccompNotif)(unsafe.Pointer(&n.request[0])).id
 	resp.errno = -int32(errno)
 	return notifIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, n.response)
+}
+
+// addfdSend makes the new descriptor the call's answer, at once: a call that was
+// cancelled meanwhile gets none (Linux 5.14).
+const addfdSend = 1 << 1 // SECCOMP_ADDFD_FLAG_SEND
+
+// notifAddfd is the kernel's struct seccomp_notif_addfd.
+type notifAddfd struct {
+	id         uint64
+	flags      uint32
+	srcfd      uint32
+	newfd      uint32
+	newfdFlags uint32
+}
+
+// give answers the received call with a descriptor of file.
+func (n *notification) give(fd int, file *os.File) error {
+	conn, err := file.SyscallConn() // Fd would make it blocking
+	if err != nil {
+		return err
+	}
+	var errno syscall.Errno
+	err = conn.Control(func(own uintptr) {
+		a := notifAddfd{id: (*seccompNotif)(unsafe.Pointer(&n.request[0])).id, flags: addfdSend, srcfd: uint32(own), newfdFlags: unix.O_CLOEXEC}
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&a)))
+	})
+	if err == nil && errno != 0 {
+		err = errno
+	}
+	return err
 }
 
 func notifIoctl(fd int, request uintptr, buffer []uint64) error {
