@@ -33,7 +33,7 @@ func BenchmarkClosure(b *testing.B) {
 // BenchmarkFilter is the part that assembles the seccomp filter.
 func BenchmarkFilter(b *testing.B) {
 	for b.Loop() {
-		if _, err := filter(TCG, false); err != nil {
+		if _, err := filter(&Config{Accel: TCG}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -51,10 +51,18 @@ func Command(c Config) []string {
 		"-L", pathFirmware,
 		"-machine", c.machine(), "-accel", c.accel(), "-cpu", c.cpu(),
 		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.FormatInt(c.Memory/mib, 10) + "M",
-		"-kernel", pathKernel,
 	}
-	if c.Initramfs != "" {
-		args = append(args, "-initrd", pathInitramfs)
+	if c.RAM != nil {
+		args = append(args, "-object", c.memoryObject())
+	}
+	switch {
+	case c.State != nil:
+		// The kernel is in the memory already.
+		args = append(args, "-incoming", "defer")
+	case c.Initramfs != "":
+		args = append(args, "-kernel", pathKernel, "-initrd", pathInitramfs)
+	default:
+		args = append(args, "-kernel", pathKernel)
 	}
 	if c.Machine == Q35 {
 		// None of the disks is for booting, so the firmware leaves them alone.
@@ -63,8 +71,10 @@ func Command(c Config) []string {
 		// devices write into its last files.
 		args = append(args, "-boot", "strict=on")
 	}
+	if c.State == nil {
+		args = append(args, "-append", c.kernelArgs())
+	}
 	args = append(args,
-		"-append", c.kernelArgs(),
 		"-chardev", socket("qmp", fdQMP), "-mon", "chardev=qmp,mode=control",
 		"-chardev", socket("console", fdConsole), "-serial", "chardev:console",
 		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-"+bus+",rng=rng",
@@ -96,11 +106,15 @@ func Command(c Config) []string {
 }
 
 func (c *Config) machine() string {
-	if c.Machine == Q35 {
-		return "q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off"
-	}
 	// Without pit and pic the guest hangs under emulation.
-	return "microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off"
+	m := "microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off"
+	if c.Machine == Q35 {
+		m = "q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off"
+	}
+	if c.RAM != nil {
+		m += ",memory-backend=" + memoryID
+	}
+	return m
 }
 
 // translations is the most that TCG keeps of translated code, in MiB; without a

@@ -81,6 +81,14 @@ type Config struct {
 	IDBase uint32
 	// Cgroup is where QEMU starts, nil for the caller's own.
 	Cgroup Cgroup
+	// RAM is a file that holds the guest's memory; nil for memory that QEMU has
+	// for itself.
+	RAM *RAM
+	// State is what Save wrote of a machine with the same Command, but for the
+	// files behind its disks and network devices: this one does not boot, but goes
+	// on from there, with RAM as it was then. It is read from the beginning, and
+	// stays the caller's. Kernel and Initramfs are not looked at.
+	State *os.File
 	// Dir is a directory of mode 0700 that exists and belongs to this machine.
 	// QEMU's root is mounted over it, in QEMU's mount namespace only.
 	Dir string
@@ -129,8 +137,10 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d bytes of guest memory: want a multiple of 1 MiB, 16 MiB or more", c.Memory)
 	case c.IDBase == 0 || c.IDBase == 1<<32-1:
 		return errors.New("QEMU needs a user ID of its own that is not root")
-	case c.Kernel == "":
+	case c.Kernel == "" && c.State == nil:
 		return errors.New("a machine needs a kernel")
+	case c.State != nil && (c.RAM == nil || c.RAM.Shared):
+		return errors.New("a machine that goes on from a saved state needs its memory, and not to write to")
 	case !filepath.IsAbs(c.Dir):
 		return fmt.Errorf("run directory %q is not an absolute path", c.Dir)
 	case len(c.Disks) > MaxDisks(c.Machine):

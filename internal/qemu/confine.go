@@ -26,7 +26,8 @@ type inputs struct {
 	statusRead, statusWrite int
 	null, stderr            int     // QEMU's standard streams
 	fds                     []named // its descriptors from 3 on
-	boot                    int     // a tmpfs with copies of the kernel and the initramfs
+	boot                    int     // a tmpfs with copies of the kernel and the initramfs; only for a machine that boots
+	goRead, goWrite         int     // a pipe, where RAM is a file
 	initramfs               bool    // whether there is one
 	tasks                   []named // of cgroup v1
 	cgroup                  named   // v2 directory; no name when there is none
@@ -51,6 +52,11 @@ type planner struct {
 	null, stderr launch.Slot
 	fds, tasks   []launch.Slot
 	cgroup       launch.Slot
+
+	// Where RAM is a file: who has what the filter notifies of, and the pipe that
+	// QEMU's process waits at until the supervisor has it.
+	listener    launch.Slot
+	goOn, letGo launch.Slot
 }
 
 // maxOpen is RLIMIT_NOFILE of QEMU: its own descriptors, those of disks that
@@ -94,7 +100,13 @@ func (p *planner) given() {
 	for _, d := range p.in.fds {
 		p.fds = append(p.fds, g.Given(d.name, d.fd, d.why))
 	}
-	p.boot = g.Given("boot", p.in.boot, "a tmpfs with copies of the guest's kernel and initramfs, attached nowhere yet")
+	if p.cfg.State == nil {
+		p.boot = g.Given("boot", p.in.boot, "a tmpfs with copies of the guest's kernel and initramfs, attached nowhere yet")
+	}
+	if p.in.filter.Listener {
+		p.goOn = g.Given("go_read", p.in.goRead, "QEMU's process waits here")
+		p.letGo = g.Given("go_write", p.in.goWrite, "and goes on by this")
+	}
 	for _, t := range p.in.tasks {
 		p.tasks = append(p.tasks, g.Given("tasks", t.fd, t.name))
 	}
@@ -109,7 +121,13 @@ func (p *planner) planStage() {
 	g := p.prog
 	p.stage, p.child = g.Slot("stage"), g.Slot("qemu")
 	g.Fork(launch.Host, launch.Stage, 0, "0", p.stage, p.cgroup, "a child to make the namespaces")
-	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.null), launch.Use(p.stderr), launch.Use(p.boot)}
+	keep := []launch.Arg{launch.Use(p.tell), launch.Use(p.null), launch.Use(p.stderr)}
+	if p.cfg.State == nil {
+		keep = append(keep, launch.Use(p.boot))
+	}
+	if p.in.filter.Listener {
+		keep = append(keep, launch.Use(p.goOn))
+	}
 	for _, s := range slices.Concat(p.fds, p.tasks) {
 		keep = append(keep, launch.Use(s))
 	}
@@ -142,7 +160,10 @@ func (p *planner) planRoot() {
 	g.Do(launch.Init, launch.Mount, "nothing mounted here appears on the host, or the other way round", launch.Null(), launch.Str("/"), launch.Null(),
 		launch.Flag(unix.MS_REC|unix.MS_PRIVATE, "MS_REC|MS_PRIVATE"), launch.Null())
 	g.Do(launch.Init, launch.Umask, "modes are as written", launch.Int(0))
-	boot := p.bootFiles()
+	var boot []bootFile
+	if p.cfg.State == nil {
+		boot = p.bootFiles()
+	}
 	p.root = p.tmpfs("root", "mount points only, read-only in the end", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV")
 	g.Do(launch.Init, launch.MoveMount, "in this mount namespace only", launch.Use(p.root), launch.Str(""), launch.AtCWD(), launch.Str(p.cfg.Dir),
 		launch.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"))
@@ -325,11 +346,28 @@ func (p *planner) prctl(a launch.Actor, why string, op int, text string, arg lau
 func (p *planner) planExec() {
 	g := p.prog
 	ready := g.Tell(launch.Init, 0, "ready, and the supervisor is there to hear it")
-	g.Do(launch.Init, launch.Seccomp, p.in.about, launch.Flag(unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"),
+	filter := g.Do(launch.Init, launch.Seccomp, p.in.about, launch.Flag(unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"),
 		launch.Flag(uintptr(p.in.filter.Flags), fmt.Sprintf("%#x", p.in.filter.Flags)),
 		launch.SockFprog(p.in.filter.Bytes(), fmt.Sprintf("{%d instructions}", len(p.in.filter.Insns))))
+	if p.in.filter.Listener {
+		p.planListener(filter)
+	}
 	g.Do(launch.Init, launch.Execve, "QEMU", launch.Str(pathBinary), launch.Strs(Command(p.cfg)).Printed("[the command]"), launch.Strs(environment))
 	g.Await(ready, 0, "QEMU's process is confined")
+}
+
+// planListener has the supervisor take the descriptor by which it opens files
+// for QEMU. Execve closes it, so QEMU never has it.
+func (p *planner) planListener(filter *launch.Step) {
+	g := p.prog
+	theirs, number := g.Slot("listener"), g.Slot("listener_number")
+	filter.To(theirs)
+	g.AwaitValue(g.Tell(launch.Init, theirs, "the listener's descriptor"), number, "the listener's descriptor")
+	p.listener = g.Slot("taken_listener")
+	g.Do(launch.Host, launch.PidfdGetfd, "what QEMU opens to write, the supervisor opens in its place", launch.Use(p.pidfd), launch.Use(number), launch.Int(0)).ToFD(p.listener)
+	g.Keep(p.listener)
+	g.Do(launch.Host, launch.Write, "QEMU's process may go on", launch.Use(p.letGo), launch.Str("."), launch.Int(1)).Wanting(1)
+	g.Do(launch.Init, launch.Read, "until the supervisor says so", launch.Use(p.goOn), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
 }
 
 // environment is all that QEMU gets. One arena of malloc(3) for all threads, see

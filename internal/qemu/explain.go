@@ -37,7 +37,7 @@ func Explain(w io.Writer, cfg Config) error {
 
 // dry completes inputs by descriptors that do not exist.
 func (in inputs) dry(cfg Config) inputs {
-	in.statusRead, in.statusWrite, in.null, in.stderr, in.boot = -1, -1, -1, -1, -1
+	in.statusRead, in.statusWrite, in.null, in.stderr, in.boot, in.goRead, in.goWrite = -1, -1, -1, -1, -1, -1, -1
 	in.initramfs = cfg.Initramfs != ""
 	for _, c := range channels {
 		in.fds = append(in.fds, named{c.name, -1, c.why})
@@ -56,6 +56,9 @@ func (in inputs) dry(cfg Config) inputs {
 		if n.Kind != Slot {
 			in.fds = append(in.fds, named{"nic_" + n.name(), -1, n.why()})
 		}
+	}
+	if cfg.State != nil {
+		in.fds = append(in.fds, named{"state", -1, stateWhy})
 	}
 	if c, ok := cfg.Cgroup.(interface{ Paths() map[string]string }); ok {
 		in.describeCgroup(c.Paths())

@@ -35,6 +35,14 @@ var goldenConfigs = map[string]Config{
 		Disks: []Disk{{Serial: "image1", ReadOnly: true}, {Serial: "data", File: "/data"}},
 		NICs:  []NIC{{MAC: "02:42:ac:11:00:02"}, {MAC: "02:00:00:00:00:01", Kind: Slot}, {MAC: "02:42:ac:11:00:03", Kind: Stream}},
 	},
+	"q35-save": {
+		Kernel: "/boot/vmlinuz", CPUs: 1, Memory: 128 * mib, IDBase: 536870912, Dir: "/run/bulkhead/vm", Machine: Q35, RAM: &RAM{Shared: true},
+		Disks: []Disk{{Serial: "data", Size: 1 << 30}}, NICs: []NIC{{MAC: "02:00:00:00:00:01", Kind: Slot}},
+	},
+	"q35-clone": {
+		CPUs: 1, Memory: 128 * mib, IDBase: 536870912, Dir: "/run/bulkhead/vm", Machine: Q35, RAM: &RAM{}, State: os.Stdin, // not looked at
+		Disks: []Disk{{Serial: "data", File: "/data"}}, NICs: []NIC{{MAC: "02:00:00:00:00:01"}},
+	},
 	"q35-kvm": {
 		Kernel: "/boot/vmlinuz", CPUs: 1, Memory: 128 * mib, IDBase: 536870912, Dir: "/run/bulkhead/vm", Machine: Q35, Accel: KVM,
 	},
@@ -57,7 +65,7 @@ func TestGoldenProgram(t *testing.T) {
 			if err := cfg.check(); err != nil {
 				t.Fatal(err)
 			}
-			in := inputs{lastCapability: 2, hardFiles: 4096, about: "the filter", filter: seccomp.Filter{Insns: make([]seccomp.Insn, 3)}, binds: []bind{
+			in := inputs{lastCapability: 2, hardFiles: 4096, about: "the filter", filter: seccomp.Filter{Insns: make([]seccomp.Insn, 3), Listener: cfg.RAM != nil}, binds: []bind{
 				{"/usr/bin/qemu-system-x86_64", pathBinary}, {"/lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2"},
 				{"/lib/x86_64-linux-gnu/libc.so.6", pathLibraries + "/libc.so.6"}, {"/usr/share/qemu/qboot.rom", pathFirmware + "/qboot.rom"},
 			}}

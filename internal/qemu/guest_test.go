@@ -48,6 +48,16 @@ func (c code) flood() code {
 	return binary.LittleEndian.AppendUint32(append(c, 0xe9), uint32(int32(n)))
 }
 
+// dots writes dots for ever, and to memory that it has not written to before.
+func (c code) dots() code {
+	c = append(c, 0x66, 0xba, port&0xff, port>>8, 0xb0, '.') // mov dx, port; mov al, '.'
+	return append(c,
+		0xee,                               // out dx, al
+		0xff, 0x05, 0x00, 0x00, 0x18, 0x00, // inc dword [0x180000]
+		0xeb, 0xf7, // jmp back to out
+	)
+}
+
 // stack gives the guest one.
 func (c code) stack() code { return append(c, 0xbc, 0x00, 0x00, 0x20, 0x00) } // mov esp, 0x200000
 

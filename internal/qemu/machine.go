@@ -89,6 +89,9 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	for _, d := range cfg.Disks {
 		m.filled[d.Serial] = d.File
 	}
+	if cfg.RAM != nil {
+		defer m.opens(os.NewFile(uintptr(r.Value(p.listener)), "listener"))()
+	}
 	go m.console.follow(s.take(fdConsole))
 	go m.stderr.follow(s.takeStderr())
 	m.qmp = newQMP(s.take(fdQMP), m.event)
@@ -99,9 +102,7 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	executing.End()
 	defer trace.Step(ctx, "QEMU greets").Of("qemu").End()
 	if err == nil {
-		if err = m.greet(ctx); err == nil {
-			err = m.darken(ctx)
-		}
+		err = m.begin(ctx)
 	} else {
 		err = startFault(err)
 	}
@@ -110,6 +111,22 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// begin lets the guest run, or go on.
+func (m *Machine) begin(ctx context.Context) error {
+	if err := m.greet(ctx); err != nil {
+		return err
+	}
+	if m.cfg.State != nil {
+		if err := m.resume(ctx); err != nil {
+			return err
+		}
+	}
+	if m.cfg.RAM != nil && m.cfg.RAM.Shared {
+		return nil // the links are saved as they are: up
+	}
+	return m.darken(ctx)
 }
 
 // ErrNotInstalled says that there is no QEMU on this host.

@@ -19,7 +19,7 @@ var calls = []string{
 	// files: the root is read-only, so what is written are descriptors
 	"access", "close", "close_range", "copy_file_range", "dup", "dup2", "dup3", "faccessat", "faccessat2", "fadvise64",
 	"fallocate", "fcntl", "fdatasync", "fstat", "fstatfs", "fsync", "ftruncate", "getcwd", "getdents64", "lseek", "lstat",
-	"newfstatat", "open", "openat", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "read", "readlink",
+	"newfstatat", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "read", "readlink",
 	"readlinkat", "readv", "stat", "statfs", "statx", "sync_file_range", "umask", "write", "writev",
 	// events, and the sockets that it was given
 	"epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd2", "pipe2", "poll",
@@ -58,8 +58,9 @@ var tapIoctls = []uint64{
 }
 
 // profile is the filter in the words of the runtime specification: what is not
-// listed fails with EPERM.
-func profile(a Accel, taps bool) *specs.LinuxSeccomp {
+// listed fails with EPERM. Where the supervisor opens files for QEMU (see
+// opener), its own calls that open one to write are handed over.
+func profile(c *Config) *specs.LinuxSeccomp {
 	eperm, enosys := uint(unix.EPERM), uint(unix.ENOSYS)
 	allow := func(name string, args ...specs.LinuxSeccompArg) specs.LinuxSyscall {
 		return specs.LinuxSyscall{Names: []string{name}, Action: specs.ActAllow, Args: args}
@@ -87,10 +88,17 @@ func profile(a Accel, taps bool) *specs.LinuxSeccomp {
 	for _, op := range prctls {
 		s.Syscalls = append(s.Syscalls, allow("prctl", equal(0, op)))
 	}
-	if a == KVM {
+	if c.RAM == nil {
+		s.Syscalls = append(s.Syscalls, allow("open"), allow("openat"))
+	} else {
+		// Not "open", which the C library does not use.
+		s.Syscalls = append(s.Syscalls, allow("openat", masked(2, unix.O_ACCMODE, unix.O_RDONLY)),
+			specs.LinuxSyscall{Names: []string{"openat"}, Action: specs.ActNotify, Args: []specs.LinuxSeccompArg{masked(2, unix.O_ACCMODE, unix.O_RDWR)}})
+	}
+	if c.Accel == KVM {
 		s.Syscalls = append(s.Syscalls, allow("ioctl", masked(1, 0xff00, kvmIoctls)))
 	}
-	if taps {
+	if c.taps() {
 		for _, request := range tapIoctls {
 			s.Syscalls = append(s.Syscalls, allow("ioctl", equal(1, request)))
 		}
@@ -98,4 +106,4 @@ func profile(a Accel, taps bool) *specs.LinuxSeccomp {
 	return s
 }
 
-func filter(a Accel, taps bool) (seccomp.Filter, error) { return seccomp.Compile(profile(a, taps)) }
+func filter(c *Config) (seccomp.Filter, error) { return seccomp.Compile(profile(c)) }

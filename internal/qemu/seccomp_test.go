@@ -55,7 +55,7 @@ func TestFilter(t *testing.T) {
 		{"run a virtual processor", unix.SYS_IOCTL, [6]uint64{0, kvmRun}, eperm, allowed},
 	} {
 		for a, want := range map[Accel]seccomp.Verdict{TCG: tt.tcg, KVM: tt.kvm} {
-			f, err := filter(a, false)
+			f, err := filter(&Config{Accel: a})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,7 +72,11 @@ func TestFilter(t *testing.T) {
 		unix.TUNATTACHFILTER: eperm, unix.TUNSETQUEUE: eperm, unix.SIOCSIFHWADDR: eperm, unix.TUNSETSTEERINGEBPF: eperm,
 	} {
 		for taps, want := range map[bool]seccomp.Verdict{true: want, false: eperm} {
-			f, err := filter(TCG, taps)
+			c := &Config{Accel: TCG}
+			if taps {
+				c.NICs = []NIC{{Kind: Slot}}
+			}
+			f, err := filter(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +86,7 @@ func TestFilter(t *testing.T) {
 			}
 		}
 	}
-	f, err := filter(TCG, false)
+	f, err := filter(&Config{Accel: TCG})
 	if err != nil {
 		t.Fatal(err)
 	}

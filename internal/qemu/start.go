@@ -127,10 +127,10 @@ func facts(cfg Config) (in inputs, err error) {
 		return err != nil
 	}) - 1
 	in.hardFiles = nofile.Hard
-	if in.filter, err = filter(cfg.Accel, cfg.taps()); err != nil {
+	if in.filter, err = filter(&cfg); err != nil {
 		return in, err
 	}
-	in.about, err = seccomp.Summary(profile(cfg.Accel, cfg.taps()))
+	in.about, err = seccomp.Summary(profile(&cfg))
 	return in, err
 }
 
@@ -187,10 +187,34 @@ func (s *starter) open(in *inputs) (err error) {
 		}
 		in.fds = append(in.fds, named{"nic_" + n.name(), fd, n.why()})
 	}
-	if err := s.openBoot(in); err != nil {
+	if s.cfg.State != nil {
+		fd, err := s.borrow(s.cfg.State)
+		if err != nil {
+			return fmt.Errorf("state: %w", err)
+		}
+		in.fds = append(in.fds, named{"state", fd, stateWhy})
+	} else if err := s.openBoot(in); err != nil {
 		return err
 	}
+	if s.cfg.RAM != nil {
+		if err := s.openGo(in); err != nil {
+			return err
+		}
+	}
 	return s.openCgroup(in)
+}
+
+// openGo makes the pipe by which the supervisor lets QEMU's process go on.
+func (s *starter) openGo(in *inputs) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	if in.goRead, err = s.far(r); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	in.goWrite, err = s.far(w)
+	return err
 }
 
 // channels are the sockets of every machine, in the order of their descriptors.

@@ -1,0 +1,29 @@
+qemu-system-x86_64 \
+    -nodefaults \
+    -no-user-config \
+    -display none \
+    -no-reboot \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+    -L /firmware \
+    -machine q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off,memory-backend=ram \
+    -accel tcg,tb-size=32 \
+    -cpu max \
+    -smp 1 \
+    -m 128M \
+    -object memory-backend-file,id=ram,size=128M,mem-path=/ram,share=off \
+    -incoming defer \
+    -boot strict=on \
+    -chardev socket,id=qmp,fd=3 \
+    -mon chardev=qmp,mode=control \
+    -chardev socket,id=console,fd=5 \
+    -serial chardev:console \
+    -object rng-builtin,id=rng \
+    -device virtio-rng-pci,rng=rng \
+    -chardev socket,id=agent,fd=4 \
+    -device virtio-serial-pci,max_ports=2 \
+    -device virtserialport,id=agent,chardev=agent,name=bulkhead.agent \
+    -add-fd fd=6,set=0,opaque=data \
+    -blockdev driver=file,node-name=n-data-0,filename=/dev/fdset/0,locking=off,discard=unmap,read-only=off \
+    -device virtio-blk-pci,id=disk-data,drive=n-data-0,serial=data,werror=report,rerror=report \
+    -netdev tap,id=net-0,fd=7,vhost=off \
+    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,mac=02:00:00:00:00:01

@@ -1,0 +1,29 @@
+qemu-system-x86_64 \
+    -nodefaults \
+    -no-user-config \
+    -display none \
+    -no-reboot \
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+    -L /firmware \
+    -machine q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off,memory-backend=ram \
+    -accel tcg,tb-size=32 \
+    -cpu max \
+    -smp 1 \
+    -m 128M \
+    -object memory-backend-file,id=ram,size=128M,mem-path=/ram,share=on \
+    -kernel /kernel \
+    -boot strict=on \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check' \
+    -chardev socket,id=qmp,fd=3 \
+    -mon chardev=qmp,mode=control \
+    -chardev socket,id=console,fd=5 \
+    -serial chardev:console \
+    -object rng-builtin,id=rng \
+    -device virtio-rng-pci,rng=rng \
+    -chardev socket,id=agent,fd=4 \
+    -device virtio-serial-pci,max_ports=2 \
+    -device virtserialport,id=agent,chardev=agent,name=bulkhead.agent \
+    -blockdev driver=null-co,node-name=n-data-0,size=1073741824,read-zeroes=on,read-only=off \
+    -device virtio-blk-pci,id=disk-data,drive=n-data-0,serial=data,werror=report,rerror=report \
+    -netdev hubport,id=net-0,hubid=0 \
+    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,mac=02:00:00:00:00:01
