@@ -1,0 +1,182 @@
+package template
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+)
+
+// Recipe says how a template is made that does not exist.
+type Recipe struct {
+	Key     string
+	Machine map[string]string // see About
+	Memory  int64             // bytes
+	// Save boots a machine with its memory in the file memory, which has the right
+	// size, and saves it to state. When it returns, nobody writes to either.
+	Save func(ctx context.Context, memory, state *os.File) (protocol.Hello, error)
+	// Begin is called before that, Wait when somebody else is making it; either
+	// may be nil.
+	Begin, Wait func()
+}
+
+// Ensure makes a template unless it is there, and whole. However many ask for
+// it at the same time, it is made once. What is damaged is made anew.
+func (s *Store) Ensure(ctx context.Context, r Recipe) error {
+	// Before the quick way out: whoever comes next cleans up.
+	if err := s.sweep(); err != nil {
+		return err
+	}
+	if err := s.there(r.Key); err == nil || !gone(err) {
+		return err
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	unlock, err := s.lock(ctx, r.Key, r.Wait)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.there(r.Key); err == nil || !gone(err) {
+		return err // somebody made it meanwhile
+	}
+	if r.Begin != nil {
+		r.Begin()
+	}
+	return s.make(ctx, r)
+}
+
+// gone tells whether an error of Open means that the template is to be made.
+func gone(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) }
+
+func (s *Store) there(key string) error {
+	t, err := s.Open(key)
+	if err == nil {
+		t.Close()
+	}
+	return err
+}
+
+// make makes a template. The caller holds its lock.
+func (s *Store) make(ctx context.Context, r Recipe) (err error) {
+	dir := s.path(makingPrefix + r.Key)
+	// Of one that was killed; nobody else has our lock.
+	if err := s.abandon(r.Key); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// The guest's memory is written to by a page fault, which cannot say so.
+			if full(dir) && !errors.Is(err, syscall.ENOSPC) {
+				err = fmt.Errorf("%s: %w: %w", s.dir, syscall.ENOSPC, err)
+			}
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	t := &Template{About: About{Format: format, Key: r.Key, Made: time.Now().UTC(), Machine: r.Machine, Memory: r.Memory}}
+	if t.Memory, err = create(dir + "/" + memoryFile); err != nil {
+		return err
+	}
+	defer t.Memory.Close()
+	if t.State, err = create(dir + "/" + stateFile); err != nil {
+		return err
+	}
+	defer t.State.Close()
+	if err := t.Memory.Truncate(r.Memory); err != nil {
+		return err
+	}
+	if t.Hello, err = r.Save(ctx, t.Memory, t.State); err != nil {
+		return err
+	}
+	// From here on nobody can open them for writing but root.
+	if err := errors.Join(t.Memory.Chmod(0o400), t.State.Chmod(0o400)); err != nil {
+		return err
+	}
+	if t.MemoryDigest, err = digest(t.Memory); err != nil {
+		return err
+	}
+	if t.StateDigest, err = digest(t.State); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(t.About, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.WriteFile(dir+"/"+aboutFile, append(b, '\n'), 0o600), os.WriteFile(dir+"/"+usedFile, nil, 0o600)); err != nil {
+		return err
+	}
+	// What a damaged one left. Its clones keep what they have.
+	if err := os.RemoveAll(s.path(r.Key)); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, s.path(r.Key)); err != nil {
+		return err
+	}
+	seen, err := t.seen()
+	if err != nil {
+		return err
+	}
+	if err := s.writeSeen(r.Key, seen); err != nil {
+		return err
+	}
+	return s.trim(r.Key)
+}
+
+// full tells whether a directory's file system has no room to speak of.
+func full(dir string) bool {
+	const little = 1 << 20
+	var st syscall.Statfs_t
+	return syscall.Statfs(dir, &st) == nil && st.Bavail*uint64(st.Bsize) < little
+}
+
+func create(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// lock takes the lock of those who make a template, waiting until ctx ends.
+func (s *Store) lock(ctx context.Context, key string, waiting func()) (unlock func(), err error) {
+	f, err := os.OpenFile(s.path(key+lockSuffix), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		if waiting != nil {
+			waiting()
+		}
+		// flock(2) cannot be called off, so when ctx ends first, the lock is given
+		// back as soon as it has come.
+		done := make(chan error, 1)
+		go func() { done <- flock(f, syscall.LOCK_EX) }()
+		select {
+		case err = <-done:
+		case <-ctx.Done():
+			go func() { <-done; f.Close() }()
+			return nil, context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// What is beside the templates.
+const (
+	lockSuffix   = ".lock"
+	makingPrefix = "making-"
+)
+
+// isMissing tells that a file is not there.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,329 @@
+package template
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+)
+
+const size = 4 << 20
+
+var key = strings.Repeat("ab", 32)
+
+// recipe makes a template of two pages.
+func recipe(made *atomic.Int32) Recipe {
+	return Recipe{
+		Key: key, Memory: size, Machine: map[string]string{"cpus": "1"},
+		Save: func(_ context.Context, memory, state *os.File) (protocol.Hello, error) {
+			made.Add(1)
+			_, err := memory.WriteAt(bytes.Repeat([]byte("m"), 4096), 1<<20)
+			if err == nil {
+				_, err = state.WriteString("state")
+			}
+			return protocol.Hello{Kernel: "6.1"}, err
+		},
+	}
+}
+
+func ensure(t *testing.T, s *Store, r Recipe) {
+	t.Helper()
+	if err := s.Ensure(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMadeOnce(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "templates"))
+	if _, err := s.Open(key); !errors.Is(err, ErrNotFound) {
+		t.Errorf("open of nothing: %v", err)
+	}
+	var made, waited atomic.Int32
+	r := recipe(&made)
+	r.Wait = func() { waited.Add(1) }
+	save := r.Save
+	r.Save = func(ctx context.Context, memory, state *os.File) (protocol.Hello, error) {
+		for waited.Load() < 19 { // all others have come
+			time.Sleep(time.Millisecond)
+		}
+		return save(ctx, memory, state)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := s.Ensure(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() != 1 {
+		t.Errorf("made %d times", made.Load())
+	}
+	o, err := s.Open(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if o.Hello.Kernel != "6.1" || o.About.Memory != size || o.Machine["cpus"] != "1" {
+		t.Errorf("about: %+v", o.About)
+	}
+	b := make([]byte, 8)
+	if _, err := o.Memory.ReadAt(b, 1<<20); err != nil || string(b) != "mmmmmmmm" {
+		t.Errorf("memory %q, %v", b, err)
+	}
+	if _, err := o.Memory.Write(b); err == nil {
+		t.Error("the memory can be written to")
+	}
+}
+
+func TestDamaged(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"flipped": func(dir string) error {
+			// As if the disk had it: the file keeps its inode, and the times are what
+			// they were but for ctime, which nobody can set.
+			name := dir + "/" + memoryFile
+			fi, err := os.Stat(name)
+			if err != nil {
+				return err
+			}
+			f, err := os.OpenFile(name, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteAt([]byte{'m' ^ 1}, 1<<20+4095)
+			return errors.Join(err, os.Chtimes(name, fi.ModTime(), fi.ModTime()))
+		},
+		"truncated":     func(dir string) error { return os.Truncate(dir+"/"+memoryFile, 1<<20) },
+		"state":         func(dir string) error { return os.WriteFile(dir+"/"+stateFile, []byte("other"), 0o400) },
+		"no memory":     func(dir string) error { return os.Remove(dir + "/" + memoryFile) },
+		"no about":      func(dir string) error { return os.Remove(dir + "/" + aboutFile) },
+		"cut about":     func(dir string) error { return os.Truncate(dir+"/"+aboutFile, 10) },
+		"other version": func(dir string) error { return os.WriteFile(dir+"/"+aboutFile, []byte(`{"format":99}`), 0o600) },
+		"a link": func(dir string) error {
+			return errors.Join(os.Rename(dir+"/"+memoryFile, dir+"/x"), os.Symlink("x", dir+"/"+memoryFile))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New(t.TempDir())
+			var made atomic.Int32
+			ensure(t, s, recipe(&made))
+			if err := damage(s.path(key)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Open(key); !errors.Is(err, ErrDamaged) {
+				t.Errorf("open: %v", err)
+			}
+			ensure(t, s, recipe(&made))
+			if made.Load() != 2 {
+				t.Errorf("made %d times", made.Load())
+			}
+			o, err := s.Open(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Close()
+		})
+	}
+}
+
+// TestVerified: what was verified is not read again in the same boot, what was
+// not is.
+func TestVerified(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	ensure(t, s, recipe(&made))
+	if err := os.WriteFile(s.path(key, seenFile), []byte("another boot\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.Open(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Close()
+	if b, err := os.ReadFile(s.path(key, seenFile)); err != nil || strings.HasPrefix(string(b), "another") {
+		t.Errorf("seen: %q, %v", b, err)
+	}
+	// With wrong digests it shows whether they are looked at.
+	about := s.path(key, aboutFile)
+	b, err := os.ReadFile(about)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(about, bytes.Replace(b, []byte(`"stateDigest": "`), []byte(`"stateDigest": "0`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := s.Open(key); err != nil {
+		t.Errorf("read again: %v", err)
+	} else {
+		o.Close()
+	}
+	if err := os.Remove(s.path(key, seenFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(key); !errors.Is(err, ErrDamaged) {
+		t.Errorf("not read: %v", err)
+	}
+}
+
+func TestFailedAndKilled(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	r := recipe(&made)
+	broken := errors.New("no room")
+	r.Save = func(context.Context, *os.File, *os.File) (protocol.Hello, error) { return protocol.Hello{}, broken }
+	if err := s.Ensure(t.Context(), r); !errors.Is(err, broken) {
+		t.Errorf("ensure: %v", err)
+	}
+	if left, _ := filepath.Glob(s.path(makingPrefix + "*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	// One that was killed.
+	var cleaned []string
+	s.Clean = func(key string) error { cleaned = append(cleaned, key); return nil }
+	if err := os.MkdirAll(s.path(makingPrefix+key), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(s.path(doomedPrefix+"1", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ensure(t, s, recipe(&made))
+	if err := os.MkdirAll(s.path(makingPrefix+strings.Repeat("cd", 32)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(s.dir)
+	for _, e := range left {
+		if !strings.HasSuffix(e.Name(), lockSuffix) {
+			t.Errorf("left: %s, %v", e.Name(), err)
+		}
+	}
+	if len(cleaned) != 2 || cleaned[0] != key {
+		t.Errorf("cleaned up after %v", cleaned)
+	}
+	// Whoever waits can give up.
+	unlock, err := s.lock(t.Context(), key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	enough := errors.New("enough")
+	r = recipe(&made)
+	r.Wait = func() { cancel(enough) }
+	if err := s.Ensure(ctx, r); !errors.Is(err, enough) {
+		t.Errorf("a wait that was called off: %v", err)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	ensure(t, s, recipe(&made))
+	o, err := s.Open(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 1 || !all[0].InUse || all[0].Size == 0 || all[0].Err != nil {
+		t.Errorf("list: %+v, %v", all, err)
+	}
+	if err := s.Remove(key, false); !errors.Is(err, ErrInUse) {
+		t.Errorf("remove: %v", err)
+	}
+	if removed, err := s.Prune(); err != nil || len(removed) != 0 {
+		t.Errorf("prune: %v, %v", removed, err)
+	}
+	if err := s.Remove(key, true); err != nil {
+		t.Error(err)
+	}
+	b := make([]byte, 1)
+	if _, err := o.Memory.ReadAt(b, 1<<20); err != nil || b[0] != 'm' {
+		t.Errorf("a clone lost its memory: %q, %v", b, err)
+	}
+	o.Close()
+	if err := s.Remove(key, true); !errors.Is(err, ErrNotFound) {
+		t.Errorf("remove again: %v", err)
+	}
+	ensure(t, s, recipe(&made))
+	if found, err := s.Find("abab"); err != nil || found != key {
+		t.Errorf("find: %q, %v", found, err)
+	}
+	for _, word := range []string{"", "aba", "../x", key + "0"} {
+		if _, err := s.Find(word); !errors.Is(err, ErrNotFound) {
+			t.Errorf("find %q: %v", word, err)
+		}
+	}
+	if err := s.Remove("../../etc", true); err == nil {
+		t.Error("a path was taken for a key")
+	}
+	if err := s.Remove(key, false); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMost: the templates that were used least recently go.
+func TestMost(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	var keys []string
+	for i := range Most + 2 {
+		r := recipe(&made)
+		r.Key = strings.Repeat(string("0123456789abcdef"[i]), 64)
+		keys = append(keys, r.Key)
+		ensure(t, s, r)
+		old := time.Now().Add(time.Duration(i-100) * time.Hour)
+		if err := os.Chtimes(s.path(r.Key, usedFile), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.List()
+	if err != nil || len(all) != Most {
+		t.Fatalf("%d templates, %v", len(all), err)
+	}
+	for _, k := range keys[:2] {
+		if _, err := s.Get(k); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the oldest are there: %v", err)
+		}
+	}
+}
+
+// TestDigest: holes and zeros are the same.
+func TestDigest(t *testing.T) {
+	hole, zeros := filepath.Join(t.TempDir(), "hole"), filepath.Join(t.TempDir(), "zeros")
+	if err := errors.Join(os.WriteFile(hole, nil, 0o600), os.Truncate(hole, size), os.WriteFile(zeros, make([]byte, size), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	sum := func(name string) string {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		d, err := digest(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if sum(hole) != sum(zeros) {
+		t.Error("a hole is not zeros")
+	}
+	if err := os.Truncate(hole, size+1); err != nil {
+		t.Fatal(err)
+	}
+	if sum(hole) == sum(zeros) {
+		t.Error("the size does not count")
+	}
+}
