@@ -93,7 +93,7 @@ func fixFor(err error) string {
 			return f.fix
 		}
 	}
-	for _, f := range slices.Concat(imageFixes, kernelFixes, volumeFixes, networkFixes) {
+	for _, f := range slices.Concat(imageFixes, kernelFixes, templateFixes, volumeFixes, networkFixes) {
 		if errors.Is(err, f.err) {
 			return f.fix
 		}

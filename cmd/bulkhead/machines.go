@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/datadisk"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
@@ -98,6 +101,36 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 		}
 	}
 	to.Modules, to.Release = k.ModulesDir, k.Release
+	return nil
+}
+
+// Template makes a template if there is none. Without one the machine boots.
+func (m *machines) Template(ctx context.Context, s workload.Spec, p boundary.Prepared) (err error) {
+	if p.Dir, err = os.MkdirTemp("", "bulkhead-template-"); err != nil {
+		return err
+	}
+	defer os.Remove(p.Dir)
+	const name = "template"
+	d := m.a.progress(!terminal.IsTerminal(m.a.err)) // of no use where nobody waits
+	defer d.Close()
+	p.Machine.Templates = filepath.Join(m.root, templatesDir)
+	made := false
+	err = vm.Boundary{}.Template(ctx, s, p, vm.Progress{
+		Begin: func() { made = true; d.Update(name, "booting a machine to make it from", 0, 0) },
+		Wait:  func() { d.Update(name, "waiting for another command to make it", 0, 0) },
+	})
+	var fault *qemu.Fault
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &fault) && !errors.Is(err, syscall.ENOSPC):
+		return err // it would not boot for a workload, either
+	case err != nil:
+		p.Machine.Templates = ""
+		m.a.warn("the machine boots, as no template could be made: " + err.Error())
+	case made:
+		d.Done(name, "made: machines like this one need not boot any more")
+	}
 	return nil
 }
 

@@ -202,8 +202,8 @@ func buildMachines(t *testing.T) {
 	}
 }
 
-// setupMachines gives a script's state the kernels that tests keep, and its
-// tenant. Emulation has been announced, so that output is what it is elsewhere.
+// setupMachines gives a script's state the kernels and templates that tests keep, and
+// its tenant. Emulation has been announced, so that output is what it is elsewhere.
 func setupMachines(env *testscript.Env) error {
 	root := env.Getenv(rootVariable)
 	cache, err := vmtest.Cache()
@@ -211,6 +211,11 @@ func setupMachines(env *testscript.Env) error {
 		return err
 	}
 	if err := os.Symlink(filepath.Join(cache, "kernels"), filepath.Join(root, "kernels")); err != nil {
+		return err
+	}
+	// Templates, too: making one takes as long as a boot.
+	shared := filepath.Join(cache, templatesDir)
+	if err := errors.Join(os.MkdirAll(shared, 0o700), os.Symlink(shared, filepath.Join(root, templatesDir))); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(root, toldEmulation), nil, 0o600); err != nil {

@@ -69,6 +69,7 @@ type diskUsage struct {
 	volumes            []sized
 	kernels            int
 	kernelBytes        int64
+	templates          []sized
 }
 
 func (a *app) systemUsageCommand() *cobra.Command {
@@ -78,7 +79,7 @@ func (a *app) systemUsageCommand() *cobra.Command {
 		Use:   "df [flags]",
 		Short: "Show what takes room on the disk",
 		Long: `Df adds up the room on the disk that images, workloads, volumes, the machines of
-tenants and kernels take, and how much of it comes back when what is not in use is
+tenants, kernels and templates take, and how much of it comes back when what is not in use is
 removed. What images share counts once, and files with holes as far as they have
 blocks. Images count as they came and unpacked, with their disks for virtual
 machines.`,
@@ -111,7 +112,7 @@ func (u *diskUsage) rows() []usageRow {
 	return []usageRow{
 		newUsageRow("Images", len(u.images.Images), u.images.Active, u.images.Bytes, u.images.Reclaimable),
 		sumUp("Workloads", u.workloads), sumUp("Volumes", u.volumes), sumUp("Tenants", u.tenants),
-		newUsageRow("Kernels", u.kernels, u.kernels, u.kernelBytes, 0),
+		newUsageRow("Kernels", u.kernels, u.kernels, u.kernelBytes, 0), sumUp("Templates", u.templates),
 	}
 }
 
@@ -158,7 +159,19 @@ func (a *app) measure(cmd *cobra.Command, ctx context.Context, e *engine.Engine)
 		}
 		u.volumes = append(u.volumes, sized{volume: v, bytes: bytes, active: len(v.Users) > 0})
 	}
-	return u, a.measureKernels(ctx, u)
+	return u, errors.Join(a.measureKernels(ctx, u), a.measureTemplates(u))
+}
+
+func (a *app) measureTemplates(u *diskUsage) error {
+	store, err := a.templates()
+	if err != nil {
+		return err
+	}
+	all, err := store.List()
+	for _, t := range all {
+		u.templates = append(u.templates, sized{bytes: t.Size, active: t.InUse})
+	}
+	return err
 }
 
 func (a *app) measureKernels(ctx context.Context, u *diskUsage) error {

@@ -114,6 +114,9 @@ type Machine struct {
 	// Accel is what executes the guest's instructions, "kvm" or "tcg"; it is
 	// chosen anew at each start.
 	Accel string
+	// Templates is the directory of saved machines that this one may go on from;
+	// "" boots it.
+	Templates string
 	// FileServer is the program that serves volumes to the guest.
 	FileServer string
 	// Socket is where the supervisor of the tenant's machine listens; empty for

@@ -79,6 +79,11 @@ type MachineSource interface {
 	// have been replaced by an update, the accelerator, and the file server.
 	// Making a kernel ready may take long the first time.
 	Start(ctx context.Context, v workload.VM, m *boundary.Machine) error
+	// Template makes sure that there is a saved machine which that of s can go on
+	// from, and fills in p.Machine.Templates; or leaves it empty, and the machine
+	// boots. Of p there are Machine, IDBase and IDCount, and Cgroup, below which
+	// there is room for a cgroup of what this starts. It may take as long as a boot.
+	Template(ctx context.Context, s workload.Spec, p boundary.Prepared) error
 }
 
 // DefaultRoots returns the state directories of the calling user:

@@ -61,7 +61,8 @@ func (e *Engine) hold(ctx context.Context, id workload.ID) (_ *held, err error) 
 	if h.sup, err = e.spawn(ctx, h.spec, k); err != nil {
 		return nil, err
 	}
-	if err := e.readyMachine(ctx, h.spec, st); err != nil {
+	created := heldSpec(*h.spec)
+	if err := e.readyMachine(ctx, &created, st); err != nil {
 		return nil, err
 	}
 	return h, h.ask(ctx, st)

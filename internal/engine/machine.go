@@ -66,7 +66,28 @@ func (e *Engine) readyMachine(ctx context.Context, s *workload.Spec, st *state.S
 			return err
 		}
 	}
-	return e.startMachine(ctx, s, m)
+	if err := e.startMachine(ctx, s, m); err != nil {
+		return err
+	}
+	return e.readyTemplate(ctx, s, st)
+}
+
+// readyTemplate makes sure that there is a machine which has booted and was saved,
+// for a workload's own to go on from.
+func (e *Engine) readyTemplate(ctx context.Context, s *workload.Spec, st *state.State) error {
+	m := st.Machine
+	if m == nil || s.VM.Tenant != "" {
+		return nil
+	}
+	m.Templates = ""
+	if s.VM.NoTemplate {
+		return nil
+	}
+	ctx, finding := trace.Begin(ctx, "template found or made")
+	defer finding.End()
+	return e.cfg.Machines.Template(ctx, *s, boundary.Prepared{
+		Machine: m, IDBase: st.IDBase, IDCount: st.IDCount, Cgroup: e.cfg.CgroupParent,
+	})
 }
 
 // startMachine settles what is settled right before a start.
@@ -101,5 +122,6 @@ func (e *Engine) explainMachine(ctx context.Context, s workload.Spec, p *boundar
 		release()
 		return nil, err
 	}
+	m.Templates = "templates" // not looked at
 	return release, nil
 }

@@ -34,8 +34,10 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	}
 	defer p.release()
 	var session *Session
-	if s.VM.Tenant != "" { // a machine of its own is ready since a moment ago
+	if s.VM.Tenant != "" {
 		err = e.readyMachine(ctx, &s, &p.state)
+	} else { // the kernel is ready since a moment ago
+		err = e.readyTemplate(ctx, &s, &p.state)
 	}
 	if err == nil {
 		e.layout.Happened(&s, "create")

@@ -171,6 +171,9 @@ type VM struct {
 	// Machine is set for a tenant's machine itself: it has no image and no
 	// process, and ends when it is stopped.
 	Machine bool `json:"machine,omitempty"`
+	// NoTemplate boots the machine at each start, where otherwise it goes on from
+	// one that has booted and was saved.
+	NoTemplate bool `json:"noTemplate,omitempty"`
 }
 
 // Security holds what widens or narrows the default confinement.

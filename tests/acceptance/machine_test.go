@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,6 +23,11 @@ func (w *world) withMachines() *world {
 		w.Fatal(err)
 	}
 	if err := os.Symlink(filepath.Join(cache, "kernels"), filepath.Join(w.root, "kernels")); err != nil {
+		w.Fatal(err)
+	}
+	// Templates, too: making one takes as long as a boot.
+	shared := filepath.Join(cache, "templates")
+	if err := errors.Join(os.MkdirAll(shared, 0o700), os.Symlink(shared, filepath.Join(w.root, "templates"))); err != nil {
 		w.Fatal(err)
 	}
 	// What is said once of emulation is no matter here.

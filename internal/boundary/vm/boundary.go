@@ -133,15 +133,15 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if s.VM.Tenant != "" {
 		return b.join(ctx, s, p, r)
 	}
-	if r.machine, err = b.boot(ctx, s, p, r.dir, z, m); err != nil {
+	if r.machine, err = b.begin(ctx, s, p, config(s, p, r.dir, z), m); err != nil {
 		return nil, err
 	}
 	if s.VM.Machine {
 		return &tenant{remains: r}, nil
 	}
 	var devices []string
-	for _, n := range p.NICs {
-		devices = append(devices, n.MAC)
+	for _, n := range r.machine.nics {
+		devices = append(devices, n.device)
 	}
 	return place(ctx, s, p, r, r.machine, placed{"image0", devices})
 }
@@ -212,6 +212,10 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	}
 	if assumed {
 		fmt.Fprintln(w, "# Its network interfaces get their MAC and IP addresses when it starts: those below stand for them.")
+	}
+	if p.Machine.Templates != "" && !s.VM.NoTemplate {
+		fmt.Fprintln(w, "# It goes on from a template, a machine that has booted and was saved. With --no-template it boots.")
+		cfg = clone(cfg, nil, os.Stdin) // any file: none is opened
 	}
 	if err := qemu.Explain(w, cfg); err != nil {
 		return err

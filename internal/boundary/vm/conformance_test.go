@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +40,27 @@ func TestConformance(t *testing.T) {
 		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
 		Prepare: f.prepare,
 		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
+	})
+}
+
+// TestCloneConformance runs the same suite in machines that go on from templates.
+func TestCloneConformance(t *testing.T) {
+	slow(t)
+	f := newFixture(t)
+	f.templates(t)
+	boundarytest.Run(t, boundarytest.Harness{
+		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
+			p := f.prepare(t, s)
+			f.ensure(t, s, p)
+			p.Notice = func(line string) {
+				if strings.Contains(line, "the machine boots") {
+					t.Error(line)
+				}
+			}
+			return p
+		},
+		Leaks: leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
 }
 

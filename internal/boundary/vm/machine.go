@@ -102,14 +102,40 @@ func config(s workload.Spec, p boundary.Prepared, dir string, z size) qemu.Confi
 }
 
 // boot starts the VMM and waits for the guest's agent.
-func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared, dir string, z size, cg *cgroup.Manager) (*machine, error) {
-	c := config(s, p, dir, z)
+func (b Boundary) boot(ctx context.Context, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
+	m, err := start(ctx, c, cg, notice)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.greet(ctx, b.bootLimit(c)); err != nil {
+		return nil, errors.Join(err, m.kill())
+	}
+	if err := m.settle(ctx); err != nil {
+		return nil, errors.Join(err, m.kill())
+	}
+	m.spared(m.vmm.Loaded())
+	return m, nil
+}
+
+// bootLimit is how long a guest may take until its agent answers.
+func (b Boundary) bootLimit(c qemu.Config) time.Duration {
+	switch {
+	case b.BootTimeout != 0:
+		return b.BootTimeout
+	case c.Accel == qemu.TCG || qemu.Nested():
+		return slowBootTimeout
+	}
+	return bootTimeout
+}
+
+// start starts the VMM in its cgroup.
+func start(ctx context.Context, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
 	c.Cgroup = cg
 	vmm, err := qemu.Start(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{vmm: vmm, cgroup: cg, notice: p.Notice}
+	m := &machine{vmm: vmm, cgroup: cg, notice: notice}
 	for _, d := range c.Disks {
 		if d.File == "" {
 			m.slots = append(m.slots, &slot{serial: d.Serial})
@@ -118,21 +144,10 @@ func (b Boundary) boot(ctx context.Context, s workload.Spec, p boundary.Prepared
 	for _, n := range c.NICs {
 		m.nics = append(m.nics, nicSlot{device: n.MAC, taken: n.Kind != qemu.Slot})
 	}
-	limit := b.BootTimeout
-	if limit == 0 {
-		limit = bootTimeout
-		if c.Accel == qemu.TCG || qemu.Nested() {
-			limit = slowBootTimeout
-		}
-	}
-	if err := m.greet(ctx, limit); err != nil {
-		return nil, errors.Join(err, m.kill())
-	}
-	m.spared(vmm.Loaded())
 	return m, nil
 }
 
-// greet waits for the agent and settles the guest.
+// greet waits for the agent.
 func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 	bctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 	defer cancel()
@@ -146,7 +161,7 @@ func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 		}
 		return m.fault(err)
 	}
-	return m.settle(ctx)
+	return nil
 }
 
 // settle gives the guest the time and randomness that it must not start a
@@ -158,10 +173,12 @@ func (m *machine) settle(ctx context.Context) error {
 	c := clientOf(m)
 	seed := make([]byte, 256)
 	rand.Read(seed)
+	clock := make(chan error, 1) // at the same time: neither needs the other
+	go func() { clock <- c.SetClock(gctx, time.Now()) }()
 	if err := c.Reseed(gctx, seed); err != nil {
 		return fmt.Errorf("seed the guest's random generator: %w", m.fault(err))
 	}
-	if err := c.SetClock(gctx, time.Now()); err != nil {
+	if err := <-clock; err != nil {
 		return fmt.Errorf("set the guest's clock: %w", m.fault(err))
 	}
 	return nil

@@ -17,6 +17,7 @@ type VMFlags struct {
 	Kernel, Accel, Disk string
 	Tenant              string
 	System              bool
+	NoTemplate          bool
 }
 
 // AddFlags binds the flags that describe a machine: those that run and
@@ -24,6 +25,7 @@ type VMFlags struct {
 func (f *VMFlags) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Kernel, "kernel", "", "guest kernel: a `name` of `bulkhead kernel ls` or the path of a kernel image")
 	fs.StringVar(&f.Accel, "accel", "", "`how` the guest's processors run: kvm or tcg (default: kvm where it works)")
+	fs.BoolVar(&f.NoTemplate, "no-template", false, "boot the guest, instead of going on from one that was saved")
 	fs.StringVar(&f.Disk, "disk", "", "`size` of the guest's writable disk (default 10g; it takes what is written)")
 }
 
@@ -34,7 +36,7 @@ const (
 
 // VM checks the flags of a machine.
 func (f *VMFlags) VM() (v workload.VM, err error) {
-	v = workload.VM{Kernel: f.Kernel, Accel: f.Accel, Tenant: f.Tenant, System: f.System}
+	v = workload.VM{Kernel: f.Kernel, Accel: f.Accel, Tenant: f.Tenant, System: f.System, NoTemplate: f.NoTemplate}
 	if strings.ContainsRune(f.Kernel, '/') {
 		if !path.IsAbs(f.Kernel) {
 			return v, bad("--kernel", f.Kernel, "not an absolute path", "write the whole path, or a name of `bulkhead kernel ls`")
@@ -91,7 +93,7 @@ func (o *Options) machine(r *Request, _ Host) error {
 		given bool
 	}{
 		{"--kernel", o.VM.Kernel != ""}, {"--accel", o.VM.Accel != ""}, {"--disk", o.VM.Disk != ""},
-		{"--tenant", o.VM.Tenant != ""}, {"--systemd", o.VM.System},
+		{"--tenant", o.VM.Tenant != ""}, {"--systemd", o.VM.System}, {"--no-template", o.VM.NoTemplate},
 	} {
 		if !f.given {
 			continue

@@ -54,6 +54,17 @@ func Guest(ctx context.Context, conn io.ReadWriteCloser, h Hello) (*Session, err
 	return begin(ctx, conn, false, h)
 }
 
+// Resume goes on, as the host, with a session whose guest was saved when it had
+// begun and nothing else had been said: theirs is what its Peer was. It owns
+// conn.
+func Resume(conn io.ReadWriteCloser, theirs Hello) (*Session, error) {
+	if err := theirs.check(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("go on with the agent: %w", err)
+	}
+	return newSession(conn, true, theirs), nil
+}
+
 func begin(ctx context.Context, conn io.ReadWriteCloser, host bool, ours Hello) (*Session, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	theirs, err := greet(conn, host, ours)

@@ -19,6 +19,8 @@
 //	wait-signal SIGNAL says ready, names each signal, ends with status 7 at SIGNAL
 //	terminal           the terminal's size, now and after each change, until input comes
 //	read PATH          a file's contents
+//	head PATH N        its first N bytes, in hexadecimal
+//	clock              the time in seconds since 1970
 //	write PATH TEXT    writes a file, and says ok
 //	spawn N            starts N processes that pause, says how many it could, and pauses
 //	allocate MB        uses memory, and says done
@@ -46,6 +48,22 @@ import (
 
 func main() {
 	os.Exit(run(append(os.Args[1:], "", "")))
+}
+
+// head prints the first bytes of a file in hexadecimal.
+func head(name, count string) int {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return report("", err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return report("", err)
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	_, err = io.ReadFull(f, b)
+	return report(fmt.Sprintf("%x", b), err)
 }
 
 func run(args []string) int {
@@ -92,6 +110,10 @@ func run(args []string) int {
 	case "read":
 		b, err := os.ReadFile(arg)
 		return report(string(b), err)
+	case "head":
+		return head(arg, args[2])
+	case "clock":
+		fmt.Println(time.Now().Unix())
 	case "write":
 		return report("ok", os.WriteFile(arg, []byte(args[2]), 0o644))
 	case "spawn":

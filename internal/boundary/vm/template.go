@@ -1,0 +1,211 @@
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// A machine that boots with nothing of a workload's in it is the same each time.
+// So it is saved, once, when its agent has greeted the host and before it was
+// told anything, and the machines of workloads go on from there:
+//
+//	command     Template: is there one?  ──no──▶ boot, Save
+//	supervisor  begin: resume ▶ seed, clock ▶ the workload     or boot, when there is none
+//
+// What differs between workloads comes in slots: disks, network interfaces, and
+// all that the agent is told. Nothing of a workload is ever in a template. Until
+// the guest's random generator has its own seed, nothing is asked of the agent
+// but that: a clone that does not take it is ended.
+
+// resumeTimeout is how long a clone may take until it has taken its seed, which
+// takes a fraction of a second when all is well.
+const resumeTimeout = time.Minute
+
+// generic is the machine c without anything that belongs to one workload.
+func generic(c qemu.Config) (qemu.Config, error) {
+	c.Disks = append([]qemu.Disk(nil), c.Disks...)
+	for i := range c.Disks {
+		d := &c.Disks[i]
+		if d.File != "" && !d.ReadOnly {
+			// A guest shall not see another size than that of the disk it may write to.
+			st, err := os.Stat(d.File)
+			if err != nil {
+				return c, err
+			}
+			d.Size = st.Size()
+		}
+		d.File = ""
+	}
+	c.NICs = append([]qemu.NIC(nil), c.NICs...)
+	for i := range c.NICs {
+		c.NICs[i] = qemu.NIC{MAC: slotMAC(i), Kind: qemu.Slot}
+	}
+	return c, nil
+}
+
+// clone is the machine c as one that goes on from a template of generic(c).
+func clone(c qemu.Config, memory, state *os.File) qemu.Config {
+	c.NICs = append([]qemu.NIC(nil), c.NICs...)
+	for i := range c.NICs {
+		c.NICs[i].MAC = slotMAC(i) // the agent gives the interface the one that is wanted
+	}
+	c.RAM, c.State = &qemu.RAM{File: memory}, state
+	return c
+}
+
+// begin lets a machine go on from a template, or boots it: when there is none,
+// and when the one that there is does not work. That one is removed, so that the
+// next start makes another.
+func (b Boundary) begin(ctx context.Context, s workload.Spec, p boundary.Prepared, c qemu.Config, cg *cgroup.Manager) (*machine, error) {
+	if p.Machine.Templates == "" || s.VM.NoTemplate {
+		return b.boot(ctx, c, cg, p.Notice)
+	}
+	store := template.New(p.Machine.Templates)
+	key, m, err := b.resume(ctx, store, c, cg, p.Notice)
+	if err == nil {
+		return m, nil
+	}
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	if key != "" && !errors.Is(err, template.ErrNotFound) {
+		err = errors.Join(err, store.Remove(key, true))
+	}
+	if p.Notice != nil {
+		p.Notice("the machine boots, as there is no template that it could go on from: " + qemu.Printable([]byte(err.Error())))
+	}
+	return b.boot(ctx, c, cg, p.Notice)
+}
+
+// resume makes a clone.
+func (b Boundary) resume(ctx context.Context, store *template.Store, c qemu.Config, cg *cgroup.Manager, notice func(string)) (key string, _ *machine, err error) {
+	finding := trace.Step(ctx, "template verified")
+	g, err := generic(c)
+	if err != nil {
+		return "", nil, err
+	}
+	if key, _, err = qemu.Fingerprint(g); err != nil {
+		return "", nil, err
+	}
+	t, err := store.Open(key)
+	finding.End()
+	if err != nil {
+		return key, nil, err
+	}
+	defer t.Close() // QEMU has what it needs
+	m, err := start(ctx, clone(c, t.Memory, t.State), cg, notice)
+	if err != nil {
+		return key, nil, err
+	}
+	if m.sess, err = protocol.Resume(m.vmm.Agent(), t.Hello); err == nil {
+		err = within(ctx, resumeTimeout, m.settle)
+	}
+	if err != nil {
+		return key, nil, errors.Join(err, m.kill())
+	}
+	return key, m, nil
+}
+
+// Progress hears of a template that is being made. Its functions may be nil.
+type Progress struct {
+	// Begin is called when a machine is booted to be saved, Wait when another
+	// command is doing that.
+	Begin, Wait func()
+}
+
+// Templates is the store in a directory, for those who make and remove templates;
+// cgroups is the cgroup below which they make machines.
+func Templates(dir, cgroups string) *template.Store {
+	s := template.New(dir)
+	s.Clean = func(key string) error {
+		m, err := cgroup.Load(templateCgroup(cgroups, dir, key), cgroup.Options{})
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return end(context.Background(), m)
+	}
+	return s
+}
+
+// templateCgroup is the cgroup of who makes a template: of this key in this
+// directory.
+func templateCgroup(parent, dir, key string) string {
+	sum := sha256.Sum256([]byte(dir + "\x00" + key))
+	return parent + "/template-" + hex.EncodeToString(sum[:8])
+}
+
+// end removes a cgroup with whatever is in it.
+func end(ctx context.Context, m *cgroup.Manager) error {
+	if err := m.Kill(ctx); err != nil {
+		return err
+	}
+	return m.Destroy(ctx)
+}
+
+// Template makes sure that there is a template for the machine of s, in the
+// directory p.Machine.Templates. Of p it needs Machine, Dir, IDBase, and as Cgroup
+// the one to make another below.
+func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prepared, on Progress) error {
+	s = withModules(s, p.Machine)
+	z, err := sizeOf(s, qemu.Accel(p.Machine.Accel), false)
+	if err != nil {
+		return err
+	}
+	p, _ = explainNICs(s, p)
+	g, err := generic(config(s, p, p.Dir, z))
+	if err != nil {
+		return err
+	}
+	key, parts, err := qemu.Fingerprint(g)
+	if err != nil {
+		return err
+	}
+	return Templates(p.Machine.Templates, p.Cgroup).Ensure(ctx, template.Recipe{
+		Key: key, Machine: parts, Memory: g.Memory, Begin: on.Begin, Wait: on.Wait,
+		Save: func(ctx context.Context, memory, state *os.File) (protocol.Hello, error) {
+			return b.save(ctx, s, g, z, templateCgroup(p.Cgroup, p.Machine.Templates, key), memory, state)
+		},
+	})
+}
+
+// save boots a machine, and saves it.
+func (b Boundary) save(ctx context.Context, s workload.Spec, c qemu.Config, z size, path string, memory, state *os.File) (hello protocol.Hello, err error) {
+	cg, err := cgroup.New(path, z.limits(s), cgroup.Options{Strict: true})
+	if err != nil {
+		return hello, err
+	}
+	if err := cg.Create(); err != nil {
+		return hello, err
+	}
+	defer func() { err = errors.Join(err, end(context.WithoutCancel(ctx), cg)) }()
+	c.RAM = &qemu.RAM{File: memory, Shared: true}
+	m, err := start(ctx, c, cg, nil)
+	if err != nil {
+		return hello, err
+	}
+	defer func() { err = errors.Join(err, m.kill()) }()
+	if err := m.greet(ctx, b.bootLimit(c)); err != nil {
+		return hello, err
+	}
+	if err := m.vmm.Save(ctx, state); err != nil {
+		return hello, fmt.Errorf("save the machine: %w", m.fault(err))
+	}
+	return m.sess.Peer(), nil
+}
