@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -28,7 +30,7 @@ type guest struct {
 const smallKernel = "BULKHEAD_SMALL_KERNEL"
 
 // vmNames are the cases of virtual machines, as -only takes them.
-var vmNames = []string{"vm-boot", "vm-exec", "vm-image", "vm-disk", "vm-volume-read", "vm-volume-write", "vm-memory"}
+var vmNames = []string{"vm-boot", "vm-many", "vm-exec", "vm-image", "vm-disk", "vm-volume-read", "vm-volume-write", "vm-memory"}
 
 // fetchKernel gives an engine's store Debian's kernel, which comes from its
 // archive, by apt. It needs the machine's network.
@@ -93,7 +95,7 @@ func (f *field) vmCases() []testcase {
 	if len(f.guests) == 0 {
 		return nil
 	}
-	return append([]testcase{f.vmBoot(), f.vmExec()}, f.diskCases()...)
+	return append([]testcase{f.vmBoot(), f.vmMany(), f.vmExec()}, f.diskCases()...)
 }
 
 const ready = "bench-ready"
@@ -102,14 +104,21 @@ func (f *field) vmBoot() testcase {
 	c := testcase{
 		name:  "vm-boot",
 		title: "Virtual machine: from the command to the first output",
-		about: "`run --rm --boundary vm` of echo from an image that is in the store, until its line arrives: QEMU, the kernel, " +
-			"the agent and the container in the guest. QEMU driven by hand boots the same kernel on the same machine type with " +
+		about: "`run --rm --boundary vm` of echo from an image that is in the store, until its line arrives. A clone goes on from a " +
+			"template, which was made before; it takes QEMU, the agent and the container in the guest. A boot takes the kernel, too. " +
+			"QEMU driven by hand boots the same kernel on the same machine type with " +
 			"busybox as its first program, which prints a line: no disks, no container, no confinement of QEMU.",
 		share: 3,
 	}
 	for _, g := range f.guests {
-		c.contenders = append(c.contenders, contender{label: g.label, timed: func(ctx context.Context) (time.Duration, error) {
+		c.contenders = append(c.contenders, contender{label: g.label + ", a clone", timed: func(ctx context.Context) (time.Duration, error) {
 			return firstOutput(ctx, ready, g.engine.run(imageName, "/bin/echo", ready)...)
+		}})
+	}
+	for _, g := range f.guests {
+		e := g.booting()
+		c.contenders = append(c.contenders, contender{label: g.label + ", booted", timed: func(ctx context.Context) (time.Duration, error) {
+			return firstOutput(ctx, ready, e.run(imageName, "/bin/echo", ready)...)
 		}})
 	}
 	for _, g := range f.guests {
@@ -120,12 +129,55 @@ func (f *field) vmBoot() testcase {
 			timed: func(ctx context.Context) (time.Duration, error) { return firstOutput(ctx, ready, h.command()...) },
 		})
 	}
-	if e, ok := f.plain(); ok {
-		c.contenders = append(c.contenders, contender{label: e.label, timed: func(ctx context.Context) (time.Duration, error) {
+	for _, e := range f.engines {
+		c.contenders = append(c.contenders, contender{label: e.label + ", a container", timed: func(ctx context.Context) (time.Duration, error) {
 			return firstOutput(ctx, ready, e.run(imageName, "/bin/echo", ready)...)
 		}})
 	}
 	return c
+}
+
+// booting is the engine with machines that boot.
+func (g guest) booting() engine {
+	e := g.engine
+	e.running = append(slices.Clone(e.running), "--no-template")
+	return e
+}
+
+// vmMany: many at once, as a burst of work does.
+func (f *field) vmMany() testcase {
+	c := testcase{
+		name:  "vm-many",
+		title: fmt.Sprintf("%d at once: from the first command to the last one's output", many),
+		about: "All commands are started at the same time, each `run --rm` of echo from an image that is in the store, and the time is that until the last line has arrived.",
+		share: 10,
+	}
+	add := func(label string, e engine) {
+		c.contenders = append(c.contenders, contender{label: label, timed: func(ctx context.Context) (time.Duration, error) {
+			return atOnce(ctx, many, e.run(imageName, "/bin/echo", ready))
+		}})
+	}
+	for _, g := range f.guests {
+		add(g.label+", clones", g.engine)
+	}
+	for _, e := range f.engines {
+		add(e.label+", containers", e)
+	}
+	return c
+}
+
+// many is how many vmMany starts.
+const many = 20
+
+// atOnce runs n of one command, and returns when the last had its output.
+func atOnce(ctx context.Context, n int, args []string) (last time.Duration, err error) {
+	times, errs := make([]time.Duration, n), make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { times[i], errs[i] = firstOutput(ctx, ready, args...) })
+	}
+	all.Wait()
+	return slices.Max(times), errors.Join(errs...)
 }
 
 func (f *field) vmExec() testcase {

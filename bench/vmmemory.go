@@ -26,22 +26,35 @@ type vmFootprint struct {
 	err         error
 }
 
-// vmMemory measures one kind of machine after the other, alone, and with a
-// volume.
+// vmMemory measures one kind of machine after the other: booted, as a clone
+// alone, with a volume, and beside other clones of the same template.
 func (f *field) vmMemory(ctx context.Context) []vmFootprint {
 	var results []vmFootprint
 	volume := filepath.Join(f.dir, "volume")
 	for _, g := range f.guests {
 		for _, with := range []struct {
-			label string
-			flags []string
-		}{{"", nil}, {", one volume", []string{"-v", volume + ":/volume"}}} {
+			label  string
+			flags  []string
+			others int
+		}{
+			{", booted", []string{"--no-template"}, 0}, {", a clone", nil, 0}, {", a clone, one volume", []string{"-v", volume + ":/volume"}, 0},
+			{", a clone beside four others", nil, 4},
+		} {
 			r := vmFootprint{label: g.label + with.label}
 			e := g.engine
 			e.running = slices.Concat(e.running, with.flags)
 			r.err = errors.Join(os.MkdirAll(volume, 0o755))
+			var others []string
+			for n := range with.others {
+				name := fmt.Sprintf("bulkhead-bench-other%d", n)
+				_, err := e.idle(ctx, name)
+				others, r.err = append(others, name), errors.Join(r.err, err)
+			}
 			if r.err == nil {
 				r.err = e.vmFootprint(ctx, &r)
+			}
+			for _, name := range others {
+				r.err = errors.Join(r.err, e.remove(context.WithoutCancel(ctx), name))
 			}
 			results = append(results, r)
 		}
