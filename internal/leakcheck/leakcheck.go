@@ -250,19 +250,47 @@ var subreap = sync.OnceFunc(func() {
 	go func() {
 		since := map[int]time.Time{}
 		for ; ; time.Sleep(50 * time.Millisecond) {
-			pid := zombie()
-			if pid == 0 || sameSession(pid) {
-				clear(since)
-				continue
+			found := map[int]time.Time{}
+			for _, pid := range zombies() {
+				if sameSession(pid) {
+					continue
+				}
+				first, ok := since[pid]
+				if !ok {
+					first = time.Now()
+				}
+				if found[pid] = first; time.Since(first) > 300*time.Millisecond {
+					syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+				}
 			}
-			if first, ok := since[pid]; !ok {
-				since[pid] = time.Now()
-			} else if time.Since(first) > 300*time.Millisecond {
-				syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-			}
+			since = found
 		}
 	}()
 })
+
+// zombies returns the children that have ended and were not waited for: all of
+// them, as those of one test can be many, or the first one where the kernel does not
+// list children (CONFIG_PROC_CHILDREN).
+func zombies() (all []int) {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	if len(lists) == 0 {
+		if pid := zombie(); pid != 0 {
+			all = append(all, pid)
+		}
+		return all
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // the thread has ended: its children are another's
+		for word := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				if _, _, state, ok := stat(pid); ok && state == "Z" {
+					all = append(all, pid)
+				}
+			}
+		}
+	}
+	return all
+}
 
 func sameSession(pid int) bool {
 	own, err1 := session(os.Getpid())
