@@ -193,6 +193,11 @@ func (c Config) start(ctx context.Context) (*program, error) {
 		return nil, fmt.Errorf("start bulkhead-network: %w", err)
 	}
 	p.unbind = context.AfterFunc(ctx, func() { p.cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+	go func() {                                                        // at once: it may end before it is told to
+		defer close(p.ended)
+		defer p.unbind()
+		p.cmd.Wait() //nolint:errcheck // what counted was its answer
+	}()
 	return p, nil
 }
 
@@ -252,14 +257,7 @@ func (p *program) end() {
 
 // leave ends the conversation, which is the program's end too, in its own time.
 func (p *program) leave() {
-	p.once.Do(func() {
-		p.conn.Close()
-		go func() {
-			defer close(p.ended)
-			defer p.unbind()
-			p.cmd.Wait() //nolint:errcheck // what counted was its answer
-		}()
-	})
+	p.once.Do(func() { p.conn.Close() })
 }
 
 // tail keeps the beginning of what a program complains about.
