@@ -107,6 +107,9 @@ func (p process) open() (*os.File, error) {
 		over := true
 		err = descriptor(f, func(fd int) error {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			for err == unix.EINTR { //nolint:errorlint // raw errno; a signal of the Go runtime's, too
+				n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			}
 			over = n != 0
 			return err
 		})
