@@ -167,7 +167,7 @@ type Terminal interface {
 	Resize(rows, cols uint16) error
 }
 
-// Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files and Host are abilities that an
+// Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files, Host and Keeper are abilities that an
 // Instance may have, Explainer one of a Boundary. Whoever wants one asks by type
 // assertion.
 type (
@@ -230,6 +230,11 @@ type (
 		// Prepared.Taps: a tap device, or a stream socket. It returns the MAC address
 		// that the device has by itself. It is free again when release is called.
 		Plug(ctx context.Context, tap *os.File, stream bool) (device string, release func(), err error)
+	}
+	// Keeper is asked to Keep what a workload of Spec.AutoRemove wrote, in spite of
+	// Delete: another instance with the same Prepared follows.
+	Keeper interface {
+		Keep()
 	}
 	// Explainer prints what Create would do.
 	Explainer interface {

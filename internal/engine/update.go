@@ -110,14 +110,27 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 }
 
 // Restart stops a workload, as StopBy does, and starts it again. One that does
-// not run is started.
+// not run is started. One that is removed at its end is not, and keeps what it
+// wrote.
 func (e *Engine) Restart(ctx context.Context, ref string, timeout *time.Duration, sig syscall.Signal) error {
 	id, err := e.layout.Find(ref)
 	if err != nil {
 		return about("restart", ref, err)
 	}
-	if r, err := e.record(ctx, id); err == nil && r.Spec.AutoRemove {
-		return about("restart", ref, errors.New("it is removed at its end, so it cannot be started again"))
+	r, err := e.record(ctx, id)
+	if err != nil {
+		return about("restart", ref, err)
+	}
+	if r.Spec.AutoRemove && r.Status != workload.Created {
+		req := &wire.Request{Op: wire.OpRestart, Timeout: r.Spec.StopTimeout, Signal: sig}
+		if timeout != nil {
+			req.Timeout = *timeout
+		}
+		if _, _, err := e.call(ctx, id, req, false); err != nil {
+			return about("restart", ref, err)
+		}
+		e.layout.Happened(&r.Spec, "restart")
+		return nil
 	}
 	if err := e.StopBy(ctx, string(id), timeout, sig); err != nil {
 		return err

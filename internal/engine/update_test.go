@@ -2,6 +2,10 @@ package engine
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,4 +176,63 @@ func TestRestartCommand(t *testing.T) {
 			t.Errorf("stopped: got %v", err)
 		}
 	}
+}
+
+// TestRestartAutoRemove restarts a workload that is removed at its end: it stays
+// the same one, is removed by the next stop, and by a start that fails.
+func TestRestartAutoRemove(t *testing.T) {
+	w := newWorld(t)
+	s := restarted("", 0, "wait-signal", "TERM")
+	s.AutoRemove = true
+	session, err := w.Run(ctx(t), s, &Streams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := session.Record
+	if err := w.Restart(ctx(t), "r", nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := session.Wait(ctx(t)); err != nil || exit.Code != 7 {
+		t.Errorf("who was attached: got %+v, %v, want the end of the first run", exit, err)
+	}
+	r := w.want("r", workload.Running)
+	if r.Spec.ID != before.Spec.ID || r.SupervisorPID != before.SupervisorPID || !r.Started.After(before.Started) || r.Restarts != 0 || len(r.Ends) != 0 || r.Stopped {
+		t.Errorf("got %+v, before %+v", r, before)
+	}
+	if err := w.Restart(ctx(t), "r", nil, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.want("r", workload.Running)
+	if err := w.Stop(ctx(t), "r", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Restart(ctx(t), "r", nil, 0); !errors.Is(err, workload.ErrNotFound) {
+		t.Errorf("after its end: got %v", err)
+	}
+	w.wantEmpty()
+}
+
+// TestRestartAutoRemoveFails takes away what the next run needs.
+func TestRestartAutoRemoveFails(t *testing.T) {
+	if os.Getenv(envReal) != "" {
+		t.Skip("it breaks the fake's world")
+	}
+	w := newWorld(t)
+	s := restarted("", 0, "wait-signal", "TERM")
+	s.AutoRemove = true
+	if _, err := w.Run(ctx(t), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	world := filepath.Join(w.dir, "world")
+	if err := os.Rename(world, world+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Restart(ctx(t), "r", nil, 0); err == nil || !strings.Contains(err.Error(), "create fake instance") {
+		t.Errorf("got %v", err)
+	}
+	// With it went what the first run had there.
+	if err := errors.Join(os.RemoveAll(world+".away"), os.Mkdir(world, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEmpty()
 }

@@ -97,6 +97,14 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err := makeSources(s); err != nil {
 		return nil, err
 	}
+	if s.AutoRemove {
+		// A volatile overlay marks itself as not to be mounted again, as it may have
+		// lost what it did not write back before a crash. One of an earlier run has
+		// lost nothing: a workload that does not survive a crash is removed after it.
+		if err := os.RemoveAll(filepath.Join(p.Work, "work", "incompat")); err != nil {
+			return nil, err
+		}
+	}
 	dir := filepath.Join(p.Dir, ownDirectory)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err

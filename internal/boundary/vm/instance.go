@@ -34,6 +34,7 @@ type remains struct {
 	plugs   []plugged // the network devices there
 	volumes []*fileserver.Server
 	inner   *client.Instance
+	kept    atomic.Bool // Keep was called
 	forced  atomic.Bool // the guest did not end it, so we did
 	ended   atomic.Bool // Delete ended a machine that ran until then
 }
@@ -48,7 +49,7 @@ func (r *remains) Delete(ctx context.Context) error {
 		default:
 			r.ended.Store(true)
 		}
-		if r.record.Keep && !r.idle {
+		if r.keeps() && !r.idle {
 			r.machine.powerOff(ctx)
 		}
 		err = r.machine.kill()
@@ -81,6 +82,12 @@ func (r *remains) Delete(ctx context.Context) error {
 	return os.RemoveAll(r.dir)
 }
 
+// Keep keeps the workload's files when it is deleted.
+func (r *remains) Keep() { r.kept.Store(true) }
+
+// keeps reports whether what the workload wrote outlives Delete.
+func (r *remains) keeps() bool { return r.record.Keep || r.kept.Load() }
+
 // leave removes the workload from its tenant's machine. A machine that is gone
 // took it along. One that does not answer, or lies, may go on running it for as
 // long as the machine lives, but with nothing of the host's: no stream, volume
@@ -99,7 +106,7 @@ func (r *remains) leave(ctx context.Context) error {
 	if r.inner != nil {
 		r.inner.Abandon() // its streams, if they are still there: to the agent they are its life
 	}
-	if err == nil && !r.record.Keep {
+	if err == nil && !r.keeps() {
 		err = within(ctx, limit, func(ctx context.Context) error { return c.RemoveData(ctx, r.id) })
 	}
 	if errors.Is(err, errSilent) || errors.Is(err, client.ErrGuestLost) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, workload.ErrNotRunning) {
@@ -185,6 +192,7 @@ var (
 	_ boundary.Instance = (*instance)(nil)
 	_ boundary.Pauser   = (*instance)(nil)
 	_ boundary.Lister   = (*instance)(nil)
+	_ boundary.Keeper   = (*instance)(nil)
 )
 
 // Wait waits for the workload, or for the end of its machine.

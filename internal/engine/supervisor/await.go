@@ -29,8 +29,8 @@ func (s *supervisor) await(until wire.Until, gone <-chan struct{}) (exit workloa
 		}
 	}
 	s.mu.Lock()
-	before := s.state.Restarts
-	for s.state.Restarts == before {
+	before := s.ends
+	for s.ends == before {
 		changed := s.changed
 		s.mu.Unlock()
 		select {

@@ -146,16 +146,27 @@ func (s *supervisor) stop(timeout time.Duration, sig syscall.Signal) error {
 // shutdown ends the workload by sig, or by its own stop signal if that is 0,
 // gently until timeout has passed; a negative one never does. There is no other life. Between two lives it ends at once.
 func (s *supervisor) shutdown(timeout time.Duration, sig syscall.Signal) error {
-	if sig == 0 {
-		s.mu.Lock()
-		own, err := s.stopSignal()
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		sig = own
+	sig, err := s.orStopSignal(sig)
+	if err != nil {
+		return err
 	}
 	s.halt()
+	return s.quit(timeout, sig, s.ended)
+}
+
+// orStopSignal is sig, or the workload's own stop signal if that is 0.
+func (s *supervisor) orStopSignal(sig syscall.Signal) (syscall.Signal, error) {
+	if sig != 0 {
+		return sig, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopSignal()
+}
+
+// quit sends the life that runs sig, and SIGKILL when timeout has passed and ended
+// is not closed. It returns when it is.
+func (s *supervisor) quit(timeout time.Duration, sig syscall.Signal, ended <-chan struct{}) error {
 	if err := s.signal(sig); err == nil {
 		s.thaw()
 		var over <-chan time.Time // nil blocks for ever
@@ -165,7 +176,7 @@ func (s *supervisor) shutdown(timeout time.Duration, sig syscall.Signal) error {
 			over = timer.C
 		}
 		select {
-		case <-s.ended:
+		case <-ended:
 			return nil
 		case <-over:
 		}
@@ -173,6 +184,6 @@ func (s *supervisor) shutdown(timeout time.Duration, sig syscall.Signal) error {
 	if err := s.signal(killSignal); err != nil && !errors.Is(err, workload.ErrNotRunning) && s.snapshot().Exit == nil {
 		return err
 	}
-	<-s.ended
+	<-ended
 	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -48,6 +50,10 @@ func pauseAfter(last, ran time.Duration) time.Duration {
 func (s *supervisor) again(exit workload.Exit, deleteErr error) (pause time.Duration, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.reviving && deleteErr == nil && s.halted.Err() == nil {
+		s.state.Stopped = false
+		return 0, true
+	}
 	if s.killer != 0 && (exit.Signal == int(s.killer) || exit.Code == 128+int(s.killer)) {
 		s.state.Stopped = true // a command ended it, by whatever signal
 	}
@@ -72,7 +78,12 @@ func (s *supervisor) restarting(exit workload.Exit) {
 	if err := s.log.Err(); err != nil {
 		s.state.LogError = err.Error()
 	}
-	s.remember(exit)
+	if s.reviving { // by a command, as if it was started anew
+		s.reviving, s.state.Restarts, s.state.Ends = false, 0, nil
+	} else {
+		s.remember(exit)
+	}
+	s.ends++
 	s.last = exit
 	s.announce()
 	if err := s.write(); err != nil {
@@ -88,6 +99,46 @@ func (s *supervisor) remember(exit workload.Exit) {
 	ends := append([]workload.Exit(nil), s.state.Ends...) // snapshots share the old ones
 	ends = append(ends, exit)
 	s.state.Ends = ends[max(0, len(ends)-maxEnds):]
+}
+
+// revive ends the life that runs, gently until timeout has passed, and begins
+// another, whatever the policy. It returns when that runs. The workload is the
+// supervisor's all the time, so that one that is removed at its end is not removed.
+func (s *supervisor) revive(timeout time.Duration, sig syscall.Signal) error {
+	sig, err := s.orStopSignal(sig)
+	if err != nil {
+		return err
+	}
+	l, err := s.running()
+	if err != nil {
+		return err
+	}
+	if k, ok := l.inst.(boundary.Keeper); ok {
+		k.Keep()
+	}
+	s.mu.Lock()
+	s.reviving = true
+	s.mu.Unlock()
+	if err := s.quit(timeout, sig, l.ended); err != nil {
+		return err
+	}
+	s.happened("stop")
+	for {
+		s.mu.Lock()
+		now, changed := s.life, s.changed
+		s.mu.Unlock()
+		if now != nil && now != l {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.ended:
+			if last := s.lastExit(); last.Code == notStarted && last.Error != "" {
+				return errors.New(last.Error)
+			}
+			return fmt.Errorf("%w: it was stopped meanwhile", workload.ErrNotRunning)
+		}
+	}
 }
 
 // next waits and begins another life. It returns nil when there is to be none.
@@ -157,6 +208,7 @@ func (s *supervisor) failed(exit workload.Exit) {
 	defer s.mu.Unlock()
 	s.state.Exit, s.state.Finished = &exit, exit.At
 	s.remember(exit)
+	s.ends++
 	s.announce()
 	if err := s.write(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -80,6 +80,8 @@ func (s *supervisor) answer(req *wire.Request) (reply wire.Reply, err error) {
 		err = s.command(req.Signal)
 	case wire.OpStop:
 		err = s.stop(req.Timeout, req.Signal)
+	case wire.OpRestart:
+		err = s.revive(req.Timeout, req.Signal)
 	case wire.OpPause:
 		err = s.pause(workload.Paused)
 	case wire.OpResume:

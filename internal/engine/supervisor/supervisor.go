@@ -70,10 +70,14 @@ type supervisor struct {
 	state state.State
 	// life is the one that runs, nil between two lives and after the last.
 	life *life
-	// last is how the last life ended.
+	// last is how the last life ended, ends how many lives another followed.
 	last workload.Exit
+	ends int
 	// killer is the signal that a command sent last to the life that runs.
 	killer syscall.Signal
+	// reviving is set when another life is to follow the one that runs, whatever
+	// the policy.
+	reviving bool
 	// held is what serves files alone, see hold; nil otherwise.
 	held *holding
 	// ending is set when nothing but the end is written any more.

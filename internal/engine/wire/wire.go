@@ -106,7 +106,8 @@ const (
 	OpAttach    Op = "attach"
 	OpExec      Op = "exec"
 	OpSignal    Op = "signal"
-	OpStop      Op = "stop" // the Reply comes when the workload has ended
+	OpStop      Op = "stop"    // the Reply comes when the workload has ended
+	OpRestart   Op = "restart" // the Reply comes when the workload runs again
 	OpWait      Op = "wait"
 	OpPause     Op = "pause"
 	OpResume    Op = "resume"
@@ -144,7 +145,7 @@ type Request struct {
 	Op      Op     `json:"op"`
 	Start   *Start `json:"start,omitempty"`
 	Exec    *Exec  `json:"exec,omitempty"`
-	// Signal is OpSignal's, and OpStop's where it is not the workload's own.
+	// Signal is OpSignal's, and OpStop's and OpRestart's where it is not the workload's own.
 	Signal syscall.Signal `json:"signal,omitempty"`
 	Files  *Files         `json:"files,omitempty"`
 	// Image is OpInsert's, an absolute path.
@@ -158,7 +159,7 @@ type Request struct {
 	Name   string  `json:"name,omitempty"`
 	// Network is OpConnect's and, by its name, OpDisconnect's.
 	Network *workload.Attachment `json:"network,omitempty"`
-	// Timeout is OpStop's.
+	// Timeout is OpStop's and OpRestart's.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Streams asks OpStart and OpExec for the output and for Exit; without it
 	// the connection ends with the Reply. Rows and Cols, of OpAttach and with
