@@ -48,6 +48,23 @@ var statsListing = output.Listing{
 type statsFlags struct {
 	all, once, noTrunc bool
 	format             string
+	// tenants asks for the machines of tenants in place of workloads.
+	tenants bool
+}
+
+// find returns what a name of the command line stands for.
+func (f statsFlags) find(ctx context.Context, e *engine.Engine, name string) (*engine.Record, error) {
+	if f.tenants {
+		return e.InspectTenant(ctx, name)
+	}
+	return e.Inspect(ctx, name)
+}
+
+func (f statsFlags) listing() output.Listing {
+	if f.tenants {
+		return tenantStatsListing
+	}
+	return statsListing
 }
 
 func (a *app) statsCommand() *cobra.Command {
@@ -84,7 +101,7 @@ const (
 
 func (a *app) stats(ctx context.Context, e *engine.Engine, f statsFlags, names []string) error {
 	for _, name := range names {
-		if _, err := e.Inspect(ctx, name); err != nil {
+		if _, err := f.find(ctx, e, name); err != nil {
 			return err
 		}
 	}
@@ -111,7 +128,7 @@ func (a *app) stats(ctx context.Context, e *engine.Engine, f statsFlags, names [
 		if clear {
 			b.WriteString("\x1b[H\x1b[J")
 		}
-		if err := output.Write(&b, statsListing, f.format, rows); err != nil {
+		if err := output.Write(&b, f.listing(), f.format, rows); err != nil {
 			return err
 		}
 		if _, err := a.out.Write(b.Bytes()); err != nil || f.once {
@@ -139,14 +156,14 @@ func (s *sampler) rows(ctx context.Context, f statsFlags, names []string) ([]sta
 			return nil, err
 		}
 		for _, r := range all {
-			if r.Tenant() == "" && (f.all || running(r.Status)) {
+			if (r.Tenant() != "") == f.tenants && (f.all || running(r.Status)) {
 				records = append(records, r)
 			}
 		}
 	}
 	for _, name := range names {
-		r, err := s.e.Inspect(ctx, name)
-		if errors.Is(err, workload.ErrNotFound) {
+		r, err := f.find(ctx, s.e, name)
+		if errors.Is(err, workload.ErrNotFound) || errors.Is(err, engine.ErrNoTenant) {
 			continue // it was removed meanwhile
 		}
 		if err != nil {
@@ -172,6 +189,9 @@ func (s *sampler) row(ctx context.Context, r *engine.Record, whole bool) statsRo
 	if whole {
 		row.ID = string(r.Spec.ID)
 	}
+	if t := r.Tenant(); t != "" {
+		row.Name = t
+	}
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	u, err := s.e.Measure(ctx, string(r.Spec.ID))
@@ -191,7 +211,9 @@ func (s *sampler) row(ctx context.Context, r *engine.Record, whole bool) statsRo
 	}
 	row.MemUsage = binarySize(u.Memory) + " / " + binarySize(limit)
 	row.MemPerc = percent(float64(u.Memory), float64(limit))
-	row.NetIO = output.Size(u.NetReceived) + " / " + output.Size(u.NetSent)
+	if r.Tenant() == "" { // a machine's traffic is its workloads'
+		row.NetIO = output.Size(u.NetReceived) + " / " + output.Size(u.NetSent)
+	}
 	row.BlockIO = output.Size(u.BlockRead) + " / " + output.Size(u.BlockWrite)
 	row.PIDs = fmt.Sprint(u.Pids)
 	if u.HostMemory > 0 {

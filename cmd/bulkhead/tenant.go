@@ -28,7 +28,7 @@ machine. The machine outlives its workloads until the tenant is removed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.tenantCreateCommand(), a.tenantListCommand(), a.tenantInspectCommand(),
-		a.tenantStartCommand(), a.tenantStopCommand(), a.tenantRemoveCommand())
+		a.tenantStartCommand(), a.tenantStopCommand(), a.tenantRemoveCommand(), a.tenantStatsCommand(), a.tenantUpdateCommand())
 	return cmd
 }
 

@@ -131,6 +131,19 @@ func (e *Engine) InspectTenant(ctx context.Context, tenant string) (*Record, err
 	return e.record(ctx, id)
 }
 
+// UpdateTenant changes limits of a tenant's machine, as Update does those of a
+// workload.
+func (e *Engine) UpdateTenant(ctx context.Context, tenant string, r workload.Resources) error {
+	id, err := e.tenantMachine(tenant)
+	if err != nil {
+		return err
+	}
+	if err := e.update(ctx, id, r, nil); err != nil {
+		return fmt.Errorf("update tenant %s: %w", tenant, err)
+	}
+	return nil
+}
+
 // StopTenant ends a tenant's workloads and shuts its machine down. A workload
 // that does not end by itself does so with the machine.
 func (e *Engine) StopTenant(ctx context.Context, tenant string) error {

@@ -45,11 +45,18 @@ func (e *Engine) change(ctx context.Context, id workload.ID, req *wire.Request, 
 // effect at the next start.
 func (e *Engine) Update(ctx context.Context, ref string, r workload.Resources, restart *workload.Restart) error {
 	id, err := e.layout.Find(ref)
+	if err == nil {
+		err = e.update(ctx, id, r, restart)
+	}
 	if err != nil {
 		return about("update", ref, err)
 	}
+	return nil
+}
+
+func (e *Engine) update(ctx context.Context, id workload.ID, r workload.Resources, restart *workload.Restart) error {
 	req := &wire.Request{Op: wire.OpUpdate, Update: &wire.Update{Resources: r, Restart: restart}}
-	_, err = e.change(ctx, id, req, func(s *workload.Spec) error {
+	_, err := e.change(ctx, id, req, func(s *workload.Spec) error {
 		if s.AutoRemove && restart != nil && restart.Policy != "" {
 			return errors.New("it is removed at its end, so it cannot be restarted")
 		}
@@ -68,10 +75,7 @@ func (e *Engine) Update(ctx context.Context, ref string, r workload.Resources, r
 		}
 		return err
 	})
-	if err != nil {
-		return about("update", ref, err)
-	}
-	return nil
+	return err
 }
 
 // Rename gives a workload another name, in its networks too. The error wraps

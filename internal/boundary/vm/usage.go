@@ -3,11 +3,14 @@ package vm
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -15,6 +18,9 @@ var (
 	_ boundary.Updater   = (*instance)(nil)
 	_ boundary.Measurer  = (*instance)(nil)
 	_ boundary.Describer = (*instance)(nil)
+
+	_ boundary.Updater  = (*tenant)(nil)
+	_ boundary.Measurer = (*tenant)(nil)
 )
 
 // asked gives the guest of a workload that is paused the processors back while
@@ -36,9 +42,60 @@ func (i *instance) Measure(ctx context.Context) (u workload.Usage, err error) {
 	if err != nil {
 		return u, err
 	}
+	onHost(&u, st)
+	return u, nil
+}
+
+// onHost fills in what a machine's cgroup says it takes of the host.
+func onHost(u *workload.Usage, st cgroup.Stats) {
 	u.HostCPU = st.CPU.Usage
 	u.HostMemory = int64(st.Memory.Current - min(st.Memory.Inactive, st.Memory.Current))
+}
+
+// Measure reads what a tenant's machine takes of the host, and asks its guest
+// how full its memory is. Processor time, tasks and disk traffic are the host's
+// figures: a guest's are its workloads'.
+func (t *tenant) Measure(ctx context.Context) (workload.Usage, error) {
+	var guest protocol.Status
+	err := within(ctx, answerTimeout, func(ctx context.Context) (err error) {
+		guest, err = clientOf(t.machine).Status(ctx)
+		return err
+	})
+	if err != nil {
+		return workload.Usage{}, t.blame(err)
+	}
+	st, err := t.cgroup.Stats()
+	if err != nil {
+		return workload.Usage{}, err
+	}
+	u := workload.Usage{
+		At: time.Now(), CPU: st.CPU.Usage,
+		Memory: guest.MemoryTotal - guest.MemoryAvailable, MemoryLimit: guest.MemoryTotal,
+		Pids: int64(st.Pids.Current), PidsLimit: vmmTasks,
+		BlockRead: int64(st.IO.ReadBytes), BlockWrite: int64(st.IO.WriteBytes),
+	}
+	onHost(&u, st)
 	return u, nil
+}
+
+// Update changes how much of the host's processors a tenant's machine gets, up
+// to as many as it has. Its memory is settled when it starts.
+func (t *tenant) Update(_ context.Context, r workload.Resources) error {
+	host := (size{quota: r.CPUs}).shares(workload.Spec{Resources: r})
+	if r.CPUs > float64(t.size.cpus) {
+		return fmt.Errorf("%w: --cpus: the machine was started with %d processors; stop the tenant first", workload.ErrUnsupported, t.size.cpus)
+	}
+	r.CPUs, r.CPUWeight = 0, 0
+	if r.Memory != nil {
+		return fmt.Errorf("%w: --memory: the machine was started with %d MiB for itself and its workloads; stop the tenant first", workload.ErrUnsupported, t.size.ram/mib)
+	}
+	if !reflect.ValueOf(r).IsZero() {
+		return fmt.Errorf("%w: a tenant's machine has limits of memory and processors only", workload.ErrUnsupported)
+	}
+	if *host.CPU == (specs.LinuxCPU{}) {
+		return nil
+	}
+	return t.cgroup.Change(host, cgroup.Options{Strict: true})
 }
 
 // Describe asks the guest.

@@ -137,6 +137,9 @@ func (r *Reply) check() error {
 	if err := r.Phases.check(); err != nil {
 		return err
 	}
+	if err := r.Status.check(); err != nil {
+		return err
+	}
 	return checkUsage(r.Usage)
 }
 

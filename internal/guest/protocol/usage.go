@@ -64,6 +64,14 @@ func (d Described) check() error {
 	return nil
 }
 
+// check refuses memory that no guest has.
+func (s *Status) check() error {
+	if s != nil && (s.MemoryAvailable < 0 || s.MemoryAvailable > s.MemoryTotal) {
+		return violation("%d bytes available of %d", s.MemoryAvailable, s.MemoryTotal)
+	}
+	return nil
+}
+
 // checkUsage refuses what no honest agent says.
 func checkUsage(u *workload.Usage) error {
 	if u == nil {

@@ -31,21 +31,23 @@ func TestDescribedFits(t *testing.T) {
 // TestHostileUsage reads replies of an agent that lies.
 func TestHostileUsage(t *testing.T) {
 	for name, text := range map[string]string{
-		"negative figure":  `{"usage":{"memory":-1}}`,
-		"negative pid":     `{"described":[{"pid":-1}]}`,
-		"too many":         `{"described":[` + strings.Repeat("{},", MaxDescribed) + `{}]}`,
-		"no list":          `{"described":{"pid":1}}`,
-		"a long state":     `{"described":[{"pid":1,"state":"RRRRRRR"}]}`,
-		"a cut list":       `{"described":[{"pid":1}`,
-		"too many phases":  `{"phases":[` + strings.Repeat("{},", MaxPhases) + `{}]}`,
-		"phases, no list":  `{"phases":"x"}`,
-		"a phase too long": `{"phases":[{"begin":0,"end":3600000000001}]}`,
-		"a phase too soon": `{"phases":[{"begin":-1,"end":1}]}`,
-		"backwards":        `{"phases":[{"begin":2,"end":1}]}`,
-		"its own part":     `{"phases":[{"parent":1}]}`,
-		"part of nothing":  `{"phases":[{"parent":-1}]}`,
-		"a long name":      `{"phases":[{"name":"` + strings.Repeat("x", maxPhaseName+1) + `"}]}`,
-		"numbers too long": `{"usage":{"memory":99999999999999999999}}`,
+		"negative figure":    `{"usage":{"memory":-1}}`,
+		"negative pid":       `{"described":[{"pid":-1}]}`,
+		"too many":           `{"described":[` + strings.Repeat("{},", MaxDescribed) + `{}]}`,
+		"no list":            `{"described":{"pid":1}}`,
+		"a long state":       `{"described":[{"pid":1,"state":"RRRRRRR"}]}`,
+		"a cut list":         `{"described":[{"pid":1}`,
+		"too many phases":    `{"phases":[` + strings.Repeat("{},", MaxPhases) + `{}]}`,
+		"phases, no list":    `{"phases":"x"}`,
+		"a phase too long":   `{"phases":[{"begin":0,"end":3600000000001}]}`,
+		"a phase too soon":   `{"phases":[{"begin":-1,"end":1}]}`,
+		"backwards":          `{"phases":[{"begin":2,"end":1}]}`,
+		"its own part":       `{"phases":[{"parent":1}]}`,
+		"part of nothing":    `{"phases":[{"parent":-1}]}`,
+		"a long name":        `{"phases":[{"name":"` + strings.Repeat("x", maxPhaseName+1) + `"}]}`,
+		"numbers too long":   `{"usage":{"memory":99999999999999999999}}`,
+		"more than there is": `{"status":{"memoryTotal":5,"memoryAvailable":6}}`,
+		"negative memory":    `{"status":{"memoryTotal":5,"memoryAvailable":-6}}`,
 	} {
 		var b bytes.Buffer
 		if err := NewWriter(&b).payload(TypeReply, []byte(text)...); err != nil {
