@@ -112,13 +112,13 @@ func (f *field) vmBoot() testcase {
 	}
 	for _, g := range f.guests {
 		c.contenders = append(c.contenders, contender{label: g.label + ", a clone", timed: func(ctx context.Context) (time.Duration, error) {
-			return firstOutput(ctx, ready, g.engine.run(imageName, "/bin/echo", ready)...)
+			return firstOutput(ctx, g.engine.run(imageName, "/bin/echo", ready)...)
 		}})
 	}
 	for _, g := range f.guests {
 		e := g.booting()
 		c.contenders = append(c.contenders, contender{label: g.label + ", booted", timed: func(ctx context.Context) (time.Duration, error) {
-			return firstOutput(ctx, ready, e.run(imageName, "/bin/echo", ready)...)
+			return firstOutput(ctx, e.run(imageName, "/bin/echo", ready)...)
 		}})
 	}
 	for _, g := range f.guests {
@@ -126,12 +126,12 @@ func (f *field) vmBoot() testcase {
 		c.contenders = append(c.contenders, contender{
 			label: h.label(),
 			setup: func(context.Context) error { return h.makeInitramfs("") },
-			timed: func(ctx context.Context) (time.Duration, error) { return firstOutput(ctx, ready, h.command()...) },
+			timed: func(ctx context.Context) (time.Duration, error) { return firstOutput(ctx, h.command()...) },
 		})
 	}
 	for _, e := range f.engines {
 		c.contenders = append(c.contenders, contender{label: e.label + ", a container", timed: func(ctx context.Context) (time.Duration, error) {
-			return firstOutput(ctx, ready, e.run(imageName, "/bin/echo", ready)...)
+			return firstOutput(ctx, e.run(imageName, "/bin/echo", ready)...)
 		}})
 	}
 	return c
@@ -174,7 +174,7 @@ func atOnce(ctx context.Context, n int, args []string) (last time.Duration, err 
 	times, errs := make([]time.Duration, n), make([]error, n)
 	var all sync.WaitGroup
 	for i := range n {
-		all.Go(func() { times[i], errs[i] = firstOutput(ctx, ready, args...) })
+		all.Go(func() { times[i], errs[i] = firstOutput(ctx, args...) })
 	}
 	all.Wait()
 	return slices.Max(times), errors.Join(errs...)
@@ -196,8 +196,8 @@ func (f *field) vmExec() testcase {
 }
 
 // firstOutput runs a command to its end, and returns the time until it wrote a
-// line that holds want.
-func firstOutput(ctx context.Context, want string, args ...string) (d time.Duration, err error) {
+// line that holds ready.
+func firstOutput(ctx context.Context, args ...string) (d time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -215,7 +215,7 @@ func firstOutput(ctx context.Context, want string, args ...string) (d time.Durat
 	}
 	lines := bufio.NewScanner(out)
 	for d == 0 && lines.Scan() {
-		if strings.Contains(lines.Text(), want) {
+		if strings.Contains(lines.Text(), ready) {
 			d = time.Since(start)
 		}
 	}
@@ -225,7 +225,7 @@ func firstOutput(ctx context.Context, want string, args ...string) (d time.Durat
 		return 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, lastLine([]byte(errs.String())))
 	}
 	if d == 0 {
-		return 0, fmt.Errorf("%s: %q was not printed", filepath.Base(args[0]), want)
+		return 0, fmt.Errorf("%s: %q was not printed", filepath.Base(args[0]), ready)
 	}
 	return d, nil
 }

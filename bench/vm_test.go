@@ -26,18 +26,18 @@ func TestDDTime(t *testing.T) {
 
 func TestFirstOutput(t *testing.T) {
 	start := time.Now()
-	d, err := firstOutput(t.Context(), ready, "/bin/sh", "-c", "echo noise; echo "+ready+"; sleep 1; echo more")
+	d, err := firstOutput(t.Context(), "/bin/sh", "-c", "echo noise; echo "+ready+"; sleep 1; echo more")
 	if rest := time.Since(start) - d; err != nil || d <= 0 || rest < 500*time.Millisecond {
 		t.Errorf("%v, %v, and %v after it; want the second after it not counted", d, err, rest)
 	}
 	for name, script := range map[string]string{"silent": "true", "failing": "echo " + ready + "; exit 3"} {
-		if d, err := firstOutput(t.Context(), ready, "/bin/sh", "-c", script); err == nil {
+		if d, err := firstOutput(t.Context(), "/bin/sh", "-c", script); err == nil {
 			t.Errorf("%s: %v, want an error", name, d)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := firstOutput(ctx, ready, "/bin/sh", "-c", "echo "+ready); err == nil {
+	if _, err := firstOutput(ctx, "/bin/sh", "-c", "echo "+ready); err == nil {
 		t.Error("ran after the end of its context")
 	}
 }

@@ -85,7 +85,7 @@ func TestClone(t *testing.T) {
 				if modes := accessModes(t, m, ram); len(modes) == 0 || modes[0] != os.O_RDONLY {
 					t.Errorf("QEMU has the file with the memory open in the modes %v", modes)
 				}
-				if got := string(withoutHubs(string(m.Stderr()))); got != "" {
+				if got := withoutHubs(string(m.Stderr())); got != "" {
 					t.Errorf("QEMU said %q", got)
 				}
 				m.Close()

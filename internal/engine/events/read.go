@@ -55,10 +55,10 @@ func (r *reader) read(ctx context.Context) error {
 		open = rotated.OpenEnd
 	}
 	files, err := open(r.log.path(), 2, maxLine)
-	defer files.Close()
 	if err != nil {
 		return err
 	}
+	defer files.Close()
 	for {
 		if err := files.Drain(r.line); err != nil {
 			return err

@@ -62,10 +62,10 @@ func (r *reader) read(ctx context.Context) error {
 		defer watch.Close()
 	}
 	files, err := rotated.Open(r.path, r.o.Files, maxLine)
-	defer files.Close()
 	if err != nil {
 		return err
 	}
+	defer files.Close()
 	if r.o.Tail >= 0 {
 		if err := r.count(files); err != nil {
 			return err

@@ -37,9 +37,11 @@ type Files struct {
 // bytes with their end, are passed over.
 func Open(path string, most, longest int) (*Files, error) {
 	f := &Files{path: path, most: most, long: longest}
-	files, err := f.since(nil)
-	f.files = files
-	return f, err
+	var err error
+	if f.files, err = f.since(nil); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // OpenEnd is Open for what will be added from now on.
@@ -51,11 +53,14 @@ func OpenEnd(path string, most, longest int) (*Files, error) {
 			continue
 		}
 		if err != nil {
-			return f, err
+			return nil, err
+		}
+		if _, err = newest.Seek(0, io.SeekEnd); err != nil {
+			newest.Close()
+			return nil, err
 		}
 		f.files = []*os.File{newest}
-		_, err = newest.Seek(0, io.SeekEnd)
-		return f, err
+		return f, nil
 	}
 	return f, nil
 }

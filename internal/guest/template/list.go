@@ -72,10 +72,12 @@ func (s *Store) Get(key string) (e Entry, err error) {
 	if fi, err := os.Lstat(s.path(key, usedFile)); err == nil {
 		e.Used = fi.ModTime()
 	}
-	if f, err := os.OpenFile(s.path(key, memoryFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err == nil {
-		e.InUse, err = sys.InUse(f)
-		f.Close()
+	f, err := os.OpenFile(s.path(key, memoryFile), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return e, nil // it is damaged, which has been said
 	}
+	defer f.Close()
+	e.InUse, err = sys.InUse(f)
 	return e, err
 }
 
