@@ -75,7 +75,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&test, "test", "", "run only the tests that match this `regexp`")
 	flags.IntVar(&repeat, "count", 1, "run each test this many times")
 	flags.BoolVar(&short, "short", false, "tell long tests to shorten")
-	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "limit for each package, or for the script")
+	flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "limit for each package, or for the script")
 	flags.DurationVar(&o.boot, "boot", 3*time.Minute, "limit for booting")
 	flags.StringVar(&o.memory, "memory", "3G", "the guest's memory")
 	flags.IntVar(&o.cpus, "cpus", 2, "the guest's processors")
