@@ -75,6 +75,8 @@ func machine() map[string]bool {
 	return map[string]bool{
 		"always":                true,
 		"short":                 os.Getenv("BULKHEAD_TIER") == "short",
+		"vm":                    os.Getenv("BOUNDARY") == "vm",
+		"not-vm":                os.Getenv("BOUNDARY") != "vm",
 		"no-apparmor":           !yes("/sys/module/apparmor/parameters/enabled"),
 		"no-selinux":            !exists("/sys/fs/selinux/enforce"),
 		"no-pure-cgroup2":       !exists("/sys/fs/cgroup/cgroup.controllers"),
