@@ -73,7 +73,7 @@ func (c *cli) install(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := exec.LookPath("go"); err == nil {
-		cmd := exec.Command("go", "build", "-o", c.bin+"/", "github.com/seed-f5e3b97b/bulkhead/cmd/...")
+		cmd := exec.Command("go", "build", "-o", c.bin+"/", "../../cmd/...")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build: %v: %s", err, out)
