@@ -37,8 +37,12 @@ func (x *execution) record() (value, errno uint64, err error) {
 	defer close(quit)
 	timer := time.AfterFunc(watchEvery, func() { x.watch(quit) })
 	defer timer.Stop()
-	value, errno, err = readRecord(int(x.m.values[x.p.statusRead]))
+	fd := int(x.m.values[x.p.statusRead])
+	waitReadable(fd)
+	// Taken and known to be taken in one: on a busy machine a long time can pass
+	// between the two, in which the pipe is empty and a child that told has ended.
 	x.mu.Lock()
+	value, errno, err = readRecord(fd)
 	x.awaiting = false
 	x.mu.Unlock()
 	if err == nil && errno == lostChild {
@@ -47,16 +51,24 @@ func (x *execution) record() (value, errno uint64, err error) {
 	return value, errno, err
 }
 
-// watch ends the program when a child has died without a word. A child that
-// told and then ended has left its message in the pipe, or the host is just
-// reading it: so it takes two looks.
+// waitReadable returns when a read does not wait: there is a record, or the end.
+func waitReadable(fd int) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
+			return // the read tells of any other error
+		}
+	}
+}
+
+// watch ends the program when a child has died without a word, at the second
+// look: one that told and then ended has left its message in the pipe.
 func (x *execution) watch(quit <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for found := 0; ; {
 		if x.childLost() {
-			if found++; found == 2 {
-				x.abort()
+			if found++; found >= 2 && x.abortIf((*execution).lost) {
 				return
 			}
 		} else {
@@ -73,6 +85,11 @@ func (x *execution) watch(quit <-chan struct{}) {
 func (x *execution) childLost() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.lost()
+}
+
+// lost tells whether a child has ended and left no message. The caller holds mu.
+func (x *execution) lost() bool {
 	if !x.awaiting || x.sealed {
 		return false
 	}
@@ -112,28 +129,35 @@ func (x *execution) seal() bool {
 
 // abort kills the children and wakes the host's thread, which may be waiting
 // for a message.
-func (x *execution) abort() {
+func (x *execution) abort() { x.abortIf(func(*execution) bool { return true }) }
+
+// abortIf aborts if that is so, and reports it. Nothing changes in between.
+func (x *execution) abortIf(so func(*execution) bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if !so(x) {
+		return false
+	}
 	if x.sealed {
-		return
+		return true
 	}
 	x.aborted = true
 	for _, pid := range x.children {
 		unix.Kill(pid, unix.SIGKILL)
 	}
 	if !x.awaiting {
-		return
+		return true
 	}
 	// The pipe may have other writers, and the host's own end may be closed.
 	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(x.m.values[x.p.statusRead])), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return // the end of the pipe wakes it
+		return true // the end of the pipe wakes it
 	}
 	defer unix.Close(fd)
 	var b [recordSize]byte
 	binary.NativeEndian.PutUint64(b[8:], lostChild)
 	unix.Write(fd, b[:])
+	return true
 }
 
 // cleanUp ends the children of a failed program and closes its descriptors.

@@ -120,3 +120,38 @@ func TestLateAbort(t *testing.T) {
 		t.Error("an aborted program was sealed")
 	}
 }
+
+// TestTakenMessageIsKnown: on a busy machine a long time may pass between a read
+// that has taken a child's last message and whoever read it going on. The child
+// must not be taken for lost in between.
+func TestTakenMessageIsKnown(t *testing.T) {
+	r, w := pipe(t)
+	defer unix.Close(r)
+	defer unix.Close(w)
+	p := New("told")
+	p.Status(p.Given("status", r, ""), p.Given("tell", w, ""))
+	x := &execution{p: p, m: &memory{}}
+	x.m.values[p.statusRead] = uintptr(r)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := x.record()
+		done <- err
+	}()
+	for waiting := false; !waiting; time.Sleep(time.Millisecond) {
+		x.mu.Lock()
+		waiting = x.awaiting
+		x.mu.Unlock()
+	}
+	x.mu.Lock() // whoever reads does not go on
+	if _, err := unix.Write(w, make([]byte, recordSize)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n, err := unix.IoctlGetInt(r, unix.TIOCINQ); err != nil || n != recordSize || !x.awaiting {
+		t.Errorf("%d bytes are in the pipe, %v; awaited: %v", n, err, x.awaiting)
+	}
+	x.mu.Unlock()
+	if err := <-done; err != nil || x.awaiting {
+		t.Errorf("the record: %v; awaited: %v", err, x.awaiting)
+	}
+}
