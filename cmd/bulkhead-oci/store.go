@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/ocispec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // store is the directory that holds what commands know of each other's
@@ -83,7 +84,7 @@ func (e *entry) unlock() { _ = syscall.Flock(int(e.lock.Fd()), syscall.LOCK_UN) 
 // relock waits for them. It fails with errNotExist if one has deleted the
 // container.
 func (e *entry) relock() error {
-	if err := flock(e.lock); err != nil {
+	if err := flock.Take(e.lock, syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", e.dir, err)
 	}
 	return e.check()
@@ -137,7 +138,7 @@ func (s store) open(id string) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(f); err != nil {
+	if err := flock.Take(f, syscall.LOCK_EX); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock container %s: %w", id, err)
 	}
@@ -147,14 +148,6 @@ func (s store) open(id string) (*entry, error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-func flock(f *os.File) error {
-	for {
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != syscall.EINTR {
-			return err
-		}
-	}
 }
 
 // box is a container as commands find it.

@@ -22,6 +22,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // Size is the number of IDs in one workload's range: those that images use
@@ -250,14 +252,14 @@ func free(slots []Range, used map[uint32]string, start int) (Range, error) {
 // lock keeps the other processes of this pool out, and those of all pools that
 // it is among.
 func (p *Pool) lock() (unlock func(), err error) {
-	own, err := flock(p.dir)
+	own, err := lockIn(p.dir)
 	if err != nil || p.machine == "" {
 		return own, err
 	}
-	all, err := flock(p.machine)
+	all, err := lockIn(p.machine)
 	if errors.Is(err, os.ErrNotExist) { // the first since the boot
 		if err = os.MkdirAll(p.machine, 0o700); err == nil {
-			all, err = flock(p.machine)
+			all, err = lockIn(p.machine)
 		}
 	}
 	if err != nil {
@@ -267,18 +269,13 @@ func (p *Pool) lock() (unlock func(), err error) {
 	return func() { all(); own() }, nil
 }
 
-func flock(dir string) (unlock func(), err error) {
+// lockIn takes the lock in a directory.
+func lockIn(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock ID ranges: %w", err)
 	}
-	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if err != syscall.EINTR {
-			break
-		}
-	}
-	if err != nil {
+	if err = flock.Take(f, syscall.LOCK_EX); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock ID ranges: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/erofs"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -135,7 +136,7 @@ func (s *Store) makeDisk(ctx context.Context, chain *Chain, id digest.Digest, pr
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return 0, err
 	}
-	unlock, err := waitLock(ctx, filepath.Join(dir, diskLock))
+	unlock, err := flock.Open(ctx, filepath.Join(dir, diskLock), syscall.O_NOFOLLOW, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -185,36 +186,6 @@ func (s *Store) writeDisk(ctx context.Context, f *os.File, chain *Chain, id dige
 		return 0, err
 	}
 	return size, f.Sync()
-}
-
-// waitLock takes the lock of a file that is made when missing.
-func waitLock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	got := make(chan error, 1)
-	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
-		got <- err
-	} else {
-		go func() { got <- flock(f, syscall.LOCK_EX) }()
-	}
-	select {
-	case err := <-got:
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		return func() { f.Close() }, nil
-	case <-ctx.Done():
-		// The system call cannot be called off. When it returns, the lock is
-		// given back.
-		go func() {
-			<-got
-			f.Close()
-		}()
-		return nil, ctx.Err()
-	}
 }
 
 // diskUsage returns how many bytes a disk takes, 0 when there is none.

@@ -3,18 +3,9 @@ package image
 import (
 	"fmt"
 	"os"
-	"syscall"
-)
 
-// flock takes a lock on an open file, waiting for it unless nonblock is set.
-func flock(f *os.File, how int) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR { //nolint:errorlint // raw errno
-			return err
-		}
-	}
-}
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
+)
 
 // lock takes the store's lock; how is syscall.LOCK_SH or LOCK_EX, perhaps with
 // LOCK_NB. It is only ever held for a few file operations, never while data
@@ -24,7 +15,7 @@ func (s *Store) lock(how int) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(f, how); err != nil {
+	if err := flock.Take(f, how); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}

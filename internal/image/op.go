@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // Op is one operation that adds to the store or holds on to what is there.
@@ -51,7 +52,7 @@ func (s *Store) begin() (*Op, error) {
 	}
 	pins, err := os.OpenFile(filepath.Join(dir, pinsFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND|os.O_EXCL, 0o600)
 	if err == nil {
-		err = flock(pins, syscall.LOCK_EX)
+		err = flock.Take(pins, syscall.LOCK_EX)
 	}
 	if err != nil {
 		if pins != nil {
@@ -158,7 +159,7 @@ func (s *Store) isDead(name string) bool {
 		return true
 	}
 	defer f.Close()
-	return flock(f, syscall.LOCK_SH|syscall.LOCK_NB) == nil
+	return flock.Take(f, syscall.LOCK_SH|syscall.LOCK_NB) == nil
 }
 
 // discard moves a path into the operation's directory, to be removed with it.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // AnonymousName returns a name for a volume that was given none: 256 random bits,
@@ -146,7 +147,7 @@ func (s *Store) Remove(name string, users func() ([]string, error)) error {
 			return fmt.Errorf("%w: %s belongs to %s", ErrInUse, name, strings.Join(who, ", "))
 		}
 		if held, err = os.Open(s.path(name)); err == nil {
-			err = flock(held, syscall.LOCK_EX|syscall.LOCK_NB)
+			err = flock.Take(held, syscall.LOCK_EX|syscall.LOCK_NB)
 		}
 		if err != nil {
 			return fmt.Errorf("remove volume %s: %w", name, err)
@@ -186,7 +187,7 @@ func (s *Store) dropGone() {
 			continue
 		}
 		if d, err := os.Open(s.path(n)); err == nil {
-			if flock(d, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			if flock.Take(d, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 				_ = s.discard(n)
 			}
 			d.Close()
@@ -223,7 +224,7 @@ func (s *Store) exclusive(f func() error) error {
 		return fmt.Errorf("lock volumes: %w", err)
 	}
 	defer file.Close()
-	if err := flock(file, syscall.LOCK_EX); err != nil {
+	if err := flock.Take(file, syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock volumes: %w", err)
 	}
 	return f()
@@ -240,7 +241,7 @@ func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error
 	}
 	// The kernel offers no way to wait for a flock that a context could end.
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB)
+		err := flock.Take(f, syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}
@@ -253,14 +254,6 @@ func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error
 			f.Close()
 			return nil, fmt.Errorf("lock volume %s: %w", name, ctx.Err())
 		case <-time.After(pause):
-		}
-	}
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		if err := syscall.Flock(int(f.Fd()), how); !errors.Is(err, syscall.EINTR) {
-			return err
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -37,7 +38,7 @@ func (l Layout) TryLock(id workload.ID) (*Lock, error) {
 		}
 		return nil, fmt.Errorf("lock workload %s: %w", id.Short(), err)
 	}
-	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := flock.Take(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if err == syscall.EWOULDBLOCK {
 			err = ErrLocked
@@ -61,7 +62,7 @@ func (l Layout) NewLock(id workload.ID) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the lock of workload %s: %w", id.Short(), err)
 	}
-	if err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+	if err = flock.Take(f, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
@@ -97,16 +98,8 @@ func (l Layout) Exclusive(f func() error) error {
 		return fmt.Errorf("lock state directory: %w", err)
 	}
 	defer file.Close()
-	if err := flock(file, syscall.LOCK_EX); err != nil {
+	if err := flock.Take(file, syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock state directory: %w", err)
 	}
 	return f()
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		if err := syscall.Flock(int(f.Fd()), how); err != syscall.EINTR {
-			return err
-		}
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // template opens the empty file system of one size, after making it when it is
@@ -25,14 +27,8 @@ func (m *maker) template(ctx context.Context, size int64) (*os.File, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	for {
-		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX) // held for milliseconds
-		if err == nil {
-			break
-		}
-		if err != syscall.EINTR { //nolint:errorlint // raw errno
-			return nil, fmt.Errorf("lock %s: %w", m.templates, err)
-		}
+	if err := flock.Take(dir, syscall.LOCK_EX); err != nil { // held for milliseconds
+		return nil, fmt.Errorf("lock %s: %w", m.templates, err)
 	}
 	f, err := openChecked(path, size)
 	if err == nil || !isStale(err) {

@@ -3,53 +3,19 @@ package kernel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
-)
 
-// flock takes a lock on an open file.
-func flock(f *os.File, how int) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR { //nolint:errorlint // raw errno
-			return err
-		}
-	}
-}
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
+)
 
 // lock takes one of the store's locks, waiting until ctx ends. waiting, if not
 // nil, is called when somebody else holds it.
 func (s *Store) lock(ctx context.Context, name string, waiting func()) (unlock func(), err error) {
-	f, err := os.OpenFile(s.path(name), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	unlock = func() { f.Close() } // the last close of the description unlocks
-	err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		if waiting != nil {
-			waiting()
-		}
-		// flock(2) cannot be called off, so when ctx ends first, the lock is
-		// given back by the goroutine as soon as it has it.
-		done := make(chan error, 1)
-		go func() { done <- flock(f, syscall.LOCK_EX) }()
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			go func() { <-done; f.Close() }()
-			return nil, context.Cause(ctx)
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return unlock, nil
+	return flock.Open(ctx, s.path(name), 0, waiting)
 }
 
 // How the names below tmp begin.
@@ -79,7 +45,7 @@ func (s *Store) newStage(ctx context.Context) (*stage, error) {
 	}
 	f, err := os.Open(dir)
 	if err == nil {
-		err = flock(f, syscall.LOCK_EX)
+		err = flock.Take(f, syscall.LOCK_EX)
 	}
 	if err != nil {
 		if f != nil {
@@ -123,7 +89,7 @@ func (s *Store) sweep(ctx context.Context) error {
 		if err != nil {
 			continue // its owner was faster
 		}
-		if flock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if flock.Take(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			err = os.RemoveAll(f.Name())
 		}
 		f.Close()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // Entry is one template of a list.
@@ -201,7 +202,7 @@ func (s *Store) sweep() error {
 			failed = errors.Join(failed, err)
 			continue
 		}
-		if flock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if flock.Take(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			failed = errors.Join(failed, s.abandon(key))
 		}
 		f.Close()

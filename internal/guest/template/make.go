@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 // Recipe says how a template is made that does not exist.
@@ -145,31 +146,7 @@ func create(name string) (*os.File, error) {
 
 // lock takes the lock of those who make a template, waiting until ctx ends.
 func (s *Store) lock(ctx context.Context, key string, waiting func()) (unlock func(), err error) {
-	f, err := os.OpenFile(s.path(key+lockSuffix), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		if waiting != nil {
-			waiting()
-		}
-		// flock(2) cannot be called off, so when ctx ends first, the lock is given
-		// back as soon as it has come.
-		done := make(chan error, 1)
-		go func() { done <- flock(f, syscall.LOCK_EX) }()
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			go func() { <-done; f.Close() }()
-			return nil, context.Cause(ctx)
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return func() { f.Close() }, nil
+	return flock.Open(ctx, s.path(key+lockSuffix), 0, waiting)
 }
 
 // What is beside the templates.

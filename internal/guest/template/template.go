@@ -282,11 +282,3 @@ func digest(f *os.File) (string, error) {
 
 // piece is how much is read and hashed at a time, in bytes.
 const piece = 256 << 10
-
-func flock(f *os.File, how int) error {
-	for {
-		if err := syscall.Flock(int(f.Fd()), how); !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
-}
