@@ -61,7 +61,7 @@ func (e *Engine) hold(ctx context.Context, id workload.ID) (_ *held, err error) 
 	if h.sup, err = e.spawn(ctx, h.spec, k); err != nil {
 		return nil, err
 	}
-	created := heldSpec(*h.spec)
+	created := heldSpec(*h.spec) // whose machine has no interfaces, so another template
 	if err := e.readyMachine(ctx, &created, st); err != nil {
 		return nil, err
 	}

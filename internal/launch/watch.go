@@ -68,7 +68,7 @@ func (x *execution) watch(quit <-chan struct{}) {
 	defer tick.Stop()
 	for found := 0; ; {
 		if x.childLost() {
-			if found++; found >= 2 && x.abortIf((*execution).lost) {
+			if found++; found >= 2 && x.abortLost() {
 				return
 			}
 		} else {
@@ -129,35 +129,45 @@ func (x *execution) seal() bool {
 
 // abort kills the children and wakes the host's thread, which may be waiting
 // for a message.
-func (x *execution) abort() { x.abortIf(func(*execution) bool { return true }) }
-
-// abortIf aborts if that is so, and reports it. Nothing changes in between.
-func (x *execution) abortIf(so func(*execution) bool) bool {
+func (x *execution) abort() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !so(x) {
-		return false
+	x.kill()
+}
+
+// abortLost is abort if a child is lost still, and reports whether. Nothing
+// changes in between.
+func (x *execution) abortLost() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	lost := x.lost()
+	if lost {
+		x.kill()
 	}
+	return lost
+}
+
+// kill is abort for who holds mu.
+func (x *execution) kill() {
 	if x.sealed {
-		return true
+		return
 	}
 	x.aborted = true
 	for _, pid := range x.children {
 		unix.Kill(pid, unix.SIGKILL)
 	}
 	if !x.awaiting {
-		return true
+		return
 	}
 	// The pipe may have other writers, and the host's own end may be closed.
 	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(x.m.values[x.p.statusRead])), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return true // the end of the pipe wakes it
+		return // the end of the pipe wakes it
 	}
 	defer unix.Close(fd)
 	var b [recordSize]byte
 	binary.NativeEndian.PutUint64(b[8:], lostChild)
 	unix.Write(fd, b[:])
-	return true
 }
 
 // cleanUp ends the children of a failed program and closes its descriptors.

@@ -7,7 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 )
 
 // Fingerprint stands for everything that a machine which goes on from a saved
@@ -49,7 +50,11 @@ func Fingerprint(c Config) (sum string, parts map[string]string, err error) {
 		files = append(files, b.from)
 	}
 	for _, name := range files {
-		id, err := fileIdentity(name)
+		fi, err := os.Stat(name)
+		if err != nil {
+			return "", nil, err
+		}
+		id, err := sys.Identity(fi)
 		if err != nil {
 			return "", nil, err
 		}
@@ -61,19 +66,6 @@ func Fingerprint(c Config) (sum string, parts map[string]string, err error) {
 		"kernel": c.Kernel, "initramfs": c.Initramfs, "arguments": c.kernelArgs(), "qemu": c.Binary, "processor": model,
 		"disks": strconv.Itoa(len(c.Disks)), "interfaces": strconv.Itoa(len(c.NICs)),
 	}, nil
-}
-
-// fileIdentity tells one version of a file from another.
-func fileIdentity(name string) (string, error) {
-	fi, err := os.Stat(name)
-	if err != nil {
-		return "", err
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", fmt.Errorf("stat %s: no inode", name)
-	}
-	return fmt.Sprintf("%d %d %d %d.%09d %d.%09d", st.Dev, st.Ino, st.Size, st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec), nil
 }
 
 // processor is what the first processor of the host says of itself, its name

@@ -119,7 +119,7 @@ func (m *Machine) begin(ctx context.Context) error {
 		return err
 	}
 	if m.cfg.State != nil {
-		if err := m.resume(ctx); err != nil {
+		if err := m.restore(ctx); err != nil {
 			return err
 		}
 	}

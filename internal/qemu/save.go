@@ -65,9 +65,9 @@ func (c *Config) stateFD() int {
 	return fd
 }
 
-// memoryIsElsewhere has QEMU leave out of the state what is in the shared file,
-// or look for it there.
-func (m *Machine) memoryIsElsewhere(ctx context.Context) error {
+// ignoreShared has QEMU leave out of the state what is in a shared file, or look
+// for it there (qapi/migration.json, x-ignore-shared).
+func (m *Machine) ignoreShared(ctx context.Context) error {
 	_, err := m.qmp.do(ctx, "migrate-set-capabilities", map[string]any{
 		"capabilities": []any{map[string]any{"capability": "x-ignore-shared", "state": true}},
 	})
@@ -77,10 +77,10 @@ func (m *Machine) memoryIsElsewhere(ctx context.Context) error {
 // ErrState tells that QEMU could not go on from a saved state.
 var ErrState = errors.New("QEMU cannot go on from the saved state")
 
-// resume lets the machine go on from its state. QEMU ends when it cannot.
-func (m *Machine) resume(ctx context.Context) error {
+// restore lets the machine go on from its state. QEMU ends when it cannot.
+func (m *Machine) restore(ctx context.Context) error {
 	defer trace.Step(ctx, "QEMU goes on from the template").Of("qemu").End()
-	err := m.memoryIsElsewhere(ctx)
+	err := m.ignoreShared(ctx)
 	if err == nil {
 		// Not a word on the network in the name of the machine that was saved.
 		_, err = m.qmp.do(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0})
@@ -119,7 +119,7 @@ func (m *Machine) Save(ctx context.Context, state *os.File) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveLimit)
 	defer cancel()
-	if err := m.memoryIsElsewhere(ctx); err != nil {
+	if err := m.ignoreShared(ctx); err != nil {
 		return err
 	}
 	if _, err := m.qmp.do(ctx, "getfd", map[string]any{"fdname": "state"}, state); err != nil {

@@ -2,7 +2,9 @@ package sys
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +43,17 @@ func NextData(f *os.File, at int64) (int64, bool, error) {
 		return 0, false, nil
 	}
 	return n, err == nil, err
+}
+
+// Identity tells one version of a file from another: device, inode, size, and the
+// times of the last changes of content and inode, of which nobody can set the
+// latter. It has no line break.
+func Identity(fi os.FileInfo) (string, error) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", fmt.Errorf("stat %s: no inode", fi.Name())
+	}
+	return fmt.Sprintf("%d %d %d %d.%09d %d.%09d", st.Dev, st.Ino, st.Size, st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec), nil
 }
 
 // Device returns the two numbers of a device, makedev(3).

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -24,20 +25,20 @@ import (
 // told anything, and the machines of workloads go on from there:
 //
 //	command     Template: is there one?  ──no──▶ boot, Save
-//	supervisor  begin: resume ▶ seed, clock ▶ the workload     or boot, when there is none
+//	supervisor  begin: restore ▶ seed, clock ▶ the workload     or boot, when there is none
 //
 // What differs between workloads comes in slots: disks, network interfaces, and
 // all that the agent is told. Nothing of a workload is ever in a template. Until
 // the guest's random generator has its own seed, nothing is asked of the agent
-// but that: a clone that does not take it is ended.
+// but to take that, and the time: a clone that does not take both is ended.
 
-// resumeTimeout is how long a clone may take until it has taken its seed, which
-// takes a fraction of a second when all is well.
-const resumeTimeout = time.Minute
+// restoreTimeout is how long a clone may take until it has taken seed and time,
+// which takes a fraction of a second when all is well.
+const restoreTimeout = time.Minute
 
 // generic is the machine c without anything that belongs to one workload.
 func generic(c qemu.Config) (qemu.Config, error) {
-	c.Disks = append([]qemu.Disk(nil), c.Disks...)
+	c.Disks = slices.Clone(c.Disks)
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		if d.File != "" && !d.ReadOnly {
@@ -50,7 +51,7 @@ func generic(c qemu.Config) (qemu.Config, error) {
 		}
 		d.File = ""
 	}
-	c.NICs = append([]qemu.NIC(nil), c.NICs...)
+	c.NICs = slices.Clone(c.NICs)
 	for i := range c.NICs {
 		c.NICs[i] = qemu.NIC{MAC: slotMAC(i), Kind: qemu.Slot}
 	}
@@ -59,7 +60,7 @@ func generic(c qemu.Config) (qemu.Config, error) {
 
 // clone is the machine c as one that goes on from a template of generic(c).
 func clone(c qemu.Config, memory, state *os.File) qemu.Config {
-	c.NICs = append([]qemu.NIC(nil), c.NICs...)
+	c.NICs = slices.Clone(c.NICs)
 	for i := range c.NICs {
 		c.NICs[i].MAC = slotMAC(i) // the agent gives the interface the one that is wanted
 	}
@@ -68,22 +69,14 @@ func clone(c qemu.Config, memory, state *os.File) qemu.Config {
 }
 
 // begin lets a machine go on from a template, or boots it: when there is none,
-// and when the one that there is does not work. That one is removed, so that the
-// next start makes another.
+// and when the one that there is does not work.
 func (b Boundary) begin(ctx context.Context, s workload.Spec, p boundary.Prepared, c qemu.Config, cg *cgroup.Manager) (*machine, error) {
 	if p.Machine.Templates == "" || s.VM.NoTemplate {
 		return b.boot(ctx, c, cg, p.Notice)
 	}
-	store := template.New(p.Machine.Templates)
-	key, m, err := b.resume(ctx, store, c, cg, p.Notice)
-	if err == nil {
-		return m, nil
-	}
-	if ctx.Err() != nil {
-		return nil, err
-	}
-	if key != "" && !errors.Is(err, template.ErrNotFound) {
-		err = errors.Join(err, store.Remove(key, true))
+	m, err := fromTemplate(ctx, template.New(p.Machine.Templates), c, cg, p.Notice)
+	if err == nil || ctx.Err() != nil {
+		return m, err
 	}
 	if p.Notice != nil {
 		p.Notice("the machine boots, as there is no template that it could go on from: " + qemu.Printable([]byte(err.Error())))
@@ -91,33 +84,46 @@ func (b Boundary) begin(ctx context.Context, s workload.Spec, p boundary.Prepare
 	return b.boot(ctx, c, cg, p.Notice)
 }
 
-// resume makes a clone.
-func (b Boundary) resume(ctx context.Context, store *template.Store, c qemu.Config, cg *cgroup.Manager, notice func(string)) (key string, _ *machine, err error) {
+// fromTemplate finds a template and makes a clone. A template that no clone could
+// be made from is removed, whatever the reason, so that the next start makes
+// another.
+func fromTemplate(ctx context.Context, store *template.Store, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
 	finding := trace.Step(ctx, "template verified")
+	defer finding.End()
 	g, err := generic(c)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	if key, _, err = qemu.Fingerprint(g); err != nil {
-		return "", nil, err
+	key, _, err := qemu.Fingerprint(g)
+	if err != nil {
+		return nil, err
 	}
 	t, err := store.Open(key)
 	finding.End()
-	if err != nil {
-		return key, nil, err
+	var m *machine
+	if err == nil {
+		m, err = restore(ctx, t, c, cg, notice)
+		t.Close() // QEMU has what it needs
 	}
-	defer t.Close() // QEMU has what it needs
+	if err != nil && ctx.Err() == nil && !errors.Is(err, template.ErrNotFound) {
+		err = errors.Join(err, store.Remove(key, true))
+	}
+	return m, err
+}
+
+// restore makes a clone.
+func restore(ctx context.Context, t *template.Template, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
 	m, err := start(ctx, clone(c, t.Memory, t.State), cg, notice)
 	if err != nil {
-		return key, nil, err
+		return nil, err
 	}
 	if m.sess, err = protocol.Resume(m.vmm.Agent(), t.Hello); err == nil {
-		err = within(ctx, resumeTimeout, m.settle)
+		err = within(ctx, restoreTimeout, m.settle)
 	}
 	if err != nil {
-		return key, nil, errors.Join(err, m.kill())
+		return nil, errors.Join(err, m.kill())
 	}
-	return key, m, nil
+	return m, nil
 }
 
 // Progress hears of a template that is being made. Its functions may be nil.
@@ -139,7 +145,7 @@ func Templates(dir, cgroups string) *template.Store {
 		if err != nil {
 			return err
 		}
-		return end(context.Background(), m)
+		return destroy(context.Background(), m)
 	}
 	return s
 }
@@ -151,8 +157,8 @@ func templateCgroup(parent, dir, key string) string {
 	return parent + "/template-" + hex.EncodeToString(sum[:8])
 }
 
-// end removes a cgroup with whatever is in it.
-func end(ctx context.Context, m *cgroup.Manager) error {
+// destroy removes a cgroup with whatever is in it.
+func destroy(ctx context.Context, m *cgroup.Manager) error {
 	if err := m.Kill(ctx); err != nil {
 		return err
 	}
@@ -194,7 +200,7 @@ func (b Boundary) save(ctx context.Context, s workload.Spec, c qemu.Config, z si
 	if err := cg.Create(); err != nil {
 		return hello, err
 	}
-	defer func() { err = errors.Join(err, end(context.WithoutCancel(ctx), cg)) }()
+	defer func() { err = errors.Join(err, destroy(context.WithoutCancel(ctx), cg)) }()
 	c.RAM = &qemu.RAM{File: memory, Shared: true}
 	m, err := start(ctx, c, cg, nil)
 	if err != nil {

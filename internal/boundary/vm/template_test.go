@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,8 +139,8 @@ func TestClones(t *testing.T) {
 
 // near tells whether text is a time, in seconds since 1970, around now.
 func near(text string, now time.Time) bool {
-	d, err := time.ParseDuration(strings.TrimSpace(text) + "s")
-	return err == nil && (time.Duration(now.Unix())*time.Second-d).Abs() < time.Minute
+	sec, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	return err == nil && now.Sub(time.Unix(sec, 0)).Abs() < time.Minute
 }
 
 // TestTemplateFaults: without a template that is whole, the machine boots, and
@@ -268,7 +269,11 @@ func TestTemplateOnFullDisk(t *testing.T) {
 	if err := syscall.Mount("tmpfs", f.machine.Templates, "tmpfs", 0, "size=48m"); err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Unmount(f.machine.Templates, syscall.MNT_DETACH) //nolint:errcheck // the test's namespace ends
+	defer func() {
+		if err := syscall.Unmount(f.machine.Templates, 0); err != nil {
+			t.Error(err)
+		}
+	}()
 	s := program("exit", "7")
 	p := f.prepare(t, s)
 	p.Dir, p.Cgroup = t.TempDir(), testCgroup

@@ -214,14 +214,17 @@ func (t *Template) seen() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		st, ok := fi.Sys().(*syscall.Stat_t)
-		if !ok || !fi.Mode().IsRegular() {
+		if !fi.Mode().IsRegular() {
 			return nil, fmt.Errorf("%w: %s is no regular file", ErrDamaged, f.Name())
 		}
 		if f == t.Memory && fi.Size() != t.About.Memory {
 			return nil, fmt.Errorf("%w: %s has %d bytes instead of %d", ErrDamaged, memoryFile, fi.Size(), t.About.Memory)
 		}
-		fmt.Fprintf(&b, "%d %d %d %d.%09d %d.%09d\n", st.Dev, st.Ino, st.Size, st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec)
+		id, err := sys.Identity(fi)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(id + "\n")
 	}
 	return b.Bytes(), nil
 }

@@ -168,6 +168,7 @@ type program struct {
 	unbind func() bool // from the end of the context that it was started with
 	once   sync.Once
 	ended  chan struct{}
+	begun  time.Duration // when it was executed, on the clock of package trace
 }
 
 func (c Config) start(ctx context.Context) (*program, error) {
@@ -178,7 +179,7 @@ func (c Config) start(ctx context.Context) (*program, error) {
 	}
 	conn, theirs := os.NewFile(uintptr(fds[0]), "socket of bulkhead-network"), os.NewFile(uintptr(fds[1]), "socket")
 	defer theirs.Close()
-	p := &program{conn: conn, stderr: &tail{}, ended: make(chan struct{})}
+	p := &program{conn: conn, stderr: &tail{}, ended: make(chan struct{}), begun: trace.Now()}
 	p.cmd = exec.Command(c.Program, "--root", c.Root, "--run", c.Run, "--dns", c.DNSProgram, "--cgroup-parent", c.CgroupParent)
 	p.cmd.ExtraFiles = make([]*os.File, Last-2)
 	p.cmd.ExtraFiles[0], p.cmd.ExtraFiles[1] = theirs, c.Lock // its descriptors 3 and 4
@@ -228,6 +229,11 @@ func (p *program) ask(ctx context.Context, m Message, files []*os.File) (Message
 	err := Send(p.conn, m, nil, files)
 	if err == nil {
 		m, taps, got, err = Receive(p.conn)
+		for i := range m.Phases {
+			// When a program was executed it can only estimate (trace.Born).
+			f := &m.Phases[i]
+			f.Begin = max(f.Begin, p.begun)
+		}
 		trace.Merge(ctx, m.Phases)
 	}
 	switch {
