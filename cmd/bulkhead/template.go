@@ -96,7 +96,7 @@ func (a *app) templateListCommand() *cobra.Command {
 		Use:               "ls [flags]",
 		Aliases:           []string{"list"},
 		Short:             "List templates",
-		Long:              "Ls lists the templates, those used last first. SIZE is what one takes of the disk.",
+		Long:              "Ls lists the templates, those used last first. SIZE is what one takes of the disk.\nSTATUS tells whether its files are there; whether they are what was saved is\nlooked at when a machine starts from it.",
 		Example:           "  bulkhead template ls\n  bulkhead template ls --format '{{.ID}} {{.Size}}'",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
