@@ -28,12 +28,11 @@ type Recipe struct {
 }
 
 // Ensure makes a template unless it is there, and whole. However many ask for
-// it at the same time, it is made once. What is damaged is made anew.
+// it at the same time, it is made once. What is damaged is made anew. What others
+// left and cannot be removed is no reason to have none: Prune tells of it.
 func (s *Store) Ensure(ctx context.Context, r Recipe) error {
 	// Before the quick way out: whoever comes next cleans up.
-	if err := s.sweep(); err != nil {
-		return err
-	}
+	_ = s.sweep()
 	if err := s.there(r.Key); err == nil || !gone(err) {
 		return err
 	}
@@ -123,14 +122,12 @@ func (s *Store) make(ctx context.Context, r Recipe) (err error) {
 	if err := os.Rename(dir, s.path(r.Key)); err != nil {
 		return err
 	}
-	seen, err := t.seen()
-	if err != nil {
-		return err
+	// It is there, whatever comes now.
+	if seen, err := t.seen(); err == nil {
+		_ = s.writeSeen(r.Key, seen)
 	}
-	if err := s.writeSeen(r.Key, seen); err != nil {
-		return err
-	}
-	return s.trim(r.Key)
+	_ = s.trim(r.Key)
+	return nil
 }
 
 // full tells whether a directory's file system has no room to speak of.

@@ -196,8 +196,10 @@ func (s *Store) verify(t *Template) error {
 	if memory != t.MemoryDigest || state != t.StateDigest {
 		return fmt.Errorf("%w: its files are not what was saved", ErrDamaged)
 	}
-	// Whoever wrote meanwhile is seen the next time.
-	return s.writeSeen(t.Key, now)
+	// Whoever wrote meanwhile is seen the next time. Where this cannot be kept, all
+	// is read again then.
+	_ = s.writeSeen(t.Key, now)
+	return nil
 }
 
 // seen is what files are known by that were verified: this boot of the host, and

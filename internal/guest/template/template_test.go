@@ -327,3 +327,41 @@ func TestDigest(t *testing.T) {
 		t.Error("the size does not count")
 	}
 }
+
+// TestThereAllTheSame: a template that exists can be used, whatever else cannot be
+// done in its directory.
+func TestThereAllTheSame(t *testing.T) {
+	s := New(t.TempDir())
+	stuck := errors.New("stuck")
+	s.Clean = func(string) error { return stuck }
+	if err := os.Mkdir(s.path(makingPrefix+strings.Repeat("cd", 32)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var made atomic.Int32
+	r := recipe(&made)
+	save := r.Save
+	r.Save = func(ctx context.Context, memory, state *os.File) (protocol.Hello, error) {
+		// No file can be put in the place of a directory.
+		if err := os.MkdirAll(filepath.Join(filepath.Dir(memory.Name()), seenFile, "x"), 0o700); err != nil {
+			t.Error(err)
+		}
+		return save(ctx, memory, state)
+	}
+	for range 2 {
+		ensure(t, s, r)
+		o, err := s.Open(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Close()
+	}
+	if made.Load() != 1 {
+		t.Errorf("made %d times", made.Load())
+	}
+	if left, err := filepath.Glob(s.path(key, seenFile+"*")); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if _, err := s.Prune(); !errors.Is(err, stuck) {
+		t.Errorf("nobody tells of it: %v", err)
+	}
+}
