@@ -50,8 +50,18 @@ func (s *Store) List() ([]Entry, error) {
 		}
 		all = append(all, e)
 	}
-	slices.SortStableFunc(all, func(a, b Entry) int { return b.Used.Compare(a.Used) })
+	now := time.Now()
+	slices.SortStableFunc(all, func(a, b Entry) int { return b.lastUse(now).Compare(a.lastUse(now)) })
 	return all, nil
+}
+
+// lastUse is Used, or no time at all where that is yet to come: the clock was off
+// when the template was used, and it would be the last to go for as long.
+func (e Entry) lastUse(now time.Time) time.Time {
+	if e.Used.After(now) {
+		return time.Time{}
+	}
+	return e.Used
 }
 
 // Get describes one template, whole or damaged.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -363,5 +364,82 @@ func TestThereAllTheSame(t *testing.T) {
 	}
 	if _, err := s.Prune(); !errors.Is(err, stuck) {
 		t.Errorf("nobody tells of it: %v", err)
+	}
+}
+
+// TestClockWasOff: what was made and used in the future, by a clock that was off,
+// can be used, and goes first when room is wanted.
+func TestClockWasOff(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	keyOf := func(i int) string { return strings.Repeat(string("0123456789abcdef"[i]), 64) }
+	ahead := time.Now().AddDate(60, 0, 0)
+	for i := range Most {
+		r := recipe(&made)
+		r.Key = keyOf(i)
+		ensure(t, s, r)
+		about := s.path(r.Key, aboutFile)
+		b, err := os.ReadFile(about)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = bytes.Replace(b, []byte(`"made": "2`), []byte(`"made": "9`), 1) // the year
+		if err := errors.Join(os.WriteFile(about, b, 0o600), os.Chtimes(s.path(r.Key, usedFile), ahead, ahead)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, err := s.Open(keyOf(0)) // with this its time is right
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Close()
+	if o.Made.Before(ahead) {
+		t.Errorf("made in %v, which is no test", o.Made)
+	}
+	for i := Most; i < Most+2; i++ {
+		r := recipe(&made)
+		r.Key = keyOf(i)
+		ensure(t, s, r)
+	}
+	for _, i := range []int{0, Most, Most + 1} {
+		if _, err := s.Get(keyOf(i)); err != nil {
+			t.Errorf("template %d: %v", i, err)
+		}
+	}
+	if all, err := s.List(); err != nil || len(all) != Most || all[0].Key != keyOf(Most+1) {
+		t.Errorf("%d templates, %v, the first is %.12s", len(all), err, all[0].Key)
+	}
+}
+
+// TestNoDescriptors: a process that can open no file more does not take templates
+// for damaged.
+func TestNoDescriptors(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	ensure(t, s, recipe(&made))
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+			t.Error(err)
+		}
+	}()
+	first, err := os.Open(s.dir) // numbers below are taken: from here on, one more can be had
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	few := was
+	few.Cur = uint64(first.Fd()) + 2
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := s.Open(key); !errors.Is(err, syscall.EMFILE) || errors.Is(err, ErrDamaged) {
+		t.Errorf("open: %v, %v", o, err)
+	}
+	if err := s.Ensure(t.Context(), recipe(&made)); !errors.Is(err, syscall.EMFILE) || made.Load() != 1 {
+		t.Errorf("ensure: %v, made %d times", err, made.Load())
 	}
 }
