@@ -142,6 +142,9 @@ func (s *Store) open(key string) (*Template, error) {
 	}{{memoryFile, &t.Memory}, {stateFile, &t.State}} {
 		if *f.to, err = os.OpenFile(s.path(key, f.name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err != nil {
 			t.Close()
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
+				return nil, err // which says nothing of the file
+			}
 			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
