@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -231,6 +232,56 @@ func TestReporterStops(t *testing.T) {
 			t.Errorf("%s without a listener: got %v, want %v", probes[i].name, errno, want)
 		}
 	}
+}
+
+// TestServeUnderSignals gives descriptors while signals come, as they do when Go's
+// runtime preempts the thread: each call gets its answer.
+func TestServeUnderSignals(t *testing.T) {
+	notifying, err := defaultFilter(t).Notifying()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const repeat = 100
+	p := startFiltered(t, notifying, repeat)
+	listener := p.takeListener()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	thread, done := make(chan int, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread <- unix.Gettid()
+		err := Serve(t.Context(), listener, func(Call) Answer { return Answer{File: null} })
+		listener.Close() // whoever still waits for an answer shall not
+		done <- err
+	}()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for tid := <-thread; ; {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
+		}
+	}()
+	for i, errno := range p.send("close", repeat) { // so that the last listener is ours
+		if errno != 0 {
+			t.Errorf("%s: got %v, want a descriptor", probes[i%len(probes)].name, errno)
+			break
+		}
+	}
+	_ = p.cmd.Wait()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	close(stop)
+	<-stopped
 }
 
 // TestNotifyingKeepsVerdicts compares a filter and its notifying form, call by

@@ -81,12 +81,26 @@ type notifAddfd struct {
 	newfdFlags uint32
 }
 
-// give answers the received call with a descriptor of file.
+// give answers the received call with a descriptor of file. No signal may come
+// meanwhile, such as those by which Go's runtime preempts a thread: it would take
+// the descriptor back while the call counts as answered, and the call would return
+// 0, a descriptor of something else (seccomp_notify_addfd in kernel/seccomp.c of
+// Linux 6.18).
 func (n *notification) give(fd int, file *os.File) error {
 	conn, err := file.SyscallConn() // Fd would make it blocking
 	if err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return os.NewSyscallError("rt_sigprocmask", err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) //nolint:errcheck // it was so before
 	var errno syscall.Errno
 	err = conn.Control(func(own uintptr) {
 		a := notifAddfd{id: (*seccompNotif)(unsafe.Pointer(&n.request[0])).id, flags: addfdSend, srcfd: uint32(own), newfdFlags: unix.O_CLOEXEC}
