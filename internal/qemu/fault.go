@@ -114,6 +114,8 @@ func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Part
 		return Host, "QEMU was killed, by somebody or for want of memory"
 	case ws.Signaled() && ws.Signal() == syscall.SIGSYS:
 		return VMM, "QEMU was ended by its own sandbox for a system call that it may not use" + said
+	case starved(stderr) != "" && (ws.Signaled() || ws.ExitStatus() != 0): // GLib aborts
+		return Host, "QEMU ended for want of something: " + starved(stderr)
 	case ws.Signaled():
 		return VMM, fmt.Sprintf("QEMU died of %s%s", ws.Signal(), said)
 	case ws.ExitStatus() != 0 && unloadable(said):
@@ -134,6 +136,20 @@ func ended(ws syscall.WaitStatus, reason, console string, stderr []string) (Part
 		return Host, "QEMU was told to quit"
 	}
 	return VMM, "QEMU ended before the guest's agent answered" + said
+}
+
+// starved finds the line by which QEMU, or GLib, says that the host has no more
+// memory, threads or descriptors for it (strerror(3) of ENOMEM, EAGAIN and EMFILE,
+// and gmem.c of GLib).
+func starved(stderr []string) string {
+	for _, line := range stderr {
+		for _, text := range []string{"Cannot allocate memory", "failed to allocate", "Resource temporarily unavailable", "Too many open files"} {
+			if strings.Contains(line, text) {
+				return strings.TrimPrefix(line, binaryName+": ")
+			}
+		}
+	}
+	return ""
 }
 
 // unloadable recognizes what QEMU's loader says of a kernel that is damaged or

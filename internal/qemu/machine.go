@@ -48,7 +48,8 @@ type Machine struct {
 	closing  sync.Once
 }
 
-// handshake is how long QEMU may take from its execve to its first answer.
+// handshake is how long QEMU may take from its execve to its first answer, and
+// from there until the guest runs.
 const handshake = 30 * time.Second
 
 // Start starts QEMU, confined, with the guest running in it. An error that says
@@ -118,15 +119,22 @@ func (m *Machine) begin(ctx context.Context) error {
 	if err := m.greet(ctx); err != nil {
 		return err
 	}
+	bounded, cancel := context.WithTimeout(ctx, handshake)
+	defer cancel()
+	var err error
 	if m.cfg.State != nil {
-		if err := m.restore(ctx); err != nil {
-			return err
-		}
+		err = m.restore(bounded)
 	}
-	if m.cfg.RAM != nil && m.cfg.RAM.Shared {
-		return nil // the links are saved as they are: up
+	if err == nil && (m.cfg.RAM == nil || !m.cfg.RAM.Shared) { // else the links are saved as they are: up
+		err = m.darken(bounded)
 	}
-	return m.darken(ctx)
+	switch {
+	case errors.Is(err, ErrGone):
+		return m.diedEarly()
+	case err != nil && bounded.Err() != nil && ctx.Err() == nil:
+		return &Fault{Who: VMM, Text: fmt.Sprintf("QEMU does not answer within %v", handshake), err: err}
+	}
+	return err
 }
 
 // ErrNotInstalled says that there is no QEMU on this host.
@@ -181,8 +189,8 @@ func tooOld(v string) error {
 		err: workload.ErrUnsupported}
 }
 
-// diedEarly explains a QEMU that ended before it said a word. One that is too
-// old does so because of an option.
+// diedEarly explains a QEMU that ended before the guest ran. One that is too old
+// does so because of an option.
 func (m *Machine) diedEarly() error {
 	select {
 	case <-m.done:

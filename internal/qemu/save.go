@@ -74,33 +74,18 @@ func (m *Machine) ignoreShared(ctx context.Context) error {
 	return err
 }
 
-// ErrState tells that QEMU could not go on from a saved state.
-var ErrState = errors.New("QEMU cannot go on from the saved state")
-
 // restore lets the machine go on from its state. QEMU ends when it cannot.
 func (m *Machine) restore(ctx context.Context) error {
 	defer trace.Step(ctx, "QEMU goes on from the template").Of("qemu").End()
-	err := m.ignoreShared(ctx)
-	if err == nil {
-		// Not a word on the network in the name of the machine that was saved.
-		_, err = m.qmp.do(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0})
-	}
-	if err == nil {
-		_, err = m.qmp.do(ctx, "migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", m.cfg.stateFD())})
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrState, m.lastWords(err))
-	}
-	return nil
-}
-
-// lastWords adds what QEMU said to an error of its control socket.
-func (m *Machine) lastWords(err error) error {
-	if !errors.Is(err, ErrGone) {
+	if err := m.ignoreShared(ctx); err != nil {
 		return err
 	}
-	<-m.done
-	return errors.Join(err, errors.New(Printable(m.Stderr())))
+	// Not a word on the network in the name of the machine that was saved.
+	if _, err := m.qmp.do(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0}); err != nil {
+		return err
+	}
+	_, err := m.qmp.do(ctx, "migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", m.cfg.stateFD())})
+	return err
 }
 
 // saveLimit bounds Save, which takes some milliseconds.

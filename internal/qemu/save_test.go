@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 )
 
 // saved boots a machine whose guest prints "one" and then dots for ever, and
@@ -97,23 +99,85 @@ func TestClone(t *testing.T) {
 	}
 }
 
-// TestTakenOver puts another program in QEMU's place, with all that QEMU has, and
-// lets it try to change the memory that other clones begin with.
-func TestTakenOver(t *testing.T) {
-	cfg := config(t, code{}.hang())
-	taker := filepath.Join(t.TempDir(), "taker")
-	build := exec.Command("go", "build", "-o", taker, "./testdata/taker")
+// asClone lets cfg go on from a state that is none, and returns the file with the
+// memory.
+func asClone(t *testing.T, cfg *Config) (ram string) {
+	t.Helper()
+	ram, state := filepath.Join(t.TempDir(), "ram"), filepath.Join(t.TempDir(), "state")
+	if err := errors.Join(os.WriteFile(ram, []byte("good"), 0o600), os.Truncate(ram, cfg.Memory), os.WriteFile(state, []byte("no state"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Kernel, cfg.RAM, cfg.State = "", &RAM{File: open(t, ram)}, open(t, state)
+	return ram
+}
+
+// inPlaceOf builds a program of testdata that stands in QEMU's place.
+func inPlaceOf(t *testing.T, name string) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-o", program, "./testdata/"+name)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	ram, state := filepath.Join(t.TempDir(), "ram"), filepath.Join(t.TempDir(), "state")
-	if err := errors.Join(os.WriteFile(ram, []byte("good"), 0o600), os.Truncate(ram, cfg.Memory), os.WriteFile(state, nil, 0o600)); err != nil {
-		t.Fatal(err)
+	return program
+}
+
+// wantFault starts a machine that cannot be, and checks whose fault that is.
+func wantFault(t *testing.T, cfg Config, who Party, text string) {
+	t.Helper()
+	leakcheck.Check(t, leakcheck.Options{Paths: []string{cfg.Dir}, Files: true})
+	m, err := Start(t.Context(), cfg)
+	if err == nil {
+		m.Close()
+		t.Fatal("it started")
 	}
+	var f *Fault
+	if !errors.As(err, &f) || f.Who != who || !strings.Contains(f.Text, text) {
+		t.Errorf("%v; want %s, %q", err, who, text)
+	}
+}
+
+// TestNoState: a state that QEMU cannot go on from is told from a host that has
+// not what it takes.
+func TestNoState(t *testing.T) {
+	for _, machine := range []MachineType{MicroVM, Q35} {
+		t.Run(string(machine), func(t *testing.T) {
+			cfg := config(t, code{}.hang())
+			cfg.Machine = machine
+			cfg.NICs = []NIC{{MAC: "02:00:00:00:00:01", Kind: Slot}}
+			asClone(t, &cfg)
+			wantFault(t, cfg, VMM, "QEMU ended with status 1: load of migration failed")
+		})
+	}
+}
+
+// TestNoMemory: QEMU gets no memory for its guest.
+func TestNoMemory(t *testing.T) {
+	cfg := config(t, code{}.hang())
+	cfg.Memory = 1 << 42
+	asClone(t, &cfg)
+	wantFault(t, cfg, Host, "Cannot allocate memory")
+}
+
+// TestMute: whoever waits for a QEMU that says nothing more is told so.
+func TestMute(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for half a minute")
+	}
+	cfg := config(t, code{}.hang())
+	asClone(t, &cfg)
+	cfg.Binary = inPlaceOf(t, "mute")
+	wantFault(t, cfg, VMM, "does not answer")
+}
+
+// TestTakenOver puts another program in QEMU's place, with all that QEMU has, and
+// lets it try to change the memory that other clones begin with.
+func TestTakenOver(t *testing.T) {
+	cfg := config(t, code{}.hang())
+	ram := asClone(t, &cfg)
 	before := digest(t, ram)
-	cfg.Binary, cfg.Kernel = taker, ""
-	cfg.RAM, cfg.State = &RAM{File: open(t, ram)}, open(t, state)
+	cfg.Binary = inPlaceOf(t, "taker")
 	m, err := Start(t.Context(), cfg)
 	if err == nil {
 		m.Close()
