@@ -44,6 +44,9 @@ type Config struct {
 	MadeDirs []string
 	// Detached is for a caller that ends before the container does.
 	Detached bool
+	// Late leaves the program to SetProgram: arguments and environment of
+	// Spec.Process are not looked at.
+	Late bool
 	// Hooks runs the spec's hooks of one stage; nil when there are none.
 	Hooks func(stage HookStage, pid int) error
 	// ReportDenied, when set, is told of system calls that the filter denied. It

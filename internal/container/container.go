@@ -36,6 +36,7 @@ type Container struct {
 	pidfd   int
 	running *launch.Running // nil when another process created the container
 	status  *os.File        // the host's end of the status pipe
+	late    *planner        // of a container of Config.Late, until SetProgram
 }
 
 // The files in a container's directory.
@@ -61,11 +62,22 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer p.release()
 	c := &Container{dir: cfg.Dir, pidfd: -1}
+	if cfg.Late {
+		p.late, err = launch.NewLate()
+	}
 	looking.End()
-	if err := c.create(ctx, &cfg, p); err != nil {
+	if err == nil {
+		err = c.create(ctx, &cfg, p)
+	}
+	if err != nil {
+		p.release()
 		return nil, err
+	}
+	if cfg.Late {
+		c.late = p
+	} else {
+		p.release()
 	}
 	return c, nil
 }
@@ -208,6 +220,10 @@ func (c *Container) forget() {
 
 // Close releases the descriptors of c. The container goes on.
 func (c *Container) Close() {
+	if c.late != nil {
+		c.late.release()
+		c.late = nil
+	}
 	c.mu.Lock()
 	if c.pidfd >= 0 {
 		unix.Close(c.pidfd)
@@ -283,6 +299,9 @@ func openFD(name string, flags int) (int, error) {
 // workload.ErrCommandNotFound or workload.ErrNotExecutable when the kernel
 // could not execute it.
 func (c *Container) Start() error {
+	if c.late != nil {
+		return errors.New("start a container without a program")
+	}
 	name := filepath.Join(c.dir, startFIFO)
 	// Whoever removes the FIFO starts the container.
 	fd, err := openFD(name, unix.O_WRONLY|unix.O_NONBLOCK)

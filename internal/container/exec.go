@@ -237,7 +237,7 @@ func gone(pidfd int, err error) error {
 func (p *execPlanner) prepare() error {
 	c, cfg := &p.proc, p.cfg
 	*c = process{spec: cfg.Process, facts: p.facts, ids: p.ids, env: cfg.Process.Env, tell: p.tell, killed: cfg.KillWithParent, preserve: cfg.PreserveFDs}
-	if err := checkProcess(cfg.Process); err != nil {
+	if err := checkProcess(cfg.Process, false); err != nil {
 		return err
 	}
 	if !cfg.NoNewKeyring {

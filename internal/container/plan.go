@@ -27,6 +27,8 @@ type planner struct {
 	view  view
 	proc  process
 
+	late *launch.Late // with Config.Late
+
 	dry    bool     // the program is only to be printed: what the engine makes first need not exist
 	held   []int    // descriptors that planning opened for looking
 	masked []string // paths that are masked, resolved
@@ -149,10 +151,7 @@ func (ns namespaces) own(t specs.LinuxNamespaceType) bool {
 // callers reports whether path leads to the caller's own namespace, or to none
 // that can be looked at.
 func callers(t specs.LinuxNamespaceType, path string) bool {
-	name := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.MountNamespace: "mnt"}[t]
-	if name == "" {
-		name = string(t)
-	}
+	name := namespaceFile(t)
 	var mine, other unix.Stat_t
 	if unix.Stat("/proc/self/ns/"+name, &mine) != nil || unix.Stat(path, &other) != nil {
 		return true
@@ -239,6 +238,9 @@ func checkCounts(cfg *Config) error {
 
 // release closes what planning opened for looking.
 func (p *planner) release() {
+	if p.late != nil {
+		p.late.Close()
+	}
 	for _, fd := range p.held {
 		unix.Close(fd)
 	}

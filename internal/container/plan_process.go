@@ -22,9 +22,10 @@ type process struct {
 	uid, gid uint32
 	groups   []uint32
 	env      []string
-	program  string      // path inside
-	cwd      string      // where spec.Cwd leads, "" where nothing is
-	wd       launch.Slot // its descriptor
+	program  string       // path inside
+	late     *launch.Late // instead of program, arguments and env, of a container of Config.Late
+	cwd      string       // where spec.Cwd leads, "" where nothing is
+	wd       launch.Slot  // its descriptor
 	filter   seccomp.Filter
 	original seccomp.Filter // before its refusals were turned into reports
 	dry      bool           // only to be printed
@@ -153,8 +154,11 @@ func (p *planner) prepareProcess() error {
 	c, s := &p.proc, p.spec
 	*c = process{spec: s.Process, facts: p.facts, dry: p.dry, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
 		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs}
-	if err := checkProcess(s.Process); err != nil {
+	if err := checkProcess(s.Process, p.cfg.Late); err != nil {
 		return err
+	}
+	if p.cfg.Late {
+		c.late = p.late
 	}
 	if !p.cfg.NoNewKeyring {
 		c.keyring = "_ses." + p.cfg.ID
@@ -229,8 +233,10 @@ func (c *process) findUser(v *view, who string) error {
 // planProcess adds the steps of the first process.
 func (p *planner) planProcess() error {
 	var err error
-	if p.proc.program, err = p.view.findProgram(p.spec.Process, p.proc.env); err != nil {
-		return err
+	if p.late == nil {
+		if p.proc.program, err = p.view.findProgram(p.spec.Process, p.proc.env); err != nil {
+			return err
+		}
 	}
 	if err := planPersonality(p.prog, p.spec.Linux); err != nil {
 		return err
@@ -304,7 +310,11 @@ func (c *process) plan(g *launch.Program) error {
 	if len(c.filter.Insns) > 0 && c.spec.NoNewPrivileges && !c.filter.Listener {
 		c.planFilter(g, "as late as possible")
 	}
-	g.Do(launch.Init, launch.Execve, "the program", launch.Str(c.program), launch.Strs(c.spec.Args), envArg(c.env))
+	path, args, env := launch.Str(c.program), launch.Strs(c.spec.Args), envArg(c.env)
+	if c.late != nil {
+		path, args, env = c.late.Args()
+	}
+	g.Do(launch.Init, launch.Execve, "the program", path, args, env)
 	return nil
 }
 
@@ -419,11 +429,12 @@ func (c *process) planListenerTaken(g *launch.Program) {
 	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(c.goOn), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
 }
 
-func checkProcess(s *specs.Process) error {
+// checkProcess checks a process; late says that its program comes later.
+func checkProcess(s *specs.Process, late bool) error {
 	switch {
 	case s == nil:
 		return errors.New("no process")
-	case len(s.Args) == 0 || s.Args[0] == "":
+	case !late && (len(s.Args) == 0 || s.Args[0] == ""):
 		return errors.New("no program to run: args are empty")
 	case s.SelinuxLabel != "" && !selinuxEnabled():
 		return fmt.Errorf("SELinux label %q is asked for, but SELinux is not enabled on this host", s.SelinuxLabel)
