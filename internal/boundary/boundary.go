@@ -92,6 +92,9 @@ type Prepared struct {
 	// Shifted lists bind sources, by Mount.Source, whose files already show
 	// owners of the workload's ID range, so that no ID-mapped mount is wanted.
 	Shifted []string
+	// Late makes a workload for nobody yet: its instance is an Adopter, and what an
+	// Adoption says is not looked at in the specification.
+	Late bool
 	// Notice takes a line about the workload for its log, such as a system call
 	// that was denied; nil drops it. It may be called from any goroutine.
 	Notice func(line string) `json:"-"`
@@ -167,10 +170,23 @@ type Terminal interface {
 	Resize(rows, cols uint16) error
 }
 
-// Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files, Host and Keeper are abilities that an
+// Adoption is whose a workload of Prepared.Late is.
+type Adoption struct {
+	ID        workload.ID
+	Hostname  string
+	Args, Env []string
+}
+
+// Adopter, Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files, Host and Keeper are abilities that an
 // Instance may have, Explainer one of a Boundary. Whoever wants one asks by type
 // assertion.
 type (
+	// Adopter is what Prepared.Late makes.
+	Adopter interface {
+		// Adopt is called once, before Start. The errors are those of Create about the
+		// program to run.
+		Adopt(ctx context.Context, a Adoption) error
+	}
 	// Pauser stops and continues all processes of a workload.
 	Pauser interface {
 		Pause(ctx context.Context) error

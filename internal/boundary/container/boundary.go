@@ -162,7 +162,7 @@ func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared
 	return container.Config{
 		ID: string(s.ID), Dir: filepath.Join(p.Dir, ownDirectory), Spec: spec, User: s.Process.User,
 		Layers:         &container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
-		KillWithParent: true,
+		KillWithParent: true, Late: p.Late,
 	}, nil
 }
 

@@ -16,7 +16,10 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-var _ boundary.NetNS = (*instance)(nil)
+var (
+	_ boundary.NetNS   = (*instance)(nil)
+	_ boundary.Adopter = (*instance)(nil)
+)
 
 // instance is one container.
 type instance struct {
@@ -38,6 +41,24 @@ type instance struct {
 }
 
 func (i *instance) Start(context.Context) error { return i.Container.Start() }
+
+// Adopt says whose the container is that was made for nobody.
+func (i *instance) Adopt(_ context.Context, a boundary.Adoption) error {
+	args := a.Args
+	if i.spec.Init {
+		args = append([]string{initTarget}, args...)
+	}
+	if err := i.SetProgram(args, a.Env); err != nil {
+		return err
+	}
+	if a.Hostname != "" && !i.spec.Namespaces.HostUTS {
+		if err := i.SetHostname(a.Hostname); err != nil {
+			return err
+		}
+	}
+	i.id, i.spec.ID, i.spec.Hostname, i.spec.Process.Args, i.spec.Process.Env = a.ID, a.ID, a.Hostname, a.Args, a.Env
+	return nil
+}
 
 // NetNS opens the container's network namespace.
 func (i *instance) NetNS() (*os.File, error) {

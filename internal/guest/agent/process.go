@@ -14,58 +14,84 @@ import (
 
 var errTooMuch = fmt.Errorf("%w: more standard input than the window allows", protocol.ErrProtocol)
 
-// create makes a workload and serves its first process. When the stream ends,
-// so does the workload.
-func (a *Agent) create(ctx context.Context, st *stream, c *protocol.Create) {
+// built is a workload that was made, with our side of its first process.
+type built struct {
+	e   *entry
+	io  *stdio
+	log *notices
+}
+
+// end ends a workload that was made.
+func (b *built) end() {
+	b.io.close()
+	b.e.end()
+}
+
+// build makes a workload; late says that it is for nobody yet. After an error
+// what was made is gone again.
+func (a *Agent) build(ctx context.Context, c *protocol.Create, late bool) (*built, error) {
 	if err := checkCreate(c); err != nil {
-		st.reply(protocol.Reply{}, err)
-		return
+		return nil, err
 	}
 	e, err := a.take(c.Spec.ID)
 	if err != nil {
-		st.reply(protocol.Reply{}, err)
-		return
+		return nil, err
 	}
-	defer e.end()
+	b := &built{e: e, io: &stdio{}, log: newNotices()}
+	whole := false
+	defer func() {
+		if !whole {
+			b.end()
+		}
+	}()
 	io, err := newStdio(c.Spec.Process.Terminal, c.Streams)
 	if err != nil {
 		close(e.made)
-		st.refuse(e, err)
-		return
+		return nil, err
 	}
-	defer io.close()
-	log := newNotices()
-	making, phases := traced(ctx, c.Trace)
-	if err := e.make(making, c, io.theirs, log.add); err != nil {
-		st.refuse(e, err)
-		return
+	b.io = io
+	if err := e.make(ctx, c, late, io.theirs, b.log.add); err != nil {
+		return nil, err
 	}
 	io.begun(e.inst.Terminal())
-	st.reply(protocol.Reply{Phases: phases()}, nil)
-	go log.run(st.w) // nothing precedes the Reply
-	ended := make(chan struct{})
+	whole = true
+	return b, nil
+}
+
+// create makes a workload and serves its first process.
+func (a *Agent) create(ctx context.Context, st *stream, c *protocol.Create) {
+	making, phases := traced(ctx, c != nil && c.Trace)
+	b, err := a.build(making, c, false)
+	if err != nil {
+		st.reply(protocol.Reply{}, err)
+		return
+	}
+	st.live(b, phases())
+}
+
+// live serves the first process of a workload. When the stream ends, so does the
+// workload.
+func (st *stream) live(b *built, phases protocol.Phases) {
+	defer b.end()
+	st.reply(protocol.Reply{Phases: phases}, nil)
+	go b.log.run(st.w) // nothing precedes the Reply
+	e, ended := b.e, make(chan struct{})
 	go func() {
 		defer close(ended)
-		st.process(e, e.inst, io, log.finish)
+		st.process(e, e.inst, b.io, b.log.finish)
 		e.mu.Lock()
 		e.status = workload.Exited
 		e.mu.Unlock()
 		<-e.gone
 		st.Close()
 	}()
-	st.messages(io)
+	st.messages(b.io)
 	e.end()
 	select {
 	case <-e.gone:
 		<-ended
 	default: // it cannot be killed, as the log says; a later delete may do better
 	}
-}
-
-// refuse replies err when what was made before it is gone again.
-func (st *stream) refuse(e *entry, err error) {
-	e.end()
-	st.reply(protocol.Reply{}, err)
 }
 
 // exec runs another process. When the stream ends, the process is killed.

@@ -52,6 +52,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	workloads map[workload.ID]*entry
+	blank     *built             // of OpPrepare, until it is adopted
 	volumes   map[string]*volume // by name
 }
 
@@ -79,6 +80,7 @@ func (a *Agent) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 		return err
 	}
 	var streams sync.WaitGroup
+	defer a.discard()
 	defer streams.Wait()
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { s.Close() })
@@ -136,6 +138,8 @@ func (a *Agent) serve(conn *protocol.Stream) {
 	switch req.Op {
 	case protocol.OpCreate:
 		a.create(ctx, st, req.Create)
+	case protocol.OpAdopt:
+		a.adopt(ctx, st, req.Adopt)
 	case protocol.OpExec:
 		a.exec(ctx, st, req)
 	case protocol.OpVolume:
@@ -176,6 +180,8 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 		return r, a.Guest.Reseed(req.Seed)
 	case protocol.OpKeepData:
 		return r, a.keepData(req.Keep)
+	case protocol.OpPrepare:
+		return r, a.prepare(ctx, req.Create)
 	}
 	id, err := workload.ParseID(string(req.ID))
 	if err != nil {

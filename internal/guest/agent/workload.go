@@ -28,7 +28,9 @@ type entry struct {
 
 	made chan struct{} // closed when making it has succeeded or failed
 	inst boundary.Instance
-	undo []func() error // what remains to be undone, last first; whoever has removing
+	// system says that it is a whole system.
+	system bool
+	undo   []func() error // what remains to be undone, last first; whoever has removing
 	// files are the files that it was given, by path inside; wiring orders changes
 	// of its network.
 	files  map[string]string
@@ -83,12 +85,12 @@ func (a *Agent) made(ctx context.Context, id workload.ID) (*entry, error) {
 }
 
 // make does all of Create. What it made is undone by remove, also on error.
-func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Stdio, notice func(string)) (err error) {
+func (e *entry) make(ctx context.Context, c *protocol.Create, late bool, stdio boundary.Stdio, notice func(string)) (err error) {
 	defer close(e.made)
 	s := c.Spec
 	p := boundary.Prepared{
 		IDBase: c.IDBase, IDCount: c.IDCount, Stdio: stdio, Init: e.a.Init, Notice: notice,
-		Cgroup: filepath.Join(e.a.Cgroup, string(e.id)),
+		Cgroup: filepath.Join(e.a.Cgroup, string(e.id)), Late: late,
 	}
 	if s.Resources.OOMScoreAdj == nil {
 		s.Resources.OOMScoreAdj = e.a.OOMScoreAdj
@@ -111,7 +113,11 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 	e.undo = append(e.undo, release)
 	p.Layers = []string{image}
 	writable := trace.Step(ctx, "writable layer made")
-	p.Upper, p.Work, err = e.a.Guest.Data(e.id, image, c.IDBase, c.IDCount)
+	data := e.id
+	if c.Alone {
+		data = protocol.Nobody
+	}
+	p.Upper, p.Work, err = e.a.Guest.Data(data, image, c.IDBase, c.IDCount)
 	writable.End()
 	if err != nil {
 		return fmt.Errorf("writable layer: %w", err)
@@ -136,24 +142,25 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, stdio boundary.Std
 		return err
 	}
 	e.inst = inst
-	defer trace.Step(ctx, "interfaces attached").End()
-	return e.attach(c)
+	e.system = s.VM.System
+	return e.attach(ctx, c.NICs)
 }
 
 // attach gives a workload that was created its network interfaces.
-func (e *entry) attach(c *protocol.Create) error {
-	if len(c.NICs) == 0 {
+func (e *entry) attach(ctx context.Context, nics []protocol.NIC) error {
+	defer trace.Step(ctx, "interfaces attached").End()
+	if len(nics) == 0 {
 		return nil
 	}
-	if c.Spec.VM.System { // the guest's namespace is the system's
-		return e.a.Guest.Attach(c.NICs, nil)
+	if e.system { // the guest's namespace is the system's
+		return e.a.Guest.Attach(nics, nil)
 	}
 	ns, err := e.netns()
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return e.a.Guest.Attach(c.NICs, ns)
+	return e.a.Guest.Attach(nics, ns)
 }
 
 // netns opens the network namespace of a workload.

@@ -38,22 +38,57 @@ var (
 // duplicates share. The workload lives no longer than this process keeps the
 // stream: when this process dies, the agent removes it.
 func (c *Client) Create(ctx context.Context, req protocol.Create, stdio boundary.Stdio, notice func(line string)) (*Instance, error) {
-	in := &Instance{c: c, id: req.Spec.ID, running: map[*process]bool{}}
-	p, err := newProcess(req.Spec.Process, stdio, notice)
+	return c.make(ctx, req.Spec.ID, req.Spec.Process, stdio, notice, func(p *process, traced bool) (protocol.Request, error) {
+		req.Streams, req.Trace = p.streams(), traced
+		return protocol.Request{Op: protocol.OpCreate, Create: &req}, nil
+	})
+}
+
+// Prepare makes a workload for nobody, to be adopted in each clone of the guest.
+func (c *Client) Prepare(ctx context.Context, req protocol.Create) error {
+	_, err := c.call(ctx, protocol.Request{Op: protocol.OpPrepare, Create: &req})
+	return err
+}
+
+// Adopt makes a workload of what Prepare made of like, in a guest that this one
+// is a clone of. Otherwise it is as Create.
+func (c *Client) Adopt(ctx context.Context, like protocol.Create, req protocol.Adopt, stdio boundary.Stdio, notice func(line string)) (*Instance, error) {
+	return c.make(ctx, req.ID, like.Spec.Process, stdio, notice, func(p *process, traced bool) (protocol.Request, error) {
+		if has := p.streams(); has != like.Streams {
+			return protocol.Request{}, fmt.Errorf("standard streams %+v, it was made with %+v", has, like.Streams)
+		}
+		req.Trace = traced
+		return protocol.Request{Op: protocol.OpAdopt, Adopt: &req}, nil
+	})
+}
+
+// make asks for a workload.
+func (c *Client) make(ctx context.Context, id workload.ID, w workload.Process, stdio boundary.Stdio, notice func(string),
+	request func(p *process, traced bool) (protocol.Request, error)) (in *Instance, err error) {
+	defer func() {
+		if err != nil {
+			in, err = nil, fmt.Errorf("create workload %s in the guest: %w", id.Short(), err)
+		}
+	}()
+	in = &Instance{c: c, id: id, running: map[*process]bool{}}
+	p, err := newProcess(w, stdio, notice)
 	if err != nil {
-		return nil, fmt.Errorf("create workload %s in the guest: %w", in.id.Short(), err)
+		return nil, err
 	}
-	req.Streams = p.streams()
 	ctx, making := trace.Begin(ctx, "workload made in the guest")
-	req.Trace = making != nil
-	began := trace.Now()
-	reply, err := p.begin(ctx, c, protocol.Request{Op: protocol.OpCreate, Create: &req})
-	if err == nil && req.Trace {
-		trace.Merge(ctx, phases(reply.Phases, began, trace.Now()))
-	}
-	making.End()
+	defer making.End()
+	req, err := request(p, making != nil)
 	if err != nil {
-		return nil, fmt.Errorf("create workload %s in the guest: %w", in.id.Short(), err)
+		p.closeFiles()
+		return nil, err
+	}
+	began := trace.Now()
+	reply, err := p.begin(ctx, c, req)
+	if err != nil {
+		return nil, err
+	}
+	if making != nil {
+		trace.Merge(ctx, phases(reply.Phases, began, trace.Now()))
 	}
 	p.signal = in.signal(0)
 	in.first = p

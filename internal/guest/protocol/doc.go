@@ -33,7 +33,7 @@
 // On a stream there are messages, a byte for the type and three for the length:
 //
 //	host                                guest
-//	  Request(create|exec)         ──>
+//	  Request(create|adopt|exec)   ──>
 //	                               <──  Reply               it is made; or why not, and the end
 //	  Stdin, CloseStdin            ──>
 //	                               <──  Window              so many more bytes of Stdin may be sent

@@ -13,6 +13,8 @@ type Op string
 // The operations.
 const (
 	OpCreate     Op = "create"
+	OpPrepare    Op = "prepare" // makes a workload for nobody, see Adopt
+	OpAdopt      Op = "adopt"   // what OpPrepare made is a workload; the rest is as with OpCreate
 	OpExec       Op = "exec"
 	OpStart      Op = "start"
 	OpSignal     Op = "signal"
@@ -43,7 +45,8 @@ type Request struct {
 	Op Op `json:"op"`
 	// ID is the workload's, for all that concerns one but OpCreate.
 	ID     workload.ID `json:"id,omitempty"`
-	Create *Create     `json:"create,omitempty"`
+	Create *Create     `json:"create,omitempty"` // OpPrepare's, too
+	Adopt  *Adopt      `json:"adopt,omitempty"`
 	Exec   *Exec       `json:"exec,omitempty"`
 	// Process and Signal are OpSignal's. Process is 0 for the first process, or
 	// what the Reply to OpExec said.
@@ -90,8 +93,29 @@ type Create struct {
 	// NICs become the network interfaces of the workload, beside loopback.
 	NICs    []NIC   `json:"nics,omitempty"`
 	Streams Streams `json:"streams"`
+	// Alone says that the guest's data disk is this workload's alone: what it writes
+	// is found there whatever its ID is.
+	Alone bool `json:"alone,omitempty"`
 	// Trace asks for the phases of making it, in the Reply.
 	Trace bool `json:"trace,omitempty"`
+}
+
+// Nobody is the ID of a workload that OpPrepare makes.
+const Nobody workload.ID = "0000000000000000000000000000000000000000000000000000000000000000"
+
+// Adopt says whose the workload is that OpPrepare made: all of a Create that may
+// differ between workloads that are otherwise alike.
+type Adopt struct {
+	ID       workload.ID `json:"id"`
+	Hostname string      `json:"hostname,omitempty"`
+	Args     []string    `json:"args"`
+	Env      []string    `json:"env,omitempty"`
+	Rows     uint16      `json:"rows,omitempty"` // of its terminal, 0 for the default
+	Cols     uint16      `json:"cols,omitempty"`
+	// Files are the contents of the files that it was made with, all of them.
+	Files map[string][]byte `json:"files,omitempty"`
+	NICs  []NIC             `json:"nics,omitempty"`
+	Trace bool              `json:"trace,omitempty"`
 }
 
 // NIC is a network device of the guest that becomes an interface of a workload.
