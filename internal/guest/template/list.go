@@ -71,7 +71,11 @@ func (s *Store) Get(key string) (e Entry, err error) {
 		return e, e.Err
 	}
 	e.Key = key
-	for _, name := range []string{memoryFile, stateFile, aboutFile} {
+	names := []string{memoryFile, stateFile, aboutFile}
+	if e.DiskDigest != "" {
+		names = append(names, diskFile)
+	}
+	for _, name := range names {
 		if fi, err := os.Lstat(s.path(key, name)); err == nil {
 			if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 				e.Size += st.Blocks * 512

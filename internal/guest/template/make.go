@@ -19,9 +19,12 @@ type Recipe struct {
 	Key     string
 	Machine map[string]string // see About
 	Memory  int64             // bytes
-	// Save boots a machine with its memory in the file memory, which has the right
-	// size, and saves it to state. When it returns, nobody writes to either.
-	Save func(ctx context.Context, memory, state *os.File) (protocol.Hello, error)
+	// Disk says that the machine has a writable disk, which is kept.
+	Disk bool
+	// Save boots a machine with its memory in the file f.RAM, which has the right
+	// size, and f.Disk, which is empty, as its disk, and saves it to f.State. When it
+	// returns, nobody writes to any.
+	Save func(ctx context.Context, f *Files) (protocol.Hello, error)
 	// Begin is called before that, Wait when somebody else is making it; either
 	// may be nil.
 	Begin, Wait func()
@@ -84,28 +87,31 @@ func (s *Store) make(ctx context.Context, r Recipe) (err error) {
 		}
 	}()
 	t := &Template{About: About{Format: format, Key: r.Key, Made: time.Now().UTC(), Machine: r.Machine, Memory: r.Memory}}
-	if t.Memory, err = create(dir + "/" + memoryFile); err != nil {
+	if r.Disk {
+		t.DiskDigest = "not known yet" // until there is something in it
+	}
+	defer t.Close()
+	err = t.each(&t.About, func(name string, f **os.File, _ *string) (err error) {
+		*f, err = os.OpenFile(dir+"/"+name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	defer t.Memory.Close()
-	if t.State, err = create(dir + "/" + stateFile); err != nil {
+	if err := t.RAM.Truncate(r.Memory); err != nil {
 		return err
 	}
-	defer t.State.Close()
-	if err := t.Memory.Truncate(r.Memory); err != nil {
+	if t.Hello, err = r.Save(ctx, &t.Files); err != nil {
 		return err
 	}
-	if t.Hello, err = r.Save(ctx, t.Memory, t.State); err != nil {
+	err = t.each(&t.About, func(_ string, f **os.File, sum *string) (err error) {
+		// From here on nobody can open it for writing but root.
+		if err = (*f).Chmod(0o400); err == nil {
+			*sum, err = digest(*f)
+		}
 		return err
-	}
-	// From here on nobody can open them for writing but root.
-	if err := errors.Join(t.Memory.Chmod(0o400), t.State.Chmod(0o400)); err != nil {
-		return err
-	}
-	if t.MemoryDigest, err = digest(t.Memory); err != nil {
-		return err
-	}
-	if t.StateDigest, err = digest(t.State); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(t.About, "", "  ")
@@ -126,7 +132,7 @@ func (s *Store) make(ctx context.Context, r Recipe) (err error) {
 	if seen, err := t.seen(); err == nil {
 		_ = s.writeSeen(r.Key, seen)
 	}
-	_ = s.trim(r.Key)
+	_ = errors.Join(s.made(r.Key), s.trim(r.Key))
 	return nil
 }
 
@@ -135,10 +141,6 @@ func full(dir string) bool {
 	const little = 1 << 20
 	var st syscall.Statfs_t
 	return syscall.Statfs(dir, &st) == nil && st.Bavail*uint64(st.Bsize) < little
-}
-
-func create(name string) (*os.File, error) {
-	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // lock takes the lock of those who make a template, waiting until ctx ends.

@@ -5,17 +5,19 @@
 //	  <key>/            complete, or not there: made under another name, then renamed
 //	    memory          the guest's memory, sparse
 //	    state           everything else of the machine
-//	    about.json      what it is, and the digests of both
-//	    seen            that both were as about.json says, in this boot of the host
+//	    disk            what was on its writable disk, where it had one; sparse
+//	    about.json      what it is, and the digests of these files
+//	    seen            that they were as about.json says, in this boot of the host
 //	    used            its time is that of the last use
 //	  <key>.lock        held by who makes it
 //	  making-<key>      unfinished
+//	  asked/<key>       as many bytes as starts have asked for one that is not made yet
 //
 // The key stands for everything that a clone must have in common with the
 // machine that was saved: whoever wants a template works it out, so one that is
 // outdated is not found. What is found is verified: by its digests once in each
 // boot of the host, after that by the times and inode numbers of the files, which
-// nothing that writes to them leaves as they were. Both files belong to root and
+// nothing that writes to them leaves as they were. The files belong to root and
 // nobody writes to them.
 //
 // A clone keeps the memory open, with a shared lock, so that it can be seen that
@@ -58,6 +60,7 @@ const format = 1
 const (
 	memoryFile = "memory"
 	stateFile  = "state"
+	diskFile   = "disk"
 	aboutFile  = "about.json"
 	seenFile   = "seen"
 	usedFile   = "used"
@@ -77,9 +80,11 @@ type About struct {
 	Hello protocol.Hello `json:"hello"`
 	// Memory is the size of the guest's memory in bytes.
 	Memory int64 `json:"memory"`
-	// MemoryDigest and StateDigest are SHA-256, in hexadecimal, of the files.
+	// MemoryDigest, StateDigest and DiskDigest are SHA-256, in hexadecimal, of the
+	// files; the last is empty where there is no disk.
 	MemoryDigest string `json:"memoryDigest"`
 	StateDigest  string `json:"stateDigest"`
+	DiskDigest   string `json:"diskDigest,omitempty"`
 }
 
 // Store is a directory of templates.
@@ -105,15 +110,39 @@ func checkKey(key string) error {
 	return nil
 }
 
-// Template is one that was opened, verified, to make a clone from. It stays as
-// it is whatever becomes of the store, until Close.
-type Template struct {
-	About
-	Memory, State *os.File // read-only
+// Files are those of a template that hold the machine.
+type Files struct {
+	RAM, State *os.File
+	Disk       *os.File // nil where there is none
 }
 
-// Close gives it back.
-func (t *Template) Close() { errors.Join(t.Memory.Close(), t.State.Close()) } //nolint:errcheck // read-only
+// each calls f for each file, with its name and its digest in a.
+func (t *Files) each(a *About, f func(name string, file **os.File, digest *string) error) error {
+	err := f(memoryFile, &t.RAM, &a.MemoryDigest)
+	if err == nil {
+		err = f(stateFile, &t.State, &a.StateDigest)
+	}
+	if err == nil && a.DiskDigest != "" {
+		err = f(diskFile, &t.Disk, &a.DiskDigest)
+	}
+	return err
+}
+
+// Close closes the files that are open.
+func (t *Files) Close() {
+	for _, f := range []*os.File{t.RAM, t.State, t.Disk} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Template is one that was opened, verified, to make a clone from: its files are
+// read-only. It stays as it is whatever becomes of the store, until Close.
+type Template struct {
+	About
+	Files
+}
 
 // Open finds a template and verifies it.
 func (s *Store) Open(key string) (*Template, error) {
@@ -136,21 +165,24 @@ func (s *Store) open(key string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{About: about}
-	for _, f := range []struct {
-		name string
-		to   **os.File
-	}{{memoryFile, &t.Memory}, {stateFile, &t.State}} {
-		if *f.to, err = os.OpenFile(s.path(key, f.name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err != nil {
-			t.Close()
+	err = t.each(&t.About, func(name string, f **os.File, _ *string) (err error) {
+		if *f, err = os.OpenFile(s.path(key, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err != nil {
+			*f = nil
 			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
-				return nil, err // which says nothing of the file
+				return err // which says nothing of the file
 			}
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		return nil
+	})
+	if err == nil {
+		if err = sys.MarkUsed(t.RAM); err != nil { // also by QEMU, to which it is given
+			err = fmt.Errorf("%s: %w", t.RAM.Name(), err)
 		}
 	}
-	if err := sys.MarkUsed(t.Memory); err != nil { // also by QEMU, to which it is given
+	if err != nil {
 		t.Close()
-		return nil, fmt.Errorf("%s: %w", t.Memory.Name(), err)
+		return nil, err
 	}
 	return t, nil
 }
@@ -188,16 +220,15 @@ func (s *Store) verify(t *Template) error {
 	if was, err := os.ReadFile(s.path(t.Key, seenFile)); err == nil && bytes.Equal(was, now) {
 		return nil
 	}
-	memory, err := digest(t.Memory)
+	err = t.each(&t.About, func(name string, f **os.File, saved *string) error {
+		is, err := digest(*f)
+		if err == nil && is != *saved {
+			err = fmt.Errorf("%w: the file %s is not what was saved", ErrDamaged, name)
+		}
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	state, err := digest(t.State)
-	if err != nil {
-		return err
-	}
-	if memory != t.MemoryDigest || state != t.StateDigest {
-		return fmt.Errorf("%w: its files are not what was saved", ErrDamaged)
 	}
 	// Whoever wrote meanwhile is seen the next time. Where this cannot be kept, all
 	// is read again then.
@@ -214,24 +245,22 @@ func (t *Template) seen() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	b.Write(boot)
-	for _, f := range []*os.File{t.Memory, t.State} {
-		fi, err := f.Stat()
+	err = t.each(&t.About, func(name string, f **os.File, _ *string) error {
+		fi, err := (*f).Stat()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !fi.Mode().IsRegular() {
-			return nil, fmt.Errorf("%w: %s is no regular file", ErrDamaged, f.Name())
+			return fmt.Errorf("%w: %s is no regular file", ErrDamaged, (*f).Name())
 		}
-		if f == t.Memory && fi.Size() != t.About.Memory {
-			return nil, fmt.Errorf("%w: %s has %d bytes instead of %d", ErrDamaged, memoryFile, fi.Size(), t.About.Memory)
+		if name == memoryFile && fi.Size() != t.About.Memory {
+			return fmt.Errorf("%w: %s has %d bytes instead of %d", ErrDamaged, memoryFile, fi.Size(), t.About.Memory)
 		}
 		id, err := sys.Identity(fi)
-		if err != nil {
-			return nil, err
-		}
 		b.WriteString(id + "\n")
-	}
-	return b.Bytes(), nil
+		return err
+	})
+	return b.Bytes(), err
 }
 
 func (s *Store) writeSeen(key string, b []byte) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,12 +24,15 @@ var key = strings.Repeat("ab", 32)
 // recipe makes a template of two pages.
 func recipe(made *atomic.Int32) Recipe {
 	return Recipe{
-		Key: key, Memory: size, Machine: map[string]string{"cpus": "1"},
-		Save: func(_ context.Context, memory, state *os.File) (protocol.Hello, error) {
+		Key: key, Memory: size, Disk: true, Machine: map[string]string{"cpus": "1"},
+		Save: func(_ context.Context, f *Files) (protocol.Hello, error) {
 			made.Add(1)
-			_, err := memory.WriteAt(bytes.Repeat([]byte("m"), 4096), 1<<20)
+			_, err := f.RAM.WriteAt(bytes.Repeat([]byte("m"), 4096), 1<<20)
 			if err == nil {
-				_, err = state.WriteString("state")
+				_, err = f.State.WriteString("state")
+			}
+			if err == nil {
+				_, err = f.Disk.WriteString("disk")
 			}
 			return protocol.Hello{Kernel: "6.1"}, err
 		},
@@ -51,11 +55,11 @@ func TestMadeOnce(t *testing.T) {
 	r := recipe(&made)
 	r.Wait = func() { waited.Add(1) }
 	save := r.Save
-	r.Save = func(ctx context.Context, memory, state *os.File) (protocol.Hello, error) {
+	r.Save = func(ctx context.Context, f *Files) (protocol.Hello, error) {
 		for waited.Load() < 19 { // all others have come
 			time.Sleep(time.Millisecond)
 		}
-		return save(ctx, memory, state)
+		return save(ctx, f)
 	}
 	var all sync.WaitGroup
 	for range 20 {
@@ -78,10 +82,10 @@ func TestMadeOnce(t *testing.T) {
 		t.Errorf("about: %+v", o.About)
 	}
 	b := make([]byte, 8)
-	if _, err := o.Memory.ReadAt(b, 1<<20); err != nil || string(b) != "mmmmmmmm" {
+	if _, err := o.RAM.ReadAt(b, 1<<20); err != nil || string(b) != "mmmmmmmm" {
 		t.Errorf("memory %q, %v", b, err)
 	}
-	if _, err := o.Memory.Write(b); err == nil {
+	if _, err := o.RAM.Write(b); err == nil {
 		t.Error("the memory can be written to")
 	}
 }
@@ -106,6 +110,8 @@ func TestDamaged(t *testing.T) {
 		},
 		"truncated":     func(dir string) error { return os.Truncate(dir+"/"+memoryFile, 1<<20) },
 		"state":         func(dir string) error { return os.WriteFile(dir+"/"+stateFile, []byte("other"), 0o400) },
+		"disk":          func(dir string) error { return os.WriteFile(dir+"/"+diskFile, []byte("Disk"), 0o400) },
+		"no disk":       func(dir string) error { return os.Remove(dir + "/" + diskFile) },
 		"no memory":     func(dir string) error { return os.Remove(dir + "/" + memoryFile) },
 		"no about":      func(dir string) error { return os.Remove(dir + "/" + aboutFile) },
 		"cut about":     func(dir string) error { return os.Truncate(dir+"/"+aboutFile, 10) },
@@ -181,7 +187,7 @@ func TestFailedAndKilled(t *testing.T) {
 	var made atomic.Int32
 	r := recipe(&made)
 	broken := errors.New("no room")
-	r.Save = func(context.Context, *os.File, *os.File) (protocol.Hello, error) { return protocol.Hello{}, broken }
+	r.Save = func(context.Context, *Files) (protocol.Hello, error) { return protocol.Hello{}, broken }
 	if err := s.Ensure(t.Context(), r); !errors.Is(err, broken) {
 		t.Errorf("ensure: %v", err)
 	}
@@ -250,7 +256,7 @@ func TestRemove(t *testing.T) {
 		t.Error(err)
 	}
 	b := make([]byte, 1)
-	if _, err := o.Memory.ReadAt(b, 1<<20); err != nil || b[0] != 'm' {
+	if _, err := o.RAM.ReadAt(b, 1<<20); err != nil || b[0] != 'm' {
 		t.Errorf("a clone lost its memory: %q, %v", b, err)
 	}
 	o.Close()
@@ -341,12 +347,12 @@ func TestThereAllTheSame(t *testing.T) {
 	var made atomic.Int32
 	r := recipe(&made)
 	save := r.Save
-	r.Save = func(ctx context.Context, memory, state *os.File) (protocol.Hello, error) {
+	r.Save = func(ctx context.Context, f *Files) (protocol.Hello, error) {
 		// No file can be put in the place of a directory.
-		if err := os.MkdirAll(filepath.Join(filepath.Dir(memory.Name()), seenFile, "x"), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(filepath.Dir(f.RAM.Name()), seenFile, "x"), 0o700); err != nil {
 			t.Error(err)
 		}
-		return save(ctx, memory, state)
+		return save(ctx, f)
 	}
 	for range 2 {
 		ensure(t, s, r)
@@ -441,5 +447,48 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	if err := s.Ensure(t.Context(), recipe(&made)); !errors.Is(err, syscall.EMFILE) || made.Load() != 1 {
 		t.Errorf("ensure: %v, made %d times", err, made.Load())
+	}
+}
+
+// TestAsked: every start counts, each template by itself, until it is made.
+func TestAsked(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "templates"))
+	if _, err := s.Asked("../x"); err == nil {
+		t.Error("a path is taken for a key")
+	}
+	var all sync.WaitGroup
+	var sum atomic.Int32
+	for range 20 {
+		all.Go(func() {
+			n, err := s.Asked(key)
+			if err != nil || n < 1 || n > 20 {
+				t.Errorf("got %d, %v", n, err)
+			}
+			sum.Add(1)
+		})
+	}
+	all.Wait()
+	if n, err := s.Asked(key); err != nil || n != 21 {
+		t.Errorf("got %d, %v, want 21", n, err)
+	}
+	var made atomic.Int32
+	ensure(t, s, recipe(&made))
+	if n, err := s.Asked(key); err != nil || n != 1 {
+		t.Errorf("after it was made: got %d, %v, want 1", n, err)
+	}
+	// The oldest are forgotten.
+	if err := os.Chtimes(s.path(askedDir, key), time.Now(), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxAsked {
+		if _, err := s.Asked(fmt.Sprintf("%064x", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names, err := os.ReadDir(s.path(askedDir)); err != nil || len(names) != maxAsked {
+		t.Errorf("%d counts, %v", len(names), err)
+	}
+	if n, err := s.Asked(key); err != nil || n != 1 {
+		t.Errorf("the oldest: got %d, %v, want 1", n, err)
 	}
 }
