@@ -110,14 +110,20 @@ func (m *machines) Template(ctx context.Context, s workload.Spec, p boundary.Pre
 		return err
 	}
 	defer os.Remove(p.Dir)
-	const name = "template"
+	name := "template"
 	d := m.a.progress(!terminal.IsTerminal(m.a.err)) // of no use where nobody waits
 	defer d.Close()
 	p.Machine.Templates = filepath.Join(m.root, templatesDir)
 	made := false
 	err = vm.Boundary{}.Template(ctx, s, p, vm.Progress{
-		Begin: func() { made = true; d.Update(name, "booting a machine to make it from", 0, 0) },
-		Wait:  func() { d.Update(name, "waiting for another command to make it", 0, 0) },
+		Begin: func(image string) {
+			if made = true; image != "" {
+				name = "template of " + image
+			}
+			d.Update(name, "booting a machine to make it from", 0, 0)
+		},
+		Failed: func(err error) { m.a.warn("no template of the image could be made: " + err.Error()) },
+		Wait:   func() { d.Update(name, "waiting for another command to make it", 0, 0) },
 	})
 	var fault *qemu.Fault
 	switch {

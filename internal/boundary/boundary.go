@@ -100,11 +100,21 @@ type Prepared struct {
 	Notice func(line string) `json:"-"`
 }
 
+// GuestIDs is the Machine.GuestIDs of new workloads: the same in each guest, so
+// that what one has made in its guest is good for another.
+const GuestIDs = 1 << 30
+
 // Machine is what a virtual machine is made from. All paths are absolute.
 type Machine struct {
 	// Image is the root file system as a read-only EROFS image, Data a writable
 	// disk, an ext4 file system that holds what the workload writes.
 	Image, Data string
+	// Blank is what Data was when it was made, in the words of sys.Identity: while
+	// it is that, nothing was ever written to it.
+	Blank string `json:",omitempty"`
+	// GuestIDs is the first ID of the workload's range in a guest of its own,
+	// which need not be what it is on the host; 0 stands for Prepared.IDBase.
+	GuestIDs uint32 `json:",omitempty"`
 	// Kernel is an uncompressed kernel image, Initramfs what it starts with.
 	Kernel, Initramfs string
 	// Modules is the directory of the kernel's modules, as /lib/modules/RELEASE

@@ -3,10 +3,12 @@ package engine
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -43,7 +45,14 @@ func (e *Engine) fillMachine(ctx context.Context, s *workload.Spec, needs bounda
 	if err := e.cfg.Machines.DataDisk(ctx, data, s.VM.Disk); err != nil {
 		return fmt.Errorf("make the writable disk: %w", err)
 	}
-	m.Data = data
+	fi, err := os.Stat(data)
+	if err != nil {
+		return err
+	}
+	if m.Blank, err = sys.Identity(fi); err != nil {
+		return err
+	}
+	m.Data, m.GuestIDs = data, boundary.GuestIDs
 	state.Did("create: data disk made")
 	return nil
 }
@@ -86,7 +95,7 @@ func (e *Engine) readyTemplate(ctx context.Context, s *workload.Spec, st *state.
 	ctx, finding := trace.Begin(ctx, "template found or made")
 	defer finding.End()
 	return e.cfg.Machines.Template(ctx, *s, boundary.Prepared{
-		Machine: m, IDBase: st.IDBase, IDCount: st.IDCount, Cgroup: e.cfg.CgroupParent,
+		Machine: m, IDBase: st.IDBase, IDCount: st.IDCount, Files: st.Files, Cgroup: e.cfg.CgroupParent,
 	})
 }
 

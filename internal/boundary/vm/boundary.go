@@ -133,7 +133,11 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if s.VM.Tenant != "" {
 		return b.join(ctx, s, p, r)
 	}
-	if r.machine, err = b.begin(ctx, s, p, config(s, p, r.dir, z), m); err != nil {
+	c := config(s, p, r.dir, z)
+	if i, err := b.adopt(ctx, s, p, r, c, m); i != nil || err != nil {
+		return i, err
+	}
+	if r.machine, err = b.begin(ctx, s, p, c, m); err != nil {
 		return nil, err
 	}
 	if s.VM.Machine {

@@ -64,6 +64,51 @@ func TestCloneConformance(t *testing.T) {
 	})
 }
 
+// TestImageConformance runs the same suite with workloads that were made for nobody,
+// in machines that go on from templates of the image.
+func TestImageConformance(t *testing.T) {
+	slow(t)
+	f := newFixture(t)
+	f.templates(t)
+	b := &imageBoundary{f: f, t: t}
+	boundarytest.Run(t, boundarytest.Harness{
+		Boundary: b, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Prepare: f.prepare,
+		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
+	})
+	if b.adopted < 20 {
+		t.Errorf("only %d workloads went on from a template of the image", b.adopted)
+	}
+}
+
+// imageBoundary makes a template of the image for each workload before it creates
+// that.
+type imageBoundary struct {
+	Boundary
+	f       *fixture
+	t       *testing.T
+	adopted int
+}
+
+func (b *imageBoundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
+	s.KeepStdin = p.Stdio.In != nil
+	like, ok := nobody(s, p)
+	if ok && flows(p.Stdio, like) {
+		b.f.ensureImage(b.t, s, p)
+		said := p.Notice
+		p.Notice = func(line string) {
+			if strings.Contains(line, "template") {
+				b.t.Error(line)
+			}
+			if said != nil {
+				said(line)
+			}
+		}
+		b.adopted++
+	}
+	return b.Boundary.Create(ctx, s, p)
+}
+
 // TestTenantConformance runs the same suite with all workloads in the machine
 // of one tenant.
 func TestTenantConformance(t *testing.T) {
@@ -178,5 +223,9 @@ func (f *fixture) prepare(t testing.TB, s workload.Spec) boundary.Prepared {
 	if err := datadisk.Make(t.Context(), m.Data, dataBytes, datadisk.Templates(f.disks)); err != nil {
 		t.Fatal(err)
 	}
+	if m.Blank, err = identity(m.Data); err != nil {
+		t.Fatal(err)
+	}
+	m.GuestIDs = boundary.GuestIDs
 	return p
 }

@@ -125,23 +125,22 @@ type placed struct {
 // place asks the agent of a machine for the workload.
 func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, host boundary.Host, its placed) (boundary.Instance, error) {
 	c := clientOf(host)
-	req := protocol.Create{Spec: inside(s), Image: its.image, Files: map[string][]byte{}}
+	req := protocol.Create{Spec: inside(s), Image: its.image, Alone: r.machine != nil && !s.VM.System && p.Machine.GuestIDs != 0}
 	for i, n := range p.NICs {
 		req.NICs = append(req.NICs, inGuest(n, its.devices[i]))
 	}
 	if !s.Namespaces.HostUser && !s.VM.System { // else all IDs of the guest
 		req.IDBase, req.IDCount = p.IDBase, p.IDCount
-	}
-	for target, file := range p.Files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
+		if req.Alone {
+			req.IDBase = p.Machine.GuestIDs
 		}
-		req.Files[target] = b
 	}
 	var err error
+	if req.Files, err = contents(p.Files); err != nil {
+		return nil, err
+	}
 	sharing, shared := trace.Begin(ctx, "volumes")
-	req.Volumes, err = r.serveVolumes(sharing, s, p, c)
+	req.Volumes, err = r.serveVolumes(sharing, s, p, c, req.IDBase)
 	shared.End()
 	if err != nil {
 		return nil, err
@@ -161,6 +160,19 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 		return &lodger{instance: i}, nil
 	}
 	return i, nil
+}
+
+// contents reads the files that appear inside, by their path there.
+func contents(files map[string]string) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for target, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		out[target] = b
+	}
+	return out, nil
 }
 
 // blame says why a guest that was lost is gone, or what one said last that does

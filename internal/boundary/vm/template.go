@@ -113,7 +113,7 @@ func fromTemplate(ctx context.Context, store *template.Store, c qemu.Config, cg 
 
 // restore makes a clone.
 func restore(ctx context.Context, t *template.Template, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
-	m, err := start(ctx, clone(c, t.Memory, t.State), cg, notice)
+	m, err := start(ctx, clone(c, t.RAM, t.State), cg, notice)
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +128,22 @@ func restore(ctx context.Context, t *template.Template, c qemu.Config, cg *cgrou
 
 // Progress hears of a template that is being made. Its functions may be nil.
 type Progress struct {
-	// Begin is called when a machine is booted to be saved, Wait when another
-	// command is doing that.
-	Begin, Wait func()
+	// Begin is called when a machine is booted to be saved, with the name of the
+	// image that it is for, "" if it is for any; Wait when another command is doing
+	// that.
+	Begin func(image string)
+	Wait  func()
+	// Failed is called when that which is for an image could not be made, which does
+	// no harm.
+	Failed func(err error)
+}
+
+func (p Progress) begin(image string) func() {
+	return func() {
+		if p.Begin != nil {
+			p.Begin(image)
+		}
+	}
 }
 
 // Templates is the store in a directory, for those who make and remove templates;
@@ -166,8 +179,8 @@ func destroy(ctx context.Context, m *cgroup.Manager) error {
 }
 
 // Template makes sure that there is a template for the machine of s, in the
-// directory p.Machine.Templates. Of p it needs Machine, Dir, IDBase, and as Cgroup
-// the one to make another below.
+// directory p.Machine.Templates. Of p it needs Machine, Dir, IDBase, IDCount, the
+// keys of Files, and as Cgroup the one to make another below.
 func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prepared, on Progress) error {
 	s = withModules(s, p.Machine)
 	z, err := sizeOf(s, qemu.Accel(p.Machine.Accel), false)
@@ -175,7 +188,8 @@ func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prep
 		return err
 	}
 	p, _ = explainNICs(s, p)
-	g, err := generic(config(s, p, p.Dir, z))
+	c := config(s, p, p.Dir, z)
+	g, err := generic(c)
 	if err != nil {
 		return err
 	}
@@ -183,17 +197,34 @@ func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prep
 	if err != nil {
 		return err
 	}
-	return Templates(p.Machine.Templates, p.Cgroup).Ensure(ctx, template.Recipe{
-		Key: key, Machine: parts, Memory: g.Memory, Begin: on.Begin, Wait: on.Wait,
-		Save: func(ctx context.Context, memory, state *os.File) (protocol.Hello, error) {
-			return b.save(ctx, s, g, z, templateCgroup(p.Cgroup, p.Machine.Templates, key), memory, state)
+	m := maker{b: b, s: s, z: z, cgroups: p.Cgroup, dir: p.Machine.Templates}
+	ready, err := m.imageTemplate(ctx, c, p, key, parts, on)
+	if ready || ctx.Err() != nil {
+		return err
+	}
+	if err != nil && on.Failed != nil {
+		on.Failed(err)
+	}
+	return Templates(m.dir, m.cgroups).Ensure(ctx, template.Recipe{
+		Key: key, Machine: parts, Memory: g.Memory, Begin: on.begin(""), Wait: on.Wait,
+		Save: func(ctx context.Context, f *template.Files) (protocol.Hello, error) {
+			return m.save(ctx, g, key, f, nil)
 		},
 	})
 }
 
-// save boots a machine, and saves it.
-func (b Boundary) save(ctx context.Context, s workload.Spec, c qemu.Config, z size, path string, memory, state *os.File) (hello protocol.Hello, err error) {
-	cg, err := cgroup.New(path, z.limits(s), cgroup.Options{Strict: true})
+// maker makes templates.
+type maker struct {
+	b            Boundary
+	s            workload.Spec
+	z            size
+	cgroups, dir string
+}
+
+// save boots a machine, has prepare make it ready if that is not nil, and saves
+// it.
+func (k *maker) save(ctx context.Context, c qemu.Config, key string, f *template.Files, prepare func(context.Context, *machine) error) (hello protocol.Hello, err error) {
+	cg, err := cgroup.New(templateCgroup(k.cgroups, k.dir, key), k.z.limits(k.s), cgroup.Options{Strict: true})
 	if err != nil {
 		return hello, err
 	}
@@ -201,16 +232,21 @@ func (b Boundary) save(ctx context.Context, s workload.Spec, c qemu.Config, z si
 		return hello, err
 	}
 	defer func() { err = errors.Join(err, destroy(context.WithoutCancel(ctx), cg)) }()
-	c.RAM = &qemu.RAM{File: memory, Shared: true}
+	c.RAM = &qemu.RAM{File: f.RAM, Shared: true}
 	m, err := start(ctx, c, cg, nil)
 	if err != nil {
 		return hello, err
 	}
 	defer func() { err = errors.Join(err, m.kill()) }()
-	if err := m.greet(ctx, b.bootLimit(c)); err != nil {
+	if err := m.greet(ctx, k.b.bootLimit(c)); err != nil {
 		return hello, err
 	}
-	if err := m.vmm.Save(ctx, state); err != nil {
+	if prepare != nil {
+		if err := prepare(ctx, m); err != nil {
+			return hello, err
+		}
+	}
+	if err := m.vmm.Save(ctx, f.State); err != nil {
 		return hello, fmt.Errorf("save the machine: %w", m.fault(err))
 	}
 	return m.sess.Peer(), nil

@@ -39,6 +39,31 @@ func (f *fixture) ensure(t testing.TB, s workload.Spec, p boundary.Prepared) {
 	}
 }
 
+// ensureImage makes the template of a workload's image, and removes the generic
+// one: a machine that does not go on from the first boots, and says so.
+func (f *fixture) ensureImage(t testing.TB, s workload.Spec, p boundary.Prepared) {
+	t.Helper()
+	for range often {
+		f.ensure(t, s, p)
+	}
+	store := template.New(f.machine.Templates)
+	all, err := store.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := 0
+	for _, e := range all {
+		if e.Machine["image"] != "" {
+			images++
+		} else if err := store.Remove(e.Key, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if images == 0 {
+		t.Fatalf("after %d starts there is no template of the image", often)
+	}
+}
+
 // cloned is a workload that ran to its end, and what was noticed.
 type cloned struct {
 	out     string
@@ -57,7 +82,12 @@ func (f *fixture) run(t *testing.T, s workload.Spec, change func(*boundary.Prepa
 	defer r.Close()
 	defer w.Close()
 	var mu sync.Mutex
-	p.Stdio = boundary.Stdio{Out: w, Err: w}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	p.Stdio = boundary.Stdio{Out: w, Err: null}
 	p.Notice = func(line string) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -20,13 +20,10 @@ import (
 )
 
 // serveVolumes starts a file server for each bind mount of s and lets the agent
-// mount it. It returns the volumes' names by the mounts' index.
-func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.Prepared, c *client.Client) (map[int]string, error) {
+// mount it. It returns the volumes' names by the mounts' index. idBase is the first
+// of the workload's IDs in the guest: 0 where it has all of them.
+func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.Prepared, c *client.Client, idBase uint32) (map[int]string, error) {
 	names := map[int]string{}
-	idBase := p.IDBase
-	if s.Namespaces.HostUser || s.VM.System {
-		idBase = 0 // the owners that the guest sees are the workload's own
-	}
 	for n, m := range s.Mounts {
 		if m.Type != "bind" {
 			continue

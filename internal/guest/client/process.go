@@ -115,6 +115,15 @@ func (p *process) closeFiles() {
 	}
 }
 
+// StreamsOf says which standard streams a process without a terminal gets.
+func StreamsOf(io boundary.Stdio) protocol.Streams {
+	s := protocol.Streams{In: io.In != nil, Out: io.Out != nil, Err: io.Err != nil}
+	if same(io.Out, io.Err) {
+		s.Err, s.Joined = false, true
+	}
+	return s
+}
+
 func (p *process) streams() protocol.Streams {
 	return protocol.Streams{In: p.in != nil, Out: p.out[0] != nil, Err: p.out[1] != nil, Joined: p.joined}
 }

@@ -76,7 +76,7 @@ func (m *maker) make(ctx context.Context, path string, size int64) error {
 		return err
 	}
 	defer t.Close()
-	return create(path, size, func(f *os.File) error { return copyData(f, t, size) })
+	return create(path, size, func(f *os.File) error { return at.CopyData(f, t, size) })
 }
 
 // create makes a sparse file that gets its name when fill and a sync are done.

@@ -7,13 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"math"
 	"os"
 	"os/exec"
 	"strings"
-
-	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
 const (
@@ -109,25 +105,6 @@ func check(f *os.File, size int64) error {
 	blocks := int64(le.Uint32(b[4:])) | int64(le.Uint32(b[0x150:]))<<32
 	if fi.Size() != size || blocks != size/blockSize {
 		return fmt.Errorf("%w: %d blocks in a file of %d bytes, want %d bytes", errNoFileSystem, blocks, fi.Size(), size)
-	}
-	return nil
-}
-
-// copyData copies what is no hole.
-func copyData(to, from *os.File, size int64) error {
-	for off := int64(0); off < size; {
-		start, end, err := at.NextData(int(from.Fd()), off)
-		if err != nil {
-			return err
-		}
-		if start == math.MaxInt64 {
-			return nil
-		}
-		off = min(end, size)
-		r := io.NewSectionReader(from, start, off-start)
-		if _, err := io.Copy(io.NewOffsetWriter(to, start), r); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -304,6 +304,26 @@ func NextData(fd int, off int64) (start, end int64, err error) {
 	return start, end, wrap("seek", "", err)
 }
 
+// CopyData copies the first size bytes of a file, and leaves holes where from has
+// them.
+func CopyData(to, from *os.File, size int64) error {
+	for off := int64(0); off < size; {
+		start, end, err := NextData(int(from.Fd()), off)
+		if err != nil {
+			return err
+		}
+		if start == math.MaxInt64 {
+			return nil
+		}
+		off = min(end, size)
+		r := io.NewSectionReader(from, start, off-start)
+		if _, err := io.Copy(io.NewOffsetWriter(to, start), r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Pwrite writes all of p at an offset.
 func Pwrite(fd int, p []byte, off int64) error {
 	for len(p) > 0 {

@@ -1,0 +1,302 @@
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// An image template is of a machine in which a workload of an image has been made
+// already, up to the first instruction of its program: for nobody, without
+// program, environment, names, addresses, or what their files say. A clone's
+// agent is told whose it is, and starts it.
+//
+// It is for an image and all options that shape a workload, so there may be many:
+// one is made when the same has been started often, and it serves a workload's
+// first start, as its disk is a copy of the one that the workload for nobody has.
+//
+//	generic template   kernel, agent ────────────────────────── image, disk, container, program
+//	image template     kernel, agent, image, disk, container ── names, program
+
+// often is which start of the same makes an image template.
+const often = 3
+
+// nobody returns the workload for nobody that becomes s when it is adopted; or
+// false, where it cannot be made before it is known for whom.
+func nobody(s workload.Spec, p boundary.Prepared) (protocol.Create, bool) {
+	m := p.Machine
+	if s.VM.Tenant != "" || s.VM.Machine || s.VM.System || m.GuestIDs == 0 {
+		return protocol.Create{}, false
+	}
+	in := inside(s)
+	c := protocol.Create{
+		Image: "image0", Alone: true, Files: map[string][]byte{},
+		Spec: workload.Spec{
+			ID: protocol.Nobody, Image: workload.Image{Digest: s.Image.Digest},
+			Process: workload.Process{
+				Cwd: in.Process.Cwd, User: in.Process.User, Terminal: in.Process.Terminal, Rlimits: in.Process.Rlimits, Groups: in.Process.Groups,
+			},
+			ReadOnlyRoot: in.ReadOnlyRoot, Init: in.Init, Network: in.Network, Namespaces: in.Namespaces, Mounts: in.Mounts, Devices: in.Devices,
+			Resources: in.Resources, Security: in.Security, AutoRemove: in.AutoRemove,
+		},
+	}
+	if s.Hostname != "" {
+		c.Spec.Hostname = "nobody"
+	}
+	if !s.Namespaces.HostUser {
+		c.IDBase, c.IDCount = m.GuestIDs, p.IDCount
+	}
+	if !s.Process.Terminal {
+		c.Streams = protocol.Streams{In: s.KeepStdin, Out: true, Err: true}
+	}
+	for target := range p.Files {
+		c.Files[target] = nil
+	}
+	// What is mounted from the host is there when a workload is made.
+	return c, !slices.ContainsFunc(in.Mounts, func(m workload.Mount) bool { return m.Type != "tmpfs" })
+}
+
+// imageKey is the key of the image template for c, on a machine whose generic
+// template has the key generic.
+func imageKey(generic string, c protocol.Create, m *boundary.Machine) (string, error) {
+	image, err := identity(m.Image)
+	if err != nil {
+		return "", err
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s", generic, image, b))
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// identity is that of a file, see sys.Identity.
+func identity(name string) (string, error) {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	return sys.Identity(fi)
+}
+
+// blank tells whether nothing was ever written to a workload's disk.
+func blank(m *boundary.Machine) bool {
+	now, err := identity(m.Data)
+	return err == nil && m.Blank != "" && now == m.Blank
+}
+
+// fixed is the machine c as one with an image: its disks are there from the
+// start, its interfaces come later.
+func fixed(c qemu.Config) qemu.Config {
+	c.NICs = slices.Clone(c.NICs)
+	for i := range c.NICs {
+		c.NICs[i] = qemu.NIC{MAC: slotMAC(i), Kind: qemu.Slot}
+	}
+	return c
+}
+
+// imageTemplate makes sure that there is an image template for a workload that is
+// started often. It reports whether there is one.
+func (k *maker) imageTemplate(ctx context.Context, c qemu.Config, p boundary.Prepared, generic string, parts map[string]string, on Progress) (bool, error) {
+	like, ok := nobody(k.s, p)
+	if !ok || !blank(p.Machine) {
+		return false, nil
+	}
+	key, err := imageKey(generic, like, p.Machine)
+	if err != nil {
+		return false, err
+	}
+	store := Templates(k.dir, k.cgroups)
+	if t, err := store.Open(key); err == nil {
+		t.Close()
+		return true, nil
+	}
+	if times, err := store.Asked(key); err != nil || times < often {
+		return false, err
+	}
+	c, parts = fixed(c), maps.Clone(parts)
+	parts["image"] = k.s.Image.Reference
+	err = store.Ensure(ctx, template.Recipe{
+		Key: key, Machine: parts, Memory: c.Memory, Disk: true, Begin: on.begin(k.s.Image.Reference), Wait: on.Wait,
+		Save: func(ctx context.Context, f *template.Files) (protocol.Hello, error) {
+			if err := copyDisk(f.Disk, p.Machine.Data); err != nil {
+				return protocol.Hello{}, err
+			}
+			c.Disks = slices.Clone(c.Disks)
+			for i := range c.Disks {
+				if d := &c.Disks[i]; !d.ReadOnly {
+					d.File = f.Disk.Name()
+				}
+			}
+			return k.save(ctx, c, key, f, func(ctx context.Context, m *machine) error {
+				// What is random in it by then is no secret: each clone gets a seed of its own.
+				if err := m.settle(ctx); err != nil {
+					return err
+				}
+				return within(ctx, createTimeout, func(ctx context.Context) error { return clientOf(m).Prepare(ctx, like) })
+			})
+		},
+	})
+	return err == nil, err
+}
+
+// copyDisk copies a sparse file.
+func copyDisk(to *os.File, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return copyOpen(to, f)
+}
+
+func copyOpen(to, from *os.File) error {
+	fi, err := from.Stat()
+	if err == nil {
+		err = to.Truncate(fi.Size())
+	}
+	if err == nil {
+		err = at.CopyData(to, from, fi.Size())
+	}
+	return err
+}
+
+// replaceDisk makes a workload's disk a copy of a template's, or leaves it as it
+// is.
+func replaceDisk(name string, from *os.File) (err error) {
+	to, err := os.OpenFile(name+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = copyOpen(to, from)
+	if err = errors.Join(err, to.Close()); err == nil {
+		err = os.Rename(to.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(to.Name()))
+	}
+	return nil
+}
+
+// adopt makes the workload s by way of a clone of an image template. It returns
+// nil without an error where there is none, or none that works: then nothing is
+// different from before, but that the disk, which was empty, is another empty one.
+func (b Boundary) adopt(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, c qemu.Config, cg *cgroup.Manager) (boundary.Instance, error) {
+	if p.Machine.Templates == "" || s.VM.NoTemplate {
+		return nil, nil
+	}
+	like, ok := nobody(s, p)
+	if !ok || !blank(p.Machine) || !flows(p.Stdio, like) {
+		return nil, nil
+	}
+	finding := trace.Step(ctx, "image template verified")
+	store := template.New(p.Machine.Templates)
+	key, t, err := openImage(store, c, like, p.Machine)
+	finding.End()
+	if err == nil {
+		defer t.Close()
+		err = replaceDisk(p.Machine.Data, t.Disk)
+	}
+	if err == nil {
+		r.machine, err = restore(ctx, t, c, cg, p.Notice)
+	}
+	var i *instance
+	if err == nil {
+		i, err = b.adopted(ctx, s, p, r, like)
+	}
+	switch {
+	case err == nil:
+		return i, nil
+	case errors.Is(err, template.ErrNotFound):
+		return nil, nil
+	case ctx.Err() != nil, errors.Is(err, workload.ErrCommandNotFound), errors.Is(err, workload.ErrNotExecutable):
+		return nil, err
+	}
+	if r.machine != nil {
+		if kerr := r.machine.kill(); kerr != nil {
+			return nil, errors.Join(err, kerr)
+		}
+		r.machine, r.inner = nil, nil
+	}
+	if p.Notice != nil {
+		p.Notice("the workload is made anew, as there is no template of its image that it could go on from: " + qemu.Printable([]byte(err.Error())))
+	}
+	if refused(err) {
+		return nil, nil
+	}
+	if rerr := store.Remove(key, true); rerr != nil && !errors.Is(rerr, template.ErrNotFound) {
+		return nil, errors.Join(err, rerr)
+	}
+	return nil, nil
+}
+
+// refused tells whether a clone's agent answered, and would not: the template is
+// not at fault.
+func refused(err error) bool {
+	var said *protocol.Error
+	return errors.As(err, &said)
+}
+
+// flows tells whether the workload for nobody has the streams that are wanted.
+func flows(io boundary.Stdio, like protocol.Create) bool {
+	return like.Spec.Process.Terminal || like.Streams == client.StreamsOf(io)
+}
+
+// openImage finds the image template for like on the machine c.
+func openImage(store *template.Store, c qemu.Config, like protocol.Create, m *boundary.Machine) (string, *template.Template, error) {
+	g, err := generic(c)
+	if err != nil {
+		return "", nil, err
+	}
+	key, _, err := qemu.Fingerprint(g)
+	if err != nil {
+		return "", nil, err
+	}
+	if key, err = imageKey(key, like, m); err != nil {
+		return "", nil, err
+	}
+	t, err := store.Open(key)
+	return key, t, err
+}
+
+// adopted has the agent give the workload for nobody to s.
+func (b Boundary) adopted(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, like protocol.Create) (*instance, error) {
+	req := protocol.Adopt{
+		ID: s.ID, Hostname: s.Hostname, Args: s.Process.Args, Env: s.Process.Env, Rows: s.Process.Rows, Cols: s.Process.Cols,
+	}
+	var err error
+	if req.Files, err = contents(p.Files); err != nil {
+		return nil, err
+	}
+	for i, n := range p.NICs {
+		req.NICs = append(req.NICs, inGuest(n, r.machine.nics[i].device))
+	}
+	var inner *client.Instance
+	err = within(ctx, createTimeout, func(ctx context.Context) (err error) {
+		inner, err = clientOf(r.machine).Adopt(ctx, like, req, p.Stdio, p.Notice)
+		return err
+	})
+	if err != nil {
+		return nil, r.blame(err)
+	}
+	r.inner = inner
+	return &instance{Instance: inner, remains: r, spec: s}, nil
+}
