@@ -245,6 +245,10 @@ func (k *maker) save(ctx context.Context, c qemu.Config, key string, f *template
 		if err := prepare(ctx, m); err != nil {
 			return hello, err
 		}
+		// Nothing may be under way: a clone's host begins as if nothing had been said.
+		if err := within(ctx, answerTimeout, m.sess.Idle); err != nil {
+			return hello, m.fault(err)
+		}
 	}
 	if err := m.vmm.Save(ctx, f.State); err != nil {
 		return hello, fmt.Errorf("save the machine: %w", m.fault(err))

@@ -146,6 +146,9 @@ func (a *Agent) serve(conn *protocol.Stream) {
 		a.volume(st, req.Volume, req.File)
 	case protocol.OpReadFiles, protocol.OpWriteFiles, protocol.OpStatPath, protocol.OpChanges:
 		a.files(ctx, st, req)
+	case protocol.OpPrepare:
+		st.reply(protocol.Reply{}, a.prepare(ctx, req.Create))
+		<-st.Done() // what the host knows then: that we have got all it sent
 	case protocol.OpPowerOff:
 		st.reply(protocol.Reply{}, nil)
 		select {
@@ -180,8 +183,6 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 		return r, a.Guest.Reseed(req.Seed)
 	case protocol.OpKeepData:
 		return r, a.keepData(req.Keep)
-	case protocol.OpPrepare:
-		return r, a.prepare(ctx, req.Create)
 	}
 	id, err := workload.ParseID(string(req.ID))
 	if err != nil {

@@ -13,7 +13,7 @@ type Op string
 // The operations.
 const (
 	OpCreate     Op = "create"
-	OpPrepare    Op = "prepare" // makes a workload for nobody, see Adopt
+	OpPrepare    Op = "prepare" // makes a workload for nobody, see Adopt; see Session.Idle
 	OpAdopt      Op = "adopt"   // what OpPrepare made is a workload; the rest is as with OpCreate
 	OpExec       Op = "exec"
 	OpStart      Op = "start"

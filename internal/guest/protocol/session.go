@@ -90,6 +90,30 @@ func (s *Session) Open(ctx context.Context) (*Stream, error) {
 	return st, nil
 }
 
+// Idle waits, as the host, until no stream is open on either side: nothing more
+// comes from the guest. That the guest has all that was sent shows where the last
+// to be closed was one that it closes only after us, as it does with OpPrepare.
+// Nobody may open a stream meanwhile.
+func (s *Session) Idle(ctx context.Context) error {
+	var taken []uint32
+	defer func() {
+		for _, id := range taken {
+			s.free <- id
+		}
+	}()
+	for len(taken) < MaxStreams {
+		select {
+		case id := <-s.free:
+			taken = append(taken, id)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.done:
+			return s.Err()
+		}
+	}
+	return nil
+}
+
 // Accept returns the next stream that the host opened, as the guest.
 func (s *Session) Accept() (*Stream, error) {
 	select {

@@ -427,3 +427,48 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}
 }
+
+// TestIdle: a host whose streams are all closed on both sides can go away, and
+// another can go on with the guest as if nothing had been said.
+func TestIdle(t *testing.T) {
+	host, guest := pair(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	st, err := host.Open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := guest.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := make(chan error, 1)
+	go func() { idle <- host.Idle(ctx) }()
+	st.Close()
+	<-theirs.Done()
+	select {
+	case err := <-idle:
+		t.Fatalf("idle while the guest has a stream open: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	theirs.Close()
+	if err := <-idle; err != nil {
+		t.Error(err)
+	}
+	// Every number is free again.
+	for range MaxStreams {
+		if _, err := host.Open(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer stop()
+	if err := host.Idle(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	go func() { idle <- host.Idle(ctx) }()
+	guest.Close()
+	if err := <-idle; !errors.Is(err, ErrEnded) {
+		t.Errorf("got %v", err)
+	}
+}
