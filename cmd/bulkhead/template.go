@@ -45,7 +45,9 @@ func (a *app) templateCommand() *cobra.Command {
 has booted and was saved, with nothing of any workload in it. The first workload
 behind the boundary vm makes one; the machines of later ones that are alike, with
 the same kernel, processors, memory and devices, go on from it, in a fraction of
-the time that a boot takes. --no-template boots.`,
+the time that a boot takes. The third workload of an image with the same options
+makes another, in which the workload itself has been made up to the start of its
+program: ls shows the image. --no-template boots.`,
 		Example: "  bulkhead template ls\n  bulkhead template prune -f",
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -56,12 +58,12 @@ the time that a boot takes. --no-template boots.`,
 
 // templateRow is what templates of text and JSON see of templates.
 type templateRow struct {
-	ID, Kernel, Machine, CPUs, Memory, Interfaces, Size, InUse, Created, CreatedAt, Used, Status string
+	ID, Image, Kernel, Machine, CPUs, Memory, Interfaces, Size, InUse, Created, CreatedAt, Used, Status string
 }
 
 var templateListing = output.Listing{
 	Columns: []output.Column{
-		{Header: "TEMPLATE ID", Field: "ID"}, {Header: "KERNEL", Field: "Kernel"}, {Header: "CPUS", Field: "CPUs"}, {Header: "MEMORY", Field: "Memory"},
+		{Header: "TEMPLATE ID", Field: "ID"}, {Header: "IMAGE", Field: "Image"}, {Header: "KERNEL", Field: "Kernel"}, {Header: "CPUS", Field: "CPUs"}, {Header: "MEMORY", Field: "Memory"},
 		{Header: "INTERFACES", Field: "Interfaces"}, {Header: "SIZE", Field: "Size"}, {Header: "IN USE", Field: "InUse"}, {Header: "USED", Field: "Used"},
 		{Header: "STATUS", Field: "Status"},
 	},
@@ -82,6 +84,9 @@ func newTemplateRow(e template.Entry, now time.Time, whole bool) templateRow {
 	if e.Err != nil {
 		r.Status = "damaged"
 		return r
+	}
+	if r.Image = e.Machine["image"]; r.Image == "" {
+		r.Image = "any"
 	}
 	r.Kernel, r.Machine, r.CPUs, r.Interfaces = e.Hello.Kernel, e.Machine["machine"], e.Machine["cpus"], e.Machine["interfaces"]
 	r.Memory = strconv.FormatInt(e.Memory>>20, 10) + "MiB"

@@ -20,7 +20,9 @@ import (
 
 // SetProgram says what a container of Config.Late executes when it is started.
 // The environment is completed as that of any other. The errors are those of
-// Create about a program; the container may then be told of another.
+// Create about a program; the container may then be told of another. It is for the
+// process that created the container, which starts it, too: the state file does not
+// know of it.
 func (c *Container) SetProgram(args, env []string) error {
 	p := c.late
 	if p == nil {
@@ -31,7 +33,7 @@ func (c *Container) SetProgram(args, env []string) error {
 	if err := checkProcess(&s, false); err != nil {
 		return err
 	}
-	s.Env = p.view.withHome(env, p.proc.uid)
+	s.Env = withHome(env, func() string { return p.home })
 	program, err := p.view.findProgram(&s, s.Env)
 	if err != nil {
 		return err
@@ -47,7 +49,7 @@ func (c *Container) SetProgram(args, env []string) error {
 	}
 	p.release() // the first process has its own
 	c.late = nil
-	return c.save(c.dir)
+	return nil
 }
 
 // SetHostname names a container that has not been started. It is for one with a

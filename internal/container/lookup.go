@@ -149,6 +149,18 @@ func (v *view) accounts(name string) (string, error) {
 // given for it, and HOME, as every runtime adds it, where that is not set or
 // empty.
 func (v *view) withHome(env []string, uid uint32) []string {
+	return withHome(env, func() string { return v.homeOf(uid) })
+}
+
+// homeOf is the home directory that the container's files know for a user.
+func (v *view) homeOf(uid uint32) string {
+	if a, err := v.findUser(strconv.FormatUint(uint64(uid), 10)); err == nil && a.home != "" {
+		return a.home
+	}
+	return "/"
+}
+
+func withHome(env []string, home func() string) []string {
 	last := map[string]int{}
 	for i, e := range env {
 		name, _, _ := strings.Cut(e, "=")
@@ -167,11 +179,7 @@ func (v *view) withHome(env []string, uid uint32) []string {
 	if _, ok := last["HOME"]; ok {
 		return out
 	}
-	home := "/"
-	if a, err := v.findUser(strconv.FormatUint(uint64(uid), 10)); err == nil && a.home != "" {
-		home = a.home
-	}
-	return append(out, "HOME="+home)
+	return append(out, "HOME="+home())
 }
 
 var procUserNamespace = regexp.MustCompile(`^/proc/([0-9]+|self)/ns/user$`)

@@ -27,7 +27,8 @@ type planner struct {
 	view  view
 	proc  process
 
-	late *launch.Late // with Config.Late
+	late *launch.Late // with Config.Late, and
+	home string       // what HOME will be in the environment that comes
 
 	dry    bool     // the program is only to be printed: what the engine makes first need not exist
 	held   []int    // descriptors that planning opened for looking

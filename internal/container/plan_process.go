@@ -233,10 +233,10 @@ func (c *process) findUser(v *view, who string) error {
 // planProcess adds the steps of the first process.
 func (p *planner) planProcess() error {
 	var err error
-	if p.late == nil {
-		if p.proc.program, err = p.view.findProgram(p.spec.Process, p.proc.env); err != nil {
-			return err
-		}
+	if p.late != nil {
+		p.home = p.view.homeOf(p.proc.uid)
+	} else if p.proc.program, err = p.view.findProgram(p.spec.Process, p.proc.env); err != nil {
+		return err
 	}
 	if err := planPersonality(p.prog, p.spec.Linux); err != nil {
 		return err
