@@ -27,7 +27,7 @@ type vmFootprint struct {
 }
 
 // vmMemory measures one kind of machine after the other: booted, as a clone
-// alone, with a volume, and beside other clones of the same template.
+// alone, with a volume, of a template of the image, and beside other clones of that.
 func (f *field) vmMemory(ctx context.Context) []vmFootprint {
 	var results []vmFootprint
 	volume := filepath.Join(f.dir, "volume")
@@ -37,13 +37,18 @@ func (f *field) vmMemory(ctx context.Context) []vmFootprint {
 			flags  []string
 			others int
 		}{
-			{", booted", []string{"--no-template"}, 0}, {", a clone", nil, 0}, {", a clone, one volume", []string{"-v", volume + ":/volume"}, 0},
-			{", a clone beside four others", nil, 4},
+			{", booted", []string{"--no-template"}, 0}, {", a clone", unlikeOthers(0), 0}, {", a clone, one volume", []string{"-v", volume + ":/volume"}, 0},
+			{", a clone of the image", nil, 0}, {", a clone of the image beside four others", nil, 4},
 		} {
 			r := vmFootprint{label: g.label + with.label}
-			e := g.engine
-			e.running = slices.Concat(e.running, with.flags)
+			e := g.engine.with(with.flags...)
 			r.err = errors.Join(os.MkdirAll(volume, 0o755))
+			if with.flags == nil { // what makes the template of the image
+				for range often {
+					_, err := e.idle(ctx, "bulkhead-bench-often")
+					r.err = errors.Join(r.err, err, e.remove(context.WithoutCancel(ctx), "bulkhead-bench-often"))
+				}
+			}
 			var others []string
 			for n := range with.others {
 				name := fmt.Sprintf("bulkhead-bench-other%d", n)

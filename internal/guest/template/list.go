@@ -172,7 +172,7 @@ func (s *Store) trim(keep string) error {
 }
 
 // Prune removes all templates that are not in use, and what commands left that
-// were killed. It returns those that it removed.
+// were killed, and forgets what was asked for. It returns those that it removed.
 func (s *Store) Prune() (removed []Entry, err error) {
 	all, err := s.List()
 	if err != nil {
@@ -187,7 +187,7 @@ func (s *Store) Prune() (removed []Entry, err error) {
 			err = errors.Join(err, failed)
 		}
 	}
-	return removed, errors.Join(err, s.sweep())
+	return removed, errors.Join(err, os.RemoveAll(s.path(askedDir)), s.sweep())
 }
 
 // sweep removes what commands left that were killed: unfinished templates that

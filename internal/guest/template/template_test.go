@@ -488,7 +488,12 @@ func TestAsked(t *testing.T) {
 	if names, err := os.ReadDir(s.path(askedDir)); err != nil || len(names) != maxAsked {
 		t.Errorf("%d counts, %v", len(names), err)
 	}
-	if n, err := s.Asked(key); err != nil || n != 1 {
-		t.Errorf("the oldest: got %d, %v, want 1", n, err)
+	for _, when := range []string{"the oldest", "pruned"} {
+		if n, err := s.Asked(key); err != nil || n != 1 {
+			t.Errorf("%s: got %d, %v, want 1", when, n, err)
+		}
+		if _, err := s.Prune(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
