@@ -50,7 +50,7 @@ type Machine struct {
 
 // handshake is how long QEMU may take from its execve to its first answer, and
 // from there until the guest runs.
-const handshake = 30 * time.Second
+const handshake = 2 * time.Minute
 
 // Start starts QEMU, confined, with the guest running in it. An error that says
 // which side is at fault is a *Fault. The machine ends with the thread that made
@@ -159,8 +159,16 @@ func find(name string) (string, error) {
 
 // greet waits for QEMU's first word and checks who speaks.
 func (m *Machine) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, handshake)
+	bounded, cancel := context.WithTimeout(ctx, handshake)
 	defer cancel()
+	err := m.meet(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return &Fault{Who: Host, Text: fmt.Sprintf("QEMU is not ready within %v: there is not enough memory or time for it", handshake), err: err}
+	}
+	return err
+}
+
+func (m *Machine) meet(ctx context.Context) error {
 	select {
 	case v, ok := <-m.qmp.greeting:
 		if !ok {
@@ -175,13 +183,11 @@ func (m *Machine) greet(ctx context.Context) error {
 	if m.version.before(Oldest) {
 		return tooOld(m.version.String())
 	}
-	if _, err := m.qmp.do(ctx, "qmp_capabilities", nil); err != nil {
-		if errors.Is(err, ErrGone) {
-			return m.diedEarly()
-		}
-		return err
+	_, err := m.qmp.do(ctx, "qmp_capabilities", nil)
+	if errors.Is(err, ErrGone) {
+		return m.diedEarly()
 	}
-	return nil
+	return err
 }
 
 func tooOld(v string) error {

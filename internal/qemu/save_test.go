@@ -163,7 +163,7 @@ func TestNoMemory(t *testing.T) {
 // TestMute: whoever waits for a QEMU that says nothing more is told so.
 func TestMute(t *testing.T) {
 	if testing.Short() {
-		t.Skip("waits for half a minute")
+		t.Skip("waits for two minutes")
 	}
 	cfg := config(t, code{}.hang())
 	asClone(t, &cfg)

@@ -173,7 +173,7 @@ func BenchmarkBoot(b *testing.B) {
 			b.Fatal(m.fault(err))
 		}
 		st.mark(b, "2-hello", pid)
-		if err := m.settle(b.Context()); err != nil {
+		if err := m.settle(b.Context(), settleTimeout); err != nil {
 			b.Fatal(err)
 		}
 		st.mark(b, "3-settle", pid)

@@ -153,6 +153,9 @@ type fixture struct {
 	image   string
 	pool    *idrange.Pool
 	disks   string // templates of data disks
+	written bool   // disks are not empty: no template of an image is for them
+
+	patience time.Duration // BootTimeout of run
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -174,7 +177,13 @@ func newFixture(t testing.TB) *fixture {
 		t.Fatal(err)
 	}
 	f.image = writeImage(t, layer)
-	t.Cleanup(func() { // empty by now; removing fails otherwise
+	removeTestCgroup(t)
+	return f
+}
+
+// removeTestCgroup removes testCgroup with the test: empty by then, or it stays.
+func removeTestCgroup(t testing.TB) {
+	t.Cleanup(func() {
 		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 			dirs, _ := filepath.Glob(pattern + testCgroup)
 			for _, d := range dirs {
@@ -182,7 +191,6 @@ func newFixture(t testing.TB) *fixture {
 			}
 		}
 	})
-	return f
 }
 
 // writeImage makes an EROFS image of layers.
@@ -223,8 +231,10 @@ func (f *fixture) prepare(t testing.TB, s workload.Spec) boundary.Prepared {
 	if err := datadisk.Make(t.Context(), m.Data, dataBytes, datadisk.Templates(f.disks)); err != nil {
 		t.Fatal(err)
 	}
-	if m.Blank, err = identity(m.Data); err != nil {
-		t.Fatal(err)
+	if !f.written {
+		if m.Blank, err = identity(m.Data); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m.GuestIDs = boundary.GuestIDs
 	return p

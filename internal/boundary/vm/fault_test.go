@@ -47,6 +47,7 @@ func program(args ...string) workload.Spec {
 // lives: that comes before.
 func guard(t *testing.T) {
 	t.Helper()
+	removeTestCgroup(t)
 	pids := int64(1)
 	cg, err := cgroup.New(testCgroup+"/first", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}, cgroup.Options{})
 	if err != nil {

@@ -148,7 +148,7 @@ func (k *maker) imageTemplate(ctx context.Context, c qemu.Config, p boundary.Pre
 			}
 			return k.save(ctx, c, key, f, func(ctx context.Context, m *machine) error {
 				// What is random in it by then is no secret: each clone gets a seed of its own.
-				if err := m.settle(ctx); err != nil {
+				if err := m.settle(ctx, settleTimeout); err != nil {
 					return err
 				}
 				return within(ctx, createTimeout, func(ctx context.Context) error { return clientOf(m).Prepare(ctx, like) })
@@ -212,11 +212,10 @@ func (b Boundary) adopt(ctx context.Context, s workload.Spec, p boundary.Prepare
 	key, t, err := openImage(store, c, like, p.Machine)
 	finding.End()
 	if err == nil {
-		defer t.Close()
-		err = replaceDisk(p.Machine.Data, t.Disk)
-	}
-	if err == nil {
-		r.machine, err = restore(ctx, t, c, cg, p.Notice)
+		if err = replaceDisk(p.Machine.Data, t.Disk); err == nil {
+			r.machine, err = b.restore(ctx, t, c, cg, p.Notice)
+		}
+		t.Close() // QEMU has what it needs
 	}
 	var i *instance
 	if err == nil {
@@ -236,14 +235,14 @@ func (b Boundary) adopt(ctx context.Context, s workload.Spec, p boundary.Prepare
 		}
 		r.machine, r.inner = nil, nil
 	}
+	if !refused(err) {
+		err = discard(store, key, err)
+	}
+	if starving(err) {
+		return nil, err
+	}
 	if p.Notice != nil {
 		p.Notice("the workload is made anew, as there is no template of its image that it could go on from: " + qemu.Printable([]byte(err.Error())))
-	}
-	if refused(err) {
-		return nil, nil
-	}
-	if rerr := store.Remove(key, true); rerr != nil && !errors.Is(rerr, template.ErrNotFound) {
-		return nil, errors.Join(err, rerr)
 	}
 	return nil, nil
 }

@@ -23,7 +23,7 @@ import (
 const (
 	bootTimeout     = 30 * time.Second
 	slowBootTimeout = 4 * time.Minute // under emulation, or where KVM itself may be emulated
-	greetTimeout    = 30 * time.Second
+	settleTimeout   = 30 * time.Second
 	powerOffTimeout = 20 * time.Second
 	killTimeout     = 5 * time.Second  // of asking the agent before the machine is ended
 	deathTimeout    = 20 * time.Second // of a process to end that was killed
@@ -110,7 +110,7 @@ func (b Boundary) boot(ctx context.Context, c qemu.Config, cg *cgroup.Manager, n
 	if err := m.greet(ctx, b.bootLimit(c)); err != nil {
 		return nil, errors.Join(err, m.kill())
 	}
-	if err := m.settle(ctx); err != nil {
+	if err := m.settle(ctx, settleTimeout); err != nil {
 		return nil, errors.Join(err, m.kill())
 	}
 	m.spared(m.vmm.Loaded())
@@ -133,6 +133,9 @@ func start(ctx context.Context, c qemu.Config, cg *cgroup.Manager, notice func(s
 	c.Cgroup = cg
 	vmm, err := qemu.Start(ctx, c)
 	if err != nil {
+		if starved(cg) {
+			err = errStarved(err)
+		}
 		return nil, err
 	}
 	m := &machine{vmm: vmm, cgroup: cg, notice: notice}
@@ -166,9 +169,9 @@ func (m *machine) greet(ctx context.Context, limit time.Duration) error {
 
 // settle gives the guest the time and randomness that it must not start a
 // workload without.
-func (m *machine) settle(ctx context.Context) error {
+func (m *machine) settle(ctx context.Context, limit time.Duration) error {
 	defer trace.Step(ctx, "seed and clock set").End()
-	gctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	gctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c := clientOf(m)
 	seed := make([]byte, 256)
@@ -193,14 +196,26 @@ func (m *machine) fault(err error) error {
 		case <-time.After(endTimeout):
 		}
 	}
-	if killed, kerr := m.cgroup.OOMKilled(); kerr == nil && killed {
-		return fmt.Errorf("host: the machine was killed for using more memory than its cgroup on the host allows: %w", err)
+	if starved(m.cgroup) {
+		return errStarved(err)
 	}
 	f := qemu.Diagnose(m.vmm)
 	if text := m.against(err); text != "" && !f.Panic {
 		f.Who, f.Text = qemu.Agent, text
 	}
 	return &fault{f, err}
+}
+
+// starved tells whether the host killed something in a machine's cgroup for want of
+// memory.
+func starved(cg *cgroup.Manager) bool {
+	killed, err := cg.OOMKilled()
+	return err == nil && killed
+}
+
+// errStarved says so. Cgroups above the machine's may allow less than its own does.
+func errStarved(err error) error {
+	return &fault{qemu.Fault{Who: qemu.Host, Text: "the machine was killed for want of memory: it took more than the host, or a cgroup of it, allows"}, err}
 }
 
 // against is what an agent that has spoken did wrong, in a guest that runs.

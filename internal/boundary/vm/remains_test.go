@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -89,14 +88,7 @@ func inTenant(t *testing.T, h boundary.Host) (Boundary, workload.Spec, boundary.
 		Dir: t.TempDir(), Cgroup: testCgroup + "/" + string(s.ID), IDBase: 100000, IDCount: 65536,
 		Machine: &boundary.Machine{Socket: "tenant", Image: "/image"},
 	}
-	t.Cleanup(func() {
-		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			dirs, _ := filepath.Glob(pattern + testCgroup)
-			for _, d := range dirs {
-				os.Remove(d)
-			}
-		}
-	})
+	removeTestCgroup(t)
 	return Boundary{Reach: func(string) boundary.Host { return h }}, s, p
 }
 

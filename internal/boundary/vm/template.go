@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,8 +34,9 @@ import (
 // but to take that, and the time: a clone that does not take both is ended.
 
 // restoreTimeout is how long a clone may take until it has taken seed and time,
-// which takes a fraction of a second when all is well.
-const restoreTimeout = time.Minute
+// which takes a fraction of a second when all is well, and longer where many start
+// at once.
+const restoreTimeout = 2 * time.Minute
 
 // generic is the machine c without anything that belongs to one workload.
 func generic(c qemu.Config) (qemu.Config, error) {
@@ -69,13 +71,14 @@ func clone(c qemu.Config, memory, state *os.File) qemu.Config {
 }
 
 // begin lets a machine go on from a template, or boots it: when there is none,
-// and when the one that there is does not work.
+// and when the one that there is does not work. Where it is the host that has not
+// what a clone takes, a boot would take more of it, and that is an error.
 func (b Boundary) begin(ctx context.Context, s workload.Spec, p boundary.Prepared, c qemu.Config, cg *cgroup.Manager) (*machine, error) {
 	if p.Machine.Templates == "" || s.VM.NoTemplate {
 		return b.boot(ctx, c, cg, p.Notice)
 	}
-	m, err := fromTemplate(ctx, template.New(p.Machine.Templates), c, cg, p.Notice)
-	if err == nil || ctx.Err() != nil {
+	m, err := b.fromTemplate(ctx, template.New(p.Machine.Templates), c, cg, p.Notice)
+	if err == nil || ctx.Err() != nil || starving(err) {
 		return m, err
 	}
 	if p.Notice != nil {
@@ -84,10 +87,8 @@ func (b Boundary) begin(ctx context.Context, s workload.Spec, p boundary.Prepare
 	return b.boot(ctx, c, cg, p.Notice)
 }
 
-// fromTemplate finds a template and makes a clone. A template that no clone could
-// be made from is removed, whatever the reason, so that the next start makes
-// another.
-func fromTemplate(ctx context.Context, store *template.Store, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
+// fromTemplate finds a template and makes a clone.
+func (b Boundary) fromTemplate(ctx context.Context, store *template.Store, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
 	finding := trace.Step(ctx, "template verified")
 	defer finding.End()
 	g, err := generic(c)
@@ -102,23 +103,54 @@ func fromTemplate(ctx context.Context, store *template.Store, c qemu.Config, cg 
 	finding.End()
 	var m *machine
 	if err == nil {
-		m, err = restore(ctx, t, c, cg, notice)
+		m, err = b.restore(ctx, t, c, cg, notice)
 		t.Close() // QEMU has what it needs
 	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, template.ErrNotFound) {
-		err = errors.Join(err, store.Remove(key, true))
+	if err != nil && ctx.Err() == nil {
+		err = discard(store, key, err)
 	}
 	return m, err
 }
 
+// starving tells that there is no clone because the host has not what it takes.
+func starving(err error) bool {
+	var f *qemu.Fault
+	return errors.As(err, &f) && f.Who == qemu.Host
+}
+
+// discard removes a template from which no clone came, for the reason err, so that
+// the next start makes another: one that is damaged, and one from which QEMU or the
+// guest does not go on. Where others do go on from it, it stays, and a clone that
+// does not answer in time is a sign of a host that has not enough for all: if all
+// that are slow booted, there would be still less. It returns err with what has
+// come of that.
+func discard(store *template.Store, key string, err error) error {
+	var f *qemu.Fault
+	failed := errors.As(err, &f) && f.Who != qemu.Host
+	damaged := errors.Is(err, template.ErrDamaged)
+	if !damaged && !failed {
+		return err
+	}
+	switch e := store.Remove(key, damaged); {
+	case errors.Is(e, template.ErrInUse) && f.Who != qemu.VMM:
+		return &fault{qemu.Fault{Who: qemu.Host, Text: "the machine does not answer in time, as others do that go on from the same template: there is not enough memory or time for all"}, err}
+	case errors.Is(e, template.ErrInUse), errors.Is(e, template.ErrNotFound):
+		return err
+	default:
+		return errors.Join(err, e)
+	}
+}
+
 // restore makes a clone.
-func restore(ctx context.Context, t *template.Template, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
+func (b Boundary) restore(ctx context.Context, t *template.Template, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
 	m, err := start(ctx, clone(c, t.RAM, t.State), cg, notice)
 	if err != nil {
 		return nil, err
 	}
-	if m.sess, err = protocol.Resume(m.vmm.Agent(), t.Hello); err == nil {
-		err = within(ctx, restoreTimeout, m.settle)
+	if m.sess, err = protocol.Resume(m.vmm.Agent(), t.Hello); err != nil {
+		err = m.fault(err)
+	} else {
+		err = m.settle(ctx, cmp.Or(b.BootTimeout, restoreTimeout))
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.kill())

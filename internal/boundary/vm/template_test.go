@@ -98,7 +98,7 @@ func (f *fixture) run(t *testing.T, s workload.Spec, change func(*boundary.Prepa
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	in, err := Boundary{}.Create(ctx, s, p)
+	in, err := Boundary{BootTimeout: f.patience}.Create(ctx, s, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +179,7 @@ func TestTemplateFaults(t *testing.T) {
 	slow(t)
 	guard(t)
 	f := newFixture(t)
+	f.written = true
 	store := f.templates(t)
 	s := program("pause")
 	f.ensure(t, s, f.prepare(t, s))

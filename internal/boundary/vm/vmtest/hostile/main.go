@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
@@ -44,6 +45,12 @@ func main() {
 	}
 }
 
+// elsewhen is far from any time at which a test runs, and what the kernel takes
+// for a time.
+var elsewhen = map[string]time.Time{
+	"past": time.Date(1971, 1, 1, 0, 0, 0, 0, time.UTC), "future": time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC),
+}
+
 // misbehave is the agent.
 func misbehave() error {
 	switch mode {
@@ -66,6 +73,10 @@ func misbehave() error {
 				}
 			}
 		})
+	case "past", "future": // begins in another time
+		if err := syscall.Settimeofday(&syscall.Timeval{Sec: elsewhen[mode].Unix()}); err != nil {
+			return err
+		}
 	case "deaf": // greets, and then answers nothing
 		return pid1.Run(pid1.NewMachine(), func(ctx context.Context, conn io.ReadWriteCloser) error {
 			s, err := protocol.Guest(ctx, conn, protocol.Hello{Kernel: "deaf", Agent: "hostile"})
