@@ -124,7 +124,7 @@ func TestConnectBetweenLives(t *testing.T) {
 	}
 	await := func(what string, is func(*Record) bool) *Record {
 		t.Helper()
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			r, err := w.Inspect(ctx(t), "web")
 			if err != nil || time.Now().After(end) {
 				t.Fatalf("%s: got %+v, %v", what, r, err)

@@ -112,7 +112,7 @@ func (w *world) crashAt(step string, do []command, kept bool) {
 			break
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); !exists(crashed); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !exists(crashed); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("%s: never reached", step)
 		}
@@ -173,7 +173,7 @@ func (w *world) oneName(step string) {
 // awaitDeath waits until nobody holds a workload's lock.
 func (w *world) awaitDeath(id workload.ID) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		k, err := w.layout.TryLock(id)
 		if err == nil {
 			k.Unlock()
@@ -211,7 +211,7 @@ func (w *world) wantOnlyBystander(step string) {
 	w.t.Helper()
 	r := w.want("bystander", workload.Running)
 	var left []string
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		w.reopen()
 		left = slices.DeleteFunc(w.left(), func(name string) bool {
 			if filepath.Base(name) == "bystander" || filepath.Base(name) == string(r.Spec.ID) {

@@ -327,9 +327,13 @@ func (w *world) run(s workload.Spec, in string) (exit workload.Exit, stdout, std
 	return exit, out.String(), errs.String()
 }
 
+// patience is how long a test waits for what must come: only what hangs takes as
+// long. Twenty containers that start at once on an emulated machine take a minute.
+const patience = 2 * time.Minute
+
 // ctx ends a test that hangs.
 func ctx(t *testing.T) context.Context {
-	c, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	c, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return c
 }

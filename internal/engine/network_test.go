@@ -90,8 +90,12 @@ func runNetworkProgram(dir string) error {
 	if err := os.WriteFile(f.file(r.ID), nil, 0o600); err != nil {
 		return err
 	}
-	if r.Name == "slow-death" { // its supervisor's, after which it makes something all the same
-		time.Sleep(500 * time.Millisecond)
+	if r.Name == "slow-death" { // its supervisor's; what is removed then, it makes all the same
+		for end := time.Now().Add(patience); exists(f.file(r.ID)); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				return errors.New("the supervisor lives, or nobody cleans up after it")
+			}
+		}
 		if err := os.WriteFile(f.file(r.ID), nil, 0o600); err != nil {
 			return err
 		}
@@ -254,7 +258,7 @@ func TestNetworkRestart(t *testing.T) {
 	if _, err := w.Run(ctx(t), s, nil); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if r, err := w.Inspect(ctx(t), "web"); err != nil || time.Now().After(end) {
 			t.Fatalf("got %+v, %v", r, err)
 		} else if r.Status == workload.Exited {
@@ -280,7 +284,7 @@ func TestNetworkSupervisorKilled(t *testing.T) {
 		done <- err
 	}()
 	var pid int
-	for end := time.Now().Add(10 * time.Second); pid == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); pid == 0; time.Sleep(time.Millisecond) {
 		if made, _ := filepath.Glob(filepath.Join(w.dir, "world", "net-*")); len(made) > 0 {
 			id := workload.ID(strings.TrimPrefix(filepath.Base(made[0]), "net-"))
 			pid = findSupervisor(t, id)
@@ -295,7 +299,7 @@ func TestNetworkSupervisorKilled(t *testing.T) {
 	if err := <-done; !errors.Is(err, workload.ErrSupervisorLost) {
 		t.Errorf("got %v", err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if made, _ := filepath.Glob(filepath.Join(w.dir, "world", "net-*")); len(made) > 0 {
 			break
 		} else if time.Now().After(end) {

@@ -25,7 +25,7 @@ func restarted(policy string, most int, args ...string) workload.Spec {
 // await waits until a workload's record is as ok wants it.
 func (w *world) await(ref string, ok func(*Record) bool) *Record {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		r, err := w.Inspect(context.Background(), ref)
 		if err != nil {
 			w.t.Fatal(err)
