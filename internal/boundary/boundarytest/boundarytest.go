@@ -58,9 +58,6 @@ type Harness struct {
 	Prepare func(t testing.TB, s workload.Spec) boundary.Prepared
 	// Lacks names the abilities that are missing, and why.
 	Lacks map[Ability]string
-	// Timeout is how long one call, or one line of output, may take before the
-	// test fails; 0 stands for 20 seconds.
-	Timeout time.Duration
 	// Leaks is what the leak guard watches.
 	Leaks leakcheck.Options
 }
@@ -181,22 +178,19 @@ var tests = []test{
 	{"pids limit", testPidsLimit, []Ability{PidsLimits}},
 }
 
+// patience is how long one call, or one line of output, may take before the test
+// fails. Only what hangs takes as long, also in machines that are emulated.
+const patience = 2 * time.Minute
+
 // run is one running test.
 type run struct {
 	*testing.T
 	Harness
 }
 
-func (r *run) timeout() time.Duration {
-	if r.Timeout > 0 {
-		return r.Timeout
-	}
-	return 20 * time.Second
-}
-
 // ctx ends what hangs.
 func (r *run) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), r.timeout())
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	r.Cleanup(cancel)
 	return ctx
 }
@@ -289,7 +283,7 @@ func (r *run) line(f io.Reader) string {
 	select {
 	case s := <-got:
 		return s
-	case <-time.After(r.timeout()):
+	case <-time.After(patience):
 		r.Fatal("no output in time")
 		return ""
 	}

@@ -179,12 +179,12 @@ func enter(in boundary.Instance, nics []workload.NIC) error {
 func (h *host) asks(a netip.Addr, port int) (string, error) {
 	var said []byte
 	err := rtnl.In(h.ns, func() error {
-		c, err := net.DialTimeout("tcp", net.JoinHostPort(a.String(), strconv.Itoa(port)), h.r.timeout())
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(a.String(), strconv.Itoa(port)), patience)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(h.r.timeout()))
+		c.SetDeadline(time.Now().Add(patience))
 		said, err = io.ReadAll(c)
 		return err
 	})
@@ -218,7 +218,7 @@ func (h *host) serves() (port int) {
 func (h *host) gone(name string) {
 	h.r.Helper()
 	err := rtnl.In(h.ns, func() error {
-		for deadline := time.Now().Add(h.r.timeout()); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 			if _, err := h.conn.Find(func(l rtnl.Link) bool { return l.Name == name }); err != nil {
 				return nil
 			}

@@ -141,7 +141,7 @@ func testExecGroup(r *run) {
 	}
 	// The first process may take a moment to reap the others.
 	var left []int
-	for end := time.Now().Add(r.timeout()); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if left, err = l.Processes(r.ctx()); err != nil || len(left) == 1 {
 			break
 		}

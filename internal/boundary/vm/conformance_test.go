@@ -37,7 +37,7 @@ func TestConformance(t *testing.T) {
 	}
 	f := newFixture(t)
 	boundarytest.Run(t, boundarytest.Harness{
-		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: f.prepare,
 		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
@@ -49,7 +49,7 @@ func TestCloneConformance(t *testing.T) {
 	f := newFixture(t)
 	f.templates(t)
 	boundarytest.Run(t, boundarytest.Harness{
-		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
 			p := f.prepare(t, s)
 			f.ensure(t, s, p)
@@ -72,7 +72,7 @@ func TestImageConformance(t *testing.T) {
 	f.templates(t)
 	b := &imageBoundary{f: f, t: t}
 	boundarytest.Run(t, boundarytest.Harness{
-		Boundary: b, Program: "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Boundary: b, Program: "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: f.prepare,
 		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
@@ -126,7 +126,7 @@ func TestTenantConformance(t *testing.T) {
 	})
 	boundarytest.Run(t, boundarytest.Harness{
 		Boundary: tenantBoundary{Boundary{Reach: func(string) boundary.Host { return host.(boundary.Host) }}},
-		Program:  "/bin/program", NotExecutable: "/etc/passwd", Timeout: 2 * time.Minute,
+		Program:  "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
 			p := f.prepare(t, s)
 			p.Machine.Data, p.Machine.Socket = "", "tenant"
