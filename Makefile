@@ -36,7 +36,7 @@ install: build ## copy the binaries to $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/bulkhead* $(DESTDIR)$(PREFIX)/bin
 
-demo: build ## containers, then the same in virtual machines: one to two minutes
+demo: build ## containers, then the same in virtual machines: a few minutes
 	@tools/need iproute2
 	demo/run
 
