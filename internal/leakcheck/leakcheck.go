@@ -95,6 +95,8 @@ func Take(o Options) (Snapshot, error) {
 // out: they appear at first use and stay. A namespace is kept by a descriptor, a
 // mount or a process, so it is found by one of the three.
 func (s Snapshot) descriptors(Options) error {
+	reaping.Lock()
+	defer reaping.Unlock()
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
@@ -250,23 +252,34 @@ var subreap = sync.OnceFunc(func() {
 	go func() {
 		since := map[int]time.Time{}
 		for ; ; time.Sleep(50 * time.Millisecond) {
-			found := map[int]time.Time{}
-			for _, pid := range zombies() {
-				if sameSession(pid) {
-					continue
-				}
-				first, ok := since[pid]
-				if !ok {
-					first = time.Now()
-				}
-				if found[pid] = first; time.Since(first) > 300*time.Millisecond {
-					syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-				}
-			}
-			since = found
+			since = reap(since)
 		}
 	}()
 })
+
+// reaping is held while reap has descriptors, which are no leak.
+var reaping sync.Mutex
+
+// reap waits for orphans that have been zombies since some time ago, and returns
+// since when which are.
+func reap(since map[int]time.Time) map[int]time.Time {
+	reaping.Lock()
+	defer reaping.Unlock()
+	found := map[int]time.Time{}
+	for _, pid := range zombies() {
+		if sameSession(pid) {
+			continue
+		}
+		first, ok := since[pid]
+		if !ok {
+			first = time.Now()
+		}
+		if found[pid] = first; time.Since(first) > 300*time.Millisecond {
+			syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
+	}
+	return found
+}
 
 // zombies returns the children that have ended and were not waited for: all of
 // them, as those of one test can be many, or the first one where the kernel does not

@@ -58,3 +58,36 @@ func TestFinds(t *testing.T) {
 		})
 	}
 }
+
+// TestOwnDescriptors: what the guard opens to find orphans is not taken for a
+// leak.
+func TestOwnDescriptors(t *testing.T) {
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for since := map[int]time.Time{}; ; {
+			select {
+			case <-done:
+				return
+			default:
+				since = reap(since)
+			}
+		}
+	}()
+	defer func() {
+		close(done)
+		<-ended
+	}()
+	for range 500 {
+		s := Snapshot{}
+		if err := s.descriptors(Options{}); err != nil {
+			t.Fatal(err)
+		}
+		for k := range s {
+			if strings.Contains(k, "/task") {
+				t.Fatalf("taken for a leak: %s", k)
+			}
+		}
+	}
+}
