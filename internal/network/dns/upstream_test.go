@@ -85,6 +85,14 @@ func TestTruncation(t *testing.T) {
 	p := populated(t)
 	newFake(t, first)
 	p.start(ports(first)...)
+	ask := func(name, proto string, size int) reply {
+		t.Helper()
+		b, err := tryExchange(p.dial(proto, db4), question(t, name+".example", a, size), 20*time.Second, 1)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		return parse(t, b)
+	}
 	for _, c := range []struct {
 		name, proto string
 		size        int
@@ -104,12 +112,13 @@ func TestTruncation(t *testing.T) {
 		{"tcpquestion", "udp", 0, 1, true},
 		{"tcpslow", "udp", 0, 1, true},
 	} {
-		conn := p.dial(c.proto, db4)
-		b, err := tryExchange(conn, question(t, c.name+".example", a, c.size), 20*time.Second, 1)
-		if err != nil {
-			t.Fatal(c.name, err)
+		// An upstream server has a second and a half for its answer. This one is the
+		// test: on an emulated machine that is busy, it may be too late for once.
+		const tries = 5
+		got := ask(c.name, c.proto, c.size)
+		for n := 1; n < tries && got.Truncated && !c.truncated; n++ {
+			got = ask(c.name, c.proto, c.size)
 		}
-		got := parse(t, b)
 		if got.Truncated != c.truncated || len(got.Answers) != c.answers || got.RCode != 0 {
 			t.Errorf("%s over %s with EDNS %d: %v, truncated %t, %d answers in %d bytes", c.name, c.proto, c.size, got.RCode, got.Truncated, len(got.Answers), got.size)
 		}
