@@ -113,7 +113,6 @@ func TestSilentCloneFaults(t *testing.T) {
 // TestManyCloneFaults starts more clones at once than there is memory for. Those
 // that the host ends say so; nothing boots in their place, which takes more; the
 // others, those that have memory elsewhere, and the template stay.
-// TestMachinesWithoutMemory of the acceptance tests has fifty.
 func TestManyCloneFaults(t *testing.T) {
 	slow(t)
 	guard(t)
