@@ -188,7 +188,7 @@ type Adoption struct {
 }
 
 // Adopter, Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files, Host and Keeper are abilities that an
-// Instance may have, Explainer one of a Boundary. Whoever wants one asks by type
+// Instance may have, Warmer and Explainer of a Boundary. Whoever wants one asks by type
 // assertion.
 type (
 	// Adopter is what Prepared.Late makes.
@@ -262,11 +262,32 @@ type (
 	Keeper interface {
 		Keep()
 	}
+	// Warmer makes what a later Create goes on from.
+	Warmer interface {
+		// Warm makes all of a workload but what is one's own: s and p are like those of
+		// Create, without names, program, streams and interfaces; p.Dir and p.Cgroup are
+		// its own, and p.Machine.Data names the directory that the disk belongs into,
+		// by any file in it. key stands for what a workload must have in common with it.
+		// Open finds it by p.Dir, as it finds an instance.
+		Warm(ctx context.Context, s workload.Spec, p Prepared, key string) (Warm, error)
+	}
 	// Explainer prints what Create would do.
 	Explainer interface {
 		Explain(s workload.Spec, p Prepared, w io.Writer) error
 	}
 )
+
+// Warm is what a Warmer made, and waits for a workload.
+type Warm interface {
+	// Boundary is one whose first Create takes what waits, if it can: its Prepared
+	// has the Cgroup, IDBase and IDCount that Warm got. Where it cannot, it makes the
+	// workload as any.
+	Boundary() Boundary
+	// Done is closed when what waits has ended by itself.
+	Done() <-chan struct{}
+	// Discard ends what waits, and removes what was made for it, unless Create took it.
+	Discard(ctx context.Context) error
+}
 
 // Rewiring is what becomes different of a workload's network interfaces. With an
 // error, those of Add are gone again, as far as the guest lets go of them.

@@ -175,6 +175,32 @@ func (p *Pool) Release(base uint32, owner string) error {
 	return err
 }
 
+// Transfer makes the range that begins at base, and is from's, the range of
+// another owner. Nobody else can get it in between.
+func (p *Pool) Transfer(base uint32, from, to string) error {
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	got, err := os.Readlink(p.record(base))
+	if err == nil && got != from {
+		err = fmt.Errorf("it belongs to %.80q, not %.80q", got, from)
+	}
+	if err == nil {
+		next := filepath.Join(p.dir, "next")
+		if err = os.Remove(next); err == nil || errors.Is(err, os.ErrNotExist) {
+			if err = os.Symlink(to, next); err == nil {
+				err = os.Rename(next, p.record(base))
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("hand on the ID range from %d: %w", base, err)
+	}
+	return nil
+}
+
 // ReleaseOwner gives back whatever owner has. It reads the whole pool: for
 // cleaning up after a command that was killed before it noted its range.
 func (p *Pool) ReleaseOwner(owner string) error {

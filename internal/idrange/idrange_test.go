@@ -231,3 +231,28 @@ func ExamplePool() {
 	}
 	defer p.Release(r.Base, "0123abcd")
 }
+
+// TestTransfer: a range changes hands at once, and only from its owner.
+func TestTransfer(t *testing.T) {
+	p := Open(t.TempDir(), etc(t, nil))
+	r, err := p.Allocate("one", everybody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Transfer(r.Base, "other", "two"); err == nil {
+		t.Error("whoever asks gets it")
+	}
+	// What a command left that was killed is not in the way.
+	if err := os.Symlink("nobody", filepath.Join(p.dir, "next")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Transfer(r.Base, "one", "two"); err != nil {
+		t.Fatal(err)
+	}
+	if owner, err := os.Readlink(p.record(r.Base)); owner != "two" || err != nil {
+		t.Errorf("it belongs to %q, %v", owner, err)
+	}
+	if err := p.Transfer(r.Base, "one", "three"); err == nil {
+		t.Error("one gives it away twice")
+	}
+}

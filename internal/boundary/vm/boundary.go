@@ -38,6 +38,8 @@ type Boundary struct {
 	// BootTimeout is how long a guest may take until its agent answers; 0 stands
 	// for 30 seconds, and four minutes under emulation or in a virtual host.
 	BootTimeout time.Duration
+
+	waiting *waiting // what the first Create takes; or nil
 }
 
 var _ boundary.Explainer = Boundary{}
@@ -99,11 +101,10 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		return nil, err
 	}
 	s = withModules(s, p.Machine)
-	dir := filepath.Join(p.Dir, ownDirectory)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	r, err := b.begun(s, p)
+	if err != nil {
 		return nil, err
 	}
-	r := &remains{b: b, id: s.ID, dir: dir, record: record{Cgroup: p.Cgroup, Socket: p.Machine.Socket, Keep: !s.AutoRemove}}
 	i, err := b.create(ctx, s, p, r)
 	if err != nil {
 		// Nothing ran this time. What an earlier run wrote stays.
@@ -119,17 +120,17 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		return nil, err
 	}
 	r.size = z
-	m, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
-	if err != nil {
+	if r.machine != nil { // it has waited in its cgroup
+		if err := r.cgroup.Set(z.limits(s)); err != nil {
+			return nil, err
+		}
+		if i, err := b.adoptWaiting(ctx, s, p, r); i != nil || err != nil {
+			return i, err
+		}
+	} else if err := r.enclose(s, p, z); err != nil {
 		return nil, err
 	}
-	if err := r.record.write(r.dir); err != nil {
-		return nil, err
-	}
-	r.cgroup = m
-	if err := m.Create(); err != nil {
-		return nil, err
-	}
+	m := r.cgroup
 	if s.VM.Tenant != "" {
 		return b.join(ctx, s, p, r)
 	}
@@ -148,6 +149,19 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		devices = append(devices, n.device)
 	}
 	return place(ctx, s, p, r, r.machine, placed{"image0", devices})
+}
+
+// enclose makes the cgroup, after it has written down that there will be one.
+func (r *remains) enclose(s workload.Spec, p boundary.Prepared, z size) error {
+	m, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
+	if err != nil {
+		return err
+	}
+	if err := r.record.write(r.dir); err != nil {
+		return err
+	}
+	r.cgroup = m
+	return m.Create()
 }
 
 // join makes the workload in its tenant's machine.

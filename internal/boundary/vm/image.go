@@ -115,12 +115,12 @@ func fixed(c qemu.Config) qemu.Config {
 
 // imageTemplate makes sure that there is an image template for a workload that is
 // started often. It reports whether there is one.
-func (k *maker) imageTemplate(ctx context.Context, c qemu.Config, p boundary.Prepared, generic string, parts map[string]string, on Progress) (bool, error) {
-	like, ok := nobody(k.s, p)
-	if !ok || !blank(p.Machine) {
+func (k *maker) imageTemplate(ctx context.Context, on Progress) (bool, error) {
+	like, ok := nobody(k.s, k.p)
+	if !ok || !blank(k.p.Machine) {
 		return false, nil
 	}
-	key, err := imageKey(generic, like, p.Machine)
+	key, err := imageKey(k.key, like, k.p.Machine)
 	if err != nil {
 		return false, err
 	}
@@ -132,9 +132,48 @@ func (k *maker) imageTemplate(ctx context.Context, c qemu.Config, p boundary.Pre
 	if times, err := store.Asked(key); err != nil || times < often {
 		return false, err
 	}
-	c, parts = fixed(c), maps.Clone(parts)
+	err = k.ensureImage(ctx, key, like, on)
+	return err == nil, err
+}
+
+// ImageKey is the key of the image template that a workload would go on from at its
+// first start, whether there is one or not; "" where there can be none.
+func (b Boundary) ImageKey(s workload.Spec, p boundary.Prepared) (string, error) {
+	k, err := b.maker(s, p)
+	if err != nil {
+		return "", err
+	}
+	return k.imageKey()
+}
+
+func (k *maker) imageKey() (string, error) {
+	like, ok := nobody(k.s, k.p)
+	if !ok || !blank(k.p.Machine) {
+		return "", nil
+	}
+	return imageKey(k.key, like, k.p.Machine)
+}
+
+// ImageTemplate makes sure that there is one, however often it was asked for, and
+// returns its key. What it needs of p is what Template needs.
+func (b Boundary) ImageTemplate(ctx context.Context, s workload.Spec, p boundary.Prepared, on Progress) (string, error) {
+	k, err := b.maker(s, p)
+	if err != nil {
+		return "", err
+	}
+	key, err := k.imageKey()
+	if key == "" || err != nil {
+		return "", err
+	}
+	like, _ := nobody(k.s, k.p)
+	return key, k.ensureImage(ctx, key, like, on)
+}
+
+// ensureImage makes an image template unless it is there.
+func (k *maker) ensureImage(ctx context.Context, key string, like protocol.Create, on Progress) error {
+	p, c, parts := k.p, fixed(k.c), maps.Clone(k.parts)
 	parts["image"] = k.s.Image.Reference
-	err = store.Ensure(ctx, template.Recipe{
+	return Templates(k.dir, k.cgroups).Ensure(ctx, template.Recipe{
 		Key: key, Machine: parts, Memory: c.Memory, Disk: true, Begin: on.begin(k.s.Image.Reference), Wait: on.Wait,
 		Save: func(ctx context.Context, f *template.Files) (protocol.Hello, error) {
 			if err := copyDisk(f.Disk, p.Machine.Data); err != nil {
@@ -155,7 +194,6 @@ func (k *maker) imageTemplate(ctx context.Context, c qemu.Config, p boundary.Pre
 			})
 		},
 	})
-	return err == nil, err
 }
 
 // copyDisk copies a sparse file.

@@ -214,23 +214,11 @@ func destroy(ctx context.Context, m *cgroup.Manager) error {
 // directory p.Machine.Templates. Of p it needs Machine, Dir, IDBase, IDCount, the
 // keys of Files, and as Cgroup the one to make another below.
 func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prepared, on Progress) error {
-	s = withModules(s, p.Machine)
-	z, err := sizeOf(s, qemu.Accel(p.Machine.Accel), false)
+	m, err := b.maker(s, p)
 	if err != nil {
 		return err
 	}
-	p, _ = explainNICs(s, p)
-	c := config(s, p, p.Dir, z)
-	g, err := generic(c)
-	if err != nil {
-		return err
-	}
-	key, parts, err := qemu.Fingerprint(g)
-	if err != nil {
-		return err
-	}
-	m := maker{b: b, s: s, z: z, cgroups: p.Cgroup, dir: p.Machine.Templates}
-	ready, err := m.imageTemplate(ctx, c, p, key, parts, on)
+	ready, err := m.imageTemplate(ctx, on)
 	if ready || ctx.Err() != nil {
 		return err
 	}
@@ -238,19 +226,38 @@ func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prep
 		on.Failed(err)
 	}
 	return Templates(m.dir, m.cgroups).Ensure(ctx, template.Recipe{
-		Key: key, Machine: parts, Memory: g.Memory, Begin: on.begin(""), Wait: on.Wait,
+		Key: m.key, Machine: m.parts, Memory: m.generic.Memory, Begin: on.begin(""), Wait: on.Wait,
 		Save: func(ctx context.Context, f *template.Files) (protocol.Hello, error) {
-			return m.save(ctx, g, key, f, nil)
+			return m.save(ctx, m.generic, m.key, f, nil)
 		},
 	})
 }
 
-// maker makes templates.
+// maker makes templates for one workload's machine.
 type maker struct {
 	b            Boundary
 	s            workload.Spec
+	p            boundary.Prepared
 	z            size
 	cgroups, dir string
+	c, generic   qemu.Config
+	key          string            // of the generic template
+	parts        map[string]string // see qemu.Fingerprint
+}
+
+func (b Boundary) maker(s workload.Spec, p boundary.Prepared) (*maker, error) {
+	k := &maker{b: b, s: withModules(s, p.Machine), cgroups: p.Cgroup, dir: p.Machine.Templates}
+	var err error
+	if k.z, err = sizeOf(k.s, qemu.Accel(p.Machine.Accel), false); err != nil {
+		return nil, err
+	}
+	k.p, _ = explainNICs(k.s, p)
+	k.c = config(k.s, k.p, p.Dir, k.z)
+	if k.generic, err = generic(k.c); err != nil {
+		return nil, err
+	}
+	k.key, k.parts, err = qemu.Fingerprint(k.generic)
+	return k, err
 }
 
 // save boots a machine, has prepare make it ready if that is not nil, and saves

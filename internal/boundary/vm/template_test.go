@@ -74,6 +74,11 @@ type cloned struct {
 // run runs a workload to its end, in a clone unless the notices say otherwise.
 func (f *fixture) run(t *testing.T, s workload.Spec, change func(*boundary.Prepared)) (c cloned) {
 	t.Helper()
+	return f.runBehind(t, Boundary{BootTimeout: f.patience}, s, change)
+}
+
+func (f *fixture) runBehind(t *testing.T, behind boundary.Boundary, s workload.Spec, change func(*boundary.Prepared)) (c cloned) {
+	t.Helper()
 	p := f.prepare(t, s)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -98,7 +103,7 @@ func (f *fixture) run(t *testing.T, s workload.Spec, change func(*boundary.Prepa
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	in, err := Boundary{BootTimeout: f.patience}.Create(ctx, s, p)
+	in, err := behind.Create(ctx, s, p)
 	if err != nil {
 		t.Fatal(err)
 	}
