@@ -105,26 +105,8 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 }
 
 // Template makes a template if there is none. Without one the machine boots.
-func (m *machines) Template(ctx context.Context, s workload.Spec, p boundary.Prepared) (err error) {
-	if p.Dir, err = os.MkdirTemp("", "bulkhead-template-"); err != nil {
-		return err
-	}
-	defer os.Remove(p.Dir)
-	name := "template"
-	d := m.a.progress(!terminal.IsTerminal(m.a.err)) // of no use where nobody waits
-	defer d.Close()
-	p.Machine.Templates = filepath.Join(m.root, templatesDir)
-	made := false
-	err = vm.Boundary{}.Template(ctx, s, p, vm.Progress{
-		Begin: func(image string) {
-			if made = true; image != "" {
-				name = "template of " + image
-			}
-			d.Update(name, "booting a machine to make it from", 0, 0)
-		},
-		Failed: func(err error) { m.a.warn("no template of the image could be made: " + err.Error()) },
-		Wait:   func() { d.Update(name, "waiting for another command to make it", 0, 0) },
-	})
+func (m *machines) Template(ctx context.Context, s workload.Spec, p boundary.Prepared) error {
+	err := m.making(&p, func(on vm.Progress) error { return vm.Boundary{}.Template(ctx, s, p, on) })
 	var fault *qemu.Fault
 	switch {
 	case ctx.Err() != nil:
@@ -134,10 +116,53 @@ func (m *machines) Template(ctx context.Context, s workload.Spec, p boundary.Pre
 	case err != nil:
 		p.Machine.Templates = ""
 		m.a.warn("the machine boots, as no template could be made: " + err.Error())
-	case made:
-		d.Done(name, "made: machines like this one need not boot any more")
 	}
 	return nil
+}
+
+// making lets f make a template, and shows how it goes on.
+func (m *machines) making(p *boundary.Prepared, f func(vm.Progress) error) (err error) {
+	if p.Dir, err = os.MkdirTemp("", "bulkhead-template-"); err != nil {
+		return err
+	}
+	defer os.Remove(p.Dir)
+	name := "template"
+	d := m.a.progress(!terminal.IsTerminal(m.a.err)) // of no use where nobody waits
+	defer d.Close()
+	p.Machine.Templates = filepath.Join(m.root, templatesDir)
+	made := false
+	err = f(vm.Progress{
+		Begin: func(image string) {
+			if made = true; image != "" {
+				name = "template of " + image
+			}
+			d.Update(name, "booting a machine to make it from", 0, 0)
+		},
+		Failed: func(err error) { m.a.warn("no template of the image could be made: " + err.Error()) },
+		Wait:   func() { d.Update(name, "waiting for another command to make it", 0, 0) },
+	})
+	if err == nil && made {
+		d.Done(name, "made: machines like this one need not boot any more")
+	}
+	return err
+}
+
+// WarmTemplate makes a template of an image.
+func (m *machines) WarmTemplate(ctx context.Context, s workload.Spec, p boundary.Prepared) (key string, err error) {
+	err = m.making(&p, func(on vm.Progress) error {
+		key, err = vm.Boundary{}.ImageTemplate(ctx, s, p, on)
+		return err
+	})
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return key, err
+}
+
+// WarmKey is the key of such a template.
+func (m *machines) WarmKey(_ context.Context, s workload.Spec, p boundary.Prepared) (string, error) {
+	p.Dir, p.Machine.Templates = "/", filepath.Join(m.root, templatesDir) // nothing is made there
+	return vm.Boundary{}.ImageKey(s, p)
 }
 
 // toldEmulation is the file in the state directory that says so was done.

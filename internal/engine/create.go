@@ -7,13 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
-	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -177,18 +175,7 @@ func (e *Engine) fill(ctx context.Context, s *workload.Spec, needs boundary.Need
 	p.state = state.State{Status: workload.Created, Cgroup: e.cfg.CgroupParent + "/" + string(s.ID)}
 	if needs.IDRange {
 		allocating := trace.Step(ctx, "range of IDs taken")
-		r, err := e.layout.IDs().Allocate(string(s.ID), func(owner string) bool {
-			if name, ok := strings.CutPrefix(owner, network.IDOwner); ok {
-				_, err := os.Lstat(filepath.Join(e.layout.Root, "networks", name+".json"))
-				return err == nil
-			}
-			id, err := workload.ParseID(owner)
-			if err != nil {
-				return false
-			}
-			_, err = os.Lstat(e.layout.Dir(id))
-			return err == nil
-		})
+		r, err := e.layout.AllocateIDs(string(s.ID))
 		allocating.End()
 		if err != nil {
 			return err

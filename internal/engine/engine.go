@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
@@ -84,6 +85,12 @@ type MachineSource interface {
 	// boots. Of p there are Machine, IDBase and IDCount, and Cgroup, below which
 	// there is room for a cgroup of what this starts. It may take as long as a boot.
 	Template(ctx context.Context, s workload.Spec, p boundary.Prepared) error
+	// WarmTemplate makes sure that there is one in which the workload has been made
+	// already, for machines that wait, and returns its key, or "" where there can be
+	// none for s. WarmKey returns the key, and makes nothing. Both fill in
+	// p.Machine.Templates.
+	WarmTemplate(ctx context.Context, s workload.Spec, p boundary.Prepared) (key string, err error)
+	WarmKey(ctx context.Context, s workload.Spec, p boundary.Prepared) (key string, err error)
 }
 
 // DefaultRoots returns the state directories of the calling user:
@@ -123,6 +130,8 @@ func RootsBelow(dir string) (root, runRoot string, err error) {
 type Engine struct {
 	cfg    Config
 	layout state.Layout
+	// refilling is what Close waits for.
+	refilling sync.WaitGroup
 }
 
 // Open makes the state directories if they are missing, and cleans up after
@@ -151,7 +160,10 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 }
 
 // Close releases what the engine holds; workloads keep running.
-func (e *Engine) Close() error { return nil }
+func (e *Engine) Close() error {
+	e.refilling.Wait()
+	return nil
+}
 
 // boundary returns the boundary of a name.
 func (e *Engine) boundary(name string) (boundary.Boundary, error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/warm"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -46,6 +47,7 @@ func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 			e.warn(err)
 		}
 	}
+	e.warn(e.sweepWarm(ctx))
 	e.warn(e.sweepNetworks(ctx))
 	return nil
 }
@@ -67,6 +69,9 @@ func (e *Engine) healBoot() error {
 			if err := os.RemoveAll(e.layout.RunDir(id)); err != nil {
 				return err
 			}
+		}
+		if err := os.RemoveAll(warm.Dir(e.layout.Run)); err != nil {
+			return err
 		}
 		all, err := e.layout.All()
 		if err != nil {

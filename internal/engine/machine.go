@@ -41,20 +41,26 @@ func (e *Engine) fillMachine(ctx context.Context, s *workload.Spec, needs bounda
 		return err
 	}
 	defer trace.Step(ctx, "writable disk made").End()
-	data := filepath.Join(e.layout.Dir(s.ID), "data")
-	if err := e.cfg.Machines.DataDisk(ctx, data, s.VM.Disk); err != nil {
-		return fmt.Errorf("make the writable disk: %w", err)
-	}
-	fi, err := os.Stat(data)
-	if err != nil {
+	var err error
+	if m.Data, m.Blank, err = e.makeData(ctx, filepath.Join(e.layout.Dir(s.ID), "data"), s.VM.Disk); err != nil {
 		return err
 	}
-	if m.Blank, err = sys.Identity(fi); err != nil {
-		return err
-	}
-	m.Data, m.GuestIDs = data, boundary.GuestIDs
+	m.GuestIDs = boundary.GuestIDs
 	state.Did("create: data disk made")
 	return nil
+}
+
+// makeData makes a writable disk, and returns its path and its Machine.Blank.
+func (e *Engine) makeData(ctx context.Context, path string, size int64) (data, blank string, err error) {
+	if err := e.cfg.Machines.DataDisk(ctx, path, size); err != nil {
+		return "", "", fmt.Errorf("make the writable disk: %w", err)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return "", "", err
+	}
+	blank, err = sys.Identity(fi)
+	return path, blank, err
 }
 
 // readyMachine makes sure, right before a start, that a workload's machine can

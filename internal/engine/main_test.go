@@ -33,6 +33,7 @@ const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
 	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
 	envTaps    = "ENGINE_TEST_TAPS"    // not empty: the fake takes interfaces as a machine does
+	envWarm    = "ENGINE_TEST_WARM"    // not empty: the fake can be made before there is a workload
 	envCgroup  = "ENGINE_TEST_CGROUP"  // see testCgroup
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
 	envCrash   = "ENGINE_TEST_CRASH"   // the step at which the role's process ends
@@ -92,6 +93,9 @@ func testBoundary(world string) boundary.Boundary {
 	}
 	if os.Getenv(envTaps) != "" {
 		return tapBoundary{&fake.Boundary{World: world}}
+	}
+	if os.Getenv(envWarm) != "" {
+		return &warmBoundary{Boundary: &fake.Boundary{World: world}}
 	}
 	return &fake.Boundary{World: world}
 }
@@ -157,12 +161,14 @@ func runCommand() int {
 		_, err = e.wait(ctx, c.Ref, wire.UntilStopped)
 	case "remove":
 		err = e.Remove(ctx, c.Ref, true)
+	case "warm":
+		_, err = e.Warm(ctx, c.Spec, c.Ref, 1)
 	case "copy":
 		err = copyBothWays(ctx, e, c.Ref)
 	case "remove-volumes":
 		err = e.RemoveWith(ctx, c.Ref, RemoveOptions{Force: true, Volumes: true})
 	}
-	if err != nil {
+	if err = errors.Join(err, e.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -197,10 +203,10 @@ func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
 	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
-	for _, name := range []string{envReal, envTaps, envTimer, envCrash, envCrashed, envSteps} {
+	for _, name := range []string{envReal, envTaps, envWarm, envTimer, envCrash, envCrashed, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
-	return Config{
+	cfg := Config{
 		Root: root, RunRoot: run,
 		Supervisor: os.Args[0], SupervisorEnv: env,
 		Boundaries:   []boundary.Boundary{testBoundary(world)},
@@ -208,6 +214,10 @@ func config(dir string) Config {
 		Networks:     fakeNetworks{world},
 		CgroupParent: testCgroup,
 	}
+	if os.Getenv(envWarm) != "" {
+		cfg.Machines = machines{dir}
+	}
+	return cfg
 }
 
 // world is one state root with an engine.
@@ -283,6 +293,10 @@ func (w *world) left() []string {
 			w.t.Fatal(err)
 		}
 		for _, n := range names {
+			if n.Name() == "warm" {
+				left = append(left, w.leftWarm()...)
+				continue
+			}
 			if n.Name() != "lock" && n.Name() != "boot" && !strings.HasPrefix(n.Name(), "events") {
 				left = append(left, filepath.Join(d, n.Name()))
 			}

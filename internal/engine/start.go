@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/warm"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/selfexec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
@@ -23,6 +24,9 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	var sup *starting
 	preparing, made := trace.Begin(ctx, "workload prepared")
 	p, err := e.prepare(preparing, &s, func(k *state.Lock) (err error) {
+		if e.mayWait(&s) {
+			return nil // there is a supervisor already
+		}
 		// The supervisor's own start takes place while the rest is prepared.
 		sup, err = e.spawn(preparing, &s, k)
 		return err
@@ -34,9 +38,14 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 	}
 	defer p.release()
 	var session *Session
-	if s.VM.Tenant != "" {
+	if sup == nil {
+		sup, err = e.claimOrSpawn(ctx, &s, &p.state, p.lock)
+	}
+	switch {
+	case err != nil, sup.pool != nil:
+	case s.VM.Tenant != "":
 		err = e.readyMachine(ctx, &s, &p.state)
-	} else { // the kernel is ready since a moment ago
+	default: // the kernel is ready since a moment ago
 		err = e.readyTemplate(ctx, &s, &p.state)
 	}
 	if err == nil {
@@ -55,7 +64,9 @@ func (e *Engine) Run(ctx context.Context, s workload.Spec, io *Streams) (*Sessio
 		return nil, errors.Join(fmt.Errorf("run workload: %w", err), rerr)
 	}
 	// From here on only the supervisor has the lock.
+	e.taken(sup, &s)
 	p.lock.Unlock()
+	e.refillLater(ctx, sup)
 	if io == nil && !s.AutoRemove {
 		if err := e.layout.Sync(s.ID); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, errors.Join(err, session.Close())
@@ -98,11 +109,18 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	}
 	state.Did("start: run-time directory made")
 	locking.End()
-	sup, err := e.spawn(ctx, spec, k)
-	var session *Session
-	if err == nil {
-		err = e.readyMachine(ctx, spec, st)
+	var sup *starting
+	if st.Machine != nil && e.mayWait(spec) {
+		if err = e.startMachine(ctx, spec, st.Machine); err == nil {
+			sup = e.claim(ctx, spec, st, k)
+		}
 	}
+	if err == nil && sup == nil {
+		if sup, err = e.spawn(ctx, spec, k); err == nil {
+			err = e.readyMachine(ctx, spec, st)
+		}
+	}
+	var session *Session
 	if err == nil {
 		session, err = sup.start(ctx, spec, st, io)
 	}
@@ -110,11 +128,24 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 		sup.abandon()
 		rerr := e.deleteBoundary(context.WithoutCancel(ctx), id)
 		if rerr == nil {
+			rerr = e.untaken(sup, spec, st)
+		}
+		if rerr == nil {
 			rerr = os.RemoveAll(e.layout.RunDir(id))
 		}
 		return nil, errors.Join(about("start", ref, err), rerr)
 	}
+	e.taken(sup, spec)
+	e.refillLater(ctx, sup)
 	return session, nil
+}
+
+// claimOrSpawn finds a machine that waits for a workload, or starts a supervisor.
+func (e *Engine) claimOrSpawn(ctx context.Context, s *workload.Spec, st *state.State, k *state.Lock) (*starting, error) {
+	if sup := e.claim(ctx, s, st, k); sup != nil {
+		return sup, nil
+	}
+	return e.spawn(ctx, s, k)
 }
 
 // lockIdle returns the lock of a workload that has no supervisor, after cleaning
@@ -150,20 +181,40 @@ func (e *Engine) lockIdle(ctx context.Context, id workload.ID) (*state.Lock, err
 // starting is a supervisor that waits to be told what to start.
 type starting struct {
 	e      *Engine
-	cmd    *exec.Cmd
 	conn   *os.File
+	kill   func()
 	exited chan struct{}
+
+	// Of one that waited with a machine: where, and the workload's state before it
+	// was claimed.
+	pool   *warm.Pool
+	before state.State
 }
 
 // spawn starts a supervisor for a workload whose lock the caller holds and
-// shares with it. It leads a session of its own and sits in a cgroup of its
-// own, so that neither a terminal nor a service manager that ends the command ends it too.
-// Where the workload shares the host's user namespace, the supervisor runs from
-// a file that cannot be written through a process of it (CVE-2019-5736).
+// shares with it.
 func (e *Engine) spawn(ctx context.Context, s *workload.Spec, k *state.Lock) (*starting, error) {
 	defer trace.Step(ctx, "supervisor executed").End()
-	id, program := s.ID, e.cfg.Supervisor
-	if s.Namespaces.HostUser {
+	stderr, err := os.OpenFile(filepath.Join(e.layout.RunDir(s.ID), "stderr"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	sup, err := e.execute(s.Namespaces.HostUser, s.ID.Short(), stderr, k.File)
+	if err == nil {
+		state.Did("start: supervisor started")
+	}
+	return sup, err
+}
+
+// execute starts a supervisor's program. It leads a session of its own and sits in
+// a cgroup of its own, so that neither a terminal nor a service manager that ends
+// the command ends it too. Where its workload shares the host's user namespace, it
+// runs from a file that cannot be written through a process of it (CVE-2019-5736).
+// The title is for the eyes of ps.
+func (e *Engine) execute(hostUser bool, title string, stderr, lock *os.File) (*starting, error) {
+	program := e.cfg.Supervisor
+	if hostUser {
 		sealed, err := selfexec.Open(program)
 		if err != nil {
 			return nil, fmt.Errorf("start supervisor: keep its program out of a workload's reach: %w", err)
@@ -176,24 +227,18 @@ func (e *Engine) spawn(ctx context.Context, s *workload.Spec, k *state.Lock) (*s
 		return nil, err
 	}
 	defer theirs.Close()
-	stderr, err := os.OpenFile(filepath.Join(e.layout.RunDir(id), "stderr"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		ours.Close()
-		return nil, err
-	}
-	defer stderr.Close()
 	cgroup := e.supervisorCgroup()
 	if cgroup != nil {
 		defer cgroup.Close()
 	}
 	start := func(cgroup *os.File) (*exec.Cmd, error) {
 		cmd := exec.Command(program)
-		cmd.Args = []string{filepath.Base(e.cfg.Supervisor), id.Short()} // the argument is for the eyes of ps
+		cmd.Args = []string{filepath.Base(e.cfg.Supervisor), title}
 		cmd.Dir = "/"
 		cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, supervisorEnv...)
 		cmd.Env = append(cmd.Env, e.cfg.SupervisorEnv...)
 		cmd.Stderr = stderr
-		cmd.ExtraFiles = []*os.File{k.File, theirs}
+		cmd.ExtraFiles = []*os.File{lock, theirs}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if cgroup != nil {
 			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(cgroup.Fd())
@@ -208,13 +253,12 @@ func (e *Engine) spawn(ctx context.Context, s *workload.Spec, k *state.Lock) (*s
 		ours.Close()
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
-	state.Did("start: supervisor started")
 	exited := make(chan struct{})
 	go func() {
 		cmd.Wait() // for callers that live longer than their workloads
 		close(exited)
 	}()
-	return &starting{e: e, cmd: cmd, conn: ours, exited: exited}, nil
+	return &starting{e: e, conn: ours, kill: func() { _ = cmd.Process.Kill() }, exited: exited}, nil
 }
 
 // supervisorEnv keeps a supervisor small: it allocates little and mostly waits.
@@ -298,7 +342,10 @@ func (e *Engine) initProgram() string {
 func (s *starting) abandon() {
 	if s != nil {
 		s.conn.Close()
-		s.cmd.Process.Kill()
+		s.kill()
 		<-s.exited
+		if s.pool != nil {
+			s.e.warn(s.e.sweepPool(context.Background(), *s.pool))
+		}
 	}
 }

@@ -21,6 +21,7 @@
 //	  idrange/                 the default run root only: the ranges of all roots,
 //	                           see idrange.Pool.Among
 //	  events, events.1         what happened, see package events
+//	  warm/                    machines that wait for workloads, see package warm
 //	  <id>/                    exists while a workload is created, runs, or is removed
 //	    socket                 the supervisor's
 //	    …                      the boundary's
@@ -45,7 +46,9 @@ import (
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/warm"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -102,6 +105,29 @@ func (l Layout) IDs() *idrange.Pool {
 		p.Among(machineIDs)
 	}
 	return p
+}
+
+// AllocateIDs takes a range of host IDs for a workload, by its ID, or for whatever
+// else of this root can own one.
+func (l Layout) AllocateIDs(owner string) (idrange.Range, error) {
+	return l.IDs().Allocate(owner, l.owns)
+}
+
+// owns tells whether the owner of a range of IDs is still there.
+func (l Layout) owns(owner string) bool {
+	if name, ok := strings.CutPrefix(owner, network.IDOwner); ok {
+		_, err := os.Lstat(filepath.Join(l.Root, "networks", name+".json"))
+		return err == nil
+	}
+	if warm.Exists(l.Run, owner) {
+		return true
+	}
+	id, err := workload.ParseID(owner)
+	if err != nil {
+		return false
+	}
+	_, err = os.Lstat(l.Dir(id))
+	return err == nil
 }
 
 // Step is called after each step that changes something, with its name. It is

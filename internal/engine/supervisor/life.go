@@ -54,6 +54,9 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 		creating, created := trace.Begin(ctx, "boundary created")
 		l.inst, err = s.boundary.Create(creating, spec, p)
 		created.End()
+		if herr := s.hand(ctx); herr != nil && err == nil {
+			err = errors.Join(herr, l.inst.Delete(context.WithoutCancel(ctx)))
+		}
 	}
 	if err != nil {
 		s.net.abandon(cancel)

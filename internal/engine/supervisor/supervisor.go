@@ -62,6 +62,8 @@ type supervisor struct {
 	lock     *os.File
 	log      *logfile.Writer
 	net      networking
+	// created is called once, when the first Create is over, or will not be; or nil.
+	created func(context.Context) error
 	// trace records the start and the end of the first life, nil if nobody asked.
 	trace *trace.Recorder
 
@@ -122,22 +124,51 @@ func Main(boundaries ...boundary.Boundary) int {
 	if err := r.Message(wire.TypeRequest, &req); err != nil {
 		return 1 // the command is gone, and the next one cleans up
 	}
+	c := newClient(conn)
+	var h *holder
+	if req.Op == wire.OpWarm && req.Warm != nil && req.Version == wire.Version {
+		lock.Close() // of no workload
+		var err error
+		h, lock, conn, err = wait(context.Background(), boundaries, req.Warm, c, terminate)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if h == nil {
+			return 0
+		}
+		boundaries, r, c = h.boundaries(boundaries), wire.NewReader(conn), newClient(conn)
+		req = wire.Request{}
+		if err := r.Message(wire.TypeRequest, &req); err != nil {
+			h.discard(context.Background()) //nolint:errcheck // the next command tries again
+			return 1
+		}
+	}
 	if req.Op != wire.OpStart || req.Start == nil || req.Version != wire.Version {
 		fmt.Fprintf(os.Stderr, "request %q, version %d: want start, version %d\n", req.Op, req.Version, wire.Version)
+		if h != nil {
+			h.discard(context.Background()) //nolint:errcheck // the next command tries again
+		}
 		return 1
 	}
 	s := newSupervisor(req.Start, lock)
-	c := newClient(conn)
 	if req.Trace {
 		s.trace = trace.New("supervisor")
-		trace.Past(s.context(), "program loaded", "supervisor", trace.Born(), trace.Loaded())
-		trace.Past(s.context(), "request awaited", "supervisor", trace.Loaded(), trace.Now())
+		if h == nil {
+			trace.Past(s.context(), "program loaded", "supervisor", trace.Born(), trace.Loaded())
+			trace.Past(s.context(), "request awaited", "supervisor", trace.Loaded(), trace.Now())
+		}
 	}
 	if req.Start.Hold {
 		return s.hold(boundaries, r, c, terminate)
 	}
+	if h != nil {
+		h.become(s.spec.ID)
+		s.created = h.over
+	}
 	first, l, err := s.begin(boundaries, &req, c)
 	if err != nil {
+		err = errors.Join(err, s.hand(s.context()))
 		// The command still holds the lock, and cleans up when it reads this.
 		c.reply(wire.Reply{Error: wire.NewError(err), Phases: s.trace.Take()})
 		c.finish(time.Second)
@@ -207,6 +238,15 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	}
 	s.attend(l)
 	return l, listener, nil
+}
+
+// hand calls created, once.
+func (s *supervisor) hand(ctx context.Context) error {
+	f := s.created
+	if s.created = nil; f == nil {
+		return nil
+	}
+	return f(context.WithoutCancel(ctx))
 }
 
 // context is the context of what is traced.

@@ -136,23 +136,37 @@ func (l *Listener) Close() error { return l.f.Close() }
 // checkPeer refuses connections of other users, see SO_PEERCRED in unix(7). The
 // directories' modes refuse them too; this holds even if somebody loosens these.
 func checkPeer(f *os.File) error {
-	raw, err := f.SyscallConn()
+	cred, err := peer(f)
 	if err != nil {
 		return err
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("connection of user %d refused", cred.Uid)
+	}
+	return nil
+}
+
+// Peer is the process at the other end of a connection that Dial made.
+func Peer(f *os.File) (pid int, err error) {
+	cred, err := peer(f)
+	if err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
+}
+
+func peer(f *os.File) (*syscall.Ucred, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var cred *syscall.Ucred
 	var cerr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, cerr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	runtime.KeepAlive(f)
-	if cerr != nil {
-		return os.NewSyscallError("getsockopt", cerr)
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("connection of user %d refused", cred.Uid)
-	}
-	return nil
+	return cred, os.NewSyscallError("getsockopt", cerr)
 }

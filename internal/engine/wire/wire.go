@@ -120,9 +120,16 @@ const (
 	OpConnect    Op = "connect"
 	OpDisconnect Op = "disconnect"
 	OpStatus     Op = "status"
-	OpDial       Op = "dial"   // after the Reply the connection is a stream to the guest's agent
-	OpInsert     Op = "insert" // after the Reply the disk stays until the connection is closed
-	OpPlug       Op = "plug"   // after the Reply comes a descriptor, and another Reply, and then as with OpInsert
+	// OpWarm, in the place of OpStart, makes a machine that waits for a workload: see
+	// package warm. OpClaim gives it one: after the Reply come two descriptors, the
+	// workload's lock and a connection that will carry OpStart, and another Reply.
+	// OpRetire ends it.
+	OpWarm   Op = "warm"
+	OpClaim  Op = "claim"
+	OpRetire Op = "retire"
+	OpDial   Op = "dial"   // after the Reply the connection is a stream to the guest's agent
+	OpInsert Op = "insert" // after the Reply the disk stays until the connection is closed
+	OpPlug   Op = "plug"   // after the Reply comes a descriptor, and another Reply, and then as with OpInsert
 	// The files of the workload, see boundary.Files.
 	OpReadFiles  Op = "read-files"
 	OpWriteFiles Op = "write-files"
@@ -144,6 +151,7 @@ type Request struct {
 	Version int    `json:"version"`
 	Op      Op     `json:"op"`
 	Start   *Start `json:"start,omitempty"`
+	Warm    *Warm  `json:"warm,omitempty"`
 	Exec    *Exec  `json:"exec,omitempty"`
 	// Signal is OpSignal's, and OpStop's and OpRestart's where it is not the workload's own.
 	Signal syscall.Signal `json:"signal,omitempty"`
@@ -194,6 +202,13 @@ func (s *Start) Prepared() boundary.Prepared {
 		IDBase: s.State.IDBase, IDCount: s.State.IDCount,
 		Files: s.State.Files, Cgroup: s.State.Cgroup, Init: s.Init, Machine: s.State.Machine,
 	}
+}
+
+// Warm says which machine is to wait.
+type Warm struct {
+	Root string `json:"root"`
+	Run  string `json:"run"`
+	Key  string `json:"key"` // of the pool
 }
 
 // Files says what of a workload's files is meant.
