@@ -1,15 +1,21 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/output"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/spf13/cobra"
 )
 
@@ -22,7 +28,7 @@ var templateFixes = []struct {
 	fix string
 }{
 	{template.ErrNotFound, "`bulkhead template ls` lists the templates there are"},
-	{template.ErrInUse, "stop the workloads that run in its clones, or give --force: they keep what they have"},
+	{template.ErrInUse, "stop the workloads that run in its clones, and end those that wait (`bulkhead template warm --count 0`); or give --force: what runs keeps what it has"},
 }
 
 // templates opens the store of the chosen state.
@@ -52,19 +58,19 @@ program: ls shows the image. --no-template boots.`,
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	parent.AddCommand(a.templateListCommand(), a.templateInspectCommand(), a.templateRemoveCommand(), a.templatePruneCommand())
+	parent.AddCommand(a.templateListCommand(), a.templateInspectCommand(), a.templateRemoveCommand(), a.templatePruneCommand(), a.templateWarmCommand())
 	return parent
 }
 
 // templateRow is what templates of text and JSON see of templates.
 type templateRow struct {
-	ID, Image, Kernel, Machine, CPUs, Memory, Interfaces, Size, InUse, Created, CreatedAt, Used, Status string
+	ID, Image, Kernel, Machine, CPUs, Memory, Interfaces, Size, InUse, Warm, Created, CreatedAt, Used, Status string
 }
 
 var templateListing = output.Listing{
 	Columns: []output.Column{
 		{Header: "TEMPLATE ID", Field: "ID"}, {Header: "IMAGE", Field: "Image"}, {Header: "KERNEL", Field: "Kernel"}, {Header: "CPUS", Field: "CPUs"}, {Header: "MEMORY", Field: "Memory"},
-		{Header: "INTERFACES", Field: "Interfaces"}, {Header: "SIZE", Field: "Size"}, {Header: "IN USE", Field: "InUse"}, {Header: "USED", Field: "Used"},
+		{Header: "INTERFACES", Field: "Interfaces"}, {Header: "SIZE", Field: "Size"}, {Header: "IN USE", Field: "InUse"}, {Header: "WARM", Field: "Warm"}, {Header: "USED", Field: "Used"},
 		{Header: "STATUS", Field: "Status"},
 	},
 	More: []output.Column{{Header: "MACHINE", Field: "Machine"}, {Header: "CREATED", Field: "Created"}, {Header: "CREATED AT", Field: "CreatedAt"}},
@@ -73,7 +79,7 @@ var templateListing = output.Listing{
 // shortKey is how much of a key a listing shows.
 const shortKey = 12
 
-func newTemplateRow(e template.Entry, now time.Time, whole bool) templateRow {
+func newTemplateRow(e template.Entry, waits []engine.WarmPool, now time.Time, whole bool) templateRow {
 	r := templateRow{ID: e.Key, Size: output.Size(e.Size), InUse: "no", Used: output.Ago(now.Sub(e.Used)) + " ago", Status: "whole"}
 	if !whole {
 		r.ID = e.Key[:shortKey]
@@ -81,6 +87,13 @@ func newTemplateRow(e template.Entry, now time.Time, whole bool) templateRow {
 	if e.InUse {
 		r.InUse = "yes"
 	}
+	waiting := 0
+	for _, p := range waits {
+		if p.Key == e.Key {
+			waiting = p.Waiting
+		}
+	}
+	r.Warm = strconv.Itoa(waiting)
 	if e.Err != nil {
 		r.Status = "damaged"
 		return r
@@ -101,7 +114,7 @@ func (a *app) templateListCommand() *cobra.Command {
 		Use:               "ls [flags]",
 		Aliases:           []string{"list"},
 		Short:             "List templates",
-		Long:              "Ls lists the templates, those used last first. SIZE is what one takes of the disk.\nSTATUS tells whether its files are there; whether they are what was saved is\nlooked at when a machine starts from it.",
+		Long:              "Ls lists the templates, those used last first. SIZE is what one takes of the disk.\nWARM is\nhow many machines wait for workloads. STATUS tells whether its files are there;\nwhether they are what was saved is looked at when a machine starts from it.",
 		Example:           "  bulkhead template ls\n  bulkhead template ls --format '{{.ID}} {{.Size}}'",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -114,12 +127,16 @@ func (a *app) templateListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			waits, err := a.warmPools()
+			if err != nil {
+				return err
+			}
 			if quiet {
 				format = "{{.ID}}"
 			}
 			var rows []templateRow
 			for _, e := range all {
-				rows = append(rows, newTemplateRow(e, time.Now(), noTrunc))
+				rows = append(rows, newTemplateRow(e, waits, time.Now(), noTrunc))
 			}
 			return output.Write(a.out, templateListing, format, rows)
 		},
@@ -137,7 +154,14 @@ type inspectedTemplate struct {
 	Size   int64     `json:"size"` // bytes on the disk
 	InUse  bool      `json:"inUse"`
 	Clones []clone   `json:"clones"`
+	Warm   *warm     `json:"warm,omitempty"`
 	Damage string    `json:"damage,omitempty"`
+}
+
+// warm is what waits for workloads, which is among the clones.
+type warm struct {
+	Wanted  int `json:"wanted"`
+	Waiting int `json:"waiting"`
 }
 
 // clone is a machine that goes on from a template.
@@ -178,6 +202,15 @@ memory that each has added.`,
 				if e.Err != nil {
 					i.Damage = e.Err.Error()
 				}
+				waits, err := a.warmPools()
+				if err != nil {
+					return nil, err
+				}
+				for _, p := range waits {
+					if p.Key == key {
+						i.Warm = &warm{p.Wanted, p.Waiting}
+					}
+				}
 				users, err := s.Users(key)
 				for _, u := range users {
 					i.Clones = append(i.Clones, clone(u))
@@ -195,18 +228,22 @@ func (a *app) templateRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm [flags] TEMPLATE...",
 		Short: "Remove templates",
-		Long: `Rm removes templates. One that machines run from is kept unless --force is given;
-they keep what they have, and its room on the disk until the last of them ends.`,
+		Long: `Rm removes templates. One that machines run from, or wait with, is kept unless
+--force is given. What runs keeps what it has, and the template's room on the disk,
+until the last of them ends; what waits ends.`,
 		Example:           "  bulkhead template rm 4c535fa8",
 		Args:              needs(1, -1, "a template"),
 		ValidArgsFunction: a.completeTemplates,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.templates()
 			if err != nil {
 				return err
 			}
 			return a.each(args, func(word string) error {
 				key, err := s.Find(word)
+				if err == nil && force {
+					err = a.endWarm(cmd, key)
+				}
 				if err == nil {
 					err = s.Remove(key, force)
 				}
@@ -217,7 +254,7 @@ they keep what they have, and its room on the disk until the last of them ends.`
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "also those that machines run from")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also those that machines run from, or wait with")
 	return cmd
 }
 
@@ -255,6 +292,96 @@ were killed while they made one. The next workload makes what it needs again.`,
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	return cmd
+}
+
+// warmPools lists the machines that wait.
+func (a *app) warmPools() ([]engine.WarmPool, error) {
+	_, run, err := a.roots()
+	if err != nil {
+		return nil, err
+	}
+	return engine.WarmPools(run)
+}
+
+// endWarm ends those that wait with a template.
+func (a *app) endWarm(cmd *cobra.Command, key string) error {
+	waits, err := a.warmPools()
+	if err != nil || !slices.ContainsFunc(waits, func(p engine.WarmPool) bool { return p.Key == key }) {
+		return err
+	}
+	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return e.EndWarm(ctx, key) })
+}
+
+func (a *app) templateWarmCommand() *cobra.Command {
+	var o runspec.Options
+	var count int
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "warm [flags] IMAGE",
+		Short: "Keep machines waiting for workloads of an image",
+		Long: `Warm makes a template of the image, and keeps so many machines waiting that have
+been restored from it already. The next run of the same image with the same flags
+takes one, and another is made in its place. Names, labels, variables and the command
+may be other ones; volumes are not possible. Each takes memory while it waits, and no
+processor time. --count 0 ends them. After a reboot none wait.
+
+What waits for the same, made with an older kernel, QEMU or version of the image, ends.`,
+		Example: `  bulkhead template warm --rm debian:12 --count 4
+  bulkhead run --rm --boundary vm debian:12 uname -a
+  bulkhead template warm --rm debian:12 --count 0`,
+		Args:              needs(1, 1, "an image"),
+		ValidArgsFunction: a.completeImageThenNothing,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.EntrypointSet = cmd.Flags().Changed("entrypoint")
+			return a.warm(cmd, o, quiet, count, args[0])
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	cmd.Flags().IntVar(&count, "count", 1, "`number` of machines that wait; 0 ends them")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress of pulling")
+	a.completeRunFlags(cmd)
+	return cmd
+}
+
+// maxWarm keeps a mistyped number from filling the host's memory.
+const maxWarm = 100
+
+func (a *app) warm(cmd *cobra.Command, o runspec.Options, quiet bool, count int, name string) error {
+	if count < 0 || count > maxWarm {
+		return advice.New(fmt.Sprintf("--count %d: from 0 to %d machines can wait", count, maxWarm), "`bulkhead template warm --help` explains it")
+	}
+	if o.Boundary == "" {
+		o.Boundary = vm.Boundary{}.Name()
+	}
+	req, err := o.Check(a.host, []string{name}) // which command is not known yet
+	if err != nil {
+		return err
+	}
+	// What does not shape the machine need not be said again to mean the same.
+	o.Pull, o.Name, o.Hostname, o.Entrypoint, o.EntrypointSet = "", "", "", "", false
+	o.Env, o.EnvFiles, o.Labels, o.LabelFiles = nil, nil, nil, nil
+	typed, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		asked := name + " " + string(typed)
+		if ref, err := reference.Parse(name); err == nil {
+			asked = ref.String() + " " + string(typed)
+		}
+		if count == 0 {
+			return e.Cool(ctx, asked)
+		}
+		spec, err := a.specify(ctx, req, quiet, name)
+		if err != nil {
+			return err
+		}
+		key, err := e.Warm(ctx, spec, asked, count)
+		if err == nil {
+			fmt.Fprintln(a.out, key)
+		}
+		return err
+	})
 }
 
 // completeTemplates completes the IDs of templates.
