@@ -457,6 +457,16 @@ func TestWarmClient(t *testing.T) {
 		say(f, newConn(f))
 		f.Close()
 	}
+	// They are served one after the other, and one that says nothing is waited for
+	// longer than a command waits for its turn.
+	f, err := wire.Dial(holders[0].Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newConn(f).ask(ctx(t), &wire.Request{Version: wire.Version + 1, Op: wire.OpClaim}); !errors.Is(err, workload.ErrUnsupported) {
+		t.Errorf("another version, in the end: %v", err)
+	}
+	f.Close()
 	s := warmSpec("pause")
 	s.Name = "after"
 	if _, err := w.Run(ctx(t), s, nil); err != nil {
