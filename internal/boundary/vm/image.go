@@ -317,7 +317,7 @@ func openImage(store *template.Store, c qemu.Config, like protocol.Create, m *bo
 // adopted has the agent give the workload for nobody to s.
 func (b Boundary) adopted(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, like protocol.Create) (*instance, error) {
 	req := protocol.Adopt{
-		ID: s.ID, Hostname: s.Hostname, Args: s.Process.Args, Env: s.Process.Env, Rows: s.Process.Rows, Cols: s.Process.Cols,
+		Of: protocol.Nobody, ID: s.ID, Hostname: s.Hostname, Args: s.Process.Args, Env: s.Process.Env, Rows: s.Process.Rows, Cols: s.Process.Cols,
 	}
 	var err error
 	if req.Files, err = contents(p.Files); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
@@ -105,11 +106,59 @@ func (b Boundary) Warm(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if w.r.machine, err = b.restore(ctx, t, fixed(config(s, p, w.r.dir, z)), cg, nil); err != nil {
 		return nil, err
 	}
+	if p.Machine.Accel == string(qemu.TCG) {
+		if err := w.r.machine.rehearse(ctx, s, p); err != nil {
+			return nil, fmt.Errorf("rehearse the start of a workload: %w", err)
+		}
+	}
 	if err := w.r.machine.hold(ctx); err != nil {
 		return nil, err
 	}
 	return &warm{waiting: w, machine: w.r.machine}, nil
 }
+
+// rehearse has the guest do what the start of a workload takes, with a program of
+// ours in a container like that which waits: an emulator translates code when it runs
+// for the first time, which takes most of a start. Nothing of the image's runs, and
+// the container goes before anybody comes.
+func (m *machine) rehearse(ctx context.Context, s workload.Spec, p boundary.Prepared) (err error) {
+	like, ok := nobody(s, p)
+	if !ok {
+		return errors.New("there is nothing that could be made")
+	}
+	like.Alone, like.Spec.ID, like.Spec.Init, like.Spec.AutoRemove = false, protocol.Rehearsal, true, true
+	like.Spec.Process.Terminal, like.Streams = false, protocol.Streams{Out: true, Err: true}
+	var io boundary.Stdio
+	for _, f := range []**os.File{&io.Out, &io.Err} {
+		r, w, err := os.Pipe() // which has room for all that is said
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		defer w.Close()
+		*f = w
+	}
+	c := clientOf(m)
+	return within(ctx, createTimeout, func(ctx context.Context) error {
+		if err := c.Prepare(ctx, like); err != nil {
+			return err
+		}
+		in, err := c.Adopt(ctx, like, protocol.Adopt{
+			Of: protocol.Rehearsal, ID: workload.NewID(), Hostname: "rehearsal", Args: []string{rehearsed}, Files: like.Files,
+		}, io, nil)
+		if err != nil {
+			return err
+		}
+		if err = in.Start(ctx); err == nil {
+			_, err = in.Wait(ctx) // it says how it is used, and ends
+		}
+		return errors.Join(err, in.Delete(ctx), c.RemoveData(ctx, protocol.Rehearsal))
+	})
+}
+
+// rehearsed is a program that every workload of Spec.Init has: bulkhead-init, which
+// runs itself as its child.
+const rehearsed = "/dev/init"
 
 // unnamed makes a file without a name in the file system of a directory.
 func unnamed(dir string) (*os.File, error) {

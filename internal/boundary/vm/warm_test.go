@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -84,6 +85,43 @@ func TestWarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.Close()
+}
+
+// TestRehearsal: where it is emulated, a machine that waits has rehearsed a start,
+// and nothing is left of that.
+func TestRehearsal(t *testing.T) {
+	guard(t)
+	f := newFixture(t)
+	f.templates(t)
+	made, _ := f.warm(t, ofImage("nobody"))
+	m := made.(*warm).machine
+	if _, err := m.awaken(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	status := func() protocol.Status {
+		t.Helper()
+		st, err := clientOf(m).Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	only := func(st protocol.Status) bool {
+		return len(st.Workloads) == 1 && st.Workloads[0] == protocol.Workload{ID: protocol.Nobody, Status: workload.Created}
+	}
+	if st := status(); !only(st) {
+		t.Errorf("in the guest: %+v", st.Workloads)
+	}
+	s := ofImage("nobody")
+	if err := m.rehearse(t.Context(), s, f.prepare(t, s)); err != nil {
+		t.Errorf("again: %v", err) // what the first had left would be in its way
+	}
+	if st := status(); !only(st) {
+		t.Errorf("after another: %+v", st.Workloads)
+	}
+	if err := made.Discard(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestWarmKept: a workload that is not to be removed has what it wrote when it is

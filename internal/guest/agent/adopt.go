@@ -20,7 +20,7 @@ import (
 
 // prepare makes a workload for nobody.
 func (a *Agent) prepare(ctx context.Context, c *protocol.Create) error {
-	if c == nil || c.Spec.ID != protocol.Nobody || c.Spec.VM.System || len(c.NICs)+len(c.Volumes) > 0 {
+	if c == nil || c.Spec.ID != protocol.Nobody && c.Spec.ID != protocol.Rehearsal || c.Spec.VM.System || len(c.NICs)+len(c.Volumes) > 0 {
 		return fmt.Errorf("%w: a workload that cannot be for anybody", protocol.ErrProtocol)
 	}
 	b, err := a.build(ctx, c, true)
@@ -33,7 +33,7 @@ func (a *Agent) prepare(ctx context.Context, c *protocol.Create) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.blank = b
+	a.blanks[c.Spec.ID] = b
 	return nil
 }
 
@@ -61,14 +61,14 @@ func (a *Agent) claim(ad *protocol.Adopt) (*built, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.blank
+	b := a.blanks[ad.Of]
 	if b == nil {
 		return nil, fmt.Errorf("%w: there is nothing to adopt", protocol.ErrProtocol)
 	}
 	if a.workloads[ad.ID] != nil {
 		return nil, fmt.Errorf("workload %s exists in the guest: %w", ad.ID.Short(), workload.ErrRunning)
 	}
-	a.blank = nil
+	delete(a.blanks, ad.Of)
 	delete(a.workloads, b.e.id)
 	b.e.id = ad.ID
 	a.workloads[ad.ID] = b.e
@@ -106,10 +106,10 @@ func (b *built) adopt(ctx context.Context, ad *protocol.Adopt) error {
 // discard ends what prepare made and nobody adopted.
 func (a *Agent) discard() {
 	a.mu.Lock()
-	b := a.blank
-	a.blank = nil
+	all := a.blanks
+	a.blanks = map[workload.ID]*built{}
 	a.mu.Unlock()
-	if b != nil {
+	for _, b := range all {
 		b.end()
 	}
 }

@@ -58,7 +58,7 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("a second one: got %v", err)
 	}
 	who := protocol.Adopt{
-		ID: workload.NewID(), Hostname: "somebody", Args: []string{"/bin/program", "env"}, Env: []string{"GREETING=hello"},
+		Of: protocol.Nobody, ID: workload.NewID(), Hostname: "somebody", Args: []string{"/bin/program", "env"}, Env: []string{"GREETING=hello"},
 		Files: map[string][]byte{"/etc/hosts": []byte("192.0.2.1\tx\n"), "/etc/hostname": []byte("somebody\n")},
 	}
 	streams, r := outputs(t)
@@ -113,7 +113,7 @@ func TestAdoptRefused(t *testing.T) {
 		if err := c.Prepare(limited(t), like); err != nil {
 			t.Fatal(err)
 		}
-		who := protocol.Adopt{ID: workload.NewID(), Args: []string{"/bin/program", "exit", "3"}, Files: like.Files}
+		who := protocol.Adopt{Of: protocol.Nobody, ID: workload.NewID(), Args: []string{"/bin/program", "exit", "3"}, Files: like.Files}
 		bad := who
 		x.change(&bad)
 		_, err := c.Adopt(limited(t), like, bad, streams, nil)
@@ -176,7 +176,7 @@ func TestPrepareRefused(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
-	if len(a.workloads) != 0 || a.blank != nil {
+	if len(a.workloads) != 0 || len(a.blanks) != 0 {
 		t.Error("what was prepared outlives the session")
 	}
 }

@@ -54,7 +54,7 @@ func seeds() [][]byte {
 		{Op: protocol.OpCreate, Create: &create},
 		{Op: protocol.OpCreate, Create: &terminal},
 		{Op: protocol.OpPrepare, Create: &create},
-		{Op: protocol.OpAdopt, Adopt: &protocol.Adopt{ID: create.Spec.ID, Args: []string{"x"}, Files: create.Files, NICs: create.NICs}},
+		{Op: protocol.OpAdopt, Adopt: &protocol.Adopt{Of: protocol.Nobody, ID: create.Spec.ID, Args: []string{"x"}, Files: create.Files, NICs: create.NICs}},
 		{Op: protocol.OpExec, ID: create.Spec.ID, Exec: &protocol.Exec{Process: create.Spec.Process}},
 		{Op: protocol.OpStart, ID: create.Spec.ID},
 		{Op: protocol.OpSignal, ID: create.Spec.ID, Signal: 9},

@@ -52,8 +52,8 @@ type Agent struct {
 
 	mu        sync.Mutex
 	workloads map[workload.ID]*entry
-	blank     *built             // of OpPrepare, until it is adopted
-	volumes   map[string]*volume // by name
+	blanks    map[workload.ID]*built // of OpPrepare, until they are adopted
+	volumes   map[string]*volume     // by name
 }
 
 // New returns an agent without workloads.
@@ -64,7 +64,7 @@ func New(c Config) *Agent {
 	if c.Log == nil {
 		c.Log = func(string) {}
 	}
-	return &Agent{Config: c, workloads: map[workload.ID]*entry{}, volumes: map[string]*volume{}}
+	return &Agent{Config: c, workloads: map[workload.ID]*entry{}, blanks: map[workload.ID]*built{}, volumes: map[string]*volume{}}
 }
 
 // Serve serves one session over conn, which it owns, with a new agent.

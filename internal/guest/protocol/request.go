@@ -100,12 +100,18 @@ type Create struct {
 	Trace bool `json:"trace,omitempty"`
 }
 
-// Nobody is the ID of a workload that OpPrepare makes.
-const Nobody workload.ID = "0000000000000000000000000000000000000000000000000000000000000000"
+// Nobody is the ID of a workload that OpPrepare makes; Rehearsal is that of another,
+// which runs a program of the host's choice and goes, before anybody adopts the first.
+const (
+	Nobody    workload.ID = "0000000000000000000000000000000000000000000000000000000000000000"
+	Rehearsal workload.ID = "1000000000000000000000000000000000000000000000000000000000000000"
+)
 
 // Adopt says whose the workload is that OpPrepare made: all of a Create that may
 // differ between workloads that are otherwise alike.
 type Adopt struct {
+	// Of is Nobody or Rehearsal: what is adopted.
+	Of       workload.ID `json:"of"`
 	ID       workload.ID `json:"id"`
 	Hostname string      `json:"hostname,omitempty"`
 	Args     []string    `json:"args"`
