@@ -34,7 +34,7 @@ func (f *fixture) ensure(t testing.TB, s workload.Spec, p boundary.Prepared) {
 	t.Helper()
 	p.Dir = t.TempDir()
 	p.Cgroup = testCgroup
-	if err := (Boundary{}).Template(t.Context(), s, p, Progress{}); err != nil {
+	if err := (Boundary{}).Template(t.Context(), s, p, Progress{Failed: func(err error) { t.Error(err) }}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -53,7 +53,7 @@ func (f *fixture) ensureImage(t testing.TB, s workload.Spec, p boundary.Prepared
 	}
 	images := 0
 	for _, e := range all {
-		if e.Machine["image"] != "" {
+		if e.DiskDigest != "" {
 			images++
 		} else if err := store.Remove(e.Key, true); err != nil {
 			t.Fatal(err)
