@@ -137,7 +137,8 @@ func keepAdvertisements() error {
 }
 
 // recordGuard records every interface of the host that is there now, but those of
-// virtual networks, which forward by their nature.
+// virtual networks, which forward by their nature. One of ours may be there without
+// its bridge, as another command is just making it.
 func (s *Store) recordGuard(family string) error {
 	all, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -150,7 +151,7 @@ func (s *Store) recordGuard(family string) error {
 	known := g.of(family)
 	for _, l := range all {
 		a := l.Attrs()
-		if a.MasterIndex == 0 && !strings.HasPrefix(a.Name, "bh-") && a.Name != "lo" && !slices.Contains(*known, a.Name) {
+		if a.MasterIndex == 0 && !strings.HasPrefix(a.Name, "bh-") && !strings.HasPrefix(a.Name, workloadLinks) && !strings.HasPrefix(a.Name, serverLinks) && a.Name != "lo" && !slices.Contains(*known, a.Name) {
 			*known = append(*known, a.Name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,37 @@ func TestNoRouter(t *testing.T) {
 				t.Errorf("without a network: one neighbour reaches the other as %q", got)
 			}
 		})
+	}
+}
+
+// TestGuardOfOwn: an interface of a workload's or a name server's, which another
+// command is just making when the guard is recorded, is not the host's: the guard
+// would outlive it, and the tables with it.
+func TestGuardOfOwn(t *testing.T) {
+	l := newLab(t)
+	outside(t)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if err := set("0", family, "conf", "all", "forwarding"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{linkName(workload.NewID(), "n"), serverLink(strings.Repeat("0", 64))} {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { deleteLink(name) })
+	}
+	l.start(request("bridge"))
+	g, err := l.guarded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range [][]string{g.IPv4, g.IPv6} {
+		if !slices.Equal(list, []string{"uplink"}) {
+			t.Errorf("guarded: %q", list)
+		}
 	}
 }
 

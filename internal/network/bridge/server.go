@@ -187,6 +187,10 @@ func (s *Store) serverIDs(n *network.Network) (uint32, error) {
 	if err := os.MkdirAll(filepath.Join(s.root, "idrange"), 0o700); err != nil {
 		return fail(err)
 	}
+	// One that a command took and did not live to write down, or that another root has.
+	if err := pool.ReleaseOwner(network.IDOwner + n.Name); err != nil {
+		return fail(err)
+	}
 	r, err := pool.Allocate(network.IDOwner+n.Name, func(string) bool { return true })
 	if err != nil {
 		return fail(err)
@@ -212,11 +216,7 @@ func (s *Store) idFile(name string) string { return filepath.Join(s.networks(), 
 
 // freeIDs gives back what serverIDs took.
 func (s *Store) freeIDs(name string) error {
-	var base uint32
-	err := readJSON(s.idFile(name), &base)
-	if err == nil && base != 0 {
-		err = s.ids().Release(base, network.IDOwner+name)
-	}
+	err := s.ids().ReleaseOwner(network.IDOwner + name) // also what was never written down
 	return errors.Join(ignoreMissing(err), ignoreMissing(os.Remove(s.idFile(name))))
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -238,4 +240,45 @@ func FuzzUpstream(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLostIDs: a range of IDs that a command took for a name server and did not live
+// to write down goes with the network.
+func TestLostIDs(t *testing.T) {
+	l := newLab(t)
+	n, err := l.Create(t.Context(), network.Network{Name: "lost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(l.root, "idrange"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.ids().Allocate(network.IDOwner+n.Name, func(string) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.serverIDs(n); err != nil {
+		t.Fatal(err)
+	}
+	ranges := func() (found []string) {
+		t.Helper()
+		names, err := os.ReadDir(filepath.Join(l.root, "idrange"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range names {
+			if e.Type()&os.ModeSymlink != 0 {
+				found = append(found, e.Name())
+			}
+		}
+		return found
+	}
+	if got := ranges(); len(got) != 1 {
+		t.Errorf("it has the ranges %q", got)
+	}
+	if err := l.freeIDs(n.Name); err != nil {
+		t.Fatal(err)
+	}
+	if got := ranges(); len(got) != 0 {
+		t.Errorf("left: %q", got)
+	}
 }
