@@ -114,7 +114,7 @@ func (a *app) templateListCommand() *cobra.Command {
 		Use:               "ls [flags]",
 		Aliases:           []string{"list"},
 		Short:             "List templates",
-		Long:              "Ls lists the templates, those used last first. SIZE is what one takes of the disk.\nWARM is\nhow many machines wait for workloads. STATUS tells whether its files are there;\nwhether they are what was saved is looked at when a machine starts from it.",
+		Long:              "Ls lists the templates, those used last first. SIZE is what one takes of the disk.\nWARM is how many machines wait for workloads. STATUS tells whether its files are\nthere; whether they are what was saved is looked at when a machine starts from it.",
 		Example:           "  bulkhead template ls\n  bulkhead template ls --format '{{.ID}} {{.Size}}'",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,

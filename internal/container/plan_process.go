@@ -152,13 +152,10 @@ func (p *planner) planNames() {
 // prepareProcess turns names into numbers and takes the standard streams.
 func (p *planner) prepareProcess() error {
 	c, s := &p.proc, p.spec
-	*c = process{spec: s.Process, facts: p.facts, dry: p.dry, ids: p.ids, env: s.Process.Env, start: p.start, tell: p.tell,
+	*c = process{spec: s.Process, facts: p.facts, dry: p.dry, ids: p.ids, env: s.Process.Env, late: p.late, start: p.start, tell: p.tell,
 		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs}
 	if err := checkProcess(s.Process, p.cfg.Late); err != nil {
 		return err
-	}
-	if p.cfg.Late {
-		c.late = p.late
 	}
 	if !p.cfg.NoNewKeyring {
 		c.keyring = "_ses." + p.cfg.ID

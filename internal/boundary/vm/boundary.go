@@ -124,21 +124,21 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 		if err := r.cgroup.Set(z.limits(s)); err != nil {
 			return nil, err
 		}
-		if i, err := b.adoptWaiting(ctx, s, p, r); i != nil || err != nil {
+		if i, err := b.fromWaiting(ctx, s, p, r); i != nil || err != nil {
 			return i, err
 		}
 	} else if err := r.enclose(s, p, z); err != nil {
 		return nil, err
 	}
-	m := r.cgroup
 	if s.VM.Tenant != "" {
 		return b.join(ctx, s, p, r)
 	}
 	c := config(s, p, r.dir, z)
-	if i, err := b.adopt(ctx, s, p, r, c, m); i != nil || err != nil {
+	templates := b.source(s, p, c)
+	if i, err := b.fromImage(ctx, templates, s, p, r, c); i != nil || err != nil {
 		return i, err
 	}
-	if r.machine, err = b.begin(ctx, s, p, c, m); err != nil {
+	if r.machine, err = b.begin(ctx, templates, c, r.cgroup, p.Notice); err != nil {
 		return nil, err
 	}
 	if s.VM.Machine {

@@ -35,12 +35,7 @@ func TestConformance(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine for each test; TestTenantConformance runs the same in one")
 	}
-	f := newFixture(t)
-	boundarytest.Run(t, boundarytest.Harness{
-		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd",
-		Prepare: f.prepare,
-		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
-	})
+	newFixture(t).conform(t, Boundary{})
 }
 
 // TestCloneConformance runs the same suite in machines that go on from templates.
@@ -48,20 +43,10 @@ func TestCloneConformance(t *testing.T) {
 	slow(t)
 	f := newFixture(t)
 	f.templates(t)
-	boundarytest.Run(t, boundarytest.Harness{
-		Boundary: Boundary{}, Program: "/bin/program", NotExecutable: "/etc/passwd",
-		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
-			p := f.prepare(t, s)
-			f.ensure(t, s, p)
-			p.Notice = func(line string) {
-				if strings.Contains(line, "the machine boots") {
-					t.Error(line)
-				}
-			}
-			return p
-		},
-		Leaks: leakcheck.Options{Cgroups: []string{testCgroup}},
-	})
+	f.conform(t, &cloneBoundary{t: t, ensure: func(s workload.Spec, p boundary.Prepared) bool {
+		f.ensure(t, s, p)
+		return true
+	}})
 }
 
 // TestImageConformance runs the same suite with workloads that were made for nobody,
@@ -70,31 +55,40 @@ func TestImageConformance(t *testing.T) {
 	slow(t)
 	f := newFixture(t)
 	f.templates(t)
-	b := &imageBoundary{f: f, t: t}
+	b := &cloneBoundary{t: t, ensure: func(s workload.Spec, p boundary.Prepared) bool {
+		like, ok := nobody(s, p)
+		if ok = ok && flows(p.Stdio, like); ok {
+			f.ensureImage(t, s, p)
+		}
+		return ok
+	}}
+	f.conform(t, b)
+	if b.clones < 20 {
+		t.Errorf("only %d workloads went on from a template of the image", b.clones)
+	}
+}
+
+// conform runs the suite with machines of the workloads' own.
+func (f *fixture) conform(t *testing.T, b boundary.Boundary) {
 	boundarytest.Run(t, boundarytest.Harness{
 		Boundary: b, Program: "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: f.prepare,
 		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
-	if b.adopted < 20 {
-		t.Errorf("only %d workloads went on from a template of the image", b.adopted)
-	}
 }
 
-// imageBoundary makes a template of the image for each workload before it creates
-// that.
-type imageBoundary struct {
+// cloneBoundary makes a template for each workload before it creates that. ensure
+// tells whether there can be one; if so, another start is an error.
+type cloneBoundary struct {
 	Boundary
-	f       *fixture
-	t       *testing.T
-	adopted int
+	t      *testing.T
+	ensure func(workload.Spec, boundary.Prepared) bool
+	clones int
 }
 
-func (b *imageBoundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
+func (b *cloneBoundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
 	s.KeepStdin = p.Stdio.In != nil
-	like, ok := nobody(s, p)
-	if ok && flows(p.Stdio, like) {
-		b.f.ensureImage(b.t, s, p)
+	if b.ensure(s, p) {
 		said := p.Notice
 		p.Notice = func(line string) {
 			if strings.Contains(line, "template") {
@@ -104,7 +98,7 @@ func (b *imageBoundary) Create(ctx context.Context, s workload.Spec, p boundary.
 				said(line)
 			}
 		}
-		b.adopted++
+		b.clones++
 	}
 	return b.Boundary.Create(ctx, s, p)
 }

@@ -12,7 +12,6 @@ import (
 	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
-	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
@@ -103,25 +102,22 @@ func blank(m *boundary.Machine) bool {
 	return err == nil && m.Blank != "" && now == m.Blank
 }
 
-// fixed is the machine c as one with an image: its disks are there from the
-// start, its interfaces come later.
-func fixed(c qemu.Config) qemu.Config {
-	c.NICs = slices.Clone(c.NICs)
-	for i := range c.NICs {
-		c.NICs[i] = qemu.NIC{MAC: slotMAC(i), Kind: qemu.Slot}
-	}
-	return c
-}
-
-// imageTemplate makes sure that there is an image template for a workload that is
-// started often. It reports whether there is one.
-func (k *maker) imageTemplate(ctx context.Context, on Progress) (bool, error) {
+// image returns the key of the image template that the workload would go on from at
+// its first start, and the workload for nobody in it; "" where there can be none.
+func (k *maker) image() (key string, like protocol.Create, err error) {
 	like, ok := nobody(k.s, k.p)
 	if !ok || !blank(k.p.Machine) {
-		return false, nil
+		return "", like, nil
 	}
-	key, err := imageKey(k.key, like, k.p.Machine)
-	if err != nil {
+	key, err = imageKey(k.key, like, k.p.Machine)
+	return key, like, err
+}
+
+// ofImage makes sure that there is an image template for a workload that is started
+// often. It reports whether there is one.
+func (k *maker) ofImage(ctx context.Context, on Progress) (bool, error) {
+	key, like, err := k.image()
+	if key == "" || err != nil {
 		return false, err
 	}
 	store := Templates(k.dir, k.cgroups)
@@ -143,15 +139,8 @@ func (b Boundary) ImageKey(s workload.Spec, p boundary.Prepared) (string, error)
 	if err != nil {
 		return "", err
 	}
-	return k.imageKey()
-}
-
-func (k *maker) imageKey() (string, error) {
-	like, ok := nobody(k.s, k.p)
-	if !ok || !blank(k.p.Machine) {
-		return "", nil
-	}
-	return imageKey(k.key, like, k.p.Machine)
+	key, _, err := k.image()
+	return key, err
 }
 
 // ImageTemplate makes sure that there is one, however often it was asked for, and
@@ -161,22 +150,26 @@ func (b Boundary) ImageTemplate(ctx context.Context, s workload.Spec, p boundary
 	if err != nil {
 		return "", err
 	}
-	key, err := k.imageKey()
+	key, like, err := k.image()
 	if key == "" || err != nil {
 		return "", err
 	}
-	like, _ := nobody(k.s, k.p)
 	return key, k.ensureImage(ctx, key, like, on)
 }
 
 // ensureImage makes an image template unless it is there.
 func (k *maker) ensureImage(ctx context.Context, key string, like protocol.Create, on Progress) error {
-	p, c, parts := k.p, fixed(k.c), maps.Clone(k.parts)
+	c, parts := unplugged(k.c), maps.Clone(k.parts)
 	parts["image"] = k.s.Image.Reference
 	return Templates(k.dir, k.cgroups).Ensure(ctx, template.Recipe{
 		Key: key, Machine: parts, Memory: c.Memory, Disk: true, Begin: on.begin(k.s.Image.Reference), Wait: on.Wait,
 		Save: func(ctx context.Context, f *template.Files) (protocol.Hello, error) {
-			if err := copyDisk(f.Disk, p.Machine.Data); err != nil {
+			empty, err := os.Open(k.p.Machine.Data)
+			if err != nil {
+				return protocol.Hello{}, err
+			}
+			defer empty.Close()
+			if err := copyDisk(f.Disk, empty); err != nil {
 				return protocol.Hello{}, err
 			}
 			c.Disks = slices.Clone(c.Disks)
@@ -197,16 +190,7 @@ func (k *maker) ensureImage(ctx context.Context, key string, like protocol.Creat
 }
 
 // copyDisk copies a sparse file.
-func copyDisk(to *os.File, from string) error {
-	f, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return copyOpen(to, f)
-}
-
-func copyOpen(to, from *os.File) error {
+func copyDisk(to, from *os.File) error {
 	fi, err := from.Stat()
 	if err == nil {
 		err = to.Truncate(fi.Size())
@@ -224,7 +208,7 @@ func replaceDisk(name string, from *os.File) (err error) {
 	if err != nil {
 		return err
 	}
-	err = copyOpen(to, from)
+	err = copyDisk(to, from)
 	if err = errors.Join(err, to.Close()); err == nil {
 		err = os.Rename(to.Name(), name)
 	}
@@ -234,47 +218,44 @@ func replaceDisk(name string, from *os.File) (err error) {
 	return nil
 }
 
-// adopt makes the workload s by way of a clone of an image template. It returns
+// fromImage makes the workload s by way of a clone of an image template. It returns
 // nil without an error where there is none, or none that works: then nothing is
 // different from before, but that the disk, which was empty, is another empty one.
-func (b Boundary) adopt(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, c qemu.Config, cg *cgroup.Manager) (boundary.Instance, error) {
-	if p.Machine.Templates == "" || s.VM.NoTemplate {
-		return nil, nil
-	}
+func (b Boundary) fromImage(ctx context.Context, from *source, s workload.Spec, p boundary.Prepared, r *remains, c qemu.Config) (boundary.Instance, error) {
 	like, ok := nobody(s, p)
-	if !ok || !blank(p.Machine) || !flows(p.Stdio, like) {
+	if from == nil || from.err != nil || !ok || !blank(p.Machine) || !flows(p.Stdio, like) {
 		return nil, nil
 	}
 	finding := trace.Step(ctx, "image template verified")
-	store := template.New(p.Machine.Templates)
-	key, t, err := openImage(store, c, like, p.Machine)
+	var t *template.Template
+	key, err := imageKey(from.key, like, p.Machine)
+	if err == nil {
+		t, err = from.store.Open(key)
+	}
 	finding.End()
 	if err == nil {
 		if err = replaceDisk(p.Machine.Data, t.Disk); err == nil {
-			r.machine, err = b.restore(ctx, t, c, cg, p.Notice)
+			r.machine, err = b.restore(ctx, t, c, r.cgroup, p.Notice)
 		}
 		t.Close() // QEMU has what it needs
 	}
 	var i *instance
 	if err == nil {
-		i, err = b.adopted(ctx, s, p, r, like)
+		i, err = adopt(ctx, s, p, r, like)
 	}
 	switch {
 	case err == nil:
 		return i, nil
 	case errors.Is(err, template.ErrNotFound):
 		return nil, nil
-	case ctx.Err() != nil, errors.Is(err, workload.ErrCommandNotFound), errors.Is(err, workload.ErrNotExecutable):
+	case own(ctx, err):
 		return nil, err
 	}
-	if r.machine != nil {
-		if kerr := r.machine.kill(); kerr != nil {
-			return nil, errors.Join(err, kerr)
-		}
-		r.machine, r.inner = nil, nil
+	if kerr := r.giveUp(); kerr != nil {
+		return nil, errors.Join(err, kerr)
 	}
 	if !refused(err) {
-		err = discard(store, key, err)
+		err = discard(from.store, key, err)
 	}
 	if starving(err) {
 		return nil, err
@@ -283,6 +264,23 @@ func (b Boundary) adopt(ctx context.Context, s workload.Spec, p boundary.Prepare
 		p.Notice("the workload is made anew, as there is no template of its image that it could go on from: " + qemu.Printable([]byte(err.Error())))
 	}
 	return nil, nil
+}
+
+// own tells whether an error is one that the workload gets however it is made.
+func own(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, workload.ErrCommandNotFound) || errors.Is(err, workload.ErrNotExecutable)
+}
+
+// giveUp ends a machine that the workload does not get, if there is one.
+func (r *remains) giveUp() error {
+	if r.machine == nil {
+		return nil
+	}
+	if err := r.machine.kill(); err != nil {
+		return err
+	}
+	r.machine, r.inner = nil, nil
+	return nil
 }
 
 // refused tells whether a clone's agent answered, and would not: the template is
@@ -297,25 +295,8 @@ func flows(io boundary.Stdio, like protocol.Create) bool {
 	return like.Spec.Process.Terminal || like.Streams == client.StreamsOf(io)
 }
 
-// openImage finds the image template for like on the machine c.
-func openImage(store *template.Store, c qemu.Config, like protocol.Create, m *boundary.Machine) (string, *template.Template, error) {
-	g, err := generic(c)
-	if err != nil {
-		return "", nil, err
-	}
-	key, _, err := qemu.Fingerprint(g)
-	if err != nil {
-		return "", nil, err
-	}
-	if key, err = imageKey(key, like, m); err != nil {
-		return "", nil, err
-	}
-	t, err := store.Open(key)
-	return key, t, err
-}
-
-// adopted has the agent give the workload for nobody to s.
-func (b Boundary) adopted(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, like protocol.Create) (*instance, error) {
+// adopt has the agent give the workload for nobody to s.
+func adopt(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains, like protocol.Create) (*instance, error) {
 	req := protocol.Adopt{
 		Of: protocol.Nobody, ID: s.ID, Hostname: s.Hostname, Args: s.Process.Args, Env: s.Process.Env, Rows: s.Process.Rows, Cols: s.Process.Cols,
 	}

@@ -53,11 +53,37 @@ func generic(c qemu.Config) (qemu.Config, error) {
 		}
 		d.File = ""
 	}
+	return unplugged(c), nil
+}
+
+// unplugged is the machine c with interfaces that are connected to nothing yet.
+func unplugged(c qemu.Config) qemu.Config {
 	c.NICs = slices.Clone(c.NICs)
 	for i := range c.NICs {
 		c.NICs[i] = qemu.NIC{MAC: slotMAC(i), Kind: qemu.Slot}
 	}
-	return c, nil
+	return c
+}
+
+// source is where the machine of a workload looks for templates.
+type source struct {
+	store *template.Store
+	key   string // of the generic template
+	err   error  // why that is not known
+}
+
+// source returns nil where the machine boots.
+func (b Boundary) source(s workload.Spec, p boundary.Prepared, c qemu.Config) *source {
+	if p.Machine.Templates == "" || s.VM.NoTemplate {
+		return nil
+	}
+	src := &source{store: template.New(p.Machine.Templates)}
+	g, err := generic(c)
+	if err == nil {
+		src.key, _, err = qemu.Fingerprint(g)
+	}
+	src.err = err
+	return src
 }
 
 // clone is the machine c as one that goes on from a template of generic(c).
@@ -73,33 +99,27 @@ func clone(c qemu.Config, memory, state *os.File) qemu.Config {
 // begin lets a machine go on from a template, or boots it: when there is none,
 // and when the one that there is does not work. Where it is the host that has not
 // what a clone takes, a boot would take more of it, and that is an error.
-func (b Boundary) begin(ctx context.Context, s workload.Spec, p boundary.Prepared, c qemu.Config, cg *cgroup.Manager) (*machine, error) {
-	if p.Machine.Templates == "" || s.VM.NoTemplate {
-		return b.boot(ctx, c, cg, p.Notice)
+func (b Boundary) begin(ctx context.Context, from *source, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
+	if from == nil {
+		return b.boot(ctx, c, cg, notice)
 	}
-	m, err := b.fromTemplate(ctx, template.New(p.Machine.Templates), c, cg, p.Notice)
+	m, err := b.fromTemplate(ctx, from, c, cg, notice)
 	if err == nil || ctx.Err() != nil || starving(err) {
 		return m, err
 	}
-	if p.Notice != nil {
-		p.Notice("the machine boots, as there is no template that it could go on from: " + qemu.Printable([]byte(err.Error())))
+	if notice != nil {
+		notice("the machine boots, as there is no template that it could go on from: " + qemu.Printable([]byte(err.Error())))
 	}
-	return b.boot(ctx, c, cg, p.Notice)
+	return b.boot(ctx, c, cg, notice)
 }
 
-// fromTemplate finds a template and makes a clone.
-func (b Boundary) fromTemplate(ctx context.Context, store *template.Store, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
+// fromTemplate finds the generic template and makes a clone.
+func (b Boundary) fromTemplate(ctx context.Context, from *source, c qemu.Config, cg *cgroup.Manager, notice func(string)) (*machine, error) {
+	if from.err != nil {
+		return nil, from.err
+	}
 	finding := trace.Step(ctx, "template verified")
-	defer finding.End()
-	g, err := generic(c)
-	if err != nil {
-		return nil, err
-	}
-	key, _, err := qemu.Fingerprint(g)
-	if err != nil {
-		return nil, err
-	}
-	t, err := store.Open(key)
+	t, err := from.store.Open(from.key)
 	finding.End()
 	var m *machine
 	if err == nil {
@@ -107,7 +127,7 @@ func (b Boundary) fromTemplate(ctx context.Context, store *template.Store, c qem
 		t.Close() // QEMU has what it needs
 	}
 	if err != nil && ctx.Err() == nil {
-		err = discard(store, key, err)
+		err = discard(from.store, from.key, err)
 	}
 	return m, err
 }
@@ -218,7 +238,7 @@ func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prep
 	if err != nil {
 		return err
 	}
-	ready, err := m.imageTemplate(ctx, on)
+	ready, err := m.ofImage(ctx, on)
 	if ready || ctx.Err() != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func (b Boundary) Warm(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if w.disk, err = unnamed(filepath.Dir(p.Machine.Data)); err != nil {
 		return nil, fmt.Errorf("make the writable disk: %w", err)
 	}
-	if err := copyOpen(w.disk, t.Disk); err != nil {
+	if err := copyDisk(w.disk, t.Disk); err != nil {
 		return nil, fmt.Errorf("make the writable disk: %w", err)
 	}
 	m := *p.Machine
@@ -103,7 +103,7 @@ func (b Boundary) Warm(ctx context.Context, s workload.Spec, p boundary.Prepared
 		return nil, err
 	}
 	p, _ = explainNICs(s, p)
-	if w.r.machine, err = b.restore(ctx, t, fixed(config(s, p, w.r.dir, z)), cg, nil); err != nil {
+	if w.r.machine, err = b.restore(ctx, t, unplugged(config(s, p, w.r.dir, z)), cg, nil); err != nil {
 		return nil, err
 	}
 	if p.Machine.Accel == string(qemu.TCG) {
@@ -247,28 +247,28 @@ func (b Boundary) begun(s workload.Spec, p boundary.Prepared) (*remains, error) 
 	return &remains{b: b, id: s.ID, dir: dir, record: record{Cgroup: p.Cgroup, Socket: p.Machine.Socket, Keep: !s.AutoRemove}}, nil
 }
 
-// adoptWaiting makes the workload s in a machine that has waited. It returns nil
+// fromWaiting makes the workload s in a machine that has waited. It returns nil
 // without an error where that does not work: then the machine is gone, and the
 // workload's own disk as it was.
-func (b Boundary) adoptWaiting(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains) (boundary.Instance, error) {
-	i, err := b.adoptHeld(ctx, s, p, r)
-	switch {
-	case err == nil:
+func (b Boundary) fromWaiting(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains) (boundary.Instance, error) {
+	i, err := b.wake(ctx, s, p, r)
+	if err == nil {
 		return i, nil
-	case ctx.Err() != nil, errors.Is(err, workload.ErrCommandNotFound), errors.Is(err, workload.ErrNotExecutable):
+	}
+	if own(ctx, err) {
 		return nil, err
 	}
-	if kerr := r.machine.kill(); kerr != nil {
+	if kerr := r.giveUp(); kerr != nil {
 		return nil, errors.Join(err, kerr)
 	}
-	r.machine, r.inner = nil, nil
 	if p.Notice != nil {
 		p.Notice("the workload does not start in the machine that waited for it: " + qemu.Printable([]byte(err.Error())))
 	}
 	return nil, nil
 }
 
-func (b Boundary) adoptHeld(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains) (*instance, error) {
+// wake lets the machine go on, and gives the workload for nobody in it to s.
+func (b Boundary) wake(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains) (*instance, error) {
 	defer b.waiting.disk.Close()
 	like, ok := nobody(s, p)
 	if !ok || !blank(p.Machine) || !flows(p.Stdio, like) {
@@ -292,7 +292,7 @@ func (b Boundary) adoptHeld(ctx context.Context, s workload.Spec, p boundary.Pre
 		}
 	}
 	waking.End()
-	i, err := b.adopted(ctx, s, p, r, like)
+	i, err := adopt(ctx, s, p, r, like)
 	if err != nil {
 		return nil, err
 	}

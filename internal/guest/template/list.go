@@ -72,7 +72,7 @@ func (s *Store) Get(key string) (e Entry, err error) {
 	}
 	e.Key = key
 	names := []string{memoryFile, stateFile, aboutFile}
-	if e.DiskDigest != "" {
+	if e.hasDisk() {
 		names = append(names, diskFile)
 	}
 	for _, name := range names {

@@ -87,11 +87,8 @@ func (s *Store) make(ctx context.Context, r Recipe) (err error) {
 		}
 	}()
 	t := &Template{About: About{Format: format, Key: r.Key, Made: time.Now().UTC(), Machine: r.Machine, Memory: r.Memory}}
-	if r.Disk {
-		t.DiskDigest = "not known yet" // until there is something in it
-	}
 	defer t.Close()
-	err = t.each(&t.About, func(name string, f **os.File, _ *string) (err error) {
+	err = t.each(r.Disk, func(name string, f **os.File, _ *string) (err error) {
 		*f, err = os.OpenFile(dir+"/"+name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		return err
 	})
@@ -104,7 +101,7 @@ func (s *Store) make(ctx context.Context, r Recipe) (err error) {
 	if t.Hello, err = r.Save(ctx, &t.Files); err != nil {
 		return err
 	}
-	err = t.each(&t.About, func(_ string, f **os.File, sum *string) (err error) {
+	err = t.each(r.Disk, func(_ string, f **os.File, sum *string) (err error) {
 		// From here on nobody can open it for writing but root.
 		if err = (*f).Chmod(0o400); err == nil {
 			*sum, err = digest(*f)

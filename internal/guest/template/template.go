@@ -116,17 +116,21 @@ type Files struct {
 	Disk       *os.File // nil where there is none
 }
 
-// each calls f for each file, with its name and its digest in a.
-func (t *Files) each(a *About, f func(name string, file **os.File, digest *string) error) error {
-	err := f(memoryFile, &t.RAM, &a.MemoryDigest)
+// each calls f for each file of a template, with a disk or without, with its name
+// and its digest.
+func (t *Template) each(disk bool, f func(name string, file **os.File, digest *string) error) error {
+	err := f(memoryFile, &t.RAM, &t.MemoryDigest)
 	if err == nil {
-		err = f(stateFile, &t.State, &a.StateDigest)
+		err = f(stateFile, &t.State, &t.StateDigest)
 	}
-	if err == nil && a.DiskDigest != "" {
-		err = f(diskFile, &t.Disk, &a.DiskDigest)
+	if err == nil && disk {
+		err = f(diskFile, &t.Disk, &t.DiskDigest)
 	}
 	return err
 }
+
+// hasDisk tells whether the machine had a writable disk.
+func (a *About) hasDisk() bool { return a.DiskDigest != "" }
 
 // Close closes the files that are open.
 func (t *Files) Close() {
@@ -165,7 +169,7 @@ func (s *Store) open(key string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{About: about}
-	err = t.each(&t.About, func(name string, f **os.File, _ *string) (err error) {
+	err = t.each(t.hasDisk(), func(name string, f **os.File, _ *string) (err error) {
 		if *f, err = os.OpenFile(s.path(key, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err != nil {
 			*f = nil
 			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
@@ -220,7 +224,7 @@ func (s *Store) verify(t *Template) error {
 	if was, err := os.ReadFile(s.path(t.Key, seenFile)); err == nil && bytes.Equal(was, now) {
 		return nil
 	}
-	err = t.each(&t.About, func(name string, f **os.File, saved *string) error {
+	err = t.each(t.hasDisk(), func(name string, f **os.File, saved *string) error {
 		is, err := digest(*f)
 		if err == nil && is != *saved {
 			err = fmt.Errorf("%w: the file %s is not what was saved", ErrDamaged, name)
@@ -245,7 +249,7 @@ func (t *Template) seen() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	b.Write(boot)
-	err = t.each(&t.About, func(name string, f **os.File, _ *string) error {
+	err = t.each(t.hasDisk(), func(name string, f **os.File, _ *string) error {
 		fi, err := (*f).Stat()
 		if err != nil {
 			return err
