@@ -69,14 +69,15 @@ var layers = map[string]int{
 	"internal/fuse":           10,
 	"internal/workload":       0,
 	"internal/guest/protocol": 5,
+	"internal/report":         5,
 }
 
 // adapters are imported by commands only.
 var adapters = []string{"internal/cli", "internal/oci", "internal/shim"}
 
-// standardOnly are the packages that the guest agent and a later public API
-// share; they must not drag anything along.
-var standardOnly = []string{"internal/workload", "internal/guest/protocol"}
+// standardOnly are the packages that the guest agent, the prober and a later
+// public API share; they must not drag anything along.
+var standardOnly = []string{"internal/workload", "internal/guest/protocol", "internal/report"}
 
 // systemCallers may import golang.org/x/sys/unix: everybody else asks them, so
 // that what the project does to a machine is found in two places.
