@@ -134,11 +134,17 @@ func (w *world) do(args ...string) result {
 func (w *world) feed(in string, args ...string) result {
 	w.Helper()
 	cmd := w.command(args...)
-	var out, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if in != "" {
 		cmd.Stdin = strings.NewReader(in)
 	}
+	return w.finish(cmd)
+}
+
+// finish runs a prepared command to its end.
+func (w *world) finish(cmd *exec.Cmd) result {
+	w.Helper()
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err := cmd.Run()
 	return result{out.String(), stderr.String(), exitCode(w, err)}
 }
