@@ -77,7 +77,7 @@ func TestClonesOnLittleMemory(t *testing.T) {
 	templates := w.do("template", "ls", "--quiet").out
 	neighbour := strings.TrimSpace(w.ok(sized("-d", "box", "sleep", "1000")...))
 
-	const count, limit = 50, 500 << 20
+	const count, limit = 50, 1 << 30
 	tight := enterTight(t, limit)
 	results := make([]result, count)
 	parallel(count, numbers(count), func(n int) {
