@@ -55,7 +55,9 @@ var layers = map[string]int{
 	// passt and pasta are prepared by the launch program, in cgroups.
 	"internal/network/user": 58,
 	"internal/idrange":      40,
-	"internal/volume":       40,
+	// Rules about configurations; filters of system calls are interpreted.
+	"internal/audit":  60,
+	"internal/volume": 40,
 
 	// Copies in and out of workloads; image/unpack has the same rules of tar.
 	"internal/filetree": 28,
