@@ -14,8 +14,8 @@ import (
 // The limits of a document, so that whoever wrote it cannot make a reader use
 // unbounded memory.
 const (
-	MaxSize     = 4 << 20 // bytes of JSON
-	MaxReports  = 64
+	MaxSize     = 32 << 20 // bytes of JSON
+	MaxReports  = 1024     // all containers of a busy machine
 	MaxFindings = 512 // of one report
 	MaxList     = 64  // of any other list
 	MaxText     = 2048
