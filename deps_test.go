@@ -62,6 +62,9 @@ var layers = map[string]int{
 	// Copies in and out of workloads; image/unpack has the same rules of tar.
 	"internal/filetree": 28,
 
+	// The prober tries calls in children that package launch forks.
+	"internal/probe": 45,
+
 	"internal/launch": 30,
 	"internal/trace":  22,
 	"internal/sys":    20,
@@ -102,6 +105,8 @@ var systemCallersToo = map[string]string{
 	"internal/guest/pid1":           "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
 	"internal/guest/pid1/testguest": "it is an init, too",
 	"internal/guest/system":         "it mounts a system's root and makes its console",
+	"internal/probe":                "it tries system calls one by one, and names them",
+	"internal/probe/gate":           "it puts seccomp filters in force and answers one's notifications",
 }
 
 // lean are the commands that start once per workload and stay with it. The

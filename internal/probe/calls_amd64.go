@@ -1,0 +1,13 @@
+package probe
+
+import (
+	"github.com/seed-f5e3b97b/bulkhead/internal/probe/gate"
+	"golang.org/x/sys/unix"
+)
+
+// Calls that only x86 has.
+var (
+	i386Keyctl = []gateCall{{"keyctl, by int $0x80", gate.Call{Number: 288, I386: true}}}
+	x32Keyctl  = []gateCall{{"keyctl, of x32", gate.Call{Number: gate.X32 | unix.SYS_KEYCTL}}}
+	ioPorts    = calls(named{"iopl", unix.SYS_IOPL}, named{"ioperm", unix.SYS_IOPERM})
+)

@@ -1,0 +1,152 @@
+package probe
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"golang.org/x/sys/unix"
+)
+
+const deviceFlag = "--device "
+
+// usualDevices are those that the OCI runtime specification promises (config-linux.md,
+// "Default Devices").
+var usualDevices = []string{"c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2"}
+
+// kernelDevices lead to memory, logs, hardware or drivers of the host's kernel.
+var kernelDevices = map[string]string{
+	"c 1:1": "mem", "c 1:2": "kmem", "c 1:4": "port", "c 1:11": "kmsg", "c 10:200": "net/tun", "c 10:229": "fuse", "c 10:232": "kvm", "c 10:196": "vfio/vfio",
+	"c 10:234": "btrfs-control", "c 10:237": "loop-control", "c 10:236": "mapper/control", "c 10:203": "cuse", "c 10:223": "uinput",
+}
+
+const foundDevices = "readdir(/dev)"
+
+var deviceProbes = []Probe{
+	{
+		ID: "devices.extra", Door: "devices beyond the usual", Expected: "the devices of the OCI specification and no others",
+		Enables:     "a driver in the host's kernel, and what the device holds",
+		Consequence: report.Reads,
+		Opens:       []string{deviceFlag, "--volume /dev"},
+		Fix:         "name the devices that are needed with --device, and only those",
+		References:  []string{"OCI runtime-spec, config-linux.md", "CIS Docker 5.17"},
+		observe: func(p *prober) {
+			found, err := devices()
+			var more []string
+			for _, d := range found {
+				if !slices.Contains(usualDevices, d.id) && !strings.HasPrefix(d.id, "c 136:") { // terminals of /dev/pts
+					more = append(more, d.path+" ("+d.id+")")
+				}
+			}
+			p.add(foundDevices, list(more), err)
+		},
+		judge: func(v *view) outcome {
+			e, ok := v.call(foundDevices)
+			switch {
+			case !ok || e.Errno != "":
+				return isUnclear("/dev cannot be read: " + e.Errno)
+			case e.Value == "":
+				return isShut("the usual ones")
+			}
+			return isOpen(e.Value)
+		},
+	},
+	{
+		ID: "devices.kernel", Door: "devices of the kernel itself", Expected: "no kmsg, mem, kvm, tun or fuse can be opened",
+		Enables:     "the host's log, memory or hypervisor, or a rich source of kernel bugs",
+		Consequence: report.Disturbs,
+		Opens:       []string{deviceFlag, "--volume /dev"},
+		Fix:         "leave the device out",
+		References:  []string{"kmsg: Documentation/ABI/testing/dev-kmsg", "CIS Docker 5.17"},
+		observe: func(p *prober) {
+			openDevices(p, func(d device) bool { return kernelDevices[d.id] != "" })
+		},
+		judge: inDevices,
+	},
+	{
+		ID: "devices.disks", Door: "disks of the host", Expected: "no block device can be opened",
+		Enables:     "reading and changing every file of the host, past its file systems",
+		Consequence: report.Takeover,
+		Opens:       []string{deviceFlag, "--volume /dev"},
+		Fix:         "mount the directory that is needed",
+		References:  []string{"CIS Docker 5.17"},
+		observe: func(p *prober) {
+			openDevices(p, func(d device) bool { return strings.HasPrefix(d.id, "b ") })
+		},
+		judge: inDevices,
+	},
+}
+
+// device is a node below /dev.
+type device struct{ path, id string }
+
+// devices are the nodes below /dev, a limited number of them.
+func devices() (list []device, err error) {
+	const most = 4096
+	err = filepath.WalkDir("/dev", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if path == "/dev" {
+				return err
+			}
+			return nil // what cannot be listed cannot be opened by its name
+		}
+		if d.Type()&fs.ModeDevice == 0 {
+			return nil
+		}
+		var s unix.Stat_t
+		if unix.Lstat(path, &s) == nil {
+			kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[s.Mode&unix.S_IFMT]
+			list = append(list, device{path, fmt.Sprintf("%s %d:%d", kind, unix.Major(s.Rdev), unix.Minor(s.Rdev))})
+		}
+		if len(list) > most {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return list, err
+}
+
+const noDevice = "no such device"
+
+// openDevices opens, without reading or writing, those that are wanted.
+func openDevices(p *prober, want func(device) bool) {
+	found, err := devices()
+	if err != nil {
+		p.add(foundDevices, "", err)
+		return
+	}
+	some := 0
+	for _, d := range found {
+		if !want(d) || some == maxCalls-1 {
+			continue
+		}
+		some++
+		// For reading first: some devices do something when they are opened for
+		// writing and closed again.
+		if p.open(d.path, unix.O_RDONLY) == nil {
+			return
+		}
+		if some < maxCalls-1 && d.id == "c 1:11" { // what dmesg_restrict guards is reading
+			some++
+			if p.open(d.path, unix.O_WRONLY) == nil {
+				return
+			}
+		}
+	}
+	if some == 0 {
+		p.add(foundDevices, noDevice, nil)
+	}
+}
+
+func inDevices(v *view) outcome {
+	if e, ok := v.call(foundDevices); ok {
+		if e.Errno != "" {
+			return isUnclear("/dev cannot be read: " + e.Errno)
+		}
+		return isShut(e.Value)
+	}
+	return refused(v)
+}

@@ -1,0 +1,188 @@
+package probe
+
+import (
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"golang.org/x/sys/unix"
+)
+
+const interfaces = "readdir(/sys/class/net)"
+
+var networkProbes = []Probe{
+	{
+		ID: "network.loopback", Door: "services on the host's loopback", Expected: "what was put up on the host's loopback is not reached",
+		Enables:     "using services that trust whoever is on the host",
+		Consequence: report.Reads, beyond: true,
+		Opens:      []string{"--network host"},
+		Fix:        "join a network, or --network none",
+		References: []string{"CIS Docker 5.9"},
+		observe:    func(p *prober) { connectAll(p, p.targets.Loopback, p.targets.Token) },
+		judge: func(v *view) outcome {
+			if len(v.context.Targets.Loopback) == 0 {
+				return isAbsent("nothing was put up: give --context")
+			}
+			return unreached(v)
+		},
+	},
+	{
+		ID: "network.abstract-sockets", Door: "abstract sockets of the host", Expected: "the socket that was put up on the host is not reached",
+		Enables:     "talking to the host's engines and desktops as one of its processes (CVE-2020-15257)",
+		Consequence: report.Takeover, beyond: true,
+		Opens:      []string{"--network host"},
+		Fix:        "join a network, or --network none",
+		References: []string{"unix(7)", "CVE-2020-15257"},
+		observe: func(p *prober) {
+			if p.targets.Abstract != "" {
+				p.add("connect(@canary)", "", connectUnix("@"+p.targets.Abstract))
+			}
+		},
+		judge: func(v *view) outcome {
+			if v.context.Targets.Abstract == "" {
+				return isAbsent("nothing was put up: give --context")
+			}
+			return unreached(v)
+		},
+	},
+	{
+		ID: "network.named-targets", Door: "addresses that were named", Expected: "no connection to what --target names",
+		Enables:     "reading a cloud's metadata, with its credentials, or whatever is there",
+		Consequence: report.Reads, beyond: true,
+		Opens:      []string{"--network host"},
+		Fix:        "--network none, or a rule on the host",
+		References: []string{"CIS Docker 5.29"},
+		observe:    func(p *prober) { connectAll(p, p.targets.Addresses, "") },
+		judge: func(v *view) outcome {
+			if len(v.context.Targets.Addresses) == 0 {
+				return isAbsent("no target was named: give --target")
+			}
+			return unreached(v)
+		},
+	},
+	{
+		ID: "network.interfaces", Door: "a network where none was asked for", Expected: "loopback and no other interface, as was asked for",
+		Enables:     "sending what was read to anybody",
+		Consequence: report.Reads, beyond: true,
+		Fix:        "--network none",
+		References: []string{"network_namespaces(7)"},
+		observe: func(p *prober) {
+			list, err := os.ReadDir("/sys/class/net")
+			var names []string
+			for _, l := range list {
+				// The kernel makes these by itself in every namespace, without a use.
+				if n := l.Name(); n != "lo" && !strings.HasPrefix(n, "tunl0") && !strings.HasPrefix(n, "sit0") && !strings.HasPrefix(n, "ip6tnl0") &&
+					!strings.HasPrefix(n, "gre") && !strings.HasPrefix(n, "erspan0") && !strings.HasPrefix(n, "ip_vti0") && !strings.HasPrefix(n, "ip6_vti0") && !strings.HasPrefix(n, "bonding_masters") {
+					names = append(names, n)
+				}
+			}
+			p.add(interfaces, strings.Join(names, " "), err)
+		},
+		judge: func(v *view) outcome {
+			e, ok := v.call(interfaces)
+			switch {
+			case v.context.Declared == nil || !v.context.Declared.NoNetwork:
+				return isAbsent("a network was asked for")
+			case !ok || e.Errno != "":
+				return isUnclear("/sys/class/net cannot be read: " + e.Errno)
+			case e.Value == "":
+				return isShut("loopback alone")
+			}
+			return isOpen(e.Value)
+		},
+	},
+}
+
+// unreached judges connections: whatever error there is, nobody was reached.
+func unreached(v *view) outcome {
+	calls := v.calls()
+	if len(calls) == 0 {
+		return isUnclear("nothing was tried")
+	}
+	out := isShut("")
+	for _, e := range calls {
+		if e.Errno == "" {
+			return isOpen("succeeds: " + e.Call)
+		}
+		if out.observed == "" {
+			out.observed = e.Errno
+		}
+		if e.Errno == "error" {
+			out = isUnclear(e.Value)
+		}
+	}
+	return out
+}
+
+// connectAll connects to each address, wants to hear token unless it is "", and
+// sends nothing.
+func connectAll(p *prober, addresses []string, token string) {
+	for n, a := range addresses {
+		if n == 8 {
+			p.trouble("more than 8 addresses")
+			return
+		}
+		p.add("connect("+a+")", "", connect(a, token))
+	}
+}
+
+// waiting is how long a connection may take, in milliseconds.
+const waiting = 1000
+
+func connect(address, token string) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		sa, family = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // a bare error number
+		return err
+	}
+	if err := poll(fd, unix.POLLOUT); err != nil {
+		return err
+	}
+	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+		return err
+	} else if n != 0 {
+		return unix.Errno(n)
+	}
+	if token == "" {
+		return nil
+	}
+	// Somebody else may listen at this port in the workload's own network.
+	if err := poll(fd, unix.POLLIN); err != nil {
+		return err
+	}
+	b := make([]byte, len(token))
+	n, err := unix.Read(fd, b)
+	if err == nil && string(b[:max(0, n)]) != token {
+		err = unix.ECONNREFUSED
+	}
+	return err
+}
+
+func poll(fd int, events int16) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		n, err := unix.Poll(fds, waiting)
+		switch {
+		case err == unix.EINTR: //nolint:errorlint // a bare error number
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		return nil
+	}
+}
