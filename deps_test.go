@@ -91,6 +91,7 @@ var systemCallers = []string{"internal/sys", "internal/launch"}
 // systemCallersToo are the exceptions, each with its reason.
 var systemCallersToo = map[string]string{
 	"internal/qemu":                 "it plans system calls, so it names their constants, makes socket pairs and passes descriptors",
+	"internal/cli/probing":          "it puts up shared memory for the prober to look for",
 	"internal/container":            "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
 	"internal/container/seccomp":    "it asks the kernel what its filters may do, and answers a filter's notifications",
 	"internal/fileserver":           "it plans the system calls that confine the file server",
@@ -113,7 +114,7 @@ var systemCallersToo = map[string]string{
 // packages below cost several times the memory and the start time of all that
 // these commands do.
 var (
-	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent", "cmd/bulkhead-dns"}
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent", "cmd/bulkhead-dns", "cmd/bulkhead-probe"}
 	tooHeavy  = []string{"net/http", "html/template"}
 	heavyTree = []string{
 		"github.com/google/go-containerregistry",

@@ -11,6 +11,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
 )
@@ -51,6 +52,9 @@ func explain(err error, cmd *cobra.Command) (code int, toPrint error) {
 		case errors.Is(err, workload.ErrNotExecutable):
 			code = exitNotExecutable
 		}
+	}
+	if cmd != nil && cmd.Annotations[looksAtBoundary] != "" {
+		code = report.ExitError
 	}
 	if errors.Is(err, context.Canceled) {
 		return int(interrupted), nil

@@ -37,7 +37,7 @@ type named struct {
 func filterProbe(id, door, enables string, references string, gates []gateCall) Probe {
 	return Probe{
 		ID: "syscalls." + id, Door: door, Expected: "refused by the seccomp filter", Enables: enables, Consequence: report.Depth,
-		Opens: filterOff, Fix: "keep the default seccomp profile, and add capabilities by name only",
+		Opens: filterOff, Fix: "use the default seccomp profile of a current engine, and add capabilities by name only",
 		References: strings.Split(references, "; "), gates: gates, judge: filtered,
 	}
 }
@@ -183,8 +183,8 @@ func parseRanges(s string) (map[int]bool, bool) {
 func judgeTable(v *view) outcome {
 	e, ok := v.call(tableCall)
 	passing, good := parseRanges(e.Value)
-	if !ok || !good {
-		return isUnclear("the table was not tried")
+	if !ok || !good || e.Errno != "" || len(passing) == 0 {
+		return isUnclear("the table was not tried") // a process that can tell makes calls
 	}
 	seen := fmt.Sprintf("%d of the numbers to %d pass", len(passing), gate.Last)
 	if v.context.Declared == nil || v.context.Declared.Passes == "" {

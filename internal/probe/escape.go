@@ -1,7 +1,9 @@
 package probe
 
 import (
-	"fmt"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -72,34 +74,66 @@ var escapeProbes = []Probe{
 			return all(v.of("capabilities.device-nodes"), v.of("devices.disks"))
 		}),
 	{
-		ID: "escape.processes", Door: "a process of the host", Expected: "/proc/1/root is the workload's own, or refused",
+		ID: "escape.processes", Door: "a process of the host", Expected: "no process with another root can be entered",
 		Enables:     "reading and writing the host's files, and running code in its processes",
 		Consequence: report.Takeover,
 		Opens:       []string{"--pid host", capAdd + "CAP_SYS_PTRACE", capAdd + "ALL", "--userns host"},
 		Fix:         "run it in a pid namespace of its own, drop SYS_PTRACE",
 		References:  []string{"ptrace(2)"},
-		observe: func(p *prober) {
-			// O_PATH follows the link, which is what ptrace's rules allow or refuse.
-			_ = p.open("/proc/1/root/", unix.O_PATH) // it is evidence
-			var s unix.Stat_t
-			var own unix.Stat_t
-			err := unix.Stat("/proc/1/root/", &s)
-			if err == nil {
-				err = unix.Stat("/", &own)
-			}
-			p.add(otherRoot, fmt.Sprint(s.Dev != own.Dev || s.Ino != own.Ino), err)
-		},
+		observe:     observeRoots,
 		judge: func(v *view) outcome {
 			e, ok := v.call(otherRoot)
 			switch {
-			case ok && e.Errno == "" && e.Value == "false":
-				return isShut("its own root")
-			case ok && e.Errno == "":
-				return isOpen("another root, that of process 1")
+			case !ok || e.Errno != "" && !slices.Contains(refusals, e.Errno):
+				return isUnclear("no process can be looked at: " + e.Errno)
+			case e.Errno != "":
+				return isShut(e.Errno)
+			case e.Value == ownRoot:
+				return isShut(ownRoot)
 			}
-			return refused(v)
+			// In a pid namespace of its own, what has another root is its own, too.
+			return all(isOpen(e.Value), either(v.of("namespaces.pid"), v.of("namespaces.processes")))
 		},
 	},
 }
 
-const otherRoot = "stat(/proc/1/root) differs from /"
+const (
+	otherRoot = "stat(/proc/PID/root)"
+	ownRoot   = "all have this root"
+)
+
+// observeRoots looks for a process with another root directory. Following the link
+// is what the rules of ptrace(2) allow or refuse.
+func observeRoots(p *prober) {
+	const most = 512
+	list, err := os.ReadDir("/proc")
+	if err != nil {
+		p.add(otherRoot, "", err)
+		return
+	}
+	var own, other unix.Stat_t
+	if err := unix.Stat("/", &own); err != nil {
+		p.add(otherRoot, "", err)
+		return
+	}
+	looked, refused := 0, error(nil)
+	for _, d := range list {
+		if _, err := strconv.Atoi(d.Name()); err != nil || looked == most {
+			continue
+		}
+		looked++
+		switch err := unix.Stat("/proc/"+d.Name()+"/root/", &other); {
+		case err == unix.ENOENT || err == unix.ESRCH: //nolint:errorlint // bare error numbers: it has ended, or is a kernel thread
+		case err != nil:
+			refused = err
+		case own.Dev != other.Dev || own.Ino != other.Ino:
+			p.add(otherRoot, "the root of process "+d.Name(), nil)
+			return
+		}
+	}
+	if refused != nil {
+		p.add(otherRoot, "", refused)
+		return
+	}
+	p.add(otherRoot, ownRoot, nil)
+}

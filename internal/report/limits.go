@@ -152,6 +152,19 @@ func (d *Document) check() error {
 			return err
 		}
 	}
+	if len(d.Changes) > MaxReports*MaxFindings {
+		return fmt.Errorf("%w: a list is too long", ErrMalformed)
+	}
+	for _, c := range d.Changes {
+		for _, v := range []Verdict{c.Old, c.New} {
+			if v != "" && !slices.Contains(verdicts, v) {
+				return fmt.Errorf("%w: verdict %.20q", ErrMalformed, v)
+			}
+		}
+		if err := errors.Join(CheckID(c.ID), texts(c.Label)); err != nil {
+			return err
+		}
+	}
 	return texts(d.Tool)
 }
 

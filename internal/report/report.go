@@ -30,6 +30,8 @@ type Document struct {
 	Tool    string    `json:"tool"`
 	Time    time.Time `json:"time"` // in UTC, whole seconds
 	Reports []Report  `json:"reports"`
+	// Changes are since an earlier document, where there was one to compare with.
+	Changes []Change `json:"changes,omitempty"`
 }
 
 // The kinds of documents.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // Text writes a report for a person: what is shared, how many doors stand open,
@@ -66,6 +67,10 @@ func (r *Report) others(p *printer, v Verdict, title string, each, verbose bool)
 		p.line("\n%s: %d (%s)", title, n, strings.Join(groups, ", "))
 		return
 	}
+	if v == Unknown && n == len(r.Findings) {
+		p.line("\n%s: all %d, as %s", title, n, r.Findings[0].Reason)
+		return
+	}
 	p.line("\n%s: %d", title, n)
 	for i := range r.Findings {
 		if f := &r.Findings[i]; f.Verdict == v {
@@ -114,7 +119,7 @@ func (r *Report) sentence() string {
 	switch len(r.Shared) {
 	case 0:
 		if r.Count(Unknown) == len(r.Findings) {
-			shared = "nobody knows what"
+			shared = "what, nobody knows"
 		}
 	case 1:
 		shared = r.Shared[0]
@@ -135,6 +140,90 @@ func (r *Report) sentence() string {
 		s += fmt.Sprintf("; %d could not be tried", n)
 	}
 	return s + "."
+}
+
+// marks stand for verdicts in a matrix.
+var marks = map[Verdict]string{Held: "held", Leaked: "LEAKED", Weaker: "WEAKER", Unknown: "unknown", NotApplicable: "-"}
+
+// Matrix writes one line for each door and one column for each subject. Doors that
+// are shut, or not there, for all of them are counted only, unless verbose is set.
+func (d *Document) Matrix(w io.Writer, verbose bool) error {
+	p := &printer{w: w}
+	for i := range d.Reports {
+		r := &d.Reports[i]
+		p.line("%s", r.sentence())
+		if r.Subject.Note != "" {
+			p.line("  Note: %s.", r.Subject.Note)
+		}
+	}
+	const first = 30
+	row := fmt.Sprintf("\n%-*s", first, "door")
+	kernel := fmt.Sprintf("%-*s", first, "kernel")
+	for i := range d.Reports {
+		s := &d.Reports[i].Subject
+		row += fmt.Sprintf("  %-24s", s.Label)
+		kernel += fmt.Sprintf("  %-24s", s.Kernel)
+	}
+	p.line("%s", strings.TrimRight(row, " "))
+	p.line("%s", strings.TrimRight(kernel, " "))
+	alike := 0
+	for _, id := range d.ids() {
+		row, dull := fmt.Sprintf("%-*s", first, id), true
+		for i := range d.Reports {
+			v := d.Reports[i].verdict(id)
+			dull = dull && (v == Held || v == NotApplicable)
+			row += fmt.Sprintf("  %-24s", marks[v])
+		}
+		if dull && !verbose {
+			alike++
+			continue
+		}
+		p.line("%s", strings.TrimRight(row, " "))
+	}
+	if alike > 0 {
+		p.line("%d more are shut, or do not exist, behind all of them; --verbose lists them.", alike)
+	}
+	return p.err
+}
+
+// ids are those of all findings, in the order in which they are found first.
+func (d *Document) ids() (ids []string) {
+	seen := map[string]bool{}
+	for i := range d.Reports {
+		for j := range d.Reports[i].Findings {
+			if id := d.Reports[i].Findings[j].ID; !seen[id] {
+				seen[id] = true
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// verdict is the one of a finding, "" where there is none.
+func (r *Report) verdict(id string) Verdict {
+	for i := range r.Findings {
+		if r.Findings[i].ID == id {
+			return r.Findings[i].Verdict
+		}
+	}
+	return ""
+}
+
+// TextChanges writes what changed since an earlier document.
+func (d *Document) TextChanges(w io.Writer, since time.Time) error {
+	p := &printer{w: w}
+	p.line("\nChanged since %s: %d", since.Format("2006-01-02 15:04:05 MST"), len(d.Changes))
+	for _, c := range d.Changes {
+		words := []string{string(c.Old), string(c.New)}
+		for n := range words {
+			if words[n] == "" {
+				words[n] = "not looked at"
+			}
+		}
+		p.line("  %-12s %-30s %s, before: %s", c.Label, c.ID, words[1], words[0])
+	}
+	return p.err
 }
 
 // printer keeps the first error.

@@ -19,7 +19,7 @@ func TestAuditKnows(t *testing.T) {
 		{Unmask: []string{"ALL"}}, {Unmask: []string{"/proc/kcore", "/proc/sys"}},
 	} {
 		c := audit.Workload(workload.Spec{Boundary: "container", Security: s}, audit.Facts{})
-		caps, err := capabilities(s)
+		caps, err := Capabilities(s)
 		if err != nil {
 			t.Fatal(err)
 		}

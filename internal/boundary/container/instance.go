@@ -126,7 +126,7 @@ func (i *instance) Terminal() boundary.Terminal { return i.terminal }
 // Exec runs another process in the container, with the container's own
 // capabilities and filter.
 func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
-	caps, err := capabilities(i.spec.Security)
+	caps, err := Capabilities(i.spec.Security)
 	if err != nil {
 		return nil, err
 	}

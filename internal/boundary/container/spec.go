@@ -43,7 +43,7 @@ const defaultShmSize = 64 << 20
 // runtimeSpec turns a workload into an OCI runtime specification. It is pure
 // but for looking at the devices and mount sources that s names.
 func runtimeSpec(s workload.Spec, p boundary.Prepared, kernel seccomp.KernelVersion) (*specs.Spec, error) {
-	caps, err := capabilities(s.Security)
+	caps, err := Capabilities(s.Security)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +80,8 @@ func runtimeSpec(s workload.Spec, p boundary.Prepared, kernel seccomp.KernelVers
 	return out, err
 }
 
-// capabilities applies --cap-drop and --cap-add to the default set.
-func capabilities(s workload.Security) ([]string, error) {
+// Capabilities applies --cap-drop and --cap-add to the default set.
+func Capabilities(s workload.Security) ([]string, error) {
 	set := slices.Clone(defaultCapabilities)
 	known := container.KnownCapabilities()
 	for _, list := range [][]string{s.CapDrop, s.CapAdd} {

@@ -49,7 +49,7 @@ func TestCapabilities(t *testing.T) {
 		{"add all, drop one", []string{"ALL"}, []string{"SYS_ADMIN"}, "all but CAP_SYS_ADMIN"},
 		{"drop what was added", []string{"SYS_TIME"}, []string{"ALL", "SYS_TIME"}, ""},
 	} {
-		got, err := capabilities(workload.Security{CapAdd: tt.add, CapDrop: tt.drop})
+		got, err := Capabilities(workload.Security{CapAdd: tt.add, CapDrop: tt.drop})
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
@@ -68,7 +68,7 @@ func TestCapabilities(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tt.name, got, want)
 		}
 	}
-	if _, err := capabilities(workload.Security{CapAdd: []string{"FLY"}}); err == nil {
+	if _, err := Capabilities(workload.Security{CapAdd: []string{"FLY"}}); err == nil {
 		t.Error("an unknown capability was taken")
 	}
 }

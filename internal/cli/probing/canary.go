@@ -1,0 +1,111 @@
+// Package probing is the host's half of looking at a boundary from inside: it puts
+// up what the prober looks for, runs the prober in a workload through the engine,
+// takes what it says with limits, checks that against what the host itself sees of
+// the workload, and judges.
+package probing
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
+	"golang.org/x/sys/unix"
+)
+
+// Canaries are what a workload must not find: a file, a shared memory segment,
+// services on loopback and on an abstract socket, all of this process.
+type Canaries struct {
+	Targets probe.Targets
+
+	dir       string
+	shm       int
+	listeners []net.Listener
+	serving   sync.WaitGroup
+}
+
+// PutUp makes them. Each holds or says a word that nobody else knows. What this
+// host cannot have, such as IPv6, is left out.
+func PutUp() (_ *Canaries, err error) {
+	c := &Canaries{shm: -1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.TakeDown())
+		}
+	}()
+	c.Targets.Nonce, c.Targets.Token = rand.Text(), rand.Text()
+	if c.dir, err = os.MkdirTemp("", "bulkhead-probe-"); err != nil {
+		return nil, err
+	}
+	c.Targets.File = filepath.Join(c.dir, "canary")
+	if err := os.WriteFile(c.Targets.File, []byte(c.Targets.Token+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	// Whoever gets at the directory from a workload is to see the file, whatever
+	// user he is.
+	if err := errors.Join(os.Chmod(c.dir, 0o755), os.Chmod(c.Targets.File, 0o644)); err != nil {
+		return nil, err
+	}
+	c.putUpShm()
+	name := "bulkhead-probe-" + rand.Text()
+	if l, err := net.Listen("unix", "@"+name); err == nil {
+		c.Targets.Abstract = name
+		c.serve(l)
+	}
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		if l, err := net.Listen("tcp", address); err == nil {
+			c.Targets.Loopback = append(c.Targets.Loopback, l.Addr().String())
+			c.serve(l)
+		}
+	}
+	return c, nil
+}
+
+// putUpShm makes a page of shared memory with a random key.
+func (c *Canaries) putUpShm() {
+	var b [4]byte
+	_, _ = rand.Read(b[:])                             // it never fails (crypto/rand)
+	key := binary.NativeEndian.Uint32(b[:])>>1 | 1<<16 // positive, and not IPC_PRIVATE
+	id, err := unix.SysvShmGet(int(key), os.Getpagesize(), unix.IPC_CREAT|unix.IPC_EXCL|0o600)
+	if err != nil {
+		return
+	}
+	c.shm, c.Targets.ShmKey = id, key
+}
+
+// serve tells everybody who connects the token.
+func (c *Canaries) serve(l net.Listener) {
+	c.listeners = append(c.listeners, l)
+	c.serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, c.Targets.Token) // whoever left wants nothing
+			conn.Close()
+		}
+	})
+}
+
+// TakeDown removes them all.
+func (c *Canaries) TakeDown() error {
+	var errs []error
+	for _, l := range c.listeners {
+		errs = append(errs, l.Close())
+	}
+	c.serving.Wait()
+	if c.shm >= 0 {
+		_, err := unix.SysvShmCtl(c.shm, unix.IPC_RMID, nil)
+		errs = append(errs, os.NewSyscallError("shmctl", err))
+	}
+	if c.dir != "" {
+		errs = append(errs, os.RemoveAll(c.dir))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,263 @@
+package probe
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// TestCatalogue wants every probe to be complete.
+func TestCatalogue(t *testing.T) {
+	ids := map[string]bool{}
+	for _, p := range Probes() {
+		if err := report.CheckID(p.ID); err != nil || ids[p.ID] || p.Group() == p.ID {
+			t.Errorf("%q: %v, twice %v", p.ID, err, ids[p.ID])
+		}
+		ids[p.ID] = true
+		for what, text := range map[string]string{"door": p.Door, "expected": p.Expected, "enables": p.Enables, "fix": p.Fix} {
+			if text == "" || strings.HasSuffix(text, ".") || report.CheckText(text, 300) != nil {
+				t.Errorf("%s: %s is %q", p.ID, what, text)
+			}
+		}
+		if !slices.Contains(report.Consequences, p.Consequence) || len(p.References) == 0 || p.judge == nil {
+			t.Errorf("%s: consequence, references or judge are missing", p.ID)
+		}
+	}
+	if len(ids) < 40 {
+		t.Errorf("%d probes", len(ids))
+	}
+}
+
+// observe looks from inside this test, once.
+func observe(t testing.TB) *Observations {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, which sees most")
+	}
+	o := Observe(Targets{Nonce: "n"})
+	b, err := o.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Decode(b)
+	if err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+	return again
+}
+
+// TestInitialNamespaces finds the numbers of the kernel's first namespaces where
+// this test is in them.
+func TestInitialNamespaces(t *testing.T) {
+	comm, err := os.ReadFile("/proc/2/comm")
+	if err != nil || string(comm) != "kthreadd\n" {
+		t.Skip("needs the host's pid namespace")
+	}
+	h, err := LocalHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"pid", "user", "uts", "ipc"} {
+		if n := h.Namespaces[name]; !slices.Contains(initialNamespaces[name], n) {
+			t.Errorf("%s: got %d, want one of %v", name, n, initialNamespaces[name])
+		}
+	}
+	if h.Memory == 0 || h.Booted == 0 || len(h.BootID) != 36 {
+		t.Errorf("got %+v", h)
+	}
+}
+
+// TestUnknownIsNoPass takes every observation away, one after the other: what was
+// held by it is unknown then, never held.
+func TestUnknownIsNoPass(t *testing.T) {
+	o := observe(t)
+	c := NewContext(&Host{BootID: "another", Release: "1.0"}, &Declared{Boundary: "vm", OwnKernel: true, Passes: "0-470"})
+	for n := range o.Tried {
+		for what, change := range map[string]func(*Observation){
+			"troubled": func(o *Observation) { o.Trouble = "a reason" },
+			"empty":    func(o *Observation) { o.Calls = nil },
+			"strange errors": func(o *Observation) {
+				calls := slices.Clone(o.Calls)
+				for n := range calls {
+					calls[n].Errno, calls[n].Value = "EIO", ""
+				}
+				o.Calls = calls
+			},
+		} {
+			one := *o
+			one.Tried = slices.Clone(o.Tried)
+			change(&one.Tried[n])
+			for _, f := range Judge(c, &one, "").Findings {
+				if f.ID == one.Tried[n].Probe && f.Verdict == report.Held && !beyondDoubt(f.ID, what) {
+					t.Errorf("%s, %s: held: %s", f.ID, what, f.Observed)
+				}
+			}
+		}
+		one := *o
+		one.Tried = slices.Delete(slices.Clone(o.Tried), n, n+1)
+		for _, f := range Judge(c, &one, "").Findings {
+			if f.ID == o.Tried[n].Probe && f.Verdict != report.Unknown && f.Verdict != report.NotApplicable {
+				t.Errorf("%s, not reported: %s: %s", f.ID, f.Verdict, f.Observed)
+			}
+		}
+	}
+	for _, f := range Judge(c, nil, "no word").Findings {
+		if f.Verdict != report.Unknown || f.Reason != "no word" {
+			t.Errorf("%s: %s, %s", f.ID, f.Verdict, f.Reason)
+		}
+	}
+}
+
+// beyondDoubt are verdicts that hold without an answer: whatever error a connection
+// ends with, nobody was reached.
+func beyondDoubt(id, what string) bool {
+	return what == "strange errors" && strings.HasPrefix(id, "network.")
+}
+
+// TestOwnKernel: in a machine of its own an open door costs depth, not the host.
+func TestOwnKernel(t *testing.T) {
+	o := observe(t)
+	for _, tt := range []struct {
+		boot string
+		want report.Consequence
+	}{{"another", report.GuestDepth}, {bootOf(o), report.Depth}} {
+		r := Judge(NewContext(&Host{BootID: tt.boot}, nil), o, "")
+		for _, f := range r.Findings {
+			if f.ID == "syscalls.bpf" && f.Consequence != tt.want {
+				t.Errorf("boot ID %s: %s, want %s", tt.boot, f.Consequence, tt.want)
+			}
+		}
+	}
+}
+
+func bootOf(o *Observations) string {
+	e, _ := callOf(&o.Tried[0], readBootID)
+	return e.Value
+}
+
+func TestAll(t *testing.T) {
+	a, b, c := isOpen("a"), isShut("b"), isUnclear("c")
+	for _, tt := range []struct {
+		got, want state
+	}{
+		{all(a, a).state, open}, {all(a, b).state, shut}, {all(b, c).state, shut}, {all(c, b).state, shut}, {all(a, c).state, unclear},
+		{all(isAbsent("d"), a).state, shut},
+		{either(a, b).state, open}, {either(c, a).state, open}, {either(b, c).state, unclear}, {either(c, b).state, unclear}, {either(b, b).state, shut},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("got %d, want %d", tt.got, tt.want)
+		}
+	}
+}
+
+func TestRanges(t *testing.T) {
+	for _, s := range []string{"", "0", "0-3", "0,2-4,470"} {
+		set, ok := parseRanges(s)
+		if !ok {
+			t.Errorf("%q is refused", s)
+		}
+		if s == "0,2-4,470" && (len(set) != 5 || !set[3] || set[1]) {
+			t.Errorf("%q: got %v", s, set)
+		}
+	}
+	for _, s := range []string{"x", "1-", "-1", "3-1", "0-4000000000", "471", ",", "1,,2"} {
+		if set, ok := parseRanges(s); ok {
+			t.Errorf("%q is taken as %v", s, set)
+		}
+	}
+}
+
+func TestMounts(t *testing.T) {
+	const text = `45 27 0:41 / /a\040b rw,nosuid shared:3 master:1 - tmpfs none rw
+46 27 0:42 /x /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids
+`
+	got, whole := parseMounts(text)
+	if !whole || len(got) != 2 || got[0].point != "/a b" || !got[0].shared || got[1].shared || got[1].kind != "cgroup" || got[1].super != "rw,pids" {
+		t.Errorf("got %+v, %v", got, whole)
+	}
+	if _, whole := parseMounts("45 27 0:41 / /a rw"); whole {
+		t.Error("half a line is whole")
+	}
+}
+
+// TestDecodeRefuses changes what a prober wrote.
+func TestDecodeRefuses(t *testing.T) {
+	good := `{"format":1,"nonce":"n","kernel":"6.1","tried":[{"probe":"kernel.log","calls":[{"call":"a","errno":"EPERM"}]}]}`
+	if _, err := Decode([]byte(good + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, old, new string }{
+		{"a format", `"format":1`, `"format":3`}, {"a probe", "kernel.log", "kernel.panic"}, {"a field", `"nonce"`, `"Nonce"`},
+		{"a field more", `"format":1`, `"format":1,"format":1`}, {"control characters", "EPERM", `\u001b`}, {"text", "EPERM", strings.Repeat("x", maxText+1)},
+		{"a probe twice", `{"probe":"kernel.log","calls"`, `{"probe":"kernel.log"},{"probe":"kernel.log","calls"`},
+		{"calls", `{"call":"a","errno":"EPERM"}`, strings.Repeat(`{"call":"a"},`, maxCalls) + `{"call":"a"}`},
+		{"the end", "]}]}", "]}]"}, {"more", "]}]}", "]}]} {}"}, {"size", "EPERM", strings.Repeat("x", MaxObservations)},
+	} {
+		if _, err := Decode([]byte(strings.Replace(good, tt.old, tt.new, 1))); !errors.Is(err, report.ErrMalformed) {
+			t.Errorf("%s: got %v", tt.name, err)
+		}
+	}
+}
+
+// FuzzJudge: whatever a workload writes is refused or judged, and the report is one
+// that can be written. A door is held only where something was tried.
+func FuzzJudge(f *testing.F) {
+	f.Add([]byte(`{"format":1,"nonce":"","kernel":"6.1","tried":[{"probe":"namespaces.pid","calls":[{"call":"readlink(/proc/self/ns/pid)","value":"pid:[4026531836]"}]}]}`), true)
+	if os.Geteuid() == 0 {
+		if b, err := observe(f).Encode(); err == nil {
+			f.Add(b, true)
+			f.Add(bytes.ReplaceAll(b, []byte("EPERM"), []byte("")), false)
+		}
+	}
+	h := &Host{BootID: "b", Release: "6.1", Namespaces: map[string]uint64{"pid": 1}, Memory: 1, Booted: 1}
+	d := &Declared{Boundary: "container", Passes: "0-100", ReadOnlyRoot: true, NoNetwork: true, Memory: 1, Pids: 1, CPUs: 1, Files: 1, Shm: 1, Options: []string{"--pid host"}}
+	f.Fuzz(func(t *testing.T, b []byte, own bool) {
+		o, err := Decode(b)
+		if err != nil {
+			return
+		}
+		one := *d
+		one.OwnKernel = own
+		c := NewContext(h, &one)
+		c.Targets = Targets{File: "/x", Token: "t", Abstract: "a", Loopback: []string{"127.0.0.1:1"}, ShmKey: 1, Addresses: []string{"127.0.0.1:1"}}
+		r := Judge(c, o, "")
+		doc := report.Document{Format: report.Format, Kind: report.Probe, Reports: []report.Report{r}}
+		if _, err := doc.Encode(); err != nil {
+			t.Fatal(err)
+		}
+		if len(o.Tried) == 0 && r.Count(report.Held) > 0 {
+			t.Errorf("%d doors are held, and nothing was tried", r.Count(report.Held))
+		}
+		if r.Text(new(bytes.Buffer), true) != nil || doc.Matrix(new(bytes.Buffer), true) != nil {
+			t.Error("it cannot be shown")
+		}
+	})
+}
+
+// FuzzContext: a context is refused or means the same when it is written anew.
+func FuzzContext(f *testing.F) {
+	b, err := NewContext(&Host{BootID: "b"}, &Declared{Boundary: "vm"}).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseContext(b)
+		if err != nil {
+			return
+		}
+		again, err := c.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseContext(again); err != nil {
+			t.Errorf("%s: %v", strconv.Quote(string(again)), err)
+		}
+	})
+}
