@@ -322,7 +322,7 @@ func (a *app) templateWarmCommand() *cobra.Command {
 		Long: `Warm makes a template of the image, and keeps so many machines waiting that have
 been restored from it already. The next run of the same image with the same flags
 takes one, and another is made in its place. Names, labels, variables and the command
-may be other ones; volumes are not possible. Each takes memory while it waits, and no
+may be other ones, and what is mounted at the same places. Each takes memory while it waits, and no
 processor time. --count 0 ends them. After a reboot none wait.
 
 What waits for the same, made with an older kernel, QEMU or version of the image, ends.`,

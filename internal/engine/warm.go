@@ -123,7 +123,7 @@ func (e *Engine) makePool(ctx context.Context, s workload.Spec, asked string, co
 		return "", err
 	}
 	if key == "" {
-		return "", fmt.Errorf("%w: such a workload cannot be made before it is known for whom: volumes, whole systems and tenants cannot", workload.ErrUnsupported)
+		return "", fmt.Errorf("%w: such a workload cannot be made before it is known for whom: whole systems and tenants cannot, nor what is mounted, or runs, inside of a volume", workload.ErrUnsupported)
 	}
 	unlock, err := warm.Lock(ctx, e.layout.Run)
 	if err != nil {

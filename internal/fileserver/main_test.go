@@ -88,8 +88,12 @@ func mount(t testing.TB, cfg fileserver.Config) (source, inside string, s *files
 			t.Fatal(err)
 		}
 	}
-	unmount, err := volume.Mount(inside, s.Conn(), volume.Options{File: s.File(), ReadOnly: cfg.ReadOnly})
+	v, err := volume.Mount(inside, volume.Options{File: s.File(), ReadOnly: cfg.ReadOnly})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Serve(s.Conn()); err != nil {
+		v.Unmount()
 		t.Fatal(err, s.Wait())
 	}
 	// A request that is never answered cannot be killed: cut it off instead, in a
@@ -97,7 +101,7 @@ func mount(t testing.TB, cfg fileserver.Config) (source, inside string, s *files
 	cut := time.AfterFunc(10*time.Minute, func() { unix.Unmount(inside, unix.MNT_FORCE|unix.MNT_DETACH) })
 	t.Cleanup(func() {
 		cut.Stop()
-		if err := unmount(); err != nil {
+		if err := v.Unmount(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
 )
 
 // poke writes to a mapping by a system call. An ordinary store could wait for
@@ -422,5 +423,89 @@ func TestNothingHangsWhenTheHelperDies(t *testing.T) {
 	}
 	if _, err := os.ReadDir(inside); err == nil {
 		t.Error("the volume still answers")
+	}
+}
+
+// TestServedLater: a volume is mounted, and bound elsewhere, before anybody serves
+// it. Until then it is there and nothing can be done with it; afterwards all of it is
+// the server's, also what was looked at before.
+func TestServedLater(t *testing.T) {
+	needRoot(t)
+	for _, file := range []bool{false, true} {
+		t.Run(fmt.Sprint("file ", file), func(t *testing.T) {
+			source, mode := t.TempDir(), os.ModeDir|0o750
+			dir := t.TempDir()
+			inside, bound := filepath.Join(dir, "inside"), filepath.Join(dir, "bound")
+			if file {
+				source, mode = filepath.Join(source, "text"), 0o640
+				for _, f := range []string{source, inside, bound} {
+					if err := os.WriteFile(f, []byte("what is there"), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			} else {
+				for _, d := range []string{inside, bound} {
+					if err := os.Mkdir(d, 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.WriteFile(filepath.Join(source, "text"), []byte("what is there"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(source, mode.Perm()); err != nil {
+				t.Fatal(err)
+			}
+			text := func(at string) string {
+				if !file {
+					at = filepath.Join(at, "text")
+				}
+				b, err := os.ReadFile(at)
+				if err != nil {
+					return err.Error()
+				}
+				return string(b)
+			}
+			v, err := volume.Mount(inside, volume.Options{File: file})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := v.Unmount(); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := unix.Mount(inside, bound, "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unix.Unmount(bound, unix.MNT_DETACH) })
+			if fi, err := os.Stat(bound); err != nil || fi.IsDir() == file {
+				t.Errorf("before: %v, %v", fi, err)
+			}
+			if got := text(bound); got == "what is there" || !strings.Contains(got, "input/output error") && !(file && got == "") {
+				t.Errorf("before: %q", got)
+			}
+			if !file {
+				if _, err := os.Create(filepath.Join(bound, "new")); !errors.Is(err, unix.EIO) {
+					t.Errorf("before: make a file: %v", err)
+				}
+			}
+			_, s := start(t, fileserver.Config{Source: source, IDCount: 1 << 16})
+			if err := v.Serve(s.Conn()); err != nil {
+				t.Fatal(err, s.Wait())
+			}
+			for _, at := range []string{inside, bound} {
+				fi, err := os.Stat(at)
+				if err != nil || fi.Mode() != mode {
+					t.Errorf("%s: %v, %v, want %v", at, fi, err, mode)
+				}
+				if got := text(at); got != "what is there" {
+					t.Errorf("%s: %q", at, got)
+				}
+			}
+			if err := v.Serve(s.Conn()); err == nil {
+				t.Error("served twice")
+			}
+		})
 	}
 }

@@ -68,6 +68,7 @@ const (
 	Create        = 35
 	Interrupt     = 36
 	Destroy       = 38
+	Poll          = 40
 	BatchForget   = 42
 	Fallocate     = 43
 	Readdirplus   = 44
@@ -78,6 +79,39 @@ const (
 
 // RootID is the node ID of the volume's root.
 const RootID = 1
+
+// Flags of INIT. All others stay off: there is no writeback cache, so that the
+// host sees what the guest wrote, and locks are the guest's own.
+const (
+	asyncRead       = 1 << 0
+	bigWrites       = 1 << 5
+	autoInvalData   = 1 << 12
+	doReaddirplus   = 1 << 13
+	readdirplusAuto = 1 << 14
+	parallelDirops  = 1 << 18
+	abortError      = 1 << 21
+	// The host's kernel removes setuid and setgid bits on every write, truncate
+	// and chown of the server, whose capabilities are those of a user namespace,
+	// so the guest's need not ask for them each time.
+	handleKillprivV2 = 1 << 28
+
+	wanted = asyncRead | bigWrites | autoInvalData | doReaddirplus | readdirplusAuto | parallelDirops | abortError | handleKillprivV2
+)
+
+// InitReply is the body of the reply to an INIT request with these fields (struct
+// fuse_init_in): the same whoever gives it, so that what one has begun another can
+// go on with. ok is false for a kernel before 7.31 (Linux 5.4).
+func InitReply(major, minor, readahead, flags uint32) (body []uint32, ok bool) {
+	if major < 7 || major == 7 && minor < 31 {
+		return nil, false
+	}
+	return []uint32{
+		7, 31, min(readahead, MaxTransfer), flags & wanted,
+		12 | 9<<16,     // max_background, congestion_threshold: the kernel's defaults
+		MaxTransfer, 1, // max_write, time granularity in ns
+		0, 0, 0, 0, 0, 0, 0, 0, 0, // max_pages, map_alignment; flags2; unused
+	}, true
+}
 
 // ErrMalformed says that a stream does not carry FUSE messages. Nothing after
 // it can be understood.

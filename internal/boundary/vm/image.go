@@ -24,8 +24,9 @@ import (
 
 // An image template is of a machine in which a workload of an image has been made
 // already, up to the first instruction of its program: for nobody, without
-// program, environment, names, addresses, or what their files say. A clone's
-// agent is told whose it is, and starts it.
+// program, environment, names, addresses, or what their files say. Its volumes are
+// mounted and served by nobody. A clone's agent is told whose it is, gets servers for
+// the volumes, and starts it.
 //
 // It is for an image and all options that shape a workload, so there may be many:
 // one is made when the same has been started often, and it serves a workload's
@@ -68,8 +69,9 @@ func nobody(s workload.Spec, p boundary.Prepared) (protocol.Create, bool) {
 	for target := range p.Files {
 		c.Files[target] = nil
 	}
-	// What is mounted from the host is there when a workload is made.
-	return c, !slices.ContainsFunc(in.Mounts, func(m workload.Mount) bool { return m.Type != "tmpfs" })
+	var ok bool
+	c.Spec.Mounts, c.Volumes, ok = heldVolumes(in.Mounts, in.Process.Cwd)
+	return c, ok
 }
 
 // imageKey is the key of the image template for c, on a machine whose generic
@@ -183,7 +185,13 @@ func (k *maker) ensureImage(ctx context.Context, key string, like protocol.Creat
 				if err := m.settle(ctx, settleTimeout); err != nil {
 					return err
 				}
-				return within(ctx, createTimeout, func(ctx context.Context) error { return clientOf(m).Prepare(ctx, like) })
+				return within(ctx, createTimeout, func(ctx context.Context) error {
+					c := clientOf(m)
+					if err := holdVolumes(ctx, c, like); err != nil {
+						return err
+					}
+					return c.Prepare(ctx, like)
+				})
 			})
 		},
 	})
@@ -268,7 +276,8 @@ func (b Boundary) fromImage(ctx context.Context, from *source, s workload.Spec, 
 
 // own tells whether an error is one that the workload gets however it is made.
 func own(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, workload.ErrCommandNotFound) || errors.Is(err, workload.ErrNotExecutable)
+	var source *sourceError
+	return errors.As(err, &source) || ctx.Err() != nil || errors.Is(err, workload.ErrCommandNotFound) || errors.Is(err, workload.ErrNotExecutable)
 }
 
 // giveUp ends a machine that the workload does not get, if there is one.
@@ -280,6 +289,7 @@ func (r *remains) giveUp() error {
 		return err
 	}
 	r.machine, r.inner = nil, nil
+	r.closeVolumes()
 	return nil
 }
 
@@ -307,9 +317,16 @@ func adopt(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 	for i, n := range p.NICs {
 		req.NICs = append(req.NICs, inGuest(n, r.machine.nics[i].device))
 	}
+	c := clientOf(r.machine)
+	sharing, shared := trace.Begin(ctx, "volumes")
+	_, err = r.serveVolumes(sharing, s, p, c, like.IDBase, like.Volumes)
+	shared.End()
+	if err != nil {
+		return nil, err
+	}
 	var inner *client.Instance
 	err = within(ctx, createTimeout, func(ctx context.Context) (err error) {
-		inner, err = clientOf(r.machine).Adopt(ctx, like, req, p.Stdio, p.Notice)
+		inner, err = c.Adopt(ctx, like, req, p.Stdio, p.Notice)
 		return err
 	})
 	if err != nil {

@@ -119,6 +119,102 @@ func TestImageTemplateFiles(t *testing.T) {
 	}
 }
 
+// TestImageTemplateVolumes: one template serves workloads with volumes at the same
+// places, each with its own, and whatever is wrong with a volume is told as ever.
+func TestImageTemplateVolumes(t *testing.T) {
+	guard(t)
+	f := newFixture(t)
+	store := f.templates(t)
+	mounted := func(dir string, args ...string) workload.Spec {
+		s := ofImage("box", args...)
+		s.Process.Cwd = "/vol"
+		s.Mounts = []workload.Mount{
+			{Type: "bind", Source: dir, Target: "/vol"}, {Type: "tmpfs", Target: "/tmp"},
+			{Type: "bind", Source: filepath.Join(dir, "text"), Target: "/etc/text", ReadOnly: true},
+		}
+		return s
+	}
+	var dirs []string
+	for _, text := range []string{"first of all", "second of all"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "text"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		dirs = append(dirs, dir)
+	}
+	s := mounted(dirs[0], "exit", "0")
+	f.ensureImage(t, s, f.prepare(t, s))
+	key := onlyKey(t, store)
+	for n, dir := range dirs {
+		want := []string{"first ", "second"}[n]
+		for _, name := range []string{"/vol/text", "text", "/etc/text"} {
+			if c := f.run(t, mounted(dir, "head", name, "6"), nil); c.out != fmt.Sprintf("%x\n", want) || c.exit.Code != 0 || len(c.notices) > 0 {
+				t.Errorf("%s: %+v, want %x", name, c, want)
+			}
+		}
+		if c := f.run(t, mounted(dir, "write", "/vol/new", want), nil); c.exit.Code != 0 || len(c.notices) > 0 {
+			t.Errorf("write: %+v", c)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "new")); err != nil || string(b) != want {
+			t.Errorf("on the host: %q, %v", b, err)
+		}
+		if c := f.run(t, mounted(dir, "write", "/etc/text", "x"), nil); c.exit.Code == 0 || len(c.notices) > 0 {
+			t.Errorf("write to what is read-only: %+v", c)
+		}
+	}
+	missing := mounted(filepath.Join(t.TempDir(), "missing"), "exit", "0")
+	p := f.prepare(t, missing)
+	if _, err := (Boundary{}).Create(t.Context(), missing, p); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a source that is missing: %v", err)
+	}
+	if got := onlyKey(t, store); got != key {
+		t.Error("the template is gone")
+	}
+}
+
+// TestHeldVolumes: what can be made before it is known what a volume holds.
+func TestHeldVolumes(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bind := func(source, target string) workload.Mount {
+		return workload.Mount{Type: "bind", Source: source, Target: target}
+	}
+	for _, tt := range []struct {
+		cwd    string
+		mounts []workload.Mount
+		want   string // the names, "no" for none
+	}{
+		{"/", nil, "map[]"},
+		{"/", []workload.Mount{{Type: "tmpfs", Target: "/tmp"}}, "map[]"},
+		{"/", []workload.Mount{{Type: "tmpfs", Target: "/tmp"}, bind(dir, "/data"), bind(file, "/etc/conf")}, "map[1:directory-1 2:file-2]"},
+		{"/", []workload.Mount{{Type: "volume", Source: "data", Target: "/data"}}, "map[0:directory-0]"},
+		{"/", []workload.Mount{{Type: "bind", Source: dir + "/new", Target: "/data", CreateSource: true}}, "map[0:directory-0]"},
+		{"/", []workload.Mount{bind(dir+"/new", "/data")}, "no"},
+		{"/", []workload.Mount{{Type: "bind", Source: dir, Target: "/data", Propagation: "rshared"}}, "no"},
+		{"/data", []workload.Mount{bind(dir, "/data/")}, "map[0:directory-0]"},
+		{"/data/sub", []workload.Mount{bind(dir, "/data")}, "no"},
+		{"/database", []workload.Mount{bind(dir, "/data")}, "map[0:directory-0]"},
+		{"/", []workload.Mount{bind(dir, "/etc")}, "no"},
+		{"/", []workload.Mount{bind(file, "/etc/passwd")}, "no"},
+		{"/", []workload.Mount{bind(dir, "/")}, "no"},
+		{"/", []workload.Mount{bind(dir, "/data"), bind(dir, "/data/inner")}, "no"},
+		{"/", []workload.Mount{bind(dir, "/data"), {Type: "tmpfs", Target: "/data/a/b"}}, "no"},
+		{"/", []workload.Mount{bind(dir, "/data/a"), bind(dir, "/data/b")}, "map[0:directory-0 1:directory-1]"},
+	} {
+		_, names, ok := heldVolumes(tt.mounts, tt.cwd)
+		got := fmt.Sprint(names)
+		if !ok {
+			got = "no"
+		}
+		if got != tt.want {
+			t.Errorf("%+v in %s: %s, want %s", tt.mounts, tt.cwd, got, tt.want)
+		}
+	}
+}
+
 // TestImageTemplateFaults: what is asked for wrongly fails as ever, and a template
 // that is of no use is replaced by a boot, and removed.
 func TestImageTemplateFaults(t *testing.T) {

@@ -56,9 +56,7 @@ func (r *remains) Delete(ctx context.Context) error {
 	case r.record.Socket != "":
 		err = r.leave(ctx)
 	}
-	for _, v := range r.volumes {
-		v.Close()
-	}
+	r.closeVolumes()
 	if r.cgroup != nil {
 		if err == nil {
 			err = r.cgroup.Kill(ctx)
@@ -80,6 +78,14 @@ func (r *remains) Delete(ctx context.Context) error {
 		return err
 	}
 	return os.RemoveAll(r.dir)
+}
+
+// closeVolumes ends the file servers.
+func (r *remains) closeVolumes() {
+	for _, v := range r.volumes {
+		v.Close()
+	}
+	r.volumes = nil
 }
 
 // Keep keeps the workload's files when it is deleted.
@@ -140,7 +146,7 @@ func place(ctx context.Context, s workload.Spec, p boundary.Prepared, r *remains
 		return nil, err
 	}
 	sharing, shared := trace.Begin(ctx, "volumes")
-	req.Volumes, err = r.serveVolumes(sharing, s, p, c, req.IDBase)
+	req.Volumes, err = r.serveVolumes(sharing, s, p, c, req.IDBase, nil)
 	shared.End()
 	if err != nil {
 		return nil, err

@@ -128,6 +128,7 @@ func (m *machine) rehearse(ctx context.Context, s workload.Spec, p boundary.Prep
 	}
 	like.Alone, like.Spec.ID, like.Spec.Init, like.Spec.AutoRemove = false, protocol.Rehearsal, true, true
 	like.Spec.Process.Terminal, like.Streams = false, protocol.Streams{Out: true, Err: true}
+	like.Spec.Mounts, like.Volumes = nil, nil // nobody serves them yet
 	var io boundary.Stdio
 	for _, f := range []**os.File{&io.Out, &io.Err} {
 		r, w, err := os.Pipe() // which has room for all that is said

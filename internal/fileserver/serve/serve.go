@@ -203,33 +203,12 @@ func (s *server) perform(r *request) error {
 	return op.run(s, r, n)
 }
 
-// Flags of INIT. All others stay off: there is no writeback cache, so that the
-// host sees what the guest wrote, and locks are the guest's own.
-const (
-	asyncRead       = 1 << 0
-	bigWrites       = 1 << 5
-	autoInvalData   = 1 << 12
-	doReaddirplus   = 1 << 13
-	readdirplusAuto = 1 << 14
-	parallelDirops  = 1 << 18
-	abortError      = 1 << 21
-	// The host's kernel removes setuid and setgid bits on every write, truncate
-	// and chown of this process, whose capabilities are those of a user namespace,
-	// so the guest's need not ask for them each time.
-	handleKillprivV2 = 1 << 28
-
-	wanted = asyncRead | bigWrites | autoInvalData | doReaddirplus | readdirplusAuto | parallelDirops | abortError | handleKillprivV2
-)
-
 func (s *server) init(r *request) error {
-	major, minor, readahead, flags := r.u32(), r.u32(), r.u32(), r.u32()
-	if r.short || major < 7 || major == 7 && minor < 31 {
+	reply, ok := fuse.InitReply(r.u32(), r.u32(), r.u32(), r.u32())
+	if r.short || !ok {
 		return syscall.EPROTO
 	}
-	r.put32(7, 31, min(readahead, fuse.MaxTransfer), flags&wanted)
-	r.put32(12 | 9<<16)               // max_background, congestion_threshold: the kernel's defaults
-	r.put32(fuse.MaxTransfer, 1)      // max_write, time granularity in ns
-	r.put32(make([]uint32, 1+1+7)...) // max_pages, map_alignment; flags2; unused
+	r.put32(reply...)
 	return nil
 }
 

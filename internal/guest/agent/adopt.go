@@ -14,13 +14,13 @@ import (
 
 // A machine can be saved with a workload made in it that is nobody's yet: all of
 // one but what it runs and who it is. In each clone of the machine somebody
-// adopts it.
+// adopts it. Its volumes are held (see volume): served in each clone by its host.
 //
-//	host ── prepare ──▶ blank ── saved with the machine ──▶ clone: blank ── adopt ──▶ created
+//	host ── hold, prepare ──▶ blank ── saved with the machine ──▶ clone: blank ── volume, adopt ──▶ created
 
 // prepare makes a workload for nobody.
 func (a *Agent) prepare(ctx context.Context, c *protocol.Create) error {
-	if c == nil || c.Spec.ID != protocol.Nobody && c.Spec.ID != protocol.Rehearsal || c.Spec.VM.System || len(c.NICs)+len(c.Volumes) > 0 {
+	if c == nil || c.Spec.ID != protocol.Nobody && c.Spec.ID != protocol.Rehearsal || c.Spec.VM.System || len(c.NICs) > 0 {
 		return fmt.Errorf("%w: a workload that cannot be for anybody", protocol.ErrProtocol)
 	}
 	b, err := a.build(ctx, c, true)
@@ -90,6 +90,11 @@ func (b *built) adopt(ctx context.Context, ad *protocol.Adopt) error {
 			return fmt.Errorf("files of the workload: %w", err)
 		}
 	}
+	for _, name := range b.volumes {
+		if err := b.e.a.volumeServed(name); err != nil {
+			return err
+		}
+	}
 	inst := b.e.inst.(boundary.Adopter) // prepare has looked
 	if err := inst.Adopt(ctx, boundary.Adoption{ID: ad.ID, Hostname: ad.Hostname, Args: ad.Args, Env: ad.Env}); err != nil {
 		return err
@@ -103,14 +108,24 @@ func (b *built) adopt(ctx context.Context, ad *protocol.Adopt) error {
 	return b.e.attach(ctx, ad.NICs)
 }
 
-// discard ends what prepare made and nobody adopted.
+// discard ends what prepare made and nobody adopted, and takes away what hold
+// mounted and nobody served.
 func (a *Agent) discard() {
+	held := map[string]*volume{}
 	a.mu.Lock()
 	all := a.blanks
 	a.blanks = map[workload.ID]*built{}
+	for name, v := range a.volumes {
+		if v.held {
+			held[name], v.held = v, false
+		}
+	}
 	a.mu.Unlock()
 	for _, b := range all {
 		b.end()
+	}
+	for name, v := range held {
+		a.dropVolume(name, v)
 	}
 }
 

@@ -3,10 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
@@ -86,6 +89,97 @@ func TestAdopt(t *testing.T) {
 	wantExit(t, in, 0)
 	if err := in.Delete(limited(t)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAdoptVolumes: what was made for nobody has volumes that are served when it is
+// adopted, and not before: otherwise it cannot be.
+func TestAdoptVolumes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	run := t.TempDir()
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{testCgroup}, Paths: []string{run}, Files: true})
+	cfg := containers(t, run)
+	m := cfg.Guest.(*machine)
+	for _, name := range []string{"served", "spare"} {
+		m.sources[name] = t.TempDir()
+		if err := os.WriteFile(filepath.Join(m.sources[name], "text"), []byte("there"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := New(cfg)
+	c := client.OverSession(link(t, a))
+	for _, name := range []string{"served", "spare"} {
+		if err := c.HoldVolume(limited(t), name, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.HoldVolume(limited(t), "served", false); err == nil {
+		t.Error("held twice")
+	}
+	if err := c.HoldVolume(limited(t), "nowhere", false); err == nil || !strings.Contains(err.Error(), "no such directory") {
+		t.Errorf("one that cannot be mounted: %v", err)
+	}
+	if err := c.HoldVolume(limited(t), "../x", false); err == nil {
+		t.Error("a name that is a path")
+	}
+	like := blank(t)
+	like.Spec.Mounts = []workload.Mount{{Type: "bind", Target: "/vol"}}
+	like.Volumes = map[int]string{0: "served"}
+	who := protocol.Adopt{
+		Of: protocol.Nobody, ID: workload.NewID(), Args: []string{"/bin/program", "head", "/vol/text", "5"}, Files: like.Files,
+	}
+	streams, r := outputs(t)
+	if err := c.Prepare(limited(t), like); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Adopt(limited(t), like, who, streams, nil); err == nil || !strings.Contains(err.Error(), "nobody serves") {
+		t.Errorf("before it is served: %v", err)
+	}
+	if err := c.Prepare(limited(t), like); err != nil {
+		t.Fatal(err)
+	}
+	serve := func(conn io.ReadWriteCloser) {
+		b := make([]byte, 5)
+		io.ReadFull(conn, b)
+		conn.Write(b)
+		io.Copy(io.Discard, conn)
+	}
+	if _, err := c.AttachVolume(limited(t), "served", true, serve); err == nil {
+		t.Error("served as a file, which it is not")
+	}
+	detach, err := c.AttachVolume(limited(t), "served", false, serve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := c.Adopt(limited(t), like, who, streams, nil)
+	streams.Out.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Start(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := io.ReadAll(r); string(out) != fmt.Sprintf("%x\n", "there") {
+		t.Errorf("got %q", out)
+	}
+	wantExit(t, in, 0)
+	if err := in.Delete(limited(t)); err != nil {
+		t.Error(err)
+	}
+	detach()
+	a.discard()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		m.mu.Lock()
+		attached := len(m.attached)
+		m.mu.Unlock()
+		if attached == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d volumes are still attached", attached)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"testing"
@@ -21,8 +20,8 @@ type noMachine struct{ *machine }
 
 func (noMachine) PowerOff()                    {}
 func (noMachine) RemoveData(workload.ID) error { return nil }
-func (noMachine) Volume(string, bool, io.ReadWriteCloser) (string, func() error, error) {
-	return "", nil, os.ErrNotExist
+func (noMachine) Volume(string, bool) (Volume, error) {
+	return nil, os.ErrNotExist
 }
 
 // spoken is a host that says only what was written down.

@@ -30,10 +30,9 @@ type Guest interface {
 	KeepData(keep func(workload.ID) bool) error
 	// Images are the serials of the images that are mounted.
 	Images() []string
-	// Volume mounts a volume, whose files are served over conn by FUSE messages,
-	// and returns its path and what unmounts it and closes conn. file says that
-	// it is a single file. When conn ends, whoever uses the volume gets errors.
-	Volume(id string, file bool, conn io.ReadWriteCloser) (path string, unmount func() error, err error)
+	// Volume mounts a volume that nobody serves yet. file says that it is a single
+	// file.
+	Volume(name string, file bool) (Volume, error)
 	// Attach puts network devices of the machine into a workload's network
 	// namespace, as the interfaces that nics describe; a nil ns is the guest's own.
 	// When the namespace ends, they are free for the next.
@@ -48,4 +47,15 @@ type Guest interface {
 	Reseed(seed []byte) error
 	// PowerOff begins to end the machine, and may return before it has ended.
 	PowerOff()
+}
+
+// Volume is a volume that is mounted in the guest.
+type Volume interface {
+	// Path is where it is mounted.
+	Path() string
+	// Serve has its files served over conn by FUSE messages. It is called at most
+	// once. After an error, and when conn ends, whoever uses the volume gets errors.
+	Serve(conn io.ReadWriteCloser) error
+	// Unmount takes it away and closes conn.
+	Unmount() error
 }

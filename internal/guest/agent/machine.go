@@ -13,70 +13,134 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// volume is one that a stream serves. path and err are settled when mounted is
-// closed.
+// volume is a volume of the guest, by name. A stream serves it: from the beginning,
+// or when a machine that was saved with it goes on.
+//
+//	          ┌── served when mounted, by the stream that asked for it
+//	mounted ──┤
+//	          └── held ── saved with the machine ── served in a clone
 type volume struct {
-	mounted chan struct{}
-	path    string
+	file    bool
+	mounted chan struct{} // closed when v and err are settled
+	v       Volume
 	err     error
-}
 
-// volume mounts a volume and keeps it until its stream ends. The Reply comes
-// first: from then on the stream carries FUSE messages, which mounting needs.
-// Whether it could be mounted is told to the workload that wants it.
-func (a *Agent) volume(st *stream, name string, file bool) {
-	if err := checkName(name); err != nil {
-		st.reply(protocol.Reply{}, fmt.Errorf("%w: volume: %w", protocol.ErrProtocol, err))
-		return
-	}
-	v := &volume{mounted: make(chan struct{})}
-	a.mu.Lock()
-	taken := a.volumes[name] != nil || len(a.volumes) >= maxVolumes
-	if !taken {
-		a.volumes[name] = v
-	}
-	a.mu.Unlock()
-	if taken {
-		st.reply(protocol.Reply{}, fmt.Errorf("volume %q: its name is taken, or there are %d already", name, maxVolumes))
-		return
-	}
-	defer func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(a.volumes, name)
-	}()
-	st.reply(protocol.Reply{}, nil)
-	var unmount func() error
-	v.path, unmount, v.err = a.Guest.Volume(name, file, st.Stream)
-	close(v.mounted)
-	if v.err != nil {
-		// Until whoever asks has heard of it, or the host has gone on.
-		<-st.Done()
-		return
-	}
-	<-st.Done()
-	if err := unmount(); err != nil {
-		a.Log(fmt.Sprintf("unmount volume %s: %v", name, err))
-	}
+	held   bool          // guarded by Agent.mu: nobody has come to serve it
+	served chan struct{} // closed when broken is settled
+	broken error         // why it is not served
 }
 
 // maxVolumes bounds the volumes of all workloads.
 const maxVolumes = 1024
 
-// volumePath waits until a volume is mounted.
+// takeVolume reserves a name, or finds what hold has left for whoever serves it.
+func (a *Agent) takeVolume(name string, file, hold bool) (v *volume, found bool, err error) {
+	if err := checkName(name); err != nil {
+		return nil, false, fmt.Errorf("%w: volume: %w", protocol.ErrProtocol, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v = a.volumes[name]
+	switch {
+	case v != nil && v.held && v.file == file && !hold:
+		v.held = false
+		return v, true, nil
+	case v != nil || len(a.volumes) >= maxVolumes:
+		return nil, false, fmt.Errorf("volume %q: its name is taken, or there are %d already", name, maxVolumes)
+	}
+	v = &volume{file: file, held: hold, mounted: make(chan struct{}), served: make(chan struct{})}
+	a.volumes[name] = v
+	return v, false, nil
+}
+
+func (a *Agent) dropVolume(name string, v *volume) {
+	if v.err == nil {
+		if err := v.v.Unmount(); err != nil {
+			a.Log(fmt.Sprintf("unmount volume %s: %v", name, err))
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.volumes, name)
+}
+
+// volume mounts a volume, unless it is held, and keeps it until its stream ends. The
+// Reply comes first: from then on the stream carries FUSE messages. Whether it could
+// be mounted is told to the workload that wants it.
+func (a *Agent) volume(st *stream, name string, file bool) {
+	v, found, err := a.takeVolume(name, file, false)
+	st.reply(protocol.Reply{}, err)
+	if err != nil {
+		return
+	}
+	if !found {
+		v.v, v.err = a.Guest.Volume(name, file)
+		close(v.mounted)
+	}
+	v.broken = v.err
+	if v.err == nil {
+		v.broken = v.v.Serve(st.Stream)
+	}
+	close(v.served)
+	// After an error, until whoever asks has heard of it, or the host has gone on.
+	<-st.Done()
+	a.dropVolume(name, v)
+}
+
+// hold mounts a volume that a later stream serves: in each clone of this machine its
+// own.
+func (a *Agent) hold(name string, file bool) error {
+	v, _, err := a.takeVolume(name, file, true)
+	if err != nil {
+		return err
+	}
+	v.v, v.err = a.Guest.Volume(name, file)
+	close(v.mounted)
+	if v.err != nil {
+		a.dropVolume(name, v)
+	}
+	return v.err
+}
+
+// volumePath waits until a volume is mounted, and served unless it is held.
 func (a *Agent) volumePath(name string) (string, error) {
 	a.mu.Lock()
 	v := a.volumes[name]
+	held := v != nil && v.held
 	a.mu.Unlock()
 	if v == nil {
 		return "", fmt.Errorf("there is no volume %q", name)
 	}
+	ready := v.served
+	if held {
+		ready = v.mounted
+	}
 	select {
-	case <-v.mounted:
-		return v.path, v.err
+	case <-ready:
 	case <-time.After(patience):
 		return "", fmt.Errorf("volume %q does not answer", name)
 	}
+	err := v.err
+	if !held {
+		err = v.broken
+	}
+	if err != nil {
+		return "", err
+	}
+	return v.v.Path(), nil
+}
+
+// volumeServed waits until somebody serves a volume that was held.
+func (a *Agent) volumeServed(name string) error {
+	a.mu.Lock()
+	v := a.volumes[name]
+	held := v != nil && v.held
+	a.mu.Unlock()
+	if v == nil || held {
+		return fmt.Errorf("nobody serves the volume %q", name)
+	}
+	_, err := a.volumePath(name)
+	return err
 }
 
 // keepData removes what is left of workloads that are no more.

@@ -100,28 +100,42 @@ func (m *machine) Images() []string {
 	return []string{"image0"}
 }
 
-// Volume asks once what is there, as the kernel does when it mounts, and needs
-// the answer.
-func (m *machine) Volume(name string, _ bool, conn io.ReadWriteCloser) (string, func() error, error) {
-	m.mu.Lock()
-	source := m.sources[name]
-	m.mu.Unlock()
-	if source == "" {
-		return "", nil, errors.New("no such directory")
-	}
-	conn.Write([]byte("hello"))
-	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
-		return "", nil, err
-	}
+func (m *machine) Volume(name string, _ bool) (Volume, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.sources[name] == "" {
+		return nil, errors.New("no such directory")
+	}
 	m.attached[name] = true
-	return source, func() error {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.attached, name)
-		return conn.Close()
-	}, nil
+	return &mountedSource{m: m, name: name, path: m.sources[name]}, nil
+}
+
+// mountedSource is a volume that is a directory of this machine.
+type mountedSource struct {
+	m          *machine
+	name, path string
+	conn       io.ReadWriteCloser
+}
+
+func (s *mountedSource) Path() string { return s.path }
+
+// Serve asks once what is there, as the relay does with the kernel's first request,
+// and needs the answer.
+func (s *mountedSource) Serve(conn io.ReadWriteCloser) error {
+	s.conn = conn
+	conn.Write([]byte("hello"))
+	_, err := io.ReadFull(conn, make([]byte, 5))
+	return err
+}
+
+func (s *mountedSource) Unmount() error {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	delete(s.m.attached, s.name)
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.Close()
 }
 
 // Attach keeps what it was asked for, with the namespace's number.

@@ -19,6 +19,8 @@ type built struct {
 	e   *entry
 	io  *stdio
 	log *notices
+	// volumes are those that it was made with, by name.
+	volumes map[int]string
 }
 
 // end ends a workload that was made.
@@ -37,7 +39,7 @@ func (a *Agent) build(ctx context.Context, c *protocol.Create, late bool) (*buil
 	if err != nil {
 		return nil, err
 	}
-	b := &built{e: e, io: &stdio{}, log: newNotices()}
+	b := &built{e: e, io: &stdio{}, log: newNotices(), volumes: c.Volumes}
 	whole := false
 	defer func() {
 		if !whole {

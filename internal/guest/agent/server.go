@@ -183,6 +183,8 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 		return r, a.Guest.Reseed(req.Seed)
 	case protocol.OpKeepData:
 		return r, a.keepData(req.Keep)
+	case protocol.OpHold:
+		return r, a.hold(req.Volume, req.File)
 	}
 	id, err := workload.ParseID(string(req.ID))
 	if err != nil {

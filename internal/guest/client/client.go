@@ -119,6 +119,13 @@ func (c *Client) AttachVolume(ctx context.Context, name string, file bool, serve
 	}, nil
 }
 
+// HoldVolume mounts a volume that AttachVolume serves later, under the same name, in
+// this guest or in each clone of it.
+func (c *Client) HoldVolume(ctx context.Context, name string, file bool) error {
+	_, err := c.call(ctx, protocol.Request{Op: protocol.OpHold, Volume: name, File: file})
+	return err
+}
+
 // open opens a stream.
 func (c *Client) open(ctx context.Context) (io.ReadWriteCloser, error) {
 	conn, err := c.dial(ctx)

@@ -3,13 +3,13 @@ package pid1
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/agent"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/nic"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
@@ -57,11 +57,12 @@ func (m *Machine) Images() []string { return m.images.serials() }
 // volumeDir holds the mount point of each volume.
 const volumeDir = "/run/bulkhead/volumes"
 
-// Volume mounts a volume, a directory or a file, that the host serves over conn.
-func (m *Machine) Volume(name string, file bool, conn io.ReadWriteCloser) (path string, unmount func() error, err error) {
-	path = filepath.Join(volumeDir, name)
-	if err := os.MkdirAll(volumeDir, 0o711); err != nil {
-		return "", nil, err
+// Volume mounts a volume, a directory or a file, that the host will serve.
+func (m *Machine) Volume(name string, file bool) (agent.Volume, error) {
+	path := filepath.Join(volumeDir, name)
+	err := os.MkdirAll(volumeDir, 0o711)
+	if err != nil {
+		return nil, err
 	}
 	if file {
 		err = os.WriteFile(path, nil, 0o600)
@@ -69,14 +70,24 @@ func (m *Machine) Volume(name string, file bool, conn io.ReadWriteCloser) (path 
 		err = os.Mkdir(path, 0o755)
 	}
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	end, err := volume.Mount(path, conn, volume.Options{File: file})
+	v, err := volume.Mount(path, volume.Options{File: file})
 	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("volume %s: %w", name, err), os.Remove(path))
+		return nil, errors.Join(fmt.Errorf("volume %s: %w", name, err), os.Remove(path))
 	}
-	return path, func() error { return errors.Join(end(), os.Remove(path)) }, nil
+	return &mountedVolume{v, path}, nil
 }
+
+// mountedVolume is a volume with its mount point.
+type mountedVolume struct {
+	*volume.Volume
+	path string
+}
+
+func (v *mountedVolume) Path() string { return v.path }
+
+func (v *mountedVolume) Unmount() error { return errors.Join(v.Volume.Unmount(), os.Remove(v.path)) }
 
 // Attach gives a workload network devices of the machine's.
 func (m *Machine) Attach(nics []protocol.NIC, ns *os.File) error { return nic.Attach(nics, ns) }

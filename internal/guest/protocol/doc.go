@@ -42,6 +42,8 @@
 //	                               <──  Stdout, Stderr, Notice
 //	  CloseOutput                  ──>                      nobody reads one of them any more
 //	                               <──  Exit                the end
+//	  Request(hold)                ──>                      mounts what a later volume serves
+//	                               <──  Reply               and the end
 //	  Request(volume)              ──>
 //	                               <──  Reply               then FUSE messages, see fuse(4),
 //	                               <──  …                   requests from the guest, replies

@@ -29,6 +29,7 @@ const (
 	OpRemoveData Op = "remove-data"
 	OpKeepData   Op = "keep-data" // removes what Data made for all but Keep
 	OpVolume     Op = "volume"
+	OpHold       Op = "hold" // mounts a volume that a later OpVolume serves, in this guest or in a clone of it
 	// The workload's files: see Files.
 	OpReadFiles  Op = "read-files"
 	OpWriteFiles Op = "write-files"
@@ -58,8 +59,8 @@ type Request struct {
 	// Resources are OpUpdate's.
 	Resources *workload.Resources `json:"resources,omitempty"`
 	Rewire    *Rewire             `json:"rewire,omitempty"`
-	Volume    string              `json:"volume,omitempty"` // OpVolume: a name that the host chose
-	File      bool                `json:"file,omitempty"`   // OpVolume: it is one file
+	Volume    string              `json:"volume,omitempty"` // OpVolume, OpHold: a name that the host chose
+	File      bool                `json:"file,omitempty"`   // OpVolume, OpHold: it is one file
 	Keep      []workload.ID       `json:"keep,omitempty"`   // OpKeepData
 	Time      time.Time           `json:"time,omitzero"`    // OpClock
 	Seed      []byte              `json:"seed,omitempty"`   // OpSeed: 32 to 512 random bytes

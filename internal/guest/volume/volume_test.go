@@ -14,8 +14,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 )
 
-// TestBadHosts mounts volumes whose other end is not a file server. Mount
-// fails, hangs never, and leaves nothing.
+// TestBadHosts mounts volumes whose other end is not a file server. Serve
+// fails or whoever uses the volume gets errors; nobody hangs, and nothing is left.
 func TestBadHosts(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount")
@@ -58,12 +58,20 @@ func TestBadHosts(t *testing.T) {
 			}()
 			cut := time.AfterFunc(20*time.Second, func() { unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH) })
 			defer cut.Stop()
-			unmount, err := Mount(dir, ours, Options{})
-			if err == nil {
-				t.Error("mounted")
-				unmount()
+			v, err := Mount(dir, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := v.Serve(ours); err == nil {
+				t.Error("served")
 			}
 			<-gone
+			if _, err := os.ReadDir(dir); err == nil {
+				t.Error("it can be read")
+			}
+			if err := v.Unmount(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
