@@ -73,6 +73,7 @@ func seeds() [][]byte {
 		{Op: protocol.OpChanges, ID: create.Spec.ID},
 		{Op: protocol.OpDelete, ID: create.Spec.ID},
 		{Op: protocol.OpVolume, Volume: "v"},
+		{Op: protocol.OpHold, Volume: "v", File: true},
 		{Op: protocol.OpStatus},
 		{Op: protocol.OpSeed, Seed: make([]byte, 64)},
 	} {
