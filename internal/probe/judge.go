@@ -99,9 +99,12 @@ func (v *view) conclude(p *Probe) outcome {
 	return out
 }
 
-// OwnKernel reports whether the observations come from another kernel than the
-// host's; unknown is false.
+// ownKernel reports whether the observations come from another kernel than the
+// host's; unknown is false, and so is a workload's word where nobody gave it one.
 func ownKernel(c *Context, all map[string]*Observation) bool {
+	if c.Declared != nil && !c.Declared.OwnKernel {
+		return false
+	}
 	e, ok := callOf(all["kernel.own"], readBootID)
 	return ok && e.Errno == "" && c.Host != nil && c.Host.BootID != "" && e.Value != c.Host.BootID
 }

@@ -70,10 +70,12 @@ func judgeKernel(v *view) outcome {
 			return isUnclear("nobody told the host's boot ID: give --context, or compare it")
 		}
 		return isUnclear("the host's boot ID is not known")
+	case v.context.Declared != nil && !v.context.Declared.OwnKernel:
+		return isAbsent("this boundary shares the host's kernel by design")
 	case e.Value != v.context.Host.BootID:
 		return isShut("a kernel of its own, booted as " + e.Value)
-	case v.context.Declared == nil || !v.context.Declared.OwnKernel:
-		return isAbsent("this boundary shares the host's kernel by design")
+	case v.context.Declared == nil:
+		return isAbsent("nobody declared a kernel of its own")
 	}
 	return isOpen("the host's boot ID")
 }

@@ -120,17 +120,28 @@ func beyondDoubt(id, what string) bool {
 	return what == "strange errors" && strings.HasPrefix(id, "network.")
 }
 
-// TestOwnKernel: in a machine of its own an open door costs depth, not the host.
+// TestOwnKernel: in a machine of its own an open door costs depth, not the host. That
+// it is one is nothing that a container can say of itself.
 func TestOwnKernel(t *testing.T) {
 	o := observe(t)
+	container, vm := &Declared{Boundary: "container"}, &Declared{Boundary: "vm", OwnKernel: true}
 	for _, tt := range []struct {
-		boot string
-		want report.Consequence
-	}{{"another", report.GuestDepth}, {bootOf(o), report.Depth}} {
-		r := Judge(NewContext(&Host{BootID: tt.boot}, nil), o, "")
+		boot     string
+		declared *Declared
+		want     report.Consequence
+		kernel   report.Verdict
+	}{
+		{"another", nil, report.GuestDepth, report.Held}, {bootOf(o), nil, report.Depth, report.NotApplicable},
+		{"another", vm, report.GuestDepth, report.Held}, {bootOf(o), vm, report.Depth, report.Weaker},
+		{"another", container, report.Depth, report.NotApplicable}, {bootOf(o), container, report.Depth, report.NotApplicable},
+	} {
+		r := Judge(NewContext(&Host{BootID: tt.boot}, tt.declared), o, "")
 		for _, f := range r.Findings {
 			if f.ID == "syscalls.bpf" && f.Consequence != tt.want {
-				t.Errorf("boot ID %s: %s, want %s", tt.boot, f.Consequence, tt.want)
+				t.Errorf("boot ID %s, %+v: %s, want %s", tt.boot, tt.declared, f.Consequence, tt.want)
+			}
+			if f.ID == "kernel.own" && f.Verdict != tt.kernel {
+				t.Errorf("boot ID %s, %+v: %s, want %s", tt.boot, tt.declared, f.Verdict, tt.kernel)
 			}
 		}
 	}

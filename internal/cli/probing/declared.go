@@ -16,7 +16,7 @@ import (
 // prober itself becomes a part of s.
 func Declared(s workload.Spec) *probe.Declared {
 	d := &probe.Declared{
-		Boundary: s.Boundary, OwnKernel: s.Boundary != "container", ReadOnlyRoot: s.ReadOnlyRoot,
+		Boundary: s.Boundary, OwnKernel: s.Boundary == "vm" || s.Boundary == "gvisor", ReadOnlyRoot: s.ReadOnlyRoot,
 		NoNetwork: s.Network == workload.NetworkNone, Terminal: s.Process.Terminal, CPUs: s.Resources.CPUs, Shm: s.Resources.ShmSize,
 	}
 	for _, w := range s.Weakenings() {
