@@ -16,8 +16,8 @@ import (
 const (
 	MaxSize     = 32 << 20 // bytes of JSON
 	MaxReports  = 1024     // all containers of a busy machine
-	MaxFindings = 512 // of one report
-	MaxList     = 64  // of any other list
+	MaxFindings = 512      // of one report
+	MaxList     = 64       // of any other list
 	MaxText     = 2048
 	maxID       = 64
 )
