@@ -137,6 +137,24 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
+// TestPrivilegedFix: what --privileged opened is shut by leaving it out, and what
+// has an option of its own by that option.
+func TestPrivilegedFix(t *testing.T) {
+	for _, f := range Judge(load(t, "docker-worst"), "").Findings {
+		one := f.Fix == "leave out --privileged"
+		switch f.ID {
+		case "capabilities.dangerous", "devices.nodes", "devices.rules", "syscalls.seccomp", "proc.paths", "lsm.profile":
+			if !one {
+				t.Errorf("%s: %q", f.ID, f.Fix)
+			}
+		case "files.socket", "namespaces.pid", "limits.memory", "privileges.root", "privileges.privileged":
+			if one {
+				t.Errorf("%s: %q", f.ID, f.Fix)
+			}
+		}
+	}
+}
+
 // TestNothingSaid: what a configuration does not say is never a pass.
 func TestNothingSaid(t *testing.T) {
 	for _, kind := range []Kind{Bulkhead, Docker, Podman} {

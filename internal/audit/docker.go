@@ -61,7 +61,7 @@ func docker(n node, engine *Engine) *Config {
 	}
 	c := &Config{Kind: Docker, Name: strings.TrimPrefix(n.get("Name").text(), "/"), Image: n.get("Config", "Image").text()}
 	c.Boundary, c.BoundaryFrom, c.Guess = runtimeBoundary(host.get("Runtime"))
-	c.Privileged = flag(host.get("Privileged"))
+	c.Privileged = isSet(host.get("Privileged"))
 	opts := securityOptions(host.get("SecurityOpt"))
 
 	c.PID = sharing(host.get("PidMode"), true)
@@ -84,13 +84,13 @@ func docker(n node, engine *Engine) *Config {
 	c.Mounts = inspectMounts(n.get("Mounts"))
 	inspectDevices(c, host)
 	inspectLimits(c, host)
-	c.ReadOnlyRoot = flag(host.get("ReadonlyRootfs"))
+	c.ReadOnlyRoot = isSet(host.get("ReadonlyRootfs"))
 	c.Ports = inspectPorts(host.get("PortBindings"), host.get("PublishAllPorts"))
 	return c
 }
 
-// flag is a member that is true or false.
-func flag(n node) Said[bool] {
+// isSet is a member that is true or false.
+func isSet(n node) Said[bool] {
 	v, ok := n.boolean()
 	if !ok {
 		return unsaid[bool]("", absent(n))

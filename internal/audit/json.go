@@ -78,7 +78,7 @@ type parser struct {
 func (p *parser) place() string { return lineColumn(p.text, p.d.InputOffset()) }
 
 func lineColumn(text []byte, offset int64) string {
-	before := text[:min(int(offset), len(text))]
+	before := text[:max(0, min(int(offset), len(text)))]
 	return fmt.Sprintf("line %d, column %d", 1+bytes.Count(before, []byte{'\n'}), len(before)-bytes.LastIndexByte(before, '\n'))
 }
 
@@ -89,7 +89,7 @@ func (p *parser) token() (json.Token, error) {
 	case err == nil:
 		return t, nil
 	case errors.As(err, &syntax):
-		return nil, malformed("%s: %s", lineColumn(p.text, syntax.Offset), syntax.Error())
+		return nil, malformed("%s: %s", lineColumn(p.text, syntax.Offset-1), syntax.Error())
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, malformed("%s: the text ends in the middle", lineColumn(p.text, int64(len(p.text))))
 	}

@@ -31,7 +31,7 @@ func podman(n node, engine *Engine) *Config {
 	}
 	c := &Config{Kind: Podman, Name: n.get("Name").text(), Image: n.get("ImageName").text()}
 	c.Boundary, c.BoundaryFrom, c.Guess = runtimeBoundary(n.get("OCIRuntime"))
-	c.Privileged = flag(host.get("Privileged"))
+	c.Privileged = isSet(host.get("Privileged"))
 	opts := securityOptions(host.get("SecurityOpt"))
 	command := createCommand(n)
 
@@ -56,7 +56,7 @@ func podman(n node, engine *Engine) *Config {
 	inspectDevices(c, host)
 	c.DeviceRules = command.deviceRules(c.Privileged)
 	inspectLimits(c, host)
-	c.ReadOnlyRoot = flag(host.get("ReadonlyRootfs"))
+	c.ReadOnlyRoot = isSet(host.get("ReadonlyRootfs"))
 	c.Ports = inspectPorts(host.get("PortBindings"), host.get("PublishAllPorts"))
 	return c
 }

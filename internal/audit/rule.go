@@ -194,9 +194,21 @@ func (r *rule) apply(c *Config, recheck string) report.Finding {
 		if a.enables != "" {
 			f.Enables = a.enables
 		}
+		if c.Boundary == TenantVM && f.Consequence == report.Exhausts {
+			f.Enables = "taking it from the tenant's other workloads"
+		}
 		f.Fix = strings.ReplaceAll(r.fix.of(c.Kind), "%s", a.detail)
+		if c.byPrivileged(a) && r.id != "privileges.privileged" {
+			f.Fix = "leave out --privileged"
+		}
 	}
 	return f
+}
+
+// byPrivileged reports whether it is the privileged mode that opened a door, and not
+// an option of its own.
+func (c *Config) byPrivileged(a answer) bool {
+	return c.Privileged.Value && len(a.evidence) > 0 && a.evidence[0] == c.Privileged.From[0]
 }
 
 func (f fix) of(k Kind) string {

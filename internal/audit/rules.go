@@ -6,6 +6,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
+//go:generate go test -run ^TestDocs$ -update .
+
 // rules are all of them. Their sources are the CIS Docker Benchmark, the Pod
 // Security Standards, Firecracker's production host guide, and the advisories that
 // each names.
@@ -258,7 +260,7 @@ var rules = []rule{
 		id: "vm.emulated", door: "a machine that a program emulates",
 		severity: report.High, consequence: report.Depth, reach: machine,
 		expected: "hardware virtualization", enables: "bugs of the emulator, which its authors do not call a security boundary",
-		fix:    fix{run: "run it on a machine with hardware virtualization", ours: "leave out --accel tcg; switch on VT-x or AMD-V, or nested virtualization (`bulkhead doctor` tells)"},
+		fix:    fix{run: "run it on a machine with hardware virtualization", ours: "switch on VT-x or AMD-V, or nested virtualization (`bulkhead doctor` tells), and leave out --accel tcg"},
 		breaks: "nothing", references: []string{"QEMU documentation, Security: virtualization use case"}, check: checkEmulated,
 	},
 	{

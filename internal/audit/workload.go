@@ -78,7 +78,7 @@ func Workload(s workload.Spec, f Facts) *Config {
 	c.NoNewPrivileges = said(!s.Security.NewPrivileges, at(security.get("newPrivileges")))
 	c.User, c.Root = s.Process.User, rootUser(s.Process.User, at(get("process", "user")))
 	c.Seccomp = ourSeccomp(s.Security, c.Caps.Value, at(security.get("seccomp")))
-	c.LSM = ourLSM(s.Security, f, at(security.get("appArmor")))
+	c.LSM = ourLSM(s, f, at(security.get("appArmor")))
 	ourPaths(c, s.Security, at(security.get("unmask")))
 	c.Sysctls = sysctlsOf(security.get("sysctls"))
 	ourMounts(c, s, get("mounts"))
@@ -168,16 +168,18 @@ func ourSeccomp(s workload.Security, caps []string, from report.Evidence) Said[F
 	return said(Filter{Name: "a profile of its own", Families: profileFamilies([]byte(s.Seccomp), caps, from)}, from)
 }
 
-func ourLSM(s workload.Security, f Facts, from report.Evidence) Said[string] {
+func ourLSM(s workload.Spec, f Facts, from report.Evidence) Said[string] {
 	switch {
-	case s.AppArmor == "unconfined":
+	case s.Security.AppArmor == "unconfined":
 		return said("", from)
+	case s.Boundary == "vm":
+		return unsaid[string]("the guest's kernel decides", from)
 	case !f.AppArmor.Known:
 		return unsaid[string]("whether the kernel has AppArmor was not asked", from)
 	case !f.AppArmor.Value:
 		return said("", f.AppArmor.From...)
-	case s.AppArmor != "":
-		return said(s.AppArmor, from)
+	case s.Security.AppArmor != "":
+		return said(s.Security.AppArmor, from)
 	}
 	from.Value = "not set"
 	return said("the default profile", append([]report.Evidence{from}, f.AppArmor.From...)...)
