@@ -38,8 +38,7 @@ func (h *Host) read(name string) (string, error) {
 
 // JudgeHost looks at a machine.
 func JudgeHost(h *Host, a *Advisories, recheck string) report.Report {
-	r := report.Report{Subject: report.Subject{Label: "host", Engine: "Linux", Note: "advisories are those known on " + a.Date}}
-	r.Shared = []string{"everything: it is the host"}
+	r := report.Report{Subject: report.Subject{Label: "host", Boundary: report.Host, Note: "advisories are those known on " + a.Date}}
 	kernel := h.kernel()
 	r.Subject.Kernel, r.Subject.HostKernel = kernel.Version, kernel.Version
 	add := func(f report.Finding, a answer) {

@@ -55,7 +55,7 @@ type Subject struct {
 	// Label tells it from the others of its document, and finds it again in an
 	// earlier one: "container", "vm", the name of a container.
 	Label string `json:"label"`
-	// Boundary is what isolates it, "" if nobody said.
+	// Boundary is what isolates it, "" if nobody said, and Host for the host itself.
 	Boundary string `json:"boundary,omitempty"`
 	Engine   string `json:"engine,omitempty"`
 	Image    string `json:"image,omitempty"`
@@ -68,6 +68,9 @@ type Subject struct {
 	// a machine is emulated.
 	Note string `json:"note,omitempty"`
 }
+
+// Host is the boundary of the host, which has none.
+const Host = "host"
 
 // Verdict is what follows from a finding's observation.
 type Verdict string

@@ -88,6 +88,7 @@ func (f *Finding) text(p *printer, open, verbose bool) {
 	p.line("  %-30s %s: %s", f.ID, f.Door, line)
 	if open {
 		p.item("verdict", string(f.Verdict))
+		p.item("severity", string(f.Severity))
 		p.item("declared", f.Declared)
 		p.item("enables", f.Enables)
 		p.item("fix", f.Fix)
@@ -132,7 +133,11 @@ func (r *Report) sentence() string {
 	}
 	weaker, leaked := r.Count(Weaker), r.Count(Leaked)
 	looked := len(r.Findings) - r.Count(NotApplicable)
-	s := fmt.Sprintf("%s shares with the host: %s. Of %d doors %d stand open", name, shared, looked, weaker+leaked)
+	s := name + " shares with the host: " + shared + "."
+	if r.Subject.Boundary == Host {
+		s = "This is the host."
+	}
+	s += fmt.Sprintf(" Of %d doors %d stand open", looked, weaker+leaked)
 	if weaker > 0 {
 		s += fmt.Sprintf(", %d of them although they are declared shut", weaker)
 	}
