@@ -20,14 +20,34 @@ var engineDirs = []string{
 	"/var/lib/containerd", "/var/lib/containers",
 }
 
-// systemDirs are directories that the host runs on, with their parts if whole is set.
-var systemDirs = []struct {
-	path  string
-	whole bool
-}{
-	{"/", false}, {"/bin", true}, {"/boot", true}, {"/dev", false}, {"/etc", true}, {"/home", false}, {"/lib", true}, {"/lib64", true}, {"/opt", false},
-	{"/proc", true}, {"/root", true}, {"/run", false}, {"/sbin", true}, {"/sys", true}, {"/usr", true}, {"/var", false}, {"/var/lib", false},
-	{"/var/log", false}, {"/var/spool/cron", true}, {"/var/lib/kubelet", true},
+// systemDirs are directories that the host runs on. Of the deep ones every part
+// counts as much as the whole; a part of the wide ones is somebody's configuration
+// or program, unless it is critical.
+var (
+	systemDirs = []string{"/", "/dev", "/home", "/run", "/var", "/var/lib"}
+	deepDirs   = []string{"/boot", "/proc", "/root", "/sys", "/var/spool/cron", "/var/lib/kubelet"}
+	wideDirs   = []string{"/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr"}
+	critical   = []string{
+		"/etc/passwd", "/etc/shadow", "/etc/group", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh", "/etc/cron.d", "/etc/cron.daily", "/etc/cron.hourly",
+		"/etc/crontab", "/etc/systemd", "/etc/init.d", "/etc/pam.d", "/etc/ld.so.preload", "/etc/ld.so.conf.d", "/etc/profile.d", "/etc/kubernetes",
+		"/etc/docker", "/etc/containers", "/usr/bin", "/usr/sbin", "/usr/lib/systemd", "/usr/local/bin", "/usr/local/sbin",
+	}
+)
+
+// hostPart tells whether a path is one of the host's system, and whether it is only
+// a part that may be harmless.
+func hostPart(source string) (system, part bool) {
+	p := hostPath(source)
+	in := func(dirs []string) bool {
+		return slices.ContainsFunc(dirs, func(d string) bool { return below(p, d) })
+	}
+	switch {
+	case isSocket(p) || in(harmless):
+		return false, false
+	case slices.Contains(systemDirs, p), slices.Contains(wideDirs, p), in(deepDirs), in(critical):
+		return true, false
+	}
+	return in(wideDirs), in(wideDirs)
 }
 
 // harmless are files of the host that engines and people mount everywhere.
@@ -108,37 +128,41 @@ func checkHostFiles(c *Config) answer {
 	if !c.Mounts.Known {
 		return unknown(c.Mounts.Why, c.Mounts.From...)
 	}
-	readOnly := true
-	found, sources, from := mountsThat(c, func(m Mount) bool {
-		p := hostPath(m.Source)
-		if isSocket(p) || slices.ContainsFunc(harmless, func(h string) bool { return below(p, h) }) {
-			return false
-		}
-		return slices.ContainsFunc(systemDirs, func(d struct {
-			path  string
-			whole bool
-		}) bool {
-			return p == d.path || d.whole && below(p, d.path)
-		})
-	})
+	found, sources, from := mountsThat(c, func(m Mount) bool { system, _ := hostPart(m.Source); return system })
 	if len(found) == 0 {
 		return held("none is mounted", c.Mounts.From...)
 	}
+	worst := answer{severity: report.Low}
 	for _, m := range found {
-		readOnly = readOnly && m.ReadOnly
+		if a := c.hostFile(m); rank(a.severity) < rank(worst.severity) {
+			worst = a
+		}
 	}
-	a := leaked("mounted to write: "+sources, from...)
-	a.detail = sources
+	worst.verdict, worst.evidence, worst.detail = report.Leaked, from, sources
+	worst.observed = "mounted to read: " + sources
+	if slices.ContainsFunc(found, func(m Mount) bool { return !m.ReadOnly }) {
+		worst.observed = "mounted to write: " + sources
+	}
+	return worst
+}
+
+// hostFile says what one mount of the host's system leads to.
+func (c *Config) hostFile(m Mount) answer {
+	_, part := hostPart(m.Source)
+	// Root inside a user namespace is somebody without rights to most of it. Our own
+	// mounts show the owners that files have.
+	other := c.confined() && c.Kind != Bulkhead
 	switch {
-	case readOnly:
-		a.observed, a.severity, a.consequence = "mounted to read: "+sources, report.High, report.Reads
-		a.enables = "reading the host's configuration and secrets, and connecting to sockets"
-	case c.confined() && c.Kind != Bulkhead:
-		// Root inside is somebody without rights to most of it. Our own mounts show
-		// the owners that files have.
-		a.severity, a.consequence = report.High, report.Disturbs
+	case m.ReadOnly && part:
+		return answer{severity: report.Medium, consequence: report.Reads, enables: "reading the host's configuration"}
+	case m.ReadOnly:
+		return answer{severity: report.High, consequence: report.Reads, enables: "reading the host's configuration and secrets, and connecting to sockets"}
+	case part && other:
+		return answer{severity: report.Medium, consequence: report.Disturbs}
+	case part || other:
+		return answer{severity: report.High, consequence: report.Disturbs}
 	}
-	return a
+	return answer{severity: report.Critical, consequence: report.Takeover}
 }
 
 func checkPropagation(c *Config) answer {

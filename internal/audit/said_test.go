@@ -1,0 +1,224 @@
+package audit
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// TestFamilies runs filters that refuse a family to some calls only.
+func TestFamilies(t *testing.T) {
+	const (
+		head = `{"defaultAction": "SCMP_ACT_ERRNO", "architectures": [%s], "syscalls": [`
+		x64  = `"SCMP_ARCH_X86_64"`
+	)
+	profile := func(arches, rules string) []byte {
+		return []byte(strings.Replace(head, "%s", arches, 1) + rules + "]}")
+	}
+	rule := func(op, value string) string {
+		return `{"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": ` + value + `, "op": "` + op + `"}]}`
+	}
+	masked := `{"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 4294967264, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]}`
+	for _, tt := range []struct {
+		name, arches, rules string
+		want                []string
+	}{
+		{"no sockets", x64, `{"names": ["read"], "action": "SCMP_ACT_ALLOW"}`, nil},
+		{"all", x64, `{"names": ["socket"], "action": "SCMP_ACT_ALLOW"}`, []string{"AF_ALG", "AF_VSOCK"}},
+		{"logged", x64, `{"names": ["socket"], "action": "SCMP_ACT_LOG"}`, []string{"AF_ALG", "AF_VSOCK"}},
+		{"not vsock, of 64 bits", x64, rule("SCMP_CMP_NE", "40"), []string{"AF_ALG", "AF_VSOCK (with a bit above the 32 that the kernel looks at)"}},
+		{"below both", x64, rule("SCMP_CMP_LT", "38"), nil},
+		{"below both, of 32 bits", x64, masked, nil},
+		{"by socketcall", x64 + `, "SCMP_ARCH_X86"`, `{"names": ["socketcall"], "action": "SCMP_ACT_ALLOW"}`,
+			[]string{"AF_ALG (by socketcall(2) of 32-bit programs)", "AF_VSOCK (by socketcall(2) of 32-bit programs)"}},
+	} {
+		got := profileFamilies(profile(tt.arches, tt.rules), nil, report.Evidence{})
+		if !got.Known || !slices.Equal(got.Value, tt.want) {
+			t.Errorf("%s: %q (%s), want %q", tt.name, got.Value, got.Why, tt.want)
+		}
+	}
+	for _, bad := range []string{``, `{}`, `{"defaultAction": "SCMP_ACT_MAYBE"}`} {
+		if got := profileFamilies([]byte(bad), nil, report.Evidence{}); got.Known || got.Why == "" {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
+// TestReachable: only a user other than root with no_new_privs is kept from a set.
+func TestReachable(t *testing.T) {
+	caps := []string{"CAP_SYS_ADMIN"}
+	for _, tt := range []struct {
+		name       string
+		root, noNP Said[bool]
+		ambient    []string
+		want       bool
+	}{
+		{"root", said(true), said(true), nil, true},
+		{"nobody, confined", said(false), said(true), nil, false},
+		{"nobody, and setuid programs", said(false), said(false), nil, true},
+		{"nobody, nothing said", said(false), unsaid[bool](""), nil, true},
+		{"who knows", unsaid[bool](""), said(true), nil, true},
+		{"ambient", said(false), said(true), caps, true},
+	} {
+		c := &Config{Kind: OCI, Caps: said(caps), Root: tt.root, NoNewPrivileges: tt.noNP, Ambient: tt.ambient}
+		if a := checkDangerous(c); a.verdict.Open() != tt.want {
+			t.Errorf("%s: %s", tt.name, a.verdict)
+		}
+	}
+}
+
+// TestUserNamespace: where engines say whether root inside is the host's.
+func TestUserNamespace(t *testing.T) {
+	info := func(options string) *Engine {
+		e, err := ParseEngine(Docker, []byte(`{"ServerVersion": "28.5.2", "SecurityOptions": [`+options+`]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	rootless, err := ParseEngine(Podman, []byte(`{"host": {"security": {"rootless": true}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := ParseEngine(Docker, []byte(`{"ServerVersion": ""}`)) // the daemon did not answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	const docker = `{"HostConfig": {"UsernsMode": "%m"}, "ResolvConfPath": "%p"}`
+	const podman = `{"HostConfig": {"UsernsMode": "%m"}, "StaticDir": "%p"}`
+	for _, tt := range []struct {
+		name       string
+		kind       Kind
+		text       string
+		mode, path string
+		engine     *Engine
+		want       report.Verdict
+	}{
+		{"plain", Docker, docker, "", "/var/lib/docker/containers/1/resolv.conf", nil, report.Leaked},
+		{"remapped, by its path", Docker, docker, "", "/var/lib/docker/231072.231072/containers/1/resolv.conf", nil, report.Held},
+		{"rootless, by its path", Docker, docker, "", "/home/me/.local/share/docker/containers/1/resolv.conf", nil, report.Held},
+		{"elsewhere", Docker, docker, "", "/srv/docker/containers/1/resolv.conf", nil, report.Unknown},
+		{"no paths", Docker, docker, "", "", nil, report.Unknown},
+		{"a silent daemon", Docker, docker, "", "", silent, report.Unknown},
+		{"plain, by info", Docker, docker, "", "/srv/docker/containers/1/resolv.conf", info(`"name=seccomp,profile=builtin"`), report.Leaked},
+		{"remapped, by info", Docker, docker, "", "", info(`"name=userns"`), report.Held},
+		{"remapped, and not this one", Docker, docker, "host", "/var/lib/docker/231072.231072/containers/1/resolv.conf", info(`"name=userns"`), report.Leaked},
+		{"rootless, by info", Docker, docker, "", "", info(`"name=rootless"`), report.Held},
+		{"rootless, in the engine's namespace", Docker, docker, "host", "", info(`"name=rootless"`), report.Held},
+		{"Podman", Podman, podman, "", "/var/lib/containers/storage/x", nil, report.Leaked},
+		{"Podman with a range", Podman, podman, "auto", "/var/lib/containers/storage/x", nil, report.Held},
+		{"Podman without root, by its path", Podman, podman, "", "/home/me/.local/share/containers/storage/x", nil, report.Held},
+		{"Podman without root, by info", Podman, podman, "", "/srv/x", rootless, report.Held},
+		{"Podman elsewhere", Podman, podman, "", "/srv/x", nil, report.Unknown},
+	} {
+		text := strings.NewReplacer("%m", tt.mode, "%p", tt.path).Replace(tt.text)
+		list, err := Parse(tt.kind, []byte(text), tt.engine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := checkUserNS(list[0]); a.verdict != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, a.verdict, tt.want)
+		}
+	}
+}
+
+// TestDefaults: what an engine's defaults decide.
+func TestDefaults(t *testing.T) {
+	const text = `{"HostConfig": {"Privileged": false, "SecurityOpt": %o, "CapAdd": null, "CapDrop": null}, "AppArmorProfile": "", "ProcessLabel": "%l", "State": {"Pid": 0, "StartedAt": "%s"}}`
+	const never, once = "0001-01-01T00:00:00Z", "2026-12-01T13:33:49Z"
+	for _, tt := range []struct {
+		name, options, label, started, info string
+		noNew, seccomp, sockets, lsm        report.Verdict
+	}{
+		{"no engine", "null", "", never, "", report.Unknown, report.Unknown, report.Unknown, report.Unknown},
+		{"no engine, started", "null", "", once, "", report.Unknown, report.Unknown, report.Unknown, report.Leaked},
+		{"a label", "null", "system_u:system_r:container_t:s0", once, "", report.Unknown, report.Unknown, report.Unknown, report.Held},
+		{"old", "null", "", never, `"name=seccomp,profile=default"|28.5.2`, report.Leaked, report.Held, report.Leaked, report.Leaked},
+		{"a distribution's", "null", "", never, `"name=seccomp,profile=default","name=apparmor"|20.10.24+dfsg1`, report.Leaked, report.Held, report.Unknown, report.Unknown},
+		// The profile compares 64 bits, and leaves socketcall(2) open.
+		{"new", "null", "", never, `"name=seccomp,profile=builtin","name=no-new-privileges"|29.4.2`, report.Held, report.Held, report.Leaked, report.Leaked},
+		{"no filter", "null", "", never, `"name=apparmor"|29.4.2`, report.Leaked, report.Leaked, report.Leaked, report.Unknown},
+		{"a file", "null", "", never, `"name=seccomp,profile=/etc/x.json"|29.4.2`, report.Leaked, report.Held, report.Unknown, report.Leaked},
+		{"asked", `["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined"]`, "", never, "", report.Held, report.Leaked, report.Leaked, report.Leaked},
+		{"as Docker wrote it once", `["no-new-privileges:true"]`, "", never, "", report.Held, report.Unknown, report.Unknown, report.Unknown},
+		{"refused", `["no-new-privileges=false"]`, "", never, `"name=no-new-privileges","name=seccomp,profile=builtin"|28.5.2`, report.Leaked, report.Held, report.Leaked, report.Leaked},
+		{"nonsense", `["no-new-privileges=maybe", "seccomp=/old/file.json"]`, "", never, "", report.Unknown, report.Held, report.Unknown, report.Unknown},
+	} {
+		var e *Engine
+		if options, version, ok := strings.Cut(tt.info, "|"); ok {
+			var err error
+			if e, err = ParseEngine(Docker, []byte(`{"ServerVersion": "`+version+`", "SecurityOptions": [`+options+`]}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, err := ParseDocker([]byte(strings.NewReplacer("%o", tt.options, "%l", tt.label, "%s", tt.started).Replace(text)), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, want := range map[string]report.Verdict{
+			"privileges.no-new-privs": tt.noNew, "syscalls.seccomp": tt.seccomp, "syscalls.sockets": tt.sockets, "lsm.profile": tt.lsm,
+		} {
+			for _, f := range Judge(list[0], "").Findings {
+				if f.ID == id && f.Verdict != want {
+					t.Errorf("%s: %s is %s, want %s", tt.name, id, f.Verdict, want)
+				}
+			}
+		}
+	}
+}
+
+// TestMounts: what a mount of the host leads to, by its source.
+func TestMounts(t *testing.T) {
+	own, hosts := said(Namespace{}), said(Namespace{Host: true})
+	for _, tt := range []struct {
+		source   string
+		readOnly bool
+		user     Said[Namespace]
+		kind     Kind
+		files    report.Severity // of files.host, "" for held
+		socket   bool
+	}{
+		{"/", false, hosts, Docker, report.Critical, false},
+		{"/../", true, hosts, Docker, report.High, false},
+		{"/", false, own, Docker, report.High, false},
+		{"/", false, own, Bulkhead, report.Critical, false},
+		{"/etc", false, hosts, Docker, report.Critical, false},
+		{"/etc/", true, hosts, Docker, report.High, false},
+		{"/etc/nginx", true, hosts, Docker, report.Medium, false},
+		{"/etc/nginx", false, hosts, Docker, report.High, false},
+		{"/etc/nginx", false, own, Docker, report.Medium, false},
+		{"/etc/shadow", true, hosts, Docker, report.High, false},
+		{"/etc/cron.d/job", false, hosts, Docker, report.Critical, false},
+		{"/etc/localtime", true, hosts, Docker, "", false},
+		{"/etc/ssl/certs", true, hosts, Docker, "", false},
+		{"/etcetera", false, hosts, Docker, "", false},
+		{"/usr/share/fonts", true, hosts, Docker, report.Medium, false},
+		{"/usr/local/bin", false, hosts, Docker, report.Critical, false},
+		{"/proc/sys", true, hosts, Docker, report.High, false},
+		{"/sys/kernel/debug", false, hosts, Docker, report.Critical, false},
+		{"/root/.ssh", true, hosts, Docker, report.High, false},
+		{"/var/run", true, hosts, Docker, report.High, false},
+		{"/srv/data", false, hosts, Docker, "", false},
+		{"/home/me/src", false, hosts, Docker, "", false},
+		{"/var/lib/postgresql", false, hosts, Docker, "", false},
+		{"/var/run/docker.sock", false, hosts, Docker, "", true},
+		{"/run/containerd/containerd.sock", true, hosts, Docker, "", true},
+		{"/srv/proxy/docker.sock", true, hosts, Docker, "", true},
+		{"/run/podman", false, hosts, Docker, "", true},
+		{"/var/lib/docker", false, hosts, Docker, "", true},
+		{"/var/lib/docker/volumes/data/_data", false, hosts, Docker, "", false},
+		{"/var/lib/docker/containers/1/hostname", false, hosts, OCI, "", false},
+		{"/run/bulkhead", true, own, Bulkhead, "", true},
+	} {
+		c := &Config{Kind: tt.kind, UserNS: tt.user, Mounts: said([]Mount{{Source: tt.source, ReadOnly: tt.readOnly}})}
+		files, socket := checkHostFiles(c), checkSocket(c)
+		if files.verdict.Open() != (tt.files != "") || files.severity != tt.files && tt.files != "" {
+			t.Errorf("%s, read-only %v: files are %s %s, want %q", tt.source, tt.readOnly, files.verdict, files.severity, tt.files)
+		}
+		if socket.verdict.Open() != tt.socket {
+			t.Errorf("%s: the socket is %s", tt.source, socket.verdict)
+		}
+	}
+}
