@@ -36,6 +36,9 @@ const interrupted = exitStatus(128 + int(syscall.SIGINT))
 // runsProgram marks commands whose exit code is the program's.
 const runsProgram = "runs-program"
 
+// looksAtBoundary marks commands whose exit codes are those of package report.
+const looksAtBoundary = "looks-at-boundary"
+
 // explain turns what a command returned into the exit code and the error to
 // print, nil for none.
 func explain(err error, cmd *cobra.Command) (code int, toPrint error) {

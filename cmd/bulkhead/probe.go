@@ -23,9 +23,6 @@ import (
 // probeProgram runs in the workload.
 const probeProgram = "bulkhead-probe"
 
-// looksAtBoundary marks commands whose exit codes are those of package report.
-const looksAtBoundary = "looks-at-boundary"
-
 // probeFlags are the flags of probe that run does not have.
 type probeFlags struct {
 	json, verbose, all bool

@@ -1,0 +1,186 @@
+// Package auditing finds what `bulkhead audit` judges: the containers of other
+// engines by their own command lines, files, and the programs of this machine that
+// containers rely on. Package audit judges.
+package auditing
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/audit"
+)
+
+// patience is how long a program may take to answer.
+const patience = 20 * time.Second
+
+// Tool is the command line of another engine. It is asked instead of the engine's
+// socket: it knows where that is, and what it may ask.
+type Tool struct {
+	Kind audit.Kind // Docker or Podman
+	// Run runs a program with arguments and returns what it prints, of limited size.
+	Run func(ctx context.Context, program string, args ...string) ([]byte, error)
+}
+
+// ErrNotInstalled tells that a program is not on the search path.
+var ErrNotInstalled = errors.New("it is not installed")
+
+// Run runs a program of the search path with an environment that has it speak
+// English. What it prints is limited in size, and so is the time that it has.
+func Run(ctx context.Context, program string, args ...string) ([]byte, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return nil, ErrNotInstalled
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.WaitDelay = time.Second
+	var stderr bytes.Buffer
+	cmd.Stderr = &capped{w: &stderr, left: 4096}
+	out := &capped{w: &bytes.Buffer{}, left: audit.MaxInput + 1}
+	cmd.Stdout = out
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return nil, fmt.Errorf("it did not answer for %s", patience)
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		if line, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n"); line != "" {
+			return nil, errors.New(line)
+		}
+		return nil, err
+	}
+	return out.w.Bytes(), nil
+}
+
+// capped keeps so many bytes and forgets the rest, so that the writer goes on.
+type capped struct {
+	w    *bytes.Buffer
+	left int
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	n := min(len(p), c.left)
+	c.left -= n
+	c.w.Write(p[:n]) // cannot fail
+	return len(p), nil
+}
+
+// engine asks for the engine's defaults.
+func (t Tool) engine(ctx context.Context) (*audit.Engine, error) {
+	b, err := t.Run(ctx, string(t.Kind), "info", "--format", "{{json .}}")
+	if err != nil {
+		return nil, err
+	}
+	e, err := audit.ParseEngine(t.Kind, b)
+	if err != nil {
+		return nil, err
+	}
+	if p := e.Profile.Value; strings.HasPrefix(p, "/") {
+		// Where it cannot be read, what it closes stays unknown.
+		e.ProfileText, _ = ReadFile(p)
+	}
+	return e, nil
+}
+
+// Containers returns the named containers of the engine, or all.
+func (t Tool) Containers(ctx context.Context, names ...string) ([]*audit.Config, error) {
+	all := len(names) == 0
+	if all {
+		out, err := t.Run(ctx, string(t.Kind), "ps", "--all", "--quiet", "--no-trunc")
+		if err != nil {
+			return nil, err
+		}
+		if names = strings.Fields(string(out)); len(names) == 0 {
+			return nil, nil
+		}
+	}
+	engine, err := t.engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []*audit.Config
+	for _, name := range names {
+		b, err := t.Run(ctx, string(t.Kind), "inspect", "--type", "container", "--", name)
+		if err != nil {
+			if all {
+				continue // it is gone since
+			}
+			return nil, err
+		}
+		list, err := audit.Parse(t.Kind, b, engine)
+		if err != nil {
+			return nil, fmt.Errorf("%s inspect %s: %w", t.Kind, name, err)
+		}
+		for _, c := range list {
+			c.Target = string(t.Kind) + ":" + c.Name
+		}
+		found = append(found, list...)
+	}
+	return found, nil
+}
+
+// ReadFile reads a file of limited size, or standard input for "-".
+func ReadFile(name string) ([]byte, error) {
+	f := os.Stdin
+	if name != "-" {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	b, err := io.ReadAll(io.LimitReader(f, audit.MaxInput+1))
+	if err == nil && len(b) > audit.MaxInput {
+		err = fmt.Errorf("%w: more than %d bytes", audit.ErrMalformed, audit.MaxInput)
+	}
+	return b, err
+}
+
+// File reads configurations from a file. Kind is "" to find it out; info names a
+// file with what `docker info` or `podman info` print as JSON, "" for none.
+func File(name string, kind audit.Kind, info string) ([]*audit.Config, error) {
+	b, err := ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	if kind == "" {
+		if kind, err = audit.Detect(b); err != nil {
+			return nil, err
+		}
+	}
+	var engine *audit.Engine
+	if info != "" {
+		text, err := ReadFile(info)
+		if err != nil {
+			return nil, err
+		}
+		if engine, err = audit.ParseEngine(kind, text); err != nil {
+			return nil, fmt.Errorf("%s: %w", info, err)
+		}
+	}
+	list, err := audit.Parse(kind, b, engine)
+	if err != nil {
+		return nil, err
+	}
+	label := name
+	if name == "-" {
+		label = "standard input"
+	}
+	for _, c := range list {
+		c.Target = label
+		if len(list) > 1 {
+			c.Target = label + ": " + c.Name
+		}
+	}
+	return list, nil
+}
