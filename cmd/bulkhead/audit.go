@@ -97,9 +97,8 @@ func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 	d := &report.Document{Format: report.Format, Kind: report.Audit, Tool: strings.TrimSpace("bulkhead " + version), Time: time.Now().UTC().Truncate(time.Second)}
 	for _, c := range j.configs {
 		r := audit.Judge(c, "bulkhead audit "+c.Target)
-		if !slices.ContainsFunc(d.Reports, func(o report.Report) bool { return o.Subject.Label == r.Subject.Label }) {
-			d.Reports = append(d.Reports, r)
-		}
+		r.Subject.Label = unique(d, r.Subject.Label)
+		d.Reports = append(d.Reports, r)
 	}
 	if f.host {
 		r, err := j.host(ctx)
@@ -109,6 +108,16 @@ func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 		d.Reports = append(d.Reports, r)
 	}
 	return a.printAudit(d, f)
+}
+
+// unique makes a label differ from those that a document has.
+func unique(d *report.Document, label string) string {
+	for n, l := 2, label; ; n++ {
+		if !slices.ContainsFunc(d.Reports, func(r report.Report) bool { return r.Subject.Label == l }) {
+			return l
+		}
+		l = fmt.Sprintf("%s (%d)", label, n)
+	}
 }
 
 // isOurs reports whether a target names a workload of ours.

@@ -51,6 +51,10 @@ func unreadable(err error, file string) answer {
 	if errors.Is(err, fs.ErrNotExist) {
 		return notApplicable("the kernel has no " + file)
 	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err // file has the whole path
+	}
 	return unknown("it could not be read: "+err.Error(), report.Evidence{Call: file})
 }
 
