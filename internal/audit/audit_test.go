@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // expectation is a section of testdata/expected.txt.
@@ -200,6 +202,43 @@ func TestTakenAway(t *testing.T) {
 		}
 		if !changed && !slices.Contains([]string{"MaskedPaths", "ReadonlyPaths", "CapAdd", "SecurityOpt"}, name) { // a privileged one needs none
 			t.Errorf("without %s nothing is unknown", name)
+		}
+	}
+}
+
+// TestDefaultContainer: what our own default leaves open, and nothing above medium.
+func TestDefaultContainer(t *testing.T) {
+	b, err := os.ReadFile("testdata/bulkhead-default/inspect.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inspected []struct{ Spec workload.Spec }
+	if err := json.Unmarshal(b, &inspected); err != nil {
+		t.Fatal(err)
+	}
+	usual := []string{"leaked medium limits.memory", "leaked medium limits.cpu", "leaked low files.root", "leaked low privileges.root"}
+	for _, tt := range []struct {
+		name  string
+		facts Facts
+		set   func(*workload.Spec)
+		want  []string
+	}{
+		{"with AppArmor", Facts{AppArmor: said(true)}, func(*workload.Spec) {}, usual},
+		{"without AppArmor", Facts{AppArmor: said(false)}, func(*workload.Spec) {},
+			[]string{usual[0], usual[1], "leaked medium lsm.profile", usual[2], usual[3]}},
+		{"behind gvisor", Facts{AppArmor: said(true)}, func(s *workload.Spec) { s.Boundary = "gvisor" },
+			usual},
+		{"on hardware virtualization", Facts{Accel: "kvm"}, func(s *workload.Spec) { s.Boundary = "vm" },
+			[]string{usual[2], usual[3], "unknown low lsm.profile"}},
+		{"in a loose machine", Facts{Accel: "kvm", Running: true, Monitor: said(Monitor{Root: true, Filtered: true, Jailed: true})}, func(s *workload.Spec) { s.Boundary = "vm" },
+			[]string{"leaked medium vm.monitor", usual[2], usual[3], "unknown low lsm.profile"}},
+		{"nobody looked at the machine", Facts{Accel: "kvm", Running: true}, func(s *workload.Spec) { s.Boundary = "vm" },
+			[]string{usual[2], usual[3], "unknown low lsm.profile", "unknown medium vm.monitor"}},
+	} {
+		s := inspected[0].Spec
+		tt.set(&s)
+		if diff := cmp.Diff(tt.want, notable(Judge(Workload(s, tt.facts), ""))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
 }

@@ -87,9 +87,10 @@ func notApplicable(reason string, from ...report.Evidence) answer {
 //	own machine     low       low     low     low
 //	  emulated      medium    low     low     low
 //
-// A door that leads past the boundary keeps what it has.
+// A door that leads past the boundary keeps what it has, and so does a limit that is
+// missing behind gVisor, which takes what it needs of the host.
 func weigh(s report.Severity, c report.Consequence, r reach, b Boundary, emulated bool) (report.Severity, report.Consequence) {
-	if b == SharedKernel || r != kernel {
+	if b == SharedKernel || r != kernel || b == UserKernel && c == report.Exhausts {
 		return s, c
 	}
 	worst := s == report.Critical || s == report.High
