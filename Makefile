@@ -18,7 +18,7 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -
 # What the tests run as programs of their own, by Debian package.
 TEST_PACKAGES := git iproute2 passt nftables iptables busybox-static mmdebstrap debian-archive-keyring jq strace umoci skopeo apparmor gcc libc6-dev libseccomp-dev e2fsprogs erofs-utils qemu-system-x86 kmod sqlite3 bind9-dnsutils musl-tools acl
 
-.PHONY: help build install demo demo-full test test-full test-guest test-kvm guest-kernel bench lint generate clean go
+.PHONY: help build install demo demo-full test test-full test-guest test-kvm guest-kernel runsc bench lint generate clean go
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,9 @@ test-kvm: build ## virtual machines on /dev/kvm, in a QEMU guest that emulates t
 guest-kernel: build ## a small kernel for guests, from Debian's source, stored as "small"
 	@tools/need linux-source-6.1 gcc make libc6-dev libelf-dev flex bison bc xz-utils binutils
 	tools/guest-kernel
+
+runsc: go ## gVisor's runsc for the boundary gvisor, from its Go module: three minutes
+	tools/runsc/build
 
 bench: build ## measure against the peers on this machine; PEERS=install fetches Debian's
 	@tools/need busybox-static iproute2
