@@ -32,6 +32,7 @@ var layers = map[string]int{
 
 	"internal/boundary/container": 70,
 	"internal/boundary/gvisor":    70,
+	"internal/boundary/runtime":   70,
 	"internal/boundary/vm":        70,
 	// The suite and the in-memory boundary stand where a boundary stands.
 	"internal/boundary/boundarytest": 70,
@@ -43,6 +44,8 @@ var layers = map[string]int{
 	"internal/guest": 60,
 	// The host's end of volumes: it is confined by the launch program.
 	"internal/fileserver": 60,
+	// Drives runtimes that are not ours; two boundaries come from it.
+	"internal/ociruntime": 60,
 	"internal/container":  50,
 	// QEMU's confinement uses the container's assembler of seccomp filters.
 	"internal/qemu":    55,
@@ -90,24 +93,24 @@ var systemCallers = []string{"internal/sys", "internal/launch"}
 
 // systemCallersToo are the exceptions, each with its reason.
 var systemCallersToo = map[string]string{
-	"internal/qemu":                 "it plans system calls, so it names their constants, makes socket pairs and passes descriptors",
-	"internal/cli/probing":          "it puts up shared memory for the prober to look for",
-	"internal/container":            "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
-	"internal/container/seccomp":    "it asks the kernel what its filters may do, and answers a filter's notifications",
-	"internal/fileserver":           "it plans the system calls that confine the file server",
-	"internal/fileserver/serve":     "it is the file server: it performs the guest's file system calls one by one",
-	"internal/network/dns":          "it plans the system calls that confine the name server, and binds its sockets",
-	"internal/network/dns/dial":     "it makes sockets and passes them, and does nothing else",
-	"internal/network/dns/resolve":  "it is the name server: its sockets are descriptors that it was given",
-	"internal/network/user":         "it plans the system calls that prepare passt and pasta, and makes their sockets",
-	"internal/network/bridge":       "it names constants of netlink, binds ports, makes taps and joins network namespaces",
-	"internal/guest/volume":         "it mounts a file system and is its device",
-	"internal/boundary/container":   "it fills in device numbers and terminal sizes, and reads the kernel's version",
-	"internal/guest/pid1":           "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
-	"internal/guest/pid1/testguest": "it is an init, too",
-	"internal/guest/system":         "it mounts a system's root and makes its console",
-	"internal/probe":                "it tries system calls one by one, and names them",
-	"internal/probe/gate":           "it puts seccomp filters in force and answers one's notifications",
+	"internal/qemu":                  "it plans system calls, so it names their constants, makes socket pairs and passes descriptors",
+	"internal/cli/probing":           "it puts up shared memory for the prober to look for",
+	"internal/container":             "it plans system calls, so it names their constants, and it looks at, joins and ends containers by descriptor",
+	"internal/container/seccomp":     "it asks the kernel what its filters may do, and answers a filter's notifications",
+	"internal/fileserver":            "it plans the system calls that confine the file server",
+	"internal/fileserver/serve":      "it is the file server: it performs the guest's file system calls one by one",
+	"internal/network/dns":           "it plans the system calls that confine the name server, and binds its sockets",
+	"internal/network/dns/dial":      "it makes sockets and passes them, and does nothing else",
+	"internal/network/dns/resolve":   "it is the name server: its sockets are descriptors that it was given",
+	"internal/network/user":          "it plans the system calls that prepare passt and pasta, and makes their sockets",
+	"internal/network/bridge":        "it names constants of netlink, binds ports, makes taps and joins network namespaces",
+	"internal/guest/volume":          "it mounts a file system and is its device",
+	"internal/container/runtimespec": "it fills in device numbers, and reads the kernel's version",
+	"internal/guest/pid1":            "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
+	"internal/guest/pid1/testguest":  "it is an init, too",
+	"internal/guest/system":          "it mounts a system's root and makes its console",
+	"internal/probe":                 "it tries system calls one by one, and names them",
+	"internal/probe/gate":            "it puts seccomp filters in force and answers one's notifications",
 }
 
 // lean are the commands that start once per workload and stay with it. The

@@ -22,7 +22,7 @@ type Facts struct {
 	Monitor Said[Monitor]
 }
 
-// ours are the paths that package boundary/container masks and protects. A test
+// ours are the paths that package container/runtimespec masks and protects. A test
 // there holds them to be the same.
 var (
 	ourMasked = []string{
@@ -142,7 +142,7 @@ func ourBoundary(c *Config, s workload.Spec, f Facts, v node) {
 	}
 }
 
-// ourCapabilities is what package boundary/container makes of --cap-add and
+// ourCapabilities is what package container/runtimespec makes of --cap-add and
 // --cap-drop: what is dropped stays dropped, unless all is and some is added by name.
 func ourCapabilities(s workload.Security) []string {
 	add := s.CapAdd

@@ -13,13 +13,11 @@ import (
 	"os"
 	"path/filepath"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/apparmor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -33,17 +31,13 @@ var _ boundary.Explainer = Boundary{}
 // Name returns "container".
 func (Boundary) Name() string { return "container" }
 
-// minimumKernel is the baseline: mount_setattr with ID maps under overlay,
-// openat2, clone3, pidfds.
-var minimumKernel = seccomp.KernelVersion{Major: 6, Minor: 1}
-
 // Check wants root, Linux 6.1 and a cgroup file system.
 func (Boundary) Check(context.Context) error {
-	v, err := kernel()
+	v, err := runtimespec.Kernel()
 	if err != nil {
 		return err
 	}
-	if err := checkKernel(v); err != nil {
+	if err := runtimespec.CheckKernel(v); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
@@ -57,21 +51,6 @@ func (Boundary) Check(context.Context) error {
 		return fmt.Errorf("%w: no cgroup file system is mounted", workload.ErrUnsupported)
 	}
 	return nil
-}
-
-func checkKernel(v seccomp.KernelVersion) error {
-	if v.Major < minimumKernel.Major || v.Major == minimumKernel.Major && v.Minor < minimumKernel.Minor {
-		return fmt.Errorf("%w: Linux %d.%d is older than 6.1, whose mount and ID-mapping calls containers are made with", workload.ErrUnsupported, v.Major, v.Minor)
-	}
-	return nil
-}
-
-func kernel() (seccomp.KernelVersion, error) {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return seccomp.KernelVersion{}, os.NewSyscallError("uname", err)
-	}
-	return seccomp.ParseKernelVersion(unix.ByteSliceToString(u.Release[:]))
 }
 
 // Needs asks for layers and, unless the host's user namespace is to be used,
@@ -94,7 +73,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if err != nil {
 		return nil, err
 	}
-	if err := makeSources(s); err != nil {
+	if err := runtimespec.MakeSources(s); err != nil {
 		return nil, err
 	}
 	if s.AutoRemove {
@@ -116,7 +95,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	}
 	making := trace.Step(ctx, "cgroup made")
 	defer making.End()
-	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: limitNames(s.Resources)}); err != nil {
+	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: runtimespec.LimitNames(s.Resources)}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err = writeCgroupFile(dir, p.Cgroup); err == nil {
@@ -141,11 +120,11 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 
 // config is what Create and Explain have in common.
 func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared) (container.Config, error) {
-	v, err := kernel()
+	v, err := runtimespec.Kernel()
 	if err != nil {
 		return container.Config{}, err
 	}
-	spec, err := runtimeSpec(s, p, v)
+	spec, err := runtimespec.Of(s, p, v)
 	if err != nil {
 		return container.Config{}, err
 	}
@@ -155,7 +134,7 @@ func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared
 	}
 	spec.Process.ApparmorProfile = profile.Name
 	if s.Init {
-		if err := addInit(spec, p.Init); err != nil {
+		if err := runtimespec.AddInit(spec, p.Init); err != nil {
 			return container.Config{}, err
 		}
 	}
@@ -164,22 +143,6 @@ func (Boundary) config(ctx context.Context, s workload.Spec, p boundary.Prepared
 		Layers:         &container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
 		KillWithParent: true, Late: p.Late,
 	}, nil
-}
-
-// initTarget is where --init's program is mounted: in /dev, which is ours, so
-// that no image can have something there.
-const initTarget = "/dev/init"
-
-// addInit puts bulkhead-init above the workload's own program.
-func addInit(spec *specs.Spec, program string) error {
-	if _, err := os.Stat(program); err != nil {
-		return fmt.Errorf("%w: --init needs the program bulkhead-init: %w", workload.ErrUnsupported, err)
-	}
-	spec.Mounts = append(spec.Mounts, specs.Mount{
-		Destination: initTarget, Type: "bind", Source: program, Options: []string{"bind", "ro", "nosuid", "nodev", "rprivate"},
-	})
-	spec.Process.Args = append([]string{initTarget}, spec.Process.Args...)
-	return nil
 }
 
 // notice reports a denied system call.
@@ -192,23 +155,6 @@ func notice(to func(string), d seccomp.Denied) {
 		line += fmt.Sprintf(", and %d calls before it", d.Suppressed)
 	}
 	to(line)
-}
-
-// makeSources makes missing directories that -v names, as Docker does. What
-// exists may be anything, a single file too.
-func makeSources(s workload.Spec) error {
-	for _, m := range s.Mounts {
-		if m.Type != "bind" || !m.CreateSource {
-			continue
-		}
-		if _, err := os.Stat(m.Source); !errors.Is(err, fs.ErrNotExist) {
-			continue // an error shows again, with its step, when the source is opened
-		}
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return fmt.Errorf("mount source: %w", err)
-		}
-	}
-	return nil
 }
 
 func writeCgroupFile(dir, path string) error {
@@ -247,7 +193,7 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	if err != nil {
 		return err
 	}
-	m, err := cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: limitNames(s.Resources)})
+	m, err := cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: runtimespec.LimitNames(s.Resources)})
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,11 @@ package container
 
 import (
 	"fmt"
-	"path"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -32,7 +31,7 @@ func (i *instance) openFiles(s workload.Spec, p boundary.Prepared) error {
 	i.root = root
 	i.Tree = &boundary.Tree{
 		Open: func() (int, error) { return at.Duplicate(root) }, IDs: filetree.IDs{Base: p.IDBase, Count: p.IDCount},
-		Upper: p.Upper, Layers: p.Layers, Ignore: notTheirs(s, p),
+		Upper: p.Upper, Layers: p.Layers, Ignore: runtimespec.NotTheirs(s, p),
 	}
 	if s.Namespaces.HostUser {
 		i.Tree.IDs = filetree.IDs{}
@@ -50,17 +49,4 @@ func (i *instance) closeFiles() {
 		at.Close(i.root)
 		i.root = -1
 	}
-}
-
-// notTheirs names paths of the writable layer that are made for the workload and
-// not by it: mount points.
-func notTheirs(s workload.Spec, p boundary.Prepared) func(string) bool {
-	points := map[string]bool{"/dev": true, "/proc": true, "/sys": true}
-	for target := range p.Files {
-		points[path.Clean(target)] = true
-	}
-	for _, m := range s.Mounts {
-		points[path.Clean(m.Target)] = true
-	}
-	return func(name string) bool { return points[name] || strings.HasPrefix(name, "/dev/") }
 }

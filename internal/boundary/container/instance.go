@@ -11,6 +11,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -32,7 +33,7 @@ type instance struct {
 	denied  func(seccomp.Denied)
 	// idBase is the first host ID of the workload's range, idCount its length.
 	idBase, idCount uint32
-	ended           ending
+	ended           boundary.Ending
 
 	*boundary.Tree     // its files; nil for one that Open found
 	root           int // held for Tree
@@ -46,7 +47,7 @@ func (i *instance) Start(context.Context) error { return i.Container.Start() }
 func (i *instance) Adopt(_ context.Context, a boundary.Adoption) error {
 	args := a.Args
 	if i.spec.Init {
-		args = append([]string{initTarget}, args...)
+		args = append([]string{runtimespec.InitTarget}, args...)
 	}
 	if err := i.SetProgram(args, a.Env); err != nil {
 		return err
@@ -69,33 +70,13 @@ func (i *instance) NetNS() (*os.File, error) {
 }
 
 func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
-	return i.ended.once(func() (workload.Exit, error) {
+	return i.ended.Once(func() (workload.Exit, error) {
 		e, err := i.Container.Wait(ctx)
 		if err == nil && i.cgroup != nil {
 			e.OOMKilled, _ = i.cgroup.OOMKilled() // the cgroup may be gone already
 		}
 		return e, err
 	})
-}
-
-// ending remembers how a process ended: every call of Wait returns the same.
-type ending struct {
-	mu   sync.Mutex
-	exit *workload.Exit
-}
-
-// once returns what is remembered, or what wait returns without an error.
-func (e *ending) once(wait func() (workload.Exit, error)) (workload.Exit, error) {
-	exit, err := wait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.exit != nil {
-		return *e.exit, nil
-	}
-	if err == nil {
-		e.exit = &exit
-	}
-	return exit, err
 }
 
 func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
@@ -126,11 +107,11 @@ func (i *instance) Terminal() boundary.Terminal { return i.terminal }
 // Exec runs another process in the container, with the container's own
 // capabilities and filter.
 func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.Stdio) (boundary.Process, error) {
-	caps, err := Capabilities(i.spec.Security)
+	caps, err := runtimespec.Capabilities(i.spec.Security)
 	if err != nil {
 		return nil, err
 	}
-	spec := process(i.spec, p, caps)
+	spec := runtimespec.Process(i.spec, p, caps)
 	spec.ApparmorProfile = i.runtime.Process.ApparmorProfile
 	cfg := container.ExecConfig{
 		Process: spec, User: p.User, Seccomp: i.runtime.Linux.Seccomp, KillWithParent: true, ReportDenied: i.denied,
@@ -183,13 +164,13 @@ var _ boundary.Group = (*executed)(nil)
 type executed struct {
 	p        *container.Process
 	terminal boundary.Terminal
-	ended    ending
+	ended    boundary.Ending
 	mu       sync.RWMutex // of closed
 	closed   bool
 }
 
 func (e *executed) Wait(ctx context.Context) (workload.Exit, error) {
-	exit, err := e.ended.once(func() (workload.Exit, error) { return e.p.Wait(ctx) })
+	exit, err := e.ended.Once(func() (workload.Exit, error) { return e.p.Wait(ctx) })
 	if err == nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()

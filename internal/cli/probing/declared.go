@@ -5,7 +5,7 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe/gate"
@@ -41,7 +41,7 @@ var auditArch = map[string]uint32{"amd64": 0xc000003e, "arm64": 0xc00000b7}
 // passes are the system calls that the default filter lets pass for s on a kernel:
 // what a workload must not go beyond.
 func passes(s workload.Spec, release string) (string, error) {
-	caps, err := container.Capabilities(s.Security)
+	caps, err := runtimespec.Capabilities(s.Security)
 	if err != nil {
 		return "", err
 	}

@@ -1,4 +1,7 @@
-package container
+// Package runtimespec says what a workload means as a container: its OCI runtime
+// specification with the hardened defaults, whatever then makes the container,
+// and its limits and figures as those of a cgroup.
+package runtimespec
 
 import (
 	"fmt"
@@ -40,9 +43,9 @@ var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 const defaultShmSize = 64 << 20
 
-// runtimeSpec turns a workload into an OCI runtime specification. It is pure
+// Of turns a workload into an OCI runtime specification. It is pure
 // but for looking at the devices and mount sources that s names.
-func runtimeSpec(s workload.Spec, p boundary.Prepared, kernel seccomp.KernelVersion) (*specs.Spec, error) {
+func Of(s workload.Spec, p boundary.Prepared, kernel seccomp.KernelVersion) (*specs.Spec, error) {
 	caps, err := Capabilities(s.Security)
 	if err != nil {
 		return nil, err
@@ -64,13 +67,13 @@ func runtimeSpec(s workload.Spec, p boundary.Prepared, kernel seccomp.KernelVers
 		out.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: p.IDBase, Size: p.IDCount}}
 		out.Linux.GIDMappings = out.Linux.UIDMappings
 	}
-	out.Process = process(s, s.Process, caps)
+	out.Process = Process(s, s.Process, caps)
 	out.Mounts, err = mounts(s, p)
 	if err != nil {
 		return nil, err
 	}
 	out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = protectedPaths(s.Security.Unmask)
-	if out.Linux.Resources, err = resources(s.Resources); err != nil {
+	if out.Linux.Resources, err = Resources(s.Resources); err != nil {
 		return nil, err
 	}
 	if err := addDevices(out.Linux, s.Devices); err != nil {
@@ -87,7 +90,7 @@ func Capabilities(s workload.Security) ([]string, error) {
 	for _, list := range [][]string{s.CapDrop, s.CapAdd} {
 		for _, c := range list {
 			if !isAll(c) && !slices.Contains(known, capName(c)) {
-				return nil, fmt.Errorf("capability %q is not one of capabilities(7)", c)
+				return nil, fmt.Errorf("capability %q is not one of Capabilities(7)", c)
 			}
 		}
 	}
@@ -151,9 +154,9 @@ func sysctls(s workload.Spec, p boundary.Prepared) map[string]string {
 	return out
 }
 
-// process turns a process of the workload into the runtime spec's. Its user is
+// Process turns a process of the workload into the runtime spec's. Its user is
 // looked up later, in the root file system.
-func process(s workload.Spec, p workload.Process, caps []string) *specs.Process {
+func Process(s workload.Spec, p workload.Process, caps []string) *specs.Process {
 	out := &specs.Process{
 		Terminal: p.Terminal, Args: p.Args, Env: p.Env, Cwd: p.Cwd,
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},

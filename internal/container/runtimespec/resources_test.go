@@ -1,4 +1,4 @@
-package container
+package runtimespec
 
 import (
 	"fmt"
@@ -14,11 +14,11 @@ import (
 // TestUnified: a raw cgroup setting is passed on, not dropped.
 func TestUnified(t *testing.T) {
 	kv := workload.UnifiedKV{Key: "memory.high", Value: "1000000"}
-	r, err := resources(workload.Resources{Unified: []workload.UnifiedKV{kv}})
+	r, err := Resources(workload.Resources{Unified: []workload.UnifiedKV{kv}})
 	if err != nil || r.Unified["memory.high"] != "1000000" {
 		t.Errorf("got %v, %v", r, err)
 	}
-	_, err = resources(workload.Resources{Unified: []workload.UnifiedKV{kv, kv}})
+	_, err = Resources(workload.Resources{Unified: []workload.UnifiedKV{kv, kv}})
 	if err == nil || !strings.Contains(err.Error(), "given twice") {
 		t.Errorf("got %v, want a setting that is given twice refused", err)
 	}
@@ -60,14 +60,14 @@ func TestLimitsNameTheirFlags(t *testing.T) {
 	} {
 		asked := tt.asked
 		asked.IOLimits = nil
-		r, err := resources(asked)
+		r, err := Resources(asked)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if tt.io != nil {
 			r.BlockIO = tt.io
 		}
-		_, err = cgroup.New("/x", r, cgroup.Options{Strict: true, Layout: tt.lay, Names: limitNames(tt.asked)})
+		_, err = cgroup.New("/x", r, cgroup.Options{Strict: true, Layout: tt.lay, Names: LimitNames(tt.asked)})
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want[0]) {
 			t.Errorf("got %v, want it to begin with %q", err, tt.want[0])
 			continue
@@ -79,7 +79,7 @@ func TestLimitsNameTheirFlags(t *testing.T) {
 		}
 	}
 	for device, want := range map[string]string{"/dev/null": "not a block device", "/dev/no/such": "no such file"} {
-		_, err := resources(workload.Resources{IOLimits: []workload.IOLimit{{Device: device, ReadBPS: 5, WriteIOPS: 6}}})
+		_, err := Resources(workload.Resources{IOLimits: []workload.IOLimit{{Device: device, ReadBPS: 5, WriteIOPS: 6}}})
 		flags := fmt.Sprintf("--device-read-bps %q, --device-write-iops %q: ", device+":5", device+":6")
 		if err == nil || !strings.HasPrefix(err.Error(), flags) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s… %s", device, err, flags, want)

@@ -1,4 +1,4 @@
-package container
+package runtimespec
 
 import (
 	"fmt"
@@ -17,9 +17,9 @@ import (
 // cpuPeriod is the period of a processor quota, microseconds.
 const cpuPeriod = 100_000
 
-// resources turns limits into the runtime spec's. The device rules are always
+// Resources turns limits into the runtime spec's. The device rules are always
 // there: nothing but the default devices.
-func resources(r workload.Resources) (*specs.LinuxResources, error) {
+func Resources(r workload.Resources) (*specs.LinuxResources, error) {
 	out := &specs.LinuxResources{Devices: container.DefaultDeviceRules()}
 	if r.Memory != nil || r.MemorySwap != nil || r.MemoryReservation != nil {
 		out.Memory = &specs.LinuxMemory{Limit: r.Memory, Swap: r.MemorySwap, Reservation: r.MemoryReservation}
@@ -117,10 +117,10 @@ func rateFlag(flag, device string, rate uint64) string {
 	return fmt.Sprintf("%s %q", flag, device+":"+strconv.FormatUint(rate, 10))
 }
 
-// limitNames names each limit by the flag that asks for it and the value, so
+// LimitNames names each limit by the flag that asks for it and the value, so
 // that an error of package cgroup tells what to change on the command line.
 // Sizes are in bytes, however they were typed.
-func limitNames(r workload.Resources) map[string]string {
+func LimitNames(r workload.Resources) map[string]string {
 	names := map[string]string{}
 	number := func(limit, flag string, n *int64) {
 		if n != nil {

@@ -1,4 +1,4 @@
-package container
+package runtimespec
 
 import (
 	"errors"
@@ -27,7 +27,7 @@ func trySpec(change func(*workload.Spec)) (*specs.Spec, error) {
 	s := workload.Spec{ID: workload.NewID(), Hostname: "cell", Network: "none", Process: workload.Process{Args: []string{"true"}, Cwd: "/"}}
 	change(&s)
 	p := boundary.Prepared{IDBase: 100000, IDCount: 65536, Cgroup: "/bulkhead/x", Files: map[string]string{"/etc/hosts": "/run/hosts"}}
-	return runtimeSpec(s, p, seccomp.KernelVersion{Major: 6, Minor: 1})
+	return Of(s, p, seccomp.KernelVersion{Major: 6, Minor: 1})
 }
 
 // knownBut is every capability but one.
@@ -207,15 +207,15 @@ func TestShiftedSources(t *testing.T) {
 
 func TestResources(t *testing.T) {
 	for _, bad := range []workload.Resources{{CPUs: -1}, {CPUs: 0.001}, {IOWeight: 10, IOLimits: []workload.IOLimit{{Device: "/dev/null", ReadBPS: 1}}}, {IOLimits: []workload.IOLimit{{Device: "/nonexistent"}}}} {
-		if _, err := resources(bad); err == nil {
+		if _, err := Resources(bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
 	}
-	r, err := resources(workload.Resources{CPUs: 1.5})
+	r, err := Resources(workload.Resources{CPUs: 1.5})
 	if err != nil || *r.CPU.Quota != 150000 || *r.CPU.Period != 100000 {
 		t.Errorf("1.5 processors: %+v, %v", r.CPU, err)
 	}
-	if r, _ := resources(workload.Resources{}); r.Memory != nil || r.CPU != nil || r.Pids != nil || r.BlockIO != nil || len(r.Devices) == 0 || r.Devices[0].Allow {
+	if r, _ := Resources(workload.Resources{}); r.Memory != nil || r.CPU != nil || r.Pids != nil || r.BlockIO != nil || len(r.Devices) == 0 || r.Devices[0].Allow {
 		t.Errorf("no limits became %+v", r)
 	}
 }
@@ -226,7 +226,7 @@ func TestOldKernel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = checkKernel(v)
+		err = CheckKernel(v)
 		if ok != (err == nil) || err != nil && (!errors.Is(err, workload.ErrUnsupported) || !strings.Contains(err.Error(), "6.1")) {
 			t.Errorf("%s: %v", release, err)
 		}

@@ -1,4 +1,4 @@
-package container
+package runtimespec
 
 import (
 	"slices"
@@ -9,7 +9,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// TestAuditKnows: what package audit takes for this boundary's defaults is what
+// TestAuditKnows: what package audit takes for the defaults of containers is what
 // they are.
 func TestAuditKnows(t *testing.T) {
 	for _, s := range []workload.Security{

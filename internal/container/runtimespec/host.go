@@ -1,0 +1,84 @@
+package runtimespec
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// minimumKernel is the baseline: mount_setattr with ID maps under overlay,
+// openat2, clone3, pidfds.
+var minimumKernel = seccomp.KernelVersion{Major: 6, Minor: 1}
+
+// Kernel is the version of the kernel that runs.
+func Kernel() (seccomp.KernelVersion, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return seccomp.KernelVersion{}, os.NewSyscallError("uname", err)
+	}
+	return seccomp.ParseKernelVersion(unix.ByteSliceToString(u.Release[:]))
+}
+
+// CheckKernel refuses kernels before Linux 6.1.
+func CheckKernel(v seccomp.KernelVersion) error {
+	if v.Major < minimumKernel.Major || v.Major == minimumKernel.Major && v.Minor < minimumKernel.Minor {
+		return fmt.Errorf("%w: Linux %d.%d is older than 6.1, whose mount and ID-mapping calls containers are made with", workload.ErrUnsupported, v.Major, v.Minor)
+	}
+	return nil
+}
+
+// InitTarget is where --init's program is mounted: in /dev, which is ours, so
+// that no image can have something there.
+const InitTarget = "/dev/init"
+
+// AddInit puts bulkhead-init above the workload's own program.
+func AddInit(spec *specs.Spec, program string) error {
+	if _, err := os.Stat(program); err != nil {
+		return fmt.Errorf("%w: --init needs the program bulkhead-init: %w", workload.ErrUnsupported, err)
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: InitTarget, Type: "bind", Source: program, Options: []string{"bind", "ro", "nosuid", "nodev", "rprivate"},
+	})
+	spec.Process.Args = append([]string{InitTarget}, spec.Process.Args...)
+	return nil
+}
+
+// MakeSources makes missing directories that -v names, as Docker does. What
+// exists may be anything, a single file too.
+func MakeSources(s workload.Spec) error {
+	for _, m := range s.Mounts {
+		if m.Type != "bind" || !m.CreateSource {
+			continue
+		}
+		if _, err := os.Stat(m.Source); !errors.Is(err, fs.ErrNotExist) {
+			continue // an error shows again, with its step, when the source is opened
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return fmt.Errorf("mount source: %w", err)
+		}
+	}
+	return nil
+}
+
+// NotTheirs names paths of the writable layer that are made for the workload and
+// not by it: mount points.
+func NotTheirs(s workload.Spec, p boundary.Prepared) func(string) bool {
+	points := map[string]bool{"/dev": true, "/proc": true, "/sys": true}
+	for target := range p.Files {
+		points[path.Clean(target)] = true
+	}
+	for _, m := range s.Mounts {
+		points[path.Clean(m.Target)] = true
+	}
+	return func(name string) bool { return points[name] || strings.HasPrefix(name, "/dev/") }
+}
