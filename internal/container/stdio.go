@@ -54,6 +54,16 @@ func (c *process) ownPipe(g *launch.Program, at launch.Arg, fd int) error {
 	return nil
 }
 
+// Null opens a null device for a process of a workload: it can be read and written,
+// and no owner or mode of the host's can be changed through it.
+func Null() (*os.File, error) {
+	fd, err := openNull()
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "/dev/null"), nil
+}
+
 // isNull reports whether f is a null device.
 func isNull(f *os.File) bool {
 	var st unix.Stat_t
