@@ -1,6 +1,7 @@
 package fdpass
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestSend(t *testing.T) {
@@ -88,5 +90,51 @@ func TestSendToNobody(t *testing.T) {
 	defer f.Close()
 	if err := Send(filepath.Join(t.TempDir(), "none"), []byte("x"), f); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want no such file", err)
+	}
+}
+
+func TestReceive(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 120)) // longer than an address
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := Send(filepath.Join(dir, "s"), []byte("name"), f); err != nil { // before anybody waits
+		t.Fatal(err)
+	}
+	got, err := l.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Close()
+	a, _ := f.Stat()
+	if b, err := got.Stat(); err != nil || !os.SameFile(a, b) {
+		t.Errorf("another file, %v", err)
+	}
+	// Somebody who sends none, and nobody.
+	s, err := connect(filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := syscall.Write(s, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	syscall.Close(s)
+	if _, err := l.Receive(t.Context()); err == nil || !strings.Contains(err.Error(), "no descriptor was sent") {
+		t.Errorf("nothing sent: got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := l.Receive(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nobody: got %v", err)
 	}
 }
