@@ -14,7 +14,7 @@ import (
 
 // Boundary makes workloads of one kind.
 type Boundary interface {
-	// Name is the value of --boundary: "container", "gvisor" or "vm".
+	// Name is the value of --boundary: "container", "gvisor", "vm" or "runtime".
 	Name() string
 	// Check reports whether this machine can run the boundary: nil, an error
 	// wrapping workload.ErrUnsupported that names the missing thing, or any
@@ -187,7 +187,7 @@ type Adoption struct {
 	Args, Env []string
 }
 
-// Adopter, Pauser, Lister, Describer, NetNS, Rewirer, Updater, Measurer, Files, Host and Keeper are abilities that an
+// Adopter, Pauser, Lister, Describer, NetNS, Wired, Rewirer, Updater, Measurer, Files, Host and Keeper are abilities that an
 // Instance may have, Warmer and Explainer of a Boundary. Whoever wants one asks by type
 // assertion.
 type (
@@ -214,6 +214,10 @@ type (
 	NetNS interface {
 		// NetNS opens it; from Create until the first process has ended.
 		NetNS() (*os.File, error)
+	}
+	// Wired is a NetNS that takes what is in the namespace at Start, once and for all.
+	Wired interface {
+		Wired()
 	}
 	// Rewirer changes the network interfaces of a workload that runs, where
 	// Needs.Network is Tap.

@@ -8,7 +8,7 @@ type Spec struct {
 	ID       ID                `json:"id"`
 	Name     string            `json:"name"`
 	Created  time.Time         `json:"created"`
-	Boundary string            `json:"boundary"` // "container", "gvisor", "vm"
+	Boundary string            `json:"boundary"` // "container", "gvisor", "vm", "runtime"
 	Image    Image             `json:"image"`
 	Process  Process           `json:"process"`
 	Hostname string            `json:"hostname,omitempty"`
@@ -31,7 +31,9 @@ type Spec struct {
 	Devices    []Device    `json:"devices,omitempty"`
 	Resources  Resources   `json:"resources"`
 	Security   Security    `json:"security"`
-	VM         VM          `json:"vm,omitzero"` // for Boundary "vm" only
+	// Runtime is the OCI runtime that makes it, for Boundary "runtime" only.
+	Runtime Runtime `json:"runtime,omitzero"`
+	VM      VM      `json:"vm,omitzero"` // for Boundary "vm" only
 
 	StopSignal  string        `json:"stopSignal,omitempty"` // name such as "SIGTERM"; default SIGTERM
 	StopTimeout time.Duration `json:"stopTimeout"`          // between StopSignal and SIGKILL; negative waits without end
@@ -40,6 +42,15 @@ type Spec struct {
 	Log         Log           `json:"log,omitzero"`
 	AutoRemove  bool          `json:"autoRemove,omitempty"`
 	KeepStdin   bool          `json:"keepStdin,omitempty"` // -i: a stdin that clients can attach to
+}
+
+// BoundaryRuntime is the boundary of workloads that a registered runtime makes.
+const BoundaryRuntime = "runtime"
+
+// Runtime is a registered OCI runtime.
+type Runtime struct {
+	Name string `json:"name"`
+	Path string `json:"path"` // of the program, absolute
 }
 
 // Image names what the workload was made from.

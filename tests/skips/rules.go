@@ -91,6 +91,7 @@ func machine() map[string]bool {
 		"no-podman":             !onPath("podman"),
 		"no-runc":               !onPath("runc"),
 		"no-crun":               !onPath("crun"),
+		"no-runsc":              !onPath("runsc"),
 		"no-network":            !defaultRoute(),
 		"no-libseccomp-headers": !exists("/usr/include/seccomp.h"),
 	}

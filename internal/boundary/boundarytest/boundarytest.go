@@ -40,6 +40,8 @@ const (
 	Hostnames      Ability = "host names"
 	MemoryLimits   Ability = "memory limits"
 	PidsLimits     Ability = "limits on processes"
+	EnvOrder       Ability = "the order of the environment"
+	Survivors      Ability = "processes that outlive another's want of memory"
 	Descriptors    Ability = "descriptors of its own"
 	Descendants    Ability = "processes that start others"
 	DefaultSignals Ability = "default actions of signals"

@@ -104,6 +104,9 @@ type wires struct {
 // errFixed says why the networks of a machine stay while it runs.
 var errFixed = fmt.Errorf("%w: a machine of its own has its network devices from the start; stop the workload first, and the change takes effect when it is started again", workload.ErrUnsupported)
 
+// errWired says why the networks of a sandbox stay while it runs.
+var errWired = fmt.Errorf("%w: gVisor takes its network interfaces when it starts; stop the workload first, and the change takes effect when it is started again", workload.ErrUnsupported)
+
 // reachWires returns how the instance that runs is reached; nil between two lives.
 // What cannot be reached is an error.
 func (s *supervisor) reachWires(spec *workload.Spec) (*wires, error) {
@@ -126,6 +129,9 @@ func (s *supervisor) reachWires(spec *workload.Spec) (*wires, error) {
 	}
 	if w.namespace, ok = l.inst.(boundary.NetNS); !ok {
 		return nil, fmt.Errorf("%w: the boundary %s cannot join networks", workload.ErrUnsupported, spec.Boundary)
+	}
+	if _, fixed := l.inst.(boundary.Wired); fixed {
+		return nil, errWired
 	}
 	return w, nil
 }
