@@ -13,6 +13,8 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/gvisor"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/runtime"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/supervisor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
@@ -20,5 +22,5 @@ import (
 
 func main() {
 	reach := func(socket string) boundary.Host { return wire.Host{Dir: socket} }
-	os.Exit(supervisor.Main(container.Boundary{}, vm.Boundary{Reach: reach}))
+	os.Exit(supervisor.Main(container.Boundary{}, gvisor.Boundary{}, vm.Boundary{Reach: reach}, runtime.Boundary{}))
 }

@@ -112,7 +112,7 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 		"pull":         {"always", "missing", "never"},
 		"image-volume": {"anonymous", "tmpfs", "ignore"},
 		"log-driver":   {"local", "none"},
-		"restart":      {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container"},
+		"restart":      {"no", "on-failure", "on-failure:", "always", "unless-stopped"}, "boundary": {"container", "gvisor", "vm"},
 		"userns": {"private", "host"}, "pid": {"private", "host"}, "ipc": {"private", "host"}, "uts": {"private", "host"},
 		"security-opt": {"seccomp=", "apparmor=", "no-new-privileges", "no-new-privileges=false", "unmask="},
 	} {
@@ -125,6 +125,11 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 		panic(err)
 	}
 	if err := cmd.RegisterFlagCompletionFunc("volumes-from", a.completeWorkloads(anyStatus)); err != nil {
+		panic(err)
+	}
+	if err := cmd.RegisterFlagCompletionFunc("runtime", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return a.completeRuntimes()
+	}); err != nil {
 		panic(err)
 	}
 	if err := cmd.RegisterFlagCompletionFunc("network", a.completeNetworkFlag); err != nil {

@@ -100,7 +100,7 @@ func fixFor(err error) string {
 			return f.fix
 		}
 	}
-	for _, f := range slices.Concat(imageFixes, kernelFixes, templateFixes, volumeFixes, networkFixes) {
+	for _, f := range slices.Concat(imageFixes, kernelFixes, runtimeFixes, templateFixes, volumeFixes, networkFixes) {
 		if errors.Is(err, f.err) {
 			return f.fix
 		}

@@ -46,5 +46,7 @@ func newApp(boundaries ...boundary.Boundary) *app {
 	for _, b := range boundaries {
 		names = append(names, b.Name())
 	}
-	return &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, host: runspec.LocalHost(names...), boundaries: boundaries}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, host: runspec.LocalHost(names...), boundaries: boundaries}
+	a.host.Runtime, a.host.Runsc = a.lookUpRuntime, a.findRunsc
+	return a
 }

@@ -79,7 +79,7 @@ inspect.`,
 	addTo(root, groupRun, a.containerCommand())
 	addTo(root, groupImage, a.imageCommands()...)
 	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())
-	addTo(root, groupSystem, a.systemCommand(), a.infoCommand(), a.eventsCommand(), a.kernelCommand(), a.templateCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	addTo(root, groupSystem, a.systemCommand(), a.infoCommand(), a.eventsCommand(), a.kernelCommand(), a.runtimeCommand(), a.templateCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
 	root.SetHelpCommandGroupID(groupSystem)
 	return root
 }

@@ -66,6 +66,8 @@ type Machine struct {
 	Accelerators func() []qemu.Availability
 	// GuestKernels are the kernels that are stored.
 	GuestKernels func() ([]kernel.Kernel, error)
+	// GVisor tells the version and place of the runsc that sandboxes are made by.
+	GVisor func() (string, error)
 }
 
 // Local is this machine, with state in root, of which perhaps only a directory
@@ -90,6 +92,7 @@ func Local(root string) Machine {
 		QEMU:         qemu.Installed,
 		Accelerators: func() []qemu.Availability { return qemu.Accelerators(context.Background()) },
 		GuestKernels: func() ([]kernel.Kernel, error) { return guestKernels(root) },
+		GVisor:       func() (string, error) { return gVisor(root) },
 	}
 }
 
@@ -107,7 +110,7 @@ func existing(dir string) string {
 func Examine(m Machine) []Result {
 	var out []Result
 	for _, question := range []func(Machine) []Result{
-		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, userNetwork, machines,
+		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, userNetwork, sandbox, machines,
 	} {
 		out = append(out, question(m)...)
 	}

@@ -44,6 +44,7 @@ func healthy() (Machine, fstest.MapFS) {
 		MaxFiles:      func() (uint64, error) { return 1 << 20, nil },
 		Firewall:      func() ([]bridge.Obstacle, error) { return nil, nil },
 		UserNetwork:   func() error { return nil },
+		GVisor:        func() (string, error) { return "runsc version 1, /runsc", nil },
 		QEMU:          func() (string, qemu.Version, error) { return "/qemu", qemu.Version{Major: 9, Minor: 1}, nil },
 		Accelerators:  func() []qemu.Availability { return accelerators(true, "a machine ran") },
 		GuestKernels: func() ([]kernel.Kernel, error) {
@@ -123,6 +124,10 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"no nf_tables", func(m *Machine, _ fstest.MapFS) {
 			m.Firewall = func() ([]bridge.Obstacle, error) { return nil, syscall.EOPNOTSUPP }
 		}, "networks", Missing, false},
+		{"no runsc", func(m *Machine, _ fstest.MapFS) {
+			m.GVisor = func() (string, error) { return "", workload.ErrUnsupported }
+		}, "gVisor", Missing, false},
+		{"runsc not to be asked", func(m *Machine, _ fstest.MapFS) { m.GVisor = func() (string, error) { return "", odd } }, "gVisor", Unknown, false},
 		{"no passt", func(m *Machine, _ fstest.MapFS) { m.UserNetwork = func() error { return workload.ErrUnsupported } }, "user network", Missing, false},
 		{"routes not to be read", func(m *Machine, _ fstest.MapFS) { m.UserNetwork = func() error { return odd } }, "user network", Unknown, false},
 		{"firewall not to be read", func(m *Machine, _ fstest.MapFS) {

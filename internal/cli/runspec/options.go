@@ -29,6 +29,7 @@ type Options struct {
 	Hostname               string
 	Pull, Platform         string
 	Boundary               string
+	Runtime                string
 	StopSignal             string
 	StopTimeout            int
 	Devices, Ulimits       []string
@@ -70,7 +71,8 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
 	fs.StringVar(&o.Pull, "pull", "missing", "when to pull the image: `policy` always, missing or never")
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
-	fs.StringVar(&o.Boundary, "boundary", "", "what isolates the workload: `container` (default) or vm")
+	fs.StringVar(&o.Boundary, "boundary", "", "what isolates the workload: `container` (default), gvisor or vm")
+	fs.StringVar(&o.Runtime, "runtime", "", "let a registered OCI runtime make the workload, by its `name`; see bulkhead runtime")
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
 	fs.IntVar(&o.StopTimeout, "stop-timeout", defaultStopTimeout, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
 }
@@ -127,7 +129,6 @@ var laterFlags = map[string]string{
 	"domainname":            "give the whole name with --hostname",
 	"volume-driver":         "there is one driver, local, which needs no naming",
 	"gpus":                  "name the devices with --device",
-	"runtime":               "choose what isolates the workload with --boundary",
 	"isolation":             "choose what isolates the workload with --boundary",
 	"cgroup-parent":         "every workload has a cgroup of its own below /bulkhead",
 	"cgroupns":              "the cgroup namespace is always private",
@@ -155,9 +156,5 @@ func boundaryAvailable(host Host, name string) error {
 	if slices.Contains(host.Boundaries, name) {
 		return nil
 	}
-	wrong := "unknown boundary"
-	if name == "gvisor" || name == "vm" {
-		wrong = "not available in this version"
-	}
-	return bad("--boundary", name, wrong, "available here: "+strings.Join(host.Boundaries, ", "))
+	return bad("--boundary", name, "unknown boundary", "available here: "+strings.Join(host.Boundaries, ", "))
 }

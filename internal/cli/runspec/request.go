@@ -55,8 +55,8 @@ type Request struct {
 // Check validates the flags and returns them as a Request. args are the words
 // after the image's name.
 func (o *Options) Check(host Host, args []string) (*Request, error) {
-	o.chooseBoundary()
-	if err := boundaryAvailable(host, o.Boundary); err != nil {
+	runtime, err := o.chooseBoundary(host)
+	if err != nil {
 		return nil, err
 	}
 	r := &Request{Pull: o.Pull, Platform: o.Platform, args: args, entrypointSet: o.EntrypointSet}
@@ -65,7 +65,7 @@ func (o *Options) Check(host Host, args []string) (*Request, error) {
 	}
 	r.spec = workload.Spec{
 		Boundary: o.Boundary, Name: o.Name, ReadOnlyRoot: o.ReadOnly, Init: o.Init,
-		AutoRemove: o.Remove, KeepStdin: o.Interactive,
+		AutoRemove: o.Remove, KeepStdin: o.Interactive, Runtime: runtime,
 	}
 	r.spec.Process.Terminal = o.TTY
 	for _, step := range []func(*Request, Host) error{

@@ -195,7 +195,7 @@ func TestSpec(t *testing.T) {
 
 func TestBadFlags(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
-		{"--boundary vm x p", "not available in this version"}, {"--boundary gvisor x p", "not available"}, {"--boundary jail x p", "unknown boundary"},
+		{"--boundary vm x p", "unknown boundary"}, {"--boundary gvisor x p", "unknown boundary"}, {"--boundary jail x p", "unknown boundary"},
 		{"--name a/b x p", "not a valid name"}, {"--pull sometimes x p", "unknown policy"}, {"--network user --ip 10.0.0.5 x p", "no meaning"},
 		{"--platform a/b/c/d x p", "not a platform"}, {"--hostname -x x p", "not a host name"}, {"--hostname a --uts host x p", "rename the host"},
 		{"-e =1 x p", "name is missing"}, {"--env-file /missing x p", "cannot be read"}, {"-u : x p", "not a user"}, {"-w rel x p", "absolute"},
@@ -346,6 +346,54 @@ func TestVolumesFrom(t *testing.T) {
 		got, err := parseFrom(in)
 		if got != want || (err != nil) != (want == From{}) {
 			t.Errorf("%q: got %+v, %v", in, got, err)
+		}
+	}
+}
+
+// TestRuntime follows from --runtime or --boundary to the program and the boundary.
+func TestRuntime(t *testing.T) {
+	host := testHost()
+	host.Boundaries = []string{"container", "gvisor", "vm", "runtime"}
+	host.Runsc = func() (workload.Runtime, error) { return workload.Runtime{Name: "runsc", Path: "/bin/runsc"}, nil }
+	host.Runtime = func(name string) (workload.Runtime, string, error) {
+		switch name {
+		case "mine":
+			return workload.Runtime{Name: name, Path: "/opt/runsc"}, "gvisor", nil
+		case "crun":
+			return workload.Runtime{Name: name, Path: "/bin/crun"}, "runtime", nil
+		}
+		return workload.Runtime{}, "", errors.New("no such runtime")
+	}
+	for _, tt := range []struct{ flags, boundary, path, fails string }{
+		{"", "container", "", ""},
+		{"--boundary gvisor", "gvisor", "/bin/runsc", ""},
+		{"--runtime mine", "gvisor", "/opt/runsc", ""},
+		{"--runtime mine --boundary gvisor", "gvisor", "/opt/runsc", ""},
+		{"--runtime crun", "runtime", "/bin/crun", ""},
+		{"--runtime crun --boundary runtime", "runtime", "/bin/crun", ""},
+		{"--runtime crun --boundary container", "", "", "does not make the boundary container"},
+		{"--runtime crun --boundary gvisor", "", "", "does not make the boundary gvisor"},
+		{"--runtime other", "", "", "no such runtime"},
+		{"--boundary runtime", "", "", "needs to know which one"},
+		{"--boundary gvisor --pid host", "", "", "--pid host is not available behind the boundary gvisor"},
+		{"--boundary gvisor --device /dev/null", "", "", "--device is not available"},
+		{"--boundary gvisor --seccomp-report", "", "", "--seccomp-report is not available"},
+		{"--boundary gvisor --security-opt apparmor=mine", "", "", "apparmor is not available"},
+		{"--runtime crun --tenant acme", "", "", "--tenant has no meaning behind the boundary runtime"},
+	} {
+		var o Options
+		if err := testFlags(&o).Parse(strings.Fields(tt.flags)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := o.Check(host, nil)
+		if tt.fails != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.fails) {
+				t.Errorf("%s: got %v, want %q", tt.flags, err, tt.fails)
+			}
+			continue
+		}
+		if err != nil || r.spec.Boundary != tt.boundary || r.spec.Runtime.Path != tt.path {
+			t.Errorf("%s: got %+v, %v", tt.flags, r, err)
 		}
 	}
 }

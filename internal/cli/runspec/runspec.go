@@ -34,6 +34,10 @@ type Host struct {
 	NewID    func() workload.ID
 	// Boundaries are the names that --boundary takes.
 	Boundaries []string
+	// Runtime finds a registered runtime, and the boundary that it makes.
+	Runtime func(name string) (r workload.Runtime, boundary string, err error)
+	// Runsc finds the one of the boundary gvisor.
+	Runsc func() (workload.Runtime, error)
 }
 
 // LocalHost answers for this machine, where workloads may name boundaries.

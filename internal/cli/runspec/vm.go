@@ -71,14 +71,35 @@ func CheckTenant(flag, name string) error {
 	return nil
 }
 
-// chooseBoundary fills in the boundary where none was named.
-func (o *Options) chooseBoundary() {
+// chooseBoundary fills in the boundary where none was named, and finds the runtime
+// that makes it, where one does.
+func (o *Options) chooseBoundary(host Host) (r workload.Runtime, err error) {
+	if o.Runtime != "" {
+		var makes string
+		if r, makes, err = host.Runtime(o.Runtime); err != nil {
+			return r, err
+		}
+		if o.Boundary != "" && o.Boundary != makes {
+			return r, advice.New(fmt.Sprintf("the runtime %s does not make the boundary %s", o.Runtime, o.Boundary), "leave out --boundary, which follows from --runtime")
+		}
+		o.Boundary = makes
+	}
 	if o.Boundary == "" {
 		o.Boundary = "container"
 		if o.VM.Tenant != "" {
 			o.Boundary = "vm"
 		}
 	}
+	if err := boundaryAvailable(host, o.Boundary); err != nil || o.Runtime != "" {
+		return r, err
+	}
+	switch o.Boundary {
+	case "gvisor":
+		return host.Runsc()
+	case workload.BoundaryRuntime:
+		return r, advice.New("--boundary runtime needs to know which one", "give --runtime NAME instead; `bulkhead runtime ls` lists them")
+	}
+	return r, nil
 }
 
 // machine checks what a boundary with a kernel of its own can be asked for, and
@@ -105,13 +126,18 @@ func (o *Options) machine(r *Request, _ Host) error {
 			return advice.New(fmt.Sprintf("%s belongs to the machine, and the machine is the tenant's", f.name), "give it to `bulkhead tenant create`, or leave out --tenant")
 		}
 	}
-	if o.Boundary != "vm" {
+	var err error
+	switch o.Boundary {
+	case "vm":
+		err = o.ownKernel()
+	case "gvisor":
+		return o.sandbox()
+	default:
 		return nil
 	}
-	if err := o.ownKernel(); err != nil {
+	if err != nil {
 		return err
 	}
-	var err error
 	r.spec.VM, err = o.VM.VM()
 	return err
 }
@@ -213,4 +239,32 @@ func Machine(host Host, f *VMFlags, res *ResourceFlags, labels []string) (s work
 	}
 	s.Resources, err = res.resources(host)
 	return s, err
+}
+
+// sandbox refuses what names a part of the host's kernel, or what gVisor's passes
+// over without a word.
+func (o *Options) sandbox() error {
+	s := &o.Security
+	appArmor := false
+	for _, opt := range s.SecurityOpt {
+		appArmor = appArmor || strings.HasPrefix(opt, "apparmor") && !strings.HasSuffix(opt, "unconfined")
+	}
+	for _, f := range []struct {
+		flag  string
+		given bool
+		fix   string
+	}{
+		{"--network host", o.Network.host(), "join a network with --network NAME"},
+		{"--pid host", s.PID == "host", "leave it out"},
+		{"--ipc host", s.IPC == "host", "leave it out"},
+		{"--uts host", s.UTS == "host", "leave it out"},
+		{"--device", len(o.Devices) > 0, "share files with -v; devices are not passed on in this version"},
+		{"--security-opt apparmor", appArmor, "profiles of the host do not exist in the sandbox; leave it out"},
+		{"--seccomp-report", s.SeccompReport, "leave it out, or use the boundary container"},
+	} {
+		if f.given {
+			return advice.New(fmt.Sprintf("%s is not available behind the boundary gvisor: the sandbox has a kernel of its own", f.flag), f.fix)
+		}
+	}
+	return nil
 }
