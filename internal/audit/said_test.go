@@ -222,3 +222,39 @@ func TestMounts(t *testing.T) {
 		}
 	}
 }
+
+// TestPaths takes single paths out of the usual lists.
+func TestPaths(t *testing.T) {
+	without := func(list []string, path string) []string {
+		return slices.DeleteFunc(slices.Clone(list), func(p string) bool { return p == path })
+	}
+	for _, tt := range []struct {
+		name             string
+		masked, readOnly []string
+		paths, leaks     bool // open
+	}{
+		{"ours", ourMasked, ourReadOnly, false, false},
+		{"Podman's", podmanMasked, podmanReadOnly, false, true},
+		{"no kcore", without(ourMasked, "/proc/kcore"), ourReadOnly, true, false},
+		{"no keys", without(ourMasked, "/proc/keys"), ourReadOnly, true, false},
+		{"no firmware", without(ourMasked, "/sys/firmware"), ourReadOnly, true, false},
+		{"a writable /proc/sys", ourMasked, without(ourReadOnly, "/proc/sys"), true, false},
+		{"a masked /proc/sys", append(slices.Clone(ourMasked), "/proc/sys"), without(ourReadOnly, "/proc/sys"), false, false},
+		{"all of /proc and /sys", []string{"/proc", "/sys/"}, nil, false, false},
+		{"interrupts", without(ourMasked, "/proc/interrupts"), ourReadOnly, false, true},
+		{"power", without(ourMasked, "/sys/devices/virtual/powercap"), ourReadOnly, false, true},
+		{"nothing", nil, nil, true, true},
+	} {
+		c := &Config{Masked: said(tt.masked), ReadOnly: said(tt.readOnly)}
+		if a := checkPaths(c); a.verdict.Open() != tt.paths {
+			t.Errorf("%s: proc.paths is %s: %s", tt.name, a.verdict, a.observed)
+		}
+		if a := checkLeaks(c); a.verdict.Open() != tt.leaks {
+			t.Errorf("%s: proc.leaks is %s: %s", tt.name, a.verdict, a.observed)
+		}
+	}
+	c := &Config{Masked: said(ourMasked), ReadOnly: said(ourReadOnly), Writable: []report.Evidence{{Call: "mounts[3]"}}}
+	if a := checkPaths(c); !a.verdict.Open() {
+		t.Error("a writable /sys is no door")
+	}
+}
