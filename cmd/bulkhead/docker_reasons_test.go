@@ -15,7 +15,6 @@ var absentVerbs = map[string]string{
 	"trust":      "name an image by its digest: NAME@sha256:…",
 	"config":     "there is no swarm", "node": "there is no swarm", "secret": "there is no swarm", "service": "there is no swarm",
 	"stack": "there is no swarm", "swarm": "there is no swarm",
-	"commit":        "`export` a workload and `import` the archive, with `--change` for the config",
 	"image build":   "see `build`",
 	"volume update": "for cluster volumes, which there are not",
 	"system events": "`bulkhead events`",
@@ -42,6 +41,7 @@ var differentFlags = map[string]string{
 // absentFlags say why there is no such flag, by "COMMAND --flag" or "--flag".
 var absentFlags = map[string]string{
 	"logs --details":               "a log has no labels",
+	"commit --pause":               "`pause` or stop it first: a machine that is paused cannot be read from",
 	"rm --link":                    "there are no links; workloads of one network find each other by name",
 	"create --attach":              "give it to `start`",
 	"--disable-content-trust":      "name an image by its digest: NAME@sha256:…",

@@ -73,7 +73,7 @@ inspect.`,
 	)
 	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.updateCommand(), a.renameCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(),
-		a.attachCommand(), a.cpCommand(), a.exportCommand(), a.tenantCommand())
+		a.attachCommand(), a.cpCommand(), a.exportCommand(), a.commitCommand(), a.tenantCommand())
 	addTo(root, groupLook, a.psCommand("ps"), a.logsCommand(), a.statsCommand(), a.topCommand(), a.inspectCommand(), a.diffCommand(),
 		a.portCommand(), a.explainCommand(), a.probeCommand(), a.auditCommand())
 	addTo(root, groupRun, a.containerCommand())
@@ -90,7 +90,7 @@ func (a *app) workloadCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(),
-		a.cpCommand(), a.exportCommand(), a.diffCommand(), a.restartCommand(), a.updateCommand(), a.renameCommand(), a.statsCommand(),
+		a.cpCommand(), a.exportCommand(), a.commitCommand(), a.diffCommand(), a.restartCommand(), a.updateCommand(), a.renameCommand(), a.statsCommand(),
 		a.topCommand(),
 	}
 }

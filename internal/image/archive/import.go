@@ -3,14 +3,12 @@ package archive
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
-	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 )
 
 // ImportOptions says what the image made from a root file system is to be.
@@ -34,16 +32,9 @@ func Import(ctx context.Context, s *image.Store, r io.Reader, opts ImportOptions
 		opts.Created = time.Now()
 	}
 	created := opts.Created.UTC()
-	var names []reference.Reference
-	if opts.Name != "" {
-		name, err := reference.Parse(opts.Name)
-		if err != nil {
-			return image.Image{}, err
-		}
-		if name.Digest() != "" {
-			return image.Image{}, fmt.Errorf("%w %q: a name to give cannot have a digest", reference.ErrInvalid, opts.Name)
-		}
-		names = append(names, name)
+	names, err := newNames(opts.Name)
+	if err != nil {
+		return image.Image{}, err
 	}
 	var run manifest.RunConfig
 	for _, change := range opts.Changes {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 	"time"
@@ -33,6 +34,17 @@ type RunConfig struct {
 	StopSignal   string              `json:"StopSignal,omitempty"` // "SIGTERM", "TERM" or a number
 	Healthcheck  *Healthcheck        `json:"Healthcheck,omitempty"`
 	Shell        []string            `json:"Shell,omitempty"`
+}
+
+// RunConfigFields are the names of RunConfig's fields in a config.
+func RunConfigFields() []string {
+	var names []string
+	t := reflect.TypeFor[RunConfig]()
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
 }
 
 // Healthcheck is Docker's extension of the config; times are nanoseconds.
