@@ -228,6 +228,14 @@ func TestDefaultContainer(t *testing.T) {
 			[]string{usual[0], usual[1], "leaked medium lsm.profile", usual[2], usual[3]}},
 		{"behind gvisor", Facts{AppArmor: said(true)}, func(s *workload.Spec) { s.Boundary = "gvisor" },
 			usual},
+		{"behind gvisor, unmasked", Facts{AppArmor: said(false)}, func(s *workload.Spec) { s.Boundary, s.Security.Unmask = "gvisor", []string{"ALL"} },
+			usual},
+		{"by crun", Facts{AppArmor: said(true)}, func(s *workload.Spec) {
+			s.Boundary, s.Runtime = workload.BoundaryRuntime, workload.Runtime{Name: "fast", Path: "/usr/bin/crun"}
+		}, usual},
+		{"by Kata", Facts{AppArmor: said(true)}, func(s *workload.Spec) {
+			s.Boundary, s.Runtime = workload.BoundaryRuntime, workload.Runtime{Name: "kata", Path: "/opt/kata/bin/kata-runtime"}
+		}, []string{usual[2], usual[3], "unknown high vm.emulated", "unknown medium vm.monitor"}},
 		{"on hardware virtualization", Facts{Accel: "kvm"}, func(s *workload.Spec) { s.Boundary = "vm" },
 			[]string{usual[2], usual[3], "unknown low lsm.profile"}},
 		{"in a loose machine", Facts{Accel: "kvm", Running: true, Monitor: said(Monitor{Root: true, Filtered: true, Jailed: true})}, func(s *workload.Spec) { s.Boundary = "vm" },

@@ -192,6 +192,8 @@ func checkSockets(c *Config) answer {
 
 func checkLSM(c *Config) answer {
 	switch s := c.LSM; {
+	case c.Boundary == UserKernel:
+		return notApplicable("profiles are for programs on the host's kernel; gVisor's confines itself", c.BoundaryFrom)
 	case !s.Known:
 		return unknown(s.Why, s.From...)
 	case s.Value == "":
@@ -223,6 +225,9 @@ func missing(want []string, have ...[]string) (out []string) {
 }
 
 func checkPaths(c *Config) answer {
+	if c.Boundary == UserKernel {
+		return notApplicable("gVisor's /proc and /sys show its own kernel", c.BoundaryFrom)
+	}
 	if !c.Masked.Known || !c.ReadOnly.Known {
 		return unknown(c.Masked.Why, c.Masked.From...)
 	}
@@ -245,6 +250,9 @@ func checkPaths(c *Config) answer {
 }
 
 func checkLeaks(c *Config) answer {
+	if c.Boundary == UserKernel {
+		return notApplicable("gVisor's /proc and /sys show its own kernel", c.BoundaryFrom)
+	}
 	if !c.Masked.Known {
 		return unknown(c.Masked.Why, c.Masked.From...)
 	}

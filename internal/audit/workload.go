@@ -121,10 +121,17 @@ func ourBoundary(c *Config, s workload.Spec, f Facts, v node) {
 		c.Boundary, c.BoundaryFrom = TenantVM, at(v.get("vm", "tenant"))
 	case s.Boundary == "vm":
 		c.Boundary = OwnVM
+	case s.Boundary == workload.BoundaryRuntime:
+		c.Boundary, c.BoundaryFrom, c.Guess = runtimeBoundary(v.get("runtime", "path"))
 	case s.Boundary != "container":
 		c.Guess = fmt.Sprintf("the boundary %.60q is not known here; it is judged as one that shares the host's kernel", s.Boundary)
 	}
-	if !c.Boundary.machine() {
+	switch {
+	case !c.Boundary.machine():
+		return
+	case s.Boundary == workload.BoundaryRuntime:
+		c.Emulated = unsaid[bool]("the runtime chooses it", c.BoundaryFrom)
+		c.Monitor = unsaid[Monitor]("it is the runtime's, and nobody looked at it", c.BoundaryFrom)
 		return
 	}
 	accel := s.VM.Accel
