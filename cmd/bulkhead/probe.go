@@ -79,6 +79,17 @@ var notForProbe = []string{
 	"stop-signal", "stop-timeout", "init", "seccomp-report",
 }
 
+// prober is one run of the command.
+type prober struct {
+	a       *app
+	e       *engine.Engine
+	f       probeFlags
+	program string // that runs in workloads
+	image   string
+	recheck string           // the command line, for reports
+	earlier *report.Document // of --diff, nil without
+}
+
 // probed is one workload that is looked at.
 type probed struct {
 	label string // how --all calls it
@@ -86,6 +97,35 @@ type probed struct {
 }
 
 func (a *app) probe(cmd *cobra.Command, o *runspec.Options, f probeFlags, image string) error {
+	if err := checkProbeFlags(cmd, o, f); err != nil {
+		return err
+	}
+	p := &prober{a: a, f: f, image: image, recheck: recheck(cmd, image)}
+	var err error
+	if p.earlier, err = readEarlier(f.diff); err != nil {
+		return err
+	}
+	if p.program, err = findProgram(probeProgram); err != nil {
+		return err
+	}
+	o.EntrypointSet = true
+	var one *runspec.Request
+	if !f.all {
+		if one, err = o.Check(a.host, probing.Command()); err != nil {
+			return err
+		}
+	}
+	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		p.e = e
+		if f.all {
+			return p.all(ctx, o)
+		}
+		return p.look(ctx, []probed{{req: one}})
+	})
+}
+
+// checkProbeFlags refuses what contradicts a prober.
+func checkProbeFlags(cmd *cobra.Command, o *runspec.Options, f probeFlags) error {
 	for _, name := range notForProbe {
 		if cmd.Flags().Changed(name) {
 			return advice.New(fmt.Sprintf("--%s has no meaning for probe, whose program runs in the workload", name), "leave it out")
@@ -94,30 +134,10 @@ func (a *app) probe(cmd *cobra.Command, o *runspec.Options, f probeFlags, image 
 	if f.timeout <= 0 {
 		return advice.New(fmt.Sprintf("--timeout %v: no time at all", f.timeout), "give a time such as 2m")
 	}
-	earlier, err := readEarlier(f.diff)
-	if err != nil {
-		return err
-	}
-	program, err := findProgram(probeProgram)
-	if err != nil {
-		return err
-	}
-	if !f.all {
-		o.EntrypointSet = true
-		req, err := o.Check(a.host, probing.Command())
-		if err != nil {
-			return err
-		}
-		return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-			return a.probeThese(ctx, e, f, program, image, recheck(cmd, image), []probed{{req: req}}, earlier)
-		})
-	}
-	if o.Boundary != "" || o.VM.Tenant != "" {
+	if f.all && (o.Boundary != "" || o.VM.Tenant != "") {
 		return advice.New("--all looks behind every boundary", "leave out --boundary and --tenant, or --all")
 	}
-	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-		return a.probeAll(ctx, e, cmd, o, f, program, image, earlier)
-	})
+	return nil
 }
 
 // readEarlier reads the file of --diff, nil for none.
@@ -160,8 +180,8 @@ func recheck(cmd *cobra.Command, image string) string {
 	return strings.Join(append(words, image), " ")
 }
 
-// probeThese looks at workloads one after the other, and prints.
-func (a *app) probeThese(ctx context.Context, e *engine.Engine, f probeFlags, program, image, again string, these []probed, earlier *report.Document) (err error) {
+// look looks at workloads one after the other, and prints.
+func (p *prober) look(ctx context.Context, these []probed) (err error) {
 	host, err := probe.LocalHost()
 	if err != nil {
 		return err
@@ -171,47 +191,46 @@ func (a *app) probeThese(ctx context.Context, e *engine.Engine, f probeFlags, pr
 		return fmt.Errorf("put up what the workload must not find: %w", err)
 	}
 	defer func() { err = errors.Join(err, canaries.TakeDown()) }()
-	canaries.Targets.Addresses = f.targets
+	canaries.Targets.Addresses = p.f.targets
 	d := &report.Document{Format: report.Format, Kind: report.Probe, Tool: "bulkhead " + version, Time: time.Now().UTC().Truncate(time.Second)}
-	for _, p := range these {
-		opts := probing.Options{Program: program, Timeout: f.timeout, Targets: canaries.Targets, Host: host, Recheck: again}
-		r, err := a.probeOne(ctx, e, p, image, opts)
+	for _, one := range these {
+		r, err := p.lookAt(ctx, one, probing.Options{Program: p.program, Timeout: p.f.timeout, Targets: canaries.Targets, Host: host, Recheck: p.recheck})
 		if err != nil {
-			if !f.all || ctx.Err() != nil {
+			if !p.f.all || ctx.Err() != nil {
 				return err
 			}
 			r = probe.Judge(probe.NewContext(host, nil), nil, "the workload could not be started: "+safetext.Line(err.Error()))
 		}
-		if p.label != "" {
-			r.Subject.Label = p.label
+		if one.label != "" {
+			r.Subject.Label = one.label
 		}
 		d.Reports = append(d.Reports, r)
 	}
-	if earlier != nil {
-		d.Changes = report.Diff(earlier, d)
+	if p.earlier != nil {
+		d.Changes = report.Diff(p.earlier, d)
 	}
-	return a.printReport(d, f, earlier)
+	return p.print(d)
 }
 
-func (a *app) probeOne(ctx context.Context, e *engine.Engine, p probed, image string, o probing.Options) (report.Report, error) {
-	if err := a.volumesFrom(ctx, e, p.req); err != nil {
+func (p *prober) lookAt(ctx context.Context, one probed, o probing.Options) (report.Report, error) {
+	if err := p.a.volumesFrom(ctx, p.e, one.req); err != nil {
 		return report.Report{}, err
 	}
-	spec, err := a.specify(ctx, p.req, true, image)
+	spec, err := p.a.specify(ctx, one.req, true, p.image)
 	if err != nil {
 		return report.Report{}, err
 	}
-	return probing.Run(ctx, e, spec, o)
+	return probing.Run(ctx, p.e, spec, o)
 }
 
-// probeAll looks behind every boundary that works, and in a tenant's machine where
+// all looks behind every boundary that works, and in a tenant's machine where
 // machines do: one that is made for it.
-func (a *app) probeAll(ctx context.Context, e *engine.Engine, cmd *cobra.Command, o *runspec.Options, f probeFlags, program, image string, earlier *report.Document) (err error) {
+func (p *prober) all(ctx context.Context, o *runspec.Options) (err error) {
 	var these []probed
 	add := func(label, boundary, tenant string) error {
 		one := *o
-		one.Boundary, one.VM.Tenant, one.EntrypointSet = boundary, tenant, true
-		req, err := one.Check(a.host, probing.Command())
+		one.Boundary, one.VM.Tenant = boundary, tenant
+		req, err := one.Check(p.a.host, probing.Command())
 		if err != nil {
 			return fmt.Errorf("behind %s: %w", label, err)
 		}
@@ -219,9 +238,9 @@ func (a *app) probeAll(ctx context.Context, e *engine.Engine, cmd *cobra.Command
 		return nil
 	}
 	machines := false
-	for _, b := range a.boundaries {
+	for _, b := range p.a.boundaries {
 		if err := b.Check(ctx); err != nil {
-			a.warn(fmt.Sprintf("boundary %s does not work here and is left out: %v", b.Name(), err))
+			p.a.warn(fmt.Sprintf("boundary %s does not work here and is left out: %v", b.Name(), err))
 			continue
 		}
 		machines = machines || b.Name() == "vm"
@@ -231,39 +250,45 @@ func (a *app) probeAll(ctx context.Context, e *engine.Engine, cmd *cobra.Command
 	}
 	if machines {
 		tenant := "probe-" + workload.NewID().Short()
-		spec, err := runspec.Machine(a.host, &runspec.VMFlags{}, &runspec.ResourceFlags{PidsLimit: runspec.DefaultPids}, nil)
-		if err != nil {
-			return err
-		}
-		spec.Name = engine.TenantName(tenant)
-		if _, err := e.Run(ctx, spec, nil); err != nil {
-			return fmt.Errorf("make a tenant to look at: %w", err)
-		}
-		defer func() { err = errors.Join(err, e.RemoveTenant(context.WithoutCancel(ctx), tenant, true)) }()
 		if err := add("tenant", "vm", tenant); err != nil {
 			return err
 		}
+		if err := p.makeTenant(ctx, tenant); err != nil {
+			return fmt.Errorf("make a tenant to look at: %w", err)
+		}
+		defer func() { err = errors.Join(err, p.e.RemoveTenant(context.WithoutCancel(ctx), tenant, true)) }()
 	}
-	return a.probeThese(ctx, e, f, program, image, recheck(cmd, image), these, earlier)
+	return p.look(ctx, these)
 }
 
-// printReport writes a document and turns it into the exit code.
-func (a *app) printReport(d *report.Document, f probeFlags, earlier *report.Document) error {
+// makeTenant starts a machine as `bulkhead tenant create` does without flags.
+func (p *prober) makeTenant(ctx context.Context, tenant string) error {
+	spec, err := runspec.Machine(p.a.host, &runspec.VMFlags{}, &runspec.ResourceFlags{PidsLimit: runspec.DefaultPids}, nil)
+	if err != nil {
+		return err
+	}
+	spec.Name = engine.TenantName(tenant)
+	_, err = p.e.Run(ctx, spec, nil)
+	return err
+}
+
+// print writes a document and turns it into the exit code.
+func (p *prober) print(d *report.Document) error {
 	b, err := d.Encode() // also where it is not shown: it checks every text
 	if err != nil {
 		return err
 	}
-	w := safetext.NewWriter(a.out)
+	w := safetext.NewWriter(p.a.out)
 	switch {
-	case f.json:
-		_, err = a.out.Write(b)
-	case f.all:
-		err = d.Matrix(w, f.verbose)
+	case p.f.json:
+		_, err = p.a.out.Write(b)
+	case p.f.all:
+		err = d.Matrix(w, p.f.verbose)
 	default:
-		err = d.Reports[0].Text(w, f.verbose)
+		err = d.Reports[0].Text(w, p.f.verbose)
 	}
-	if err == nil && !f.json && earlier != nil {
-		err = d.TextChanges(w, earlier.Time)
+	if err == nil && !p.f.json && p.earlier != nil {
+		err = d.TextChanges(w, p.earlier.Time)
 	}
 	if err := errors.Join(err, w.Close()); err != nil {
 		return err

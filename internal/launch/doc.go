@@ -37,4 +37,7 @@
 // A result may be kept in a slot, which later steps use as an argument. Slots
 // that hold descriptors are closed by steps that Build adds after their last
 // use.
+//
+// A Recording is something smaller: a child that makes calls whatever comes of
+// them, to find out what they do.
 package launch

@@ -20,13 +20,7 @@ func setNoHostname() error {
 func fileSystem(path string) (kind int64, flags int64, bytes uint64, err error) {
 	var s unix.Statfs_t
 	err = unix.Statfs(path, &s)
-	return int64(s.Type), int64(s.Flags), uint64(s.Bsize) * s.Blocks, err
-}
-
-// isTerminal asks for a terminal's settings.
-func isTerminal(fd int) error {
-	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	return err
+	return s.Type, s.Flags, uint64(s.Bsize) * s.Blocks, err
 }
 
 // getcwd is getcwd(2): the kernel's own words, which begin with "(unreachable)" for

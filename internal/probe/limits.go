@@ -92,6 +92,9 @@ const (
 	shmSize     = "statfs(/dev/shm)"
 	oomScore    = "/proc/self/oom_score_adj"
 	pidsReached = "clone until it fails"
+
+	memoryReached = "mmap(MAP_POPULATE) of more than the limit, by a child"
+	memoryKilled  = "the child is killed"
 )
 
 var limitProbes = []Probe{
@@ -146,6 +149,30 @@ var limitProbes = []Probe{
 				return isAbsent("no limit was asked for")
 			}
 			return fewer(v, memoryLimit, v.context.Declared.Memory, "bytes")
+		},
+	},
+	{
+		ID: "limits.memory-reached", Door: "a limit of memory that does not hold", Expected: "a child that takes more is killed, or gets nothing",
+		Enables:     "driving the host to kill other programs",
+		Consequence: report.Exhausts, beyond: true,
+		Fix:        "--memory SIZE",
+		References: []string{"CIS Docker 5.10"},
+		observe:    observeMemory,
+		judge: func(v *view) outcome {
+			e, ok := v.call(memoryReached)
+			switch {
+			case v.context.Declared == nil || v.context.Declared.Memory <= 0:
+				return isAbsent("no limit was asked for")
+			case v.of("limits.memory").state == open:
+				return isOpen("no such limit")
+			case !ok:
+				return isAbsent("the limit is too high to be reached without harm")
+			case e.Value == memoryKilled || e.Errno == "ENOMEM":
+				return isShut(first(e.Value, e.Errno))
+			case e.Errno != "":
+				return isUnclear("mmap fails: " + e.Errno)
+			}
+			return isOpen("more than the limit: " + e.Value)
 		},
 	},
 	{
@@ -252,6 +279,42 @@ func observeProcesses(p *prober) {
 		}
 	}
 	p.add(pidsReached, strconv.Itoa(len(children)), failed)
+}
+
+// safeMemory is the highest limit that is tried, in bytes.
+const safeMemory = 128 << 20
+
+// observeMemory has a child take 32 MiB more than the limit. It is far larger than
+// this process, so that it is the one that is killed.
+func observeMemory(p *prober) {
+	var found prober
+	memoryFiles.read(&found, memoryLimit)
+	limit, err := strconv.Atoi(found.o.Calls[0].Value)
+	if err != nil || limit < safeMemory/4 || limit > safeMemory {
+		return
+	}
+	child, err := launch.Record(0, []launch.Trial{
+		{Call: unix.SYS_MMAP, Args: [6]uintptr{
+			0, uintptr(limit + 32<<20), unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_POPULATE, ^uintptr(0), 0,
+		}},
+	})
+	if err != nil {
+		p.trouble("make a child: %v", err)
+		return
+	}
+	results, ws, err := child.Wait()
+	switch {
+	case err != nil:
+		p.trouble("wait for a child: %v", err)
+	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
+		p.add(memoryReached, memoryKilled, nil)
+	case !results[0].Ended:
+		p.trouble("the child ended with status %#x", uint32(ws))
+	case results[0].Errno != 0:
+		p.add(memoryReached, "", results[0].Errno)
+	default:
+		p.add(memoryReached, fmt.Sprintf("%d bytes", limit+32<<20), nil)
+	}
 }
 
 func judgeQuota(v *view) outcome {

@@ -152,6 +152,7 @@ var programs = []string{
 	"./cmd/bulkhead/testdata/talk",
 	"./internal/boundary/boundarytest/program",
 	"./internal/network/dns/testdata/hostile",
+	"./tests/probe/liar",
 }
 
 // buildCommands builds the programs, which the guest has on its PATH.

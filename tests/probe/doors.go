@@ -59,7 +59,7 @@ func machine(c *probe.Context) { c.Declared.Boundary, c.Declared.OwnKernel = "vm
 // workload that was asked for nothing.
 var shut = []scene{
 	probed("--memory 64m --cpus 0.5 --ulimit nofile=64:64 --pids-limit 64 --read-only --network none", report.Held,
-		"limits.memory", "limits.processors", "limits.files", "limits.processes-reached", "files.root", "network.interfaces"),
+		"limits.memory", "limits.memory-reached", "limits.processors", "limits.files", "limits.processes-reached", "files.root", "network.interfaces"),
 	probed("--network none --target {address}", report.Held, "network.named-targets"),
 	{how: "a host with other figures", way: Declared, context: func(c *probe.Context) { machine(c); anotherHost(c) }, verdict: report.Held,
 		doors: []string{"kernel.own", "leaks.memory-size", "leaks.boot-time"}},
@@ -101,7 +101,7 @@ var opened = []scene{
 			d := c.Declared
 			d.Memory, d.CPUs, d.Files, d.Pids, d.ReadOnlyRoot, d.NoNetwork = 64<<20, 0.5, 64, 64, true, true
 		},
-		doors: []string{"limits.memory", "limits.processors", "limits.files", "files.root", "network.interfaces"}},
+		doors: []string{"limits.memory", "limits.memory-reached", "limits.processors", "limits.files", "files.root", "network.interfaces"}},
 	{how: "a process of the host, with an open directory and ambient capabilities", way: Unconfined, verdict: report.Leaked,
 		doors: []string{"namespaces.mnt", "namespaces.cgroup", "capabilities.inheritable", "capabilities.ambient", "files.descriptors"}},
 	{how: "a root directory that the working directory is outside of, with files where the kernel's would be", way: Rooted, verdict: report.Leaked,

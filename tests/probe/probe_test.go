@@ -31,7 +31,7 @@ var bin string
 func TestMain(m *testing.M) {
 	flag.Parse()
 	nettest.Isolate(func() {
-		if !testing.Short() {
+		if !testing.Short() && !inGuest() {
 			vmtest.Fetch() // TestGoldenAll boots machines
 		}
 	})
@@ -45,7 +45,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if bin = os.Getenv("BULKHEAD_BIN"); bin == "" {
+	switch bin = os.Getenv("BULKHEAD_BIN"); {
+	case bin != "":
+	case inGuest(): // has no Go, and the programs on its PATH
+		program, err := exec.LookPath("bulkhead")
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		bin = filepath.Dir(program)
+	default:
 		bin = filepath.Join(dir, "bin")
 		build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -56,6 +65,9 @@ func run(m *testing.M) int {
 	}
 	return m.Run()
 }
+
+// inGuest reports whether this is the test guest.
+func inGuest() bool { return os.Getenv("BULKHEAD_GUEST") != "" }
 
 // world is a state root with the image "box", and what scenes refer to.
 type world struct {

@@ -13,7 +13,7 @@ import (
 var names = []string{"prctl(PR_SET_NO_NEW_PRIVS)", "seccomp", "write"}
 
 // install are the calls that put a filter in force in a child. What they point to
-// is the caller's to keep, and not on the stack, which moves.
+// is the caller's to pin.
 func install(f *unix.SockFprog, flags uintptr) []launch.Trial {
 	return []launch.Trial{
 		{Call: unix.SYS_PRCTL, Args: [6]uintptr{unix.PR_SET_NO_NEW_PRIVS, 1}},
@@ -28,25 +28,25 @@ type attempt struct {
 	letter  [1]byte
 }
 
-func newAttempt(verdict uint32, fd int) *attempt {
+// newAttempt makes one that neither moves nor goes until pin is released.
+func newAttempt(pin *runtime.Pinner, verdict uint32, fd int) *attempt {
 	a := &attempt{program: program(verdict, fd), letter: [1]byte{'i'}}
 	a.filter = unix.SockFprog{Len: uint16(len(a.program)), Filter: &a.program[0]}
+	pin.Pin(a)
+	pin.Pin(&a.program[0])
 	return a
 }
 
-// last keeps an attempt off the stack.
-var last *attempt
-
 // firstPass tries calls behind a filter that lets none pass: ENOSYS.
 func firstPass(calls []Call) ([]launch.Result, unix.WaitStatus, error) {
-	a := newAttempt(unix.SECCOMP_RET_TRACE, -1)
-	last = a
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	a := newAttempt(&pin, unix.SECCOMP_RET_TRACE, -1)
 	r, err := launch.Record(0, trials(install(&a.filter, 0), unix.ENOSYS, calls))
 	if err != nil {
 		return nil, 0, err
 	}
 	got, ws, err := r.Wait()
-	runtime.KeepAlive(a)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -64,8 +64,9 @@ func secondPass(calls []Call) ([]launch.Result, unix.WaitStatus, error) {
 	}
 	defer unix.Close(pipe[0])
 	defer unix.Close(pipe[1])
-	a := newAttempt(unix.SECCOMP_RET_USER_NOTIF, pipe[1])
-	last = a
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	a := newAttempt(&pin, unix.SECCOMP_RET_USER_NOTIF, pipe[1])
 	r, err := launch.Record(unix.CLONE_FILES, trials(append(install(&a.filter, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER),
 		launch.Trial{Call: unix.SYS_WRITE, Args: [6]uintptr{uintptr(pipe[1]), uintptr(unsafe.Pointer(&a.letter[0])), 1}}), ours, calls))
 	if err != nil {
@@ -90,7 +91,6 @@ func secondPass(calls []Call) ([]launch.Result, unix.WaitStatus, error) {
 		}
 	}
 	e := <-ended
-	runtime.KeepAlive(a)
 	if err != nil {
 		return nil, 0, err
 	}
