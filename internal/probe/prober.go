@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long one probe may take. What hangs is unknown.
-const patience = 10 * time.Second
+const patience = 45 * time.Second
 
 // gateCall is a call that is tried at the seccomp filter.
 type gateCall struct {
