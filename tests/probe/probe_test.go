@@ -326,6 +326,15 @@ func (w *world) rooted() *report.Document {
 	return w.decode(w.run(cmd))
 }
 
+// shutOnHost tells doors that this host keeps shut for everybody, root included.
+func shutOnHost(id string) bool {
+	if id != "kernel.symbols" { // kernel.kptr_restrict=2
+		return false
+	}
+	b, err := os.ReadFile("/proc/kallsyms")
+	return err != nil || bytes.HasPrefix(b, []byte("0000000000000000"))
+}
+
 // TestDefaultIsShut: of a workload that was asked for nothing, no door is open and
 // none is unknown.
 func TestDefaultIsShut(t *testing.T) {
@@ -364,7 +373,7 @@ func play(t *testing.T, scenes []scene) {
 			found := one.look(s)
 			for _, id := range s.covers() {
 				f := found[id]
-				if f.Verdict == report.NotApplicable && known(f) {
+				if f.Verdict == report.NotApplicable && known(f) || f.Verdict == report.Held && shutOnHost(id) {
 					continue
 				}
 				if f.Verdict != s.verdict {
