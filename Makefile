@@ -49,7 +49,7 @@ test: build ## the quick tier: vet and all tests but the slow ones
 	$(GO) vet ./...
 	tests/run -short
 
-test-full: build ## every tier: slow tests, race detector, Debian's 6.1 kernel in a guest
+test-full: build runsc ## every tier: slow tests, race detector, Debian's 6.1 kernel in a guest
 	@tools/need $(TEST_PACKAGES)
 	$(GO) vet ./...
 	tests/run

@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/fsuid"
 )
 
 // Stage is a mount namespace in which everything lies ready that a runtime which
@@ -354,13 +355,17 @@ func (s *stager) planTree() {
 	for _, dir := range s.kernelTrees() {
 		s.planCover(dir, owner)
 	}
-	for _, pl := range s.places {
+	for n, pl := range s.places {
+		holder := holderOf(s.places[:n], pl.dest)
 		if slices.ContainsFunc(s.kernelTrees(), func(dir string) bool { return strings.HasPrefix(pl.dest, dir+"/") }) {
 			continue
 		}
 		from := g.Slot("below")
 		g.Do(launch.Host, launch.OpenTree, pl.dest, launch.AtCWD(), launch.Str(pl.name), cloneTreeRec).ToFD(from)
 		g.Go("mount it there", func(value func(launch.Slot) int) error {
+			if err := staysInside(value(s.tree), holder, pl.dest); err != nil {
+				return err
+			}
 			return mountInside(value(s.tree), value(from), pl, owner)
 		}, s.tree, from)
 	}
@@ -396,6 +401,52 @@ func (s *stager) planCover(dir string, owner int) {
 	}, s.tree, slot)
 }
 
+// holderOf finds the mount, of those that are there, in which a path lies; "" is the
+// root.
+func holderOf(there []place, dest string) (holder string) {
+	for _, p := range there {
+		if strings.HasPrefix(dest, p.dest+"/") && len(p.dest) > len(holder) {
+			holder = p.dest
+		}
+	}
+	return holder
+}
+
+// staysInside refuses a path in a volume that a link of the volume's leads out of it:
+// whoever shares the volume chose that link.
+func staysInside(root int, holder, dest string) error {
+	if holder == "" {
+		return nil
+	}
+	_, volume, err := mountAt(root, holder)
+	for err == nil {
+		var mount uint64
+		var found bool
+		if found, mount, err = mountAt(root, dest); found && mount != volume {
+			return fmt.Errorf("the mount %q has a link that leads out of it: %s", holder, dest)
+		}
+		if found {
+			return nil
+		}
+		dest = path.Dir(dest)
+	}
+	return err
+}
+
+// mountAt tells which mount a path is in, if it exists.
+func mountAt(root int, name string) (found bool, mount uint64, err error) {
+	fd, err := at.InRoot(root, name, true)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, 0, nil
+	}
+	if err != nil {
+		return false, 0, err
+	}
+	defer at.Close(fd)
+	_, mount, err = at.StatMount(fd)
+	return true, mount, err
+}
+
 func mountInside(root, from int, pl place, owner int) error {
 	to, err := mountPoint(root, pl.dest, !pl.file, owner)
 	if err != nil {
@@ -418,23 +469,28 @@ func mountPoint(root int, name string, dir bool, owner int) (int, error) {
 	}
 	defer at.Close(parent)
 	base := path.Base(name)
-	if dir {
-		err = unix.Mkdirat(parent, base, 0o755)
+	create := func() error { return makeMountPoint(parent, base, dir) }
+	if owner >= 0 {
+		// Also in a volume whose owners are shifted, where the host's root has no ID.
+		err = fsuid.Do(owner, owner, create)
 	} else {
-		var made int
-		if made, err = unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644); err == nil {
-			unix.Close(made)
-		}
+		err = create()
 	}
 	if err != nil {
 		return -1, &os.PathError{Op: "create", Path: name, Err: err}
 	}
-	if owner >= 0 {
-		if err := unix.Fchownat(parent, base, owner, owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return -1, &os.PathError{Op: "chown", Path: name, Err: err}
-		}
-	}
 	return at.InRoot(root, name, true)
+}
+
+func makeMountPoint(parent int, base string, dir bool) error {
+	if dir {
+		return unix.Mkdirat(parent, base, 0o755)
+	}
+	fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // Account completes a process whose runtime takes numbers only: who, "user[:group]"

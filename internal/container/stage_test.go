@@ -43,7 +43,7 @@ func stageConfig(t *testing.T) StageConfig {
 		Layers: Layers{Lower: []string{filepath.Join(dir, "layers/1")}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
-			bind("/vol", "ro"), bind("/out/inside", "idmap"), bind("/new/deep/place"),
+			bind("/vol", "ro"), bind("/out/inside", "idmap"), bind("/new/deep/place"), bind("/out/inside/below", "idmap"),
 			{Destination: "/scratch", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "size=1048576", StagedOption}},
 		},
 	}
@@ -97,12 +97,14 @@ func TestStage(t *testing.T) {
 		"cat /run/tree/etc/inside/f":                           "of the volume", // a link of the image ends in it
 		"cat /run/tree/new/deep/place/f":                       "of the volume",
 		"stat -c %u /run/tree/new /run/tree/etc/inside/f":      "100000\n100000\n",
+		"stat -c %u /run/mounts/1/below":                       "100000\n",
+		"cat /run/tree/etc/inside/below/f":                     "of the volume",
 		"stat -c %u:%a /run/tree/scratch":                      "100000:1777\n",
-		"echo x 2>&1 > /run/tree/vol/g; ls /run/tree/vol":      "f\n",
+		"echo x 2>&1 > /run/tree/vol/g; ls /run/tree/vol":      "below\nf\n",
 		"touch /run/tree/new/written && ls /run/root/new":      "deep\nwritten\n",
 		"stat -f -c %T /run/tree/proc":                         "devpts\n",
 		"ls /run/root/vol":                                     "",
-		"ls -d /run/mounts/* | wc -l | tr -d ' '":              "4\n",
+		"ls -d /run/mounts/* | wc -l | tr -d ' '":              "5\n",
 		"touch /run/tree/proc/x 2>/dev/null || echo refused":   "refused\n",
 		"cat /run/mounts/0/f && touch /run/mounts/0/g || true": "",
 	} {

@@ -77,6 +77,7 @@ func machine() map[string]bool {
 		"short":                 os.Getenv("BULKHEAD_TIER") == "short",
 		"vm":                    os.Getenv("BOUNDARY") == "vm",
 		"not-vm":                os.Getenv("BOUNDARY") != "vm",
+		"gvisor":                os.Getenv("BOUNDARY") == "gvisor",
 		"no-apparmor":           !yes("/sys/module/apparmor/parameters/enabled"),
 		"no-selinux":            !exists("/sys/fs/selinux/enforce"),
 		"no-pure-cgroup2":       !exists("/sys/fs/cgroup/cgroup.controllers"),
