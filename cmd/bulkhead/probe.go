@@ -134,8 +134,8 @@ func checkProbeFlags(cmd *cobra.Command, o *runspec.Options, f probeFlags) error
 	if f.timeout <= 0 {
 		return advice.New(fmt.Sprintf("--timeout %v: no time at all", f.timeout), "give a time such as 2m")
 	}
-	if f.all && (o.Boundary != "" || o.VM.Tenant != "") {
-		return advice.New("--all looks behind every boundary", "leave out --boundary and --tenant, or --all")
+	if f.all && (o.Boundary != "" || o.Runtime != "" || o.VM.Tenant != "") {
+		return advice.New("--all looks behind every boundary", "leave out --boundary, --runtime and --tenant, or --all")
 	}
 	return nil
 }
@@ -239,6 +239,9 @@ func (p *prober) all(ctx context.Context, o *runspec.Options) (err error) {
 	}
 	machines := false
 	for _, b := range p.a.boundaries {
+		if b.Name() == workload.BoundaryRuntime {
+			continue // which runtime, only --runtime says
+		}
 		if err := b.Check(ctx); err != nil {
 			p.a.warn(fmt.Sprintf("boundary %s does not work here and is left out: %v", b.Name(), err))
 			continue

@@ -74,13 +74,22 @@ func fewer(v *view, name string, declared int64, what string) outcome {
 	case !ok || e.Errno != "":
 		return isUnclear("no cgroup shows it: " + e.Errno)
 	case e.Value == unlimited:
-		return isOpen("no limit")
+		return noLimit(v)
 	case err != nil:
 		return isUnclear("the limit makes no sense: " + e.Value)
 	case declared > 0 && n > declared:
 		return isOpen(fmt.Sprintf("%d %s, %d were asked for", n, what, declared))
 	}
 	return isShut(fmt.Sprintf("%d %s", n, what))
+}
+
+// noLimit judges a cgroup without a limit. Another runtime makes one of its own
+// below the one that has the limits, and what is above it cannot be seen inside.
+func noLimit(v *view) outcome {
+	if d := v.context.Declared; d != nil && (d.Boundary == "runtime" || d.Boundary == "gvisor") {
+		return isUnclear("the workload's own cgroup has no limit; the one around it, which cannot be seen inside, may have one")
+	}
+	return isOpen("no limit")
 }
 
 const (
@@ -334,7 +343,7 @@ func judgeQuota(v *view) outcome {
 		per = period.Value
 	}
 	if q == unlimited || q == "max" {
-		return isOpen("no limit")
+		return noLimit(v)
 	}
 	a, err := strconv.ParseFloat(q, 64)
 	b, err2 := strconv.ParseFloat(per, 64)

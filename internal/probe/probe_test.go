@@ -152,6 +152,19 @@ func bootOf(o *Observations) string {
 	return e.Value
 }
 
+// TestLimitOutside: a limit that only the cgroup around a runtime's has is unknown,
+// neither there nor missing.
+func TestLimitOutside(t *testing.T) {
+	o := &Observations{Format: observationFormat, Tried: []Observation{{Probe: "limits.processes", Calls: []report.Evidence{{Call: pidsLimit, Value: unlimited}}}}}
+	for boundary, want := range map[string]report.Verdict{"container": report.Weaker, "runtime": report.Unknown, "gvisor": report.Unknown} {
+		for _, f := range Judge(NewContext(nil, &Declared{Boundary: boundary, Pids: 64}), o, "").Findings {
+			if f.ID == "limits.processes" && f.Verdict != want {
+				t.Errorf("%s: got %s, want %s", boundary, f.Verdict, want)
+			}
+		}
+	}
+}
+
 func TestAll(t *testing.T) {
 	a, b, c := isOpen("a"), isShut("b"), isUnclear("c")
 	for _, tt := range []struct {

@@ -507,7 +507,7 @@ func TestBadInput(t *testing.T) {
 		{"--tty box", "--tty has no meaning for probe"},
 		{"--restart always box", "--restart has no meaning for probe"},
 		{"--timeout 0s box", "no time at all"},
-		{"--all --boundary container box", "leave out --boundary and --tenant, or --all"},
+		{"--all --boundary container box", "leave out --boundary, --runtime and --tenant, or --all"},
 		{"--diff /nonexistent box", "no such file"},
 		{"--boundary fly box", "unknown boundary"},
 		{"--pull never nothing", "nothing"},

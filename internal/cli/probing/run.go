@@ -74,8 +74,11 @@ func Run(ctx context.Context, e Engine, s workload.Spec, o Options) (report.Repo
 	}
 	r := probe.Judge(c, seen, reason)
 	r.Subject.Image, r.Subject.Engine, r.Subject.Label = s.Image.Reference, "bulkhead", s.Boundary
-	if s.VM.Tenant != "" {
+	switch {
+	case s.VM.Tenant != "":
 		r.Subject.Label = "tenant"
+	case s.Runtime.Name != "":
+		r.Subject.Label = s.Runtime.Name
 	}
 	if m := session.Record.Machine; m != nil && m.Accel == "tcg" {
 		r.Subject.Note = "the machine is emulated, which QEMU's authors do not call a security boundary"
