@@ -35,6 +35,7 @@ build: go ## static binaries in bin/
 install: build ## copy the binaries to $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/bulkhead* $(DESTDIR)$(PREFIX)/bin
+	[ ! -x bin/runsc ] || install -m 0755 bin/runsc $(DESTDIR)$(PREFIX)/bin
 
 demo: build ## containers, then the same in virtual machines: a few minutes
 	@tools/need iproute2
