@@ -180,24 +180,36 @@ func recheck(cmd *cobra.Command, image string) string {
 	return strings.Join(append(words, image), " ")
 }
 
-// look looks at workloads one after the other, and prints.
-func (p *prober) look(ctx context.Context, these []probed) (err error) {
-	host, err := probe.LocalHost()
+// look looks at workloads one after the other, and prints. By then nothing is left:
+// writing to a closed pipe ends this program.
+func (p *prober) look(ctx context.Context, these []probed) error {
+	d, err := p.gather(ctx, these)
 	if err != nil {
 		return err
 	}
+	if p.earlier != nil {
+		d.Changes = report.Diff(p.earlier, d)
+	}
+	return p.print(d)
+}
+
+func (p *prober) gather(ctx context.Context, these []probed) (d *report.Document, err error) {
+	host, err := probe.LocalHost()
+	if err != nil {
+		return nil, err
+	}
 	canaries, err := probing.PutUp()
 	if err != nil {
-		return fmt.Errorf("put up what the workload must not find: %w", err)
+		return nil, fmt.Errorf("put up what the workload must not find: %w", err)
 	}
 	defer func() { err = errors.Join(err, canaries.TakeDown()) }()
 	canaries.Targets.Addresses = p.f.targets
-	d := &report.Document{Format: report.Format, Kind: report.Probe, Tool: "bulkhead " + version, Time: time.Now().UTC().Truncate(time.Second)}
+	d = &report.Document{Format: report.Format, Kind: report.Probe, Tool: "bulkhead " + version, Time: time.Now().UTC().Truncate(time.Second)}
 	for _, one := range these {
 		r, err := p.lookAt(ctx, one, probing.Options{Program: p.program, Timeout: p.f.timeout, Targets: canaries.Targets, Host: host, Recheck: p.recheck})
 		if err != nil {
 			if !p.f.all || ctx.Err() != nil {
-				return err
+				return nil, err
 			}
 			r = probe.Judge(probe.NewContext(host, nil), nil, "the workload could not be started: "+safetext.Line(err.Error()))
 		}
@@ -206,10 +218,7 @@ func (p *prober) look(ctx context.Context, these []probed) (err error) {
 		}
 		d.Reports = append(d.Reports, r)
 	}
-	if p.earlier != nil {
-		d.Changes = report.Diff(p.earlier, d)
-	}
-	return p.print(d)
+	return d, nil
 }
 
 func (p *prober) lookAt(ctx context.Context, one probed, o probing.Options) (report.Report, error) {
