@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -63,7 +64,12 @@ func run(m *testing.M) int {
 			return 1
 		}
 	}
-	return m.Run()
+	code := m.Run()
+	if err := removeHierarchy(dir); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return code
 }
 
 // inGuest reports whether this is the test guest.
@@ -218,11 +224,11 @@ func (w *world) make(word string) string {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			w.Fatal(err)
 		}
-		if err := syscall.Mount("none", dir, "cgroup", 0, "none,name=bulkhead-doors"); err != nil {
+		if err := syscall.Mount("none", dir, "cgroup", 0, "none,"+hierarchy); err != nil {
 			w.Skipf("needs cgroups of version 1: %v", err)
 		}
-		w.Cleanup(func() { // the workload's mounts may be gone a moment later
-			if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+		w.Cleanup(func() {
+			if err := leaveHierarchy(dir); err != nil { // TestMain looks whether it goes
 				w.Error(err)
 			}
 		})
@@ -235,6 +241,54 @@ func (w *world) make(word string) string {
 		w.Fatal(err)
 	}
 	return dir
+}
+
+// hierarchy is the option that names the hierarchy of a test.
+const hierarchy = "name=bulkhead-doors"
+
+// leaveHierarchy empties a hierarchy, in which the engine makes cgroups as in every
+// one, and unmounts it.
+func leaveHierarchy(dir string) error {
+	var groups []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != dir {
+			groups = append(groups, path)
+		}
+		return nil
+	})
+	for _, g := range slices.Backward(groups) {
+		os.Remove(g) // fails while a process is in it
+	}
+	return syscall.Unmount(dir, syscall.MNT_DETACH)
+}
+
+// removeHierarchy takes it from the machine. The kernel lets go of one some time after
+// it was unmounted everywhere, in what a workload or a helper saw of the host, too; and
+// it keeps one that still had a cgroup then, until it is mounted and unmounted again.
+func removeHierarchy(dir string) error {
+	gone := func() (bool, error) {
+		for end := time.Now().Add(3 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			b, err := os.ReadFile("/proc/self/cgroup")
+			if err != nil || !strings.Contains(string(b), ":"+hierarchy+":") {
+				return err == nil, err
+			}
+			if time.Now().After(end) {
+				return false, nil
+			}
+		}
+	}
+	for range 4 {
+		if ok, err := gone(); ok || err != nil {
+			return err
+		}
+		if err := syscall.Mount("none", dir, "cgroup", 0, "none,"+hierarchy); err != nil {
+			return err
+		}
+		if err := leaveHierarchy(dir); err != nil {
+			return err
+		}
+	}
+	return errors.New("the hierarchy " + hierarchy + " is left on the machine")
 }
 
 // serve listens, answers nobody, and returns the address.
