@@ -188,7 +188,7 @@ func Kill(dir string) (wait func(context.Context) error, err error) {
 		if failed != nil {
 			return nil // the record stays
 		}
-		for _, name := range []string{recordName, logName} {
+		for _, name := range []string{recordName, newRecordName, logName} {
 			if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}

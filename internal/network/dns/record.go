@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	recordName = "dns.json"
-	logName    = "dns.log"
-	maxRecord  = 16 << 10
+	recordName    = "dns.json"
+	newRecordName = ".dns.json.new" // until it is whole
+	logName       = "dns.log"
+	maxRecord     = 16 << 10
 )
 
 // A record says which processes a name server is. Process IDs are used again;
@@ -63,7 +64,8 @@ func (r record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+recordName+"-")
+	// Whoever was killed at this leaves one file at most: the lock is ours.
+	f, err := os.OpenFile(filepath.Join(dir, newRecordName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
