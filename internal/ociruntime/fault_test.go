@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
-	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -53,24 +53,14 @@ func prepare(t *testing.T) (workload.Spec, boundary.Prepared) {
 		Dir: filepath.Join(dir, "run"), Layers: []string{filepath.Join(dir, "layers", "1")},
 		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Cgroup: testCgroup + "/" + string(s.ID),
 	}
-	r, err := idrange.Open(t.TempDir(), "/etc").Peek()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.IDBase, p.IDCount = r.Base, r.Count
+	ids := boundarytest.IDs(t)
+	p.IDBase, p.IDCount = ids.IDBase, ids.IDCount
 	for _, d := range []string{p.Dir, p.Layers[0], p.Upper, p.Work} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() {
-		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			dirs, _ := filepath.Glob(pattern + testCgroup)
-			for _, d := range dirs {
-				os.Remove(d)
-			}
-		}
-	})
+	boundarytest.RemoveCgroup(t, testCgroup)
 	return s, p
 }
 

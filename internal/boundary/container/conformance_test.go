@@ -3,12 +3,10 @@ package container
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
-	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -26,63 +24,14 @@ func TestConformance(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	layer := layerWithProgram(t)
-	t.Cleanup(func() { // empty by now; removing fails otherwise
-		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			dirs, _ := filepath.Glob(pattern + testCgroup)
-			for _, d := range dirs {
-				os.Remove(d)
-			}
-		}
-	})
+	layer := boundarytest.Layer(t)
+	boundarytest.RemoveCgroup(t, testCgroup)
 	boundarytest.Run(t, boundarytest.Harness{
 		Boundary: Boundary{},
-		Program:  "/bin/program", NotExecutable: "/etc/passwd",
-		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared { return prepare(t, s, layer) },
-		Leaks:   leakcheck.Options{Cgroups: []string{testCgroup}},
+		Program:  boundarytest.LayerProgram, NotExecutable: boundarytest.LayerNotExecutable,
+		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
+			return boundarytest.PrepareLayer(t, s, layer, testCgroup)
+		},
+		Leaks: leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
-}
-
-// layerWithProgram makes a layer that holds little but the suite's program.
-func layerWithProgram(t *testing.T) string {
-	t.Helper()
-	layer := t.TempDir()
-	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "vol", "scratch"} {
-		if err := os.Mkdir(filepath.Join(layer, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
-	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return layer
-}
-
-// prepare does what the engine does before Create.
-func prepare(t testing.TB, s workload.Spec, layer string) boundary.Prepared {
-	t.Helper()
-	dir := t.TempDir()
-	p := boundary.Prepared{
-		Dir:    filepath.Join(dir, "run"),
-		Layers: []string{layer}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
-		Cgroup: testCgroup + "/" + string(s.ID),
-	}
-	pool := idrange.Open(t.TempDir(), "/etc")
-	r, err := pool.Peek()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.IDBase, p.IDCount = r.Base, r.Count
-	for _, d := range []string{p.Dir, p.Upper, p.Work} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if d != p.Dir {
-			if err := os.Chown(d, int(r.Base), int(r.Base)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	return p
 }

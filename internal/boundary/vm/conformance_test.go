@@ -155,36 +155,15 @@ type fixture struct {
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{machine: vmtest.Machine(t), disks: t.TempDir(), pool: idrange.Open(t.TempDir(), "/etc")}
-	layer := t.TempDir()
-	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "vol", "scratch"} {
-		if err := os.Mkdir(filepath.Join(layer, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
+	layer := boundarytest.Layer(t)
 	for _, name := range []string{"do-panic", "do-exit", "do-chatter"} { // what a hostile agent waits for
 		if err := os.Symlink("program", filepath.Join(layer, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	f.image = writeImage(t, layer)
-	removeTestCgroup(t)
+	boundarytest.RemoveCgroup(t, testCgroup)
 	return f
-}
-
-// removeTestCgroup removes testCgroup with the test: empty by then, or it stays.
-func removeTestCgroup(t testing.TB) {
-	t.Cleanup(func() {
-		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			dirs, _ := filepath.Glob(pattern + testCgroup)
-			for _, d := range dirs {
-				os.Remove(d)
-			}
-		}
-	})
 }
 
 // writeImage makes an EROFS image of layers.

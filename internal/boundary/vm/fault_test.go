@@ -17,6 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
@@ -47,7 +48,7 @@ func program(args ...string) workload.Spec {
 // lives: that comes before.
 func guard(t *testing.T) {
 	t.Helper()
-	removeTestCgroup(t)
+	boundarytest.RemoveCgroup(t, testCgroup)
 	pids := int64(1)
 	cg, err := cgroup.New(testCgroup+"/first", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}, cgroup.Options{})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -88,7 +89,7 @@ func inTenant(t *testing.T, h boundary.Host) (Boundary, workload.Spec, boundary.
 		Dir: t.TempDir(), Cgroup: testCgroup + "/" + string(s.ID), IDBase: 100000, IDCount: 65536,
 		Machine: &boundary.Machine{Socket: "tenant", Image: "/image"},
 	}
-	removeTestCgroup(t)
+	boundarytest.RemoveCgroup(t, testCgroup)
 	return Boundary{Reach: func(string) boundary.Host { return h }}, s, p
 }
 

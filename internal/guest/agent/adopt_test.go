@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
@@ -20,7 +21,7 @@ import (
 
 // blank is a workload for nobody, of containers' image.
 func blank(t testing.TB) protocol.Create {
-	ids := idRange(t)
+	ids := boundarytest.IDs(t)
 	return protocol.Create{
 		Image: "image0", IDBase: ids.IDBase, IDCount: ids.IDCount, Alone: true, Streams: protocol.Streams{Out: true, Err: true},
 		Files: map[string][]byte{"/etc/hosts": nil, "/etc/hostname": nil},

@@ -3,7 +3,6 @@ package agent
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -11,7 +10,6 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/container"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
-	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -88,7 +86,7 @@ func TestConformanceOfContainers(t *testing.T) {
 			boundarytest.Run(t, boundarytest.Harness{
 				Boundary: remoteOf(t, containers(t, run), relayed),
 				Program:  "/bin/program", NotExecutable: "/etc/passwd",
-				Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared { return idRange(t) },
+				Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared { return boundarytest.IDs(t) },
 				Lacks: map[boundarytest.Ability]string{
 					boundarytest.VolumeOwners: "its volumes are plain directories, which nobody shifts",
 					boundarytest.Networks:     "they are devices of a machine, and this is none",
@@ -102,33 +100,8 @@ func TestConformanceOfContainers(t *testing.T) {
 // containers is an agent that makes containers on this host.
 func containers(t *testing.T, run string) Config {
 	t.Helper()
-	layer := t.TempDir()
-	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "vol", "scratch"} {
-		if err := os.Mkdir(filepath.Join(layer, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	boundarytest.BuildProgram(t, filepath.Join(layer, "bin", "program"))
-	if err := os.WriteFile(filepath.Join(layer, "etc", "passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // empty by now; removing fails otherwise
-		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-			dirs, _ := filepath.Glob(pattern + testCgroup)
-			for _, d := range dirs {
-				os.Remove(d)
-			}
-		}
-	})
+	boundarytest.RemoveCgroup(t, testCgroup)
 	return Config{
-		Guest: newMachine(layer, t.TempDir()), Boundary: container.Boundary{}, RunDir: run, Cgroup: testCgroup,
+		Guest: newMachine(boundarytest.Layer(t), t.TempDir()), Boundary: container.Boundary{}, RunDir: run, Cgroup: testCgroup,
 	}
-}
-
-func idRange(t testing.TB) boundary.Prepared {
-	r, err := idrange.Open(t.TempDir(), "/etc").Peek()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return boundary.Prepared{IDBase: r.Base, IDCount: r.Count}
 }
