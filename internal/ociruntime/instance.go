@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -181,7 +180,7 @@ func (i *instance) enclose(ctx context.Context, p boundary.Prepared, limits *spe
 	if err != nil {
 		return err
 	}
-	if err := writeJSON(i.dir, cgroupFile, p.Cgroup); err != nil {
+	if err := cgroup.SavePath(filepath.Join(i.dir, cgroupFile), p.Cgroup); err != nil {
 		return err
 	}
 	if err := i.cgroup.Create(); err != nil {
@@ -485,18 +484,9 @@ func (i *instance) reap(ctx context.Context) error {
 // runtime.
 func (r Runtime) Open(_ context.Context, id workload.ID, dir string) (boundary.Instance, error) {
 	i := &instance{runtime: r, id: id, dir: filepath.Join(dir, r.Boundary)}
-	b, err := os.ReadFile(filepath.Join(i.dir, cgroupFile))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return i, nil // it never came to have a process
-		}
+	var err error
+	if i.cgroup, err = cgroup.OpenSaved(filepath.Join(i.dir, cgroupFile)); err != nil {
 		return nil, err
-	}
-	var path string
-	if json.Unmarshal(b, &path) == nil && path != "" { // else the write was cut short, before the cgroup was made
-		if i.cgroup, err = cgroup.Load(path, cgroup.Options{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
 	}
 	return i, nil
 }

@@ -68,7 +68,7 @@ func (i *instance) Describe(ctx context.Context) ([]workload.ProcessInfo, error)
 		if err != nil {
 			return nil, err
 		}
-		return procs.View{Level: level, User: i.userInside}.Of(pids)
+		return procs.View{Level: level, User: runtimespec.UserInside(i.spec, i.idBase, i.idCount)}.Of(pids)
 	}
 	all, err := i.dump(ctx)
 	out := make([]workload.ProcessInfo, 0, len(all))
@@ -76,21 +76,6 @@ func (i *instance) Describe(ctx context.Context) ([]workload.ProcessInfo, error)
 		out = append(out, p.info())
 	}
 	return out, err
-}
-
-// overflowUser is who owns what has no ID in a user namespace, see
-// user_namespaces(7).
-const overflowUser = 65534
-
-// userInside maps a user ID of the host's.
-func (i *instance) userInside(uid uint32) uint32 {
-	switch {
-	case i.spec.Namespaces.HostUser:
-		return uid
-	case uid-i.idBase < i.idCount: // also false below idBase
-		return uid - i.idBase
-	}
-	return overflowUser
 }
 
 // sentryProcess is what gVisor's kernel tells of a process, `runsc trace procfs`.

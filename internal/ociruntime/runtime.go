@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
-	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -69,27 +68,8 @@ func (r Runtime) Check(ctx context.Context) error {
 	return err
 }
 
-// CheckHost wants root, Linux 6.1 and cgroups.
-func (r Runtime) CheckHost() error {
-	v, err := runtimespec.Kernel()
-	if err != nil {
-		return err
-	}
-	if err := runtimespec.CheckKernel(v); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: the boundary %s needs root in this version", workload.ErrUnsupported, r.Boundary)
-	}
-	lay, err := cgroup.Detect()
-	if err != nil {
-		return err
-	}
-	if lay.Mode == cgroup.ModeNone {
-		return fmt.Errorf("%w: no cgroup file system is mounted", workload.ErrUnsupported)
-	}
-	return nil
-}
+// CheckHost wants what containers want.
+func (r Runtime) CheckHost() error { return runtimespec.CheckHost(r.Boundary) }
 
 // Version asks the program what it is: the first line of --version, such as
 // "runc version 1.1.5".

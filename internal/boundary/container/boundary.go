@@ -5,7 +5,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,26 +31,7 @@ var _ boundary.Explainer = Boundary{}
 func (Boundary) Name() string { return "container" }
 
 // Check wants root, Linux 6.1 and a cgroup file system.
-func (Boundary) Check(context.Context) error {
-	v, err := runtimespec.Kernel()
-	if err != nil {
-		return err
-	}
-	if err := runtimespec.CheckKernel(v); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: containers need root in this version", workload.ErrUnsupported)
-	}
-	lay, err := cgroup.Detect()
-	if err != nil {
-		return err
-	}
-	if lay.Mode == cgroup.ModeNone {
-		return fmt.Errorf("%w: no cgroup file system is mounted", workload.ErrUnsupported)
-	}
-	return nil
-}
+func (b Boundary) Check(context.Context) error { return runtimespec.CheckHost(b.Name()) }
 
 // Needs asks for layers and, unless the host's user namespace is to be used,
 // a range of IDs.
@@ -98,7 +78,7 @@ func (b Boundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	if i.cgroup, err = cgroup.New(p.Cgroup, cfg.Spec.Linux.Resources, cgroup.Options{Strict: true, Names: runtimespec.LimitNames(s.Resources)}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err = writeCgroupFile(dir, p.Cgroup); err == nil {
+	if err = cgroup.SavePath(filepath.Join(dir, cgroupFile), p.Cgroup); err == nil {
 		err = i.cgroup.Create()
 	}
 	making.End()
@@ -157,29 +137,12 @@ func notice(to func(string), d seccomp.Denied) {
 	to(line)
 }
 
-func writeCgroupFile(dir, path string) error {
-	b, err := json.Marshal(path)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, cgroupFile), b, 0o600)
-}
-
 // Open finds what is left of a workload whose supervisor is gone.
 func (Boundary) Open(_ context.Context, id workload.ID, dir string) (boundary.Instance, error) {
 	i := &instance{id: id, dir: filepath.Join(dir, ownDirectory)}
-	b, err := os.ReadFile(filepath.Join(i.dir, cgroupFile))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return i, nil // it never came to have a process
-		}
+	var err error
+	if i.cgroup, err = cgroup.OpenSaved(filepath.Join(i.dir, cgroupFile)); err != nil {
 		return nil, err
-	}
-	var path string
-	if json.Unmarshal(b, &path) == nil && path != "" { // else the write was cut short, before the cgroup was made
-		if i.cgroup, err = cgroup.Load(path, cgroup.Options{}); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
 	}
 	if i.Container, err = container.Open(i.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -48,24 +48,9 @@ func (i *instance) Describe(context.Context) ([]workload.ProcessInfo, error) {
 	if err != nil {
 		return nil, runtimespec.Gone(err)
 	}
-	d := procs.View{Level: len(first.IDs) - 1, User: i.userInside}
+	d := procs.View{Level: len(first.IDs) - 1, User: runtimespec.UserInside(i.spec, i.idBase, i.idCount)}
 	if i.spec.Namespaces.HostPID {
 		d.Level = 0
 	}
 	return d.Of(pids)
-}
-
-// overflowUser is who owns what has no ID in a user namespace, see
-// user_namespaces(7).
-const overflowUser = 65534
-
-// userInside maps a user ID of the host's.
-func (i *instance) userInside(uid uint32) uint32 {
-	switch {
-	case i.spec.Namespaces.HostUser:
-		return uid
-	case uid-i.idBase < i.idCount: // also false below idBase
-		return uid - i.idBase
-	}
-	return overflowUser
 }

@@ -142,34 +142,51 @@ func (o *Options) machine(r *Request, _ Host) error {
 	return err
 }
 
-// ownKernel refuses what names a part of the host's kernel: a guest has its own.
-func (o *Options) ownKernel() error {
-	const have = "a virtual machine has a kernel of its own"
-	s, res := &o.Security, &o.Resources
-	appArmor := false
-	for _, opt := range s.SecurityOpt {
-		appArmor = appArmor || strings.HasPrefix(opt, "apparmor") && !strings.HasSuffix(opt, "unconfined")
-	}
-	for _, f := range []struct {
-		flag  string
-		given bool
-		fix   string
-	}{
+// unavailable is a flag that is not available somewhere.
+type unavailable struct {
+	flag  string
+	given bool
+	fix   string
+}
+
+// hostsKernel are the flags that name a part of the host's kernel, where the
+// workload has its own; inside is what that runs in.
+func (o *Options) hostsKernel(inside string) []unavailable {
+	s := &o.Security
+	appArmor := slices.ContainsFunc(s.SecurityOpt, func(opt string) bool {
+		return strings.HasPrefix(opt, "apparmor") && !strings.HasSuffix(opt, "unconfined")
+	})
+	return []unavailable{
 		{"--network host", o.Network.host(), "join a network with --network NAME"},
 		{"--pid host", s.PID == "host", "leave it out"},
 		{"--ipc host", s.IPC == "host", "leave it out"},
 		{"--uts host", s.UTS == "host", "leave it out"},
 		{"--device", len(o.Devices) > 0, "share files with -v; devices are not passed on in this version"},
-		{"--security-opt apparmor", appArmor, "profiles of the host do not exist in the guest; leave it out"},
-		{"--memory-swap", res.MemorySwap != "" && res.MemorySwap != res.Memory, "the guest has no swap; leave it out or give it the value of --memory"},
-		{"--blkio-weight", res.BlkioWeight != 0, "leave it out"},
-		{"--device-read-bps and the like", len(res.ReadBPS)+len(res.WriteBPS)+len(res.ReadIOPS)+len(res.WriteIOPS) > 0, "leave it out"},
-		{"--cpuset-mems", res.CpusetMems != "", "leave it out"},
-		{"--cpuset-cpus", res.CpusetCPUs != "", "give --cpus"},
-	} {
+		{"--security-opt apparmor", appArmor, "profiles of the host do not exist in the " + inside + "; leave it out"},
+	}
+}
+
+// refuse is the error for the first flag that was given.
+func refuse(flags []unavailable, boundary, why string) error {
+	for _, f := range flags {
 		if f.given {
-			return advice.New(fmt.Sprintf("%s is not available behind the boundary vm: %s", f.flag, have), f.fix)
+			return advice.New(fmt.Sprintf("%s is not available behind the boundary %s: %s", f.flag, boundary, why), f.fix)
 		}
+	}
+	return nil
+}
+
+// ownKernel refuses what names a part of the host's kernel: a guest has its own.
+func (o *Options) ownKernel() error {
+	res := &o.Resources
+	flags := append(o.hostsKernel("guest"),
+		unavailable{"--memory-swap", res.MemorySwap != "" && res.MemorySwap != res.Memory, "the guest has no swap; leave it out or give it the value of --memory"},
+		unavailable{"--blkio-weight", res.BlkioWeight != 0, "leave it out"},
+		unavailable{"--device-read-bps and the like", len(res.ReadBPS)+len(res.WriteBPS)+len(res.ReadIOPS)+len(res.WriteIOPS) > 0, "leave it out"},
+		unavailable{"--cpuset-mems", res.CpusetMems != "", "leave it out"},
+		unavailable{"--cpuset-cpus", res.CpusetCPUs != "", "give --cpus"})
+	if err := refuse(flags, "vm", "a virtual machine has a kernel of its own"); err != nil {
+		return err
 	}
 	return o.system()
 }
@@ -244,27 +261,6 @@ func Machine(host Host, f *VMFlags, res *ResourceFlags, labels []string) (s work
 // sandbox refuses what names a part of the host's kernel, or what gVisor's passes
 // over without a word.
 func (o *Options) sandbox() error {
-	s := &o.Security
-	appArmor := false
-	for _, opt := range s.SecurityOpt {
-		appArmor = appArmor || strings.HasPrefix(opt, "apparmor") && !strings.HasSuffix(opt, "unconfined")
-	}
-	for _, f := range []struct {
-		flag  string
-		given bool
-		fix   string
-	}{
-		{"--network host", o.Network.host(), "join a network with --network NAME"},
-		{"--pid host", s.PID == "host", "leave it out"},
-		{"--ipc host", s.IPC == "host", "leave it out"},
-		{"--uts host", s.UTS == "host", "leave it out"},
-		{"--device", len(o.Devices) > 0, "share files with -v; devices are not passed on in this version"},
-		{"--security-opt apparmor", appArmor, "profiles of the host do not exist in the sandbox; leave it out"},
-		{"--seccomp-report", s.SeccompReport, "leave it out, or use the boundary container"},
-	} {
-		if f.given {
-			return advice.New(fmt.Sprintf("%s is not available behind the boundary gvisor: the sandbox has a kernel of its own", f.flag), f.fix)
-		}
-	}
-	return nil
+	flags := append(o.hostsKernel("sandbox"), unavailable{"--seccomp-report", o.Security.SeccompReport, "leave it out, or use the boundary container"})
+	return refuse(flags, "gvisor", "the sandbox has a kernel of its own")
 }

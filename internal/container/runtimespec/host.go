@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -29,8 +30,32 @@ func Kernel() (seccomp.KernelVersion, error) {
 	return seccomp.ParseKernelVersion(unix.ByteSliceToString(u.Release[:]))
 }
 
-// CheckKernel refuses kernels before Linux 6.1.
-func CheckKernel(v seccomp.KernelVersion) error {
+// CheckHost wants what every boundary wants that makes containers: Linux 6.1, root
+// and a cgroup file system. The error wraps workload.ErrUnsupported where one is
+// missing.
+func CheckHost(boundary string) error {
+	v, err := Kernel()
+	if err != nil {
+		return err
+	}
+	if err := checkKernel(v); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: the boundary %s needs root in this version", workload.ErrUnsupported, boundary)
+	}
+	lay, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	if lay.Mode == cgroup.ModeNone {
+		return fmt.Errorf("%w: no cgroup file system is mounted", workload.ErrUnsupported)
+	}
+	return nil
+}
+
+// checkKernel refuses kernels before Linux 6.1.
+func checkKernel(v seccomp.KernelVersion) error {
 	if v.Major < minimumKernel.Major || v.Major == minimumKernel.Major && v.Minor < minimumKernel.Minor {
 		return fmt.Errorf("%w: Linux %d.%d is older than 6.1, whose mount and ID-mapping calls containers are made with", workload.ErrUnsupported, v.Major, v.Minor)
 	}
@@ -81,4 +106,22 @@ func NotTheirs(s workload.Spec, p boundary.Prepared) func(string) bool {
 		points[path.Clean(m.Target)] = true
 	}
 	return func(name string) bool { return points[name] || strings.HasPrefix(name, "/dev/") }
+}
+
+// overflowUser is who owns what has no ID in a user namespace, see
+// user_namespaces(7).
+const overflowUser = 65534
+
+// UserInside maps user IDs of the host to those of a workload whose range of count
+// IDs begins at base.
+func UserInside(s workload.Spec, base, count uint32) func(uid uint32) uint32 {
+	return func(uid uint32) uint32 {
+		switch {
+		case s.Namespaces.HostUser:
+			return uid
+		case uid-base < count: // also false below base
+			return uid - base
+		}
+		return overflowUser
+	}
 }

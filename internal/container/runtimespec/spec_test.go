@@ -226,7 +226,7 @@ func TestOldKernel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = CheckKernel(v)
+		err = checkKernel(v)
 		if ok != (err == nil) || err != nil && (!errors.Is(err, workload.ErrUnsupported) || !strings.Contains(err.Error(), "6.1")) {
 			t.Errorf("%s: %v", release, err)
 		}
