@@ -184,7 +184,7 @@ func judgeTable(v *view) outcome {
 	e, ok := v.call(tableCall)
 	passing, good := parseRanges(e.Value)
 	if !ok || !good || e.Errno != "" || len(passing) == 0 {
-		return isUnclear("the table was not tried") // a process that can tell makes calls
+		return isUnclear("of no call is it known that it passes")
 	}
 	seen := fmt.Sprintf("%d of the numbers to %d pass", len(passing), gate.Last)
 	if v.context.Declared == nil || v.context.Declared.Passes == "" {
