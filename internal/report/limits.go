@@ -16,7 +16,8 @@ import (
 const (
 	MaxSize     = 32 << 20 // bytes of JSON
 	MaxReports  = 1024     // all containers of a busy machine
-	MaxFindings = 512      // of one report
+	MaxFindings = 512      // of one report, and measures
+	MaxSamples  = 10_000   // of one measure
 	MaxList     = 64       // of any other list
 	MaxText     = 2048
 	maxID       = 64
@@ -136,10 +137,10 @@ func (d *Document) check() error {
 	switch {
 	case d.Format != Format:
 		return fmt.Errorf("%w: format %d, this program knows %d", ErrMalformed, d.Format, Format)
-	case d.Kind != Probe && d.Kind != Audit:
+	case !slices.Contains([]string{Probe, Audit, Compare}, d.Kind):
 		return fmt.Errorf("%w: kind %.20q", ErrMalformed, d.Kind)
-	case len(d.Reports) > MaxReports:
-		return fmt.Errorf("%w: %d subjects", ErrMalformed, len(d.Reports))
+	case len(d.Reports) > MaxReports || len(d.Machine) > MaxList:
+		return fmt.Errorf("%w: a list is too long", ErrMalformed)
 	}
 	labels := map[string]bool{}
 	for i := range d.Reports {
@@ -165,11 +166,16 @@ func (d *Document) check() error {
 			return err
 		}
 	}
+	for _, f := range d.Machine {
+		if err := texts(f.Name, f.Value); err != nil {
+			return err
+		}
+	}
 	return texts(d.Tool)
 }
 
 func (r *Report) check() error {
-	if len(r.Findings) > MaxFindings || len(r.Shared) > MaxList || len(r.Untested) > MaxList {
+	if len(r.Findings) > MaxFindings || len(r.Measures) > MaxFindings || len(r.Shared) > MaxList || len(r.Untested) > MaxList {
 		return fmt.Errorf("%w: a list is too long", ErrMalformed)
 	}
 	ids := map[string]bool{}
@@ -180,6 +186,17 @@ func (r *Report) check() error {
 		}
 		ids[f.ID] = true
 		if err := f.check(); err != nil {
+			return err
+		}
+	}
+	measures := map[string]bool{}
+	for i := range r.Measures {
+		m := &r.Measures[i]
+		if measures[m.ID] {
+			return fmt.Errorf("%w: two measures %.100q", ErrMalformed, m.ID)
+		}
+		measures[m.ID] = true
+		if err := m.check(); err != nil {
 			return err
 		}
 	}

@@ -1,10 +1,11 @@
 // Package report is the model of results that looking at a boundary gives: what
-// was declared, what was expected, what was observed, and what follows. The
-// prober fills it from inside a workload, an auditor from a configuration; the
-// terminal, JSON and a later comparison read it.
+// was declared, what was expected, what was observed, what follows, and what it
+// costs. The prober fills it from inside a workload, an auditor from a
+// configuration, a comparison by measuring; the terminal, JSON and the page read it.
 //
 //	Document ─┬─ Report   one subject: a workload, a container, a file
 //	          │    ├─ Finding   one door: its verdict, evidence, fix
+//	          │    ├─ Measure   one cost: its samples, or why there are none
 //	          │    └─ Untested  what nobody looked at, and why
 //	          └─ Report …
 //
@@ -14,30 +15,34 @@ package report
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
 // Format is the version of a document's JSON. It changes with every change of the
 // fields.
-const Format = 1
+const Format = 2
 
 // Document is what one command found, about one subject or several.
 type Document struct {
 	Format int `json:"format"`
-	// Kind is who looked: Probe or Audit.
+	// Kind is who looked: Probe, Audit or Compare.
 	Kind string `json:"kind"`
 	// Tool is the program and its version, such as "bulkhead 0.9".
-	Tool    string    `json:"tool"`
-	Time    time.Time `json:"time"` // in UTC, whole seconds
-	Reports []Report  `json:"reports"`
+	Tool string    `json:"tool"`
+	Time time.Time `json:"time"` // in UTC, whole seconds
+	// Machine is what a comparison's figures hold for: processors, kernel, versions.
+	Machine []Fact   `json:"machine,omitempty"`
+	Reports []Report `json:"reports"`
 	// Changes are since an earlier document, where there was one to compare with.
 	Changes []Change `json:"changes,omitempty"`
 }
 
 // The kinds of documents.
 const (
-	Probe = "probe"
-	Audit = "audit"
+	Probe   = "probe"
+	Audit   = "audit"
+	Compare = "compare"
 )
 
 // Report is what was found about one subject.
@@ -47,6 +52,7 @@ type Report struct {
 	// because a door is open: "the kernel, Linux 6.18.44".
 	Shared   []string   `json:"shared"`
 	Findings []Finding  `json:"findings"`
+	Measures []Measure  `json:"measures,omitempty"`
 	Untested []Untested `json:"untested,omitempty"`
 }
 
@@ -168,13 +174,11 @@ type Finding struct {
 }
 
 // Group is the first part of the ID.
-func (f *Finding) Group() string {
-	for i, c := range f.ID {
-		if c == '.' {
-			return f.ID[:i]
-		}
-	}
-	return f.ID
+func (f *Finding) Group() string { return group(f.ID) }
+
+func group(id string) string {
+	first, _, _ := strings.Cut(id, ".")
+	return first
 }
 
 // Evidence is one call and how it ended, or one line of a configuration.

@@ -15,6 +15,7 @@ import (
 func example() *Document {
 	return &Document{
 		Format: Format, Kind: Probe, Tool: "bulkhead test", Time: time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC),
+		Machine: []Fact{{"processors", "2"}},
 		Reports: []Report{{
 			Subject: Subject{
 				Label: "container", Boundary: "container", Engine: "bulkhead", Image: "alpine", Command: "--pid host",
@@ -28,6 +29,13 @@ func example() *Document {
 				Enables:  "reading command lines", Fix: "leave out --pid host", Breaks: "debuggers", Recheck: "bulkhead probe alpine",
 				References: []string{"pid_namespaces(7)"},
 			}, {ID: "files.mask", Door: "x", Verdict: Unknown, Expected: "y", Reason: "killed"}},
+			Measures: []Measure{
+				{ID: "start.output", Name: "to first output", Unit: Seconds, Better: Less, Samples: []float64{0.03, 0.04}, Note: "warm"},
+				{ID: "kernel.name", Name: "kernel", Text: "Linux 6.18.44"},
+				{ID: "density.more", Name: "room for", Unit: Number, Better: More, Samples: []float64{812}, Estimated: true},
+				{ID: "network.rate", Name: "network", Unit: BytesPerSecond, Better: More, Reason: "no network"},
+				{ID: "compat.features", Name: "features", Unit: Number, Samples: []float64{1}, Parts: []Fact{{"io_uring", "EPERM"}}},
+			},
 			Untested: []Untested{{"egress", "no target was named"}},
 		}},
 	}
@@ -60,7 +68,7 @@ func TestDecodeRefuses(t *testing.T) {
 	good := string(b)
 	many := strings.Repeat(`{"what":"a","why":"b"},`, MaxList)
 	for _, tt := range []struct{ name, old, new string }{
-		{"another format", `"format": 1`, `"format": 2`},
+		{"another format", `"format": 2`, `"format": 1`},
 		{"another kind", `"kind": "probe"`, `"kind": "guess"`},
 		{"an unknown field", `"door": "x"`, `"door": "x", "more": 1`},
 		{"a field twice", `"door": "x"`, `"door": "y", "door": "x"`},
@@ -77,6 +85,16 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a long text", `a note`, strings.Repeat("n", MaxText+1)},
 		{"an ID that is none", `files.mask`, `files..mask`},
 		{"an ID with a slash", `files.mask`, `files/mask`},
+		{"an unknown unit", `"unit": "s"`, `"unit": "ms"`},
+		{"an unknown direction", `"better": "less"`, `"better": "fewer"`},
+		{"one measure twice", `kernel.name`, `start.output`},
+		{"a measure without a value or a reason", `"reason": "no network"`, `"note": "no network"`},
+		{"a value and a reason", `"note": "warm"`, `"reason": "warm"`},
+		{"a text with a unit", `"text": "Linux 6.18.44"`, `"unit": "s", "text": "Linux 6.18.44"`},
+		{"numbers without a unit", `"unit": "1",
+          "samples"`, `"samples"`},
+		{"a negative sample", `0.03`, `-1`},
+		{"a sample that is no number", `0.03`, `"NaN"`},
 		{"one ID twice", `files.mask`, `namespaces.pid`},
 		{"a long list", `"untested": [`, `"untested": [` + many},
 		{"a number for text", `"x"`, `1`},
@@ -164,7 +182,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	f.Add([]byte(`{"format":1,"kind":"audit","tool":"","time":"0001-01-01T00:00:00Z","reports":null}`))
+	f.Add([]byte(`{"format":2,"kind":"audit","tool":"","time":"0001-01-01T00:00:00Z","reports":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := Decode(bytes.NewReader(b))
 		if err != nil {
