@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pss"
 )
 
 // How often the command runs, and how long its processor time is counted.
@@ -103,7 +105,7 @@ func countProbes(pid string) (int, error) {
 // the benchmark's own daemons, what names the workload, and children that have
 // ended. Others may have workloads of the same engine.
 func (e engine) spent(dir, id string) (time.Duration, error) {
-	now, err := processes()
+	now, err := pss.Snapshot()
 	if err != nil {
 		return 0, err
 	}
@@ -113,11 +115,11 @@ func (e engine) spent(dir, id string) (time.Duration, error) {
 	helpersOf := engine{}
 	var total time.Duration
 	for _, p := range now {
-		daemon := slices.Contains(e.daemons, p.name) && strings.Contains(p.command, dir)
+		daemon := slices.Contains(e.daemons, p.Name) && strings.Contains(p.Command, dir)
 		if !daemon && !helpersOf.owns(p, now, []string{id}) {
 			continue
 		}
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
 		if err != nil {
 			continue // it ended meanwhile, and is its parent's
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pss"
 )
 
 // endLeftovers kills processes that a contender left behind: those that name
@@ -15,19 +17,19 @@ import (
 func endLeftovers(dir string) error {
 	var left []string
 	for range 20 {
-		all, err := processes()
+		all, err := pss.Snapshot()
 		if err != nil {
 			return err
 		}
 		found := false
 		for _, p := range all {
-			parent := all[p.parent]
-			if !strings.Contains(p.command, dir) && !strings.Contains(parent.command, dir) || p.pid == os.Getpid() {
+			parent := all[p.Parent]
+			if !strings.Contains(p.Command, dir) && !strings.Contains(parent.Command, dir) || p.PID == os.Getpid() {
 				continue
 			}
 			found = true
-			left = append(left, p.name)
-			if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			left = append(left, p.Name)
+			if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err
 			}
 		}

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pss"
 )
 
 const (
@@ -53,7 +52,7 @@ func (e engine) footprints(ctx context.Context, r *memoryResult) (err error) {
 			err = errors.Join(err, e.remove(context.WithoutCancel(ctx), n))
 		}
 	}()
-	before, err := processes()
+	before, err := pss.Snapshot()
 	if err != nil {
 		return err
 	}
@@ -72,7 +71,7 @@ func (e engine) footprints(ctx context.Context, r *memoryResult) (err error) {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		now, err := processes()
+		now, err := pss.Snapshot()
 		if err != nil {
 			return err
 		}
@@ -89,112 +88,45 @@ func (e engine) footprints(ctx context.Context, r *memoryResult) (err error) {
 	return nil
 }
 
-// process is what /proc tells of one.
-type process struct {
-	pid, parent int
-	start       string // with pid, unique since boot
-	name        string // of the executable
-	command     string
-	cgroup      string
-	pidns       string
-	pss         int64
-}
-
-// processes reads all of them. One that ends meanwhile is left out; so is a
-// kernel thread.
-func processes() (map[int]process, error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil, err
-	}
-	all := map[int]process{}
-	for _, d := range dirs {
-		if p, ok := readProcess(d); ok {
-			all[p.pid] = p
-		}
-	}
-	if len(all) == 0 {
-		return nil, errors.New("no process in /proc")
-	}
-	return all, nil
-}
-
-func readProcess(dir string) (process, bool) {
-	var p process
-	p.pid, _ = strconv.Atoi(filepath.Base(dir))
-	stat, err := os.ReadFile(dir + "/stat")
-	if err != nil {
-		return p, false
-	}
-	// The name in parentheses may hold anything; the fields follow the last one.
-	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(f) < 20 {
-		return p, false
-	}
-	p.parent, _ = strconv.Atoi(f[1])
-	p.start = f[19]
-	exe, err := os.Readlink(dir + "/exe")
-	if err != nil {
-		return p, false
-	}
-	p.name = filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
-	command, _ := os.ReadFile(dir + "/cmdline")
-	p.command = string(bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
-	cgroup, _ := os.ReadFile(dir + "/cgroup")
-	p.cgroup = string(cgroup)
-	p.pidns, _ = os.Readlink(dir + "/ns/pid")
-	rollup, err := os.ReadFile(dir + "/smaps_rollup")
-	if err != nil {
-		return p, false
-	}
-	for _, line := range strings.Split(string(rollup), "\n") {
-		if kb, ok := strings.CutPrefix(line, "Pss:"); ok {
-			n, _ := strconv.ParseInt(strings.Fields(kb)[0], 10, 64)
-			p.pss = n << 10
-		}
-	}
-	return p, true
-}
-
 // sum adds up what belongs to the workloads with the given IDs: processes that
 // are new since before and are the engine's helpers or name a workload in their
 // command line or cgroup, and the children of those. What runs in another
 // process namespace than ours is inside the workload.
-func (e engine) sum(now, before map[int]process, ids []string) (footprint, []string) {
+func (e engine) sum(now, before pss.Processes, ids []string) (footprint, []string) {
 	self, _ := os.Readlink("/proc/self/ns/pid")
 	var total footprint
 	var beside []string
 	for _, p := range now {
-		if slices.Contains(e.daemons, p.name) {
-			total.daemons += p.pss
+		if slices.Contains(e.daemons, p.Name) {
+			total.daemons += p.PSS
 			continue
 		}
-		if old, ok := before[p.pid]; ok && old.start == p.start || !e.owns(p, now, ids) {
+		if before.Has(p) || !e.owns(p, now, ids) {
 			continue
 		}
-		if p.pidns != self {
-			total.inside += p.pss
+		if p.PIDNS != self {
+			total.inside += p.PSS
 			continue
 		}
-		total.beside += p.pss
-		beside = append(beside, p.name)
+		total.beside += p.PSS
+		beside = append(beside, p.Name)
 	}
 	slices.Sort(beside)
 	return total, beside
 }
 
 // owns follows the parents up to a process that names the workload.
-func (e engine) owns(p process, now map[int]process, ids []string) bool {
+func (e engine) owns(p pss.Process, now pss.Processes, ids []string) bool {
 	for range 64 { // deeper than any real tree, in case of a loop of reused IDs
-		if slices.Contains(e.helpers, p.name) {
+		if slices.Contains(e.helpers, p.Name) {
 			return true
 		}
 		for _, id := range ids {
-			if strings.Contains(p.command, id) || strings.Contains(p.cgroup, id) {
+			if strings.Contains(p.Command, id) || strings.Contains(p.Cgroup, id) {
 				return true
 			}
 		}
-		up, ok := now[p.parent]
+		up, ok := now[p.Parent]
 		if !ok {
 			return false
 		}

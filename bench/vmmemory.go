@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pss"
 )
 
 const vmMemoryTitle = "Memory of one idle virtual machine"
@@ -69,7 +71,7 @@ func (f *field) vmMemory(ctx context.Context) []vmFootprint {
 
 func (e engine) vmFootprint(ctx context.Context, r *vmFootprint) (err error) {
 	const name = "bulkhead-bench-machine"
-	before, err := processes()
+	before, err := pss.Snapshot()
 	if err != nil {
 		return err
 	}
@@ -83,21 +85,20 @@ func (e engine) vmFootprint(ctx context.Context, r *vmFootprint) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	now, err := processes()
+	now, err := pss.Snapshot()
 	if err != nil {
 		return err
 	}
 	for _, p := range now {
-		old, ok := before[p.pid]
-		if ok && old.start == p.start || !e.owns(p, now, []string{strings.TrimSpace(id)}) {
+		if before.Has(p) || !e.owns(p, now, []string{strings.TrimSpace(id)}) {
 			continue
 		}
-		r.processes = append(r.processes, p.name)
-		r.beside += p.pss
-		if p.name != qemuProgram && p.name != confinedQEMU {
+		r.processes = append(r.processes, p.Name)
+		r.beside += p.PSS
+		if p.Name != qemuProgram && p.Name != confinedQEMU {
 			continue
 		}
-		ram, err := largestMapping(p.pid)
+		ram, err := largestMapping(p.PID)
 		if err != nil {
 			return err
 		}
