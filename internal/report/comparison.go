@@ -1,0 +1,246 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Format writes a number of the unit as a person reads it: three digits, with a
+// decimal prefix: "41.2 ms", "4.40 MB", "1.31 GB/s", "38".
+func (u Unit) Format(v float64) string {
+	scale := func(suffix string, names ...string) string {
+		i := 0
+		for v >= 999.5 && i < len(names)-1 {
+			v, i = v/1000, i+1
+		}
+		return digits(v) + " " + names[i] + suffix
+	}
+	switch u {
+	case Seconds:
+		if v >= 0.9995 {
+			return digits(v) + " s"
+		}
+		v *= 1e9
+		return scale("", "ns", "µs", "ms")
+	case Bytes:
+		return scale("", "B", "kB", "MB", "GB", "TB")
+	case BytesPerSecond:
+		return scale("/s", "B", "kB", "MB", "GB", "TB")
+	case PerSecond:
+		return strings.Replace(scale("/s", "", "k", "M"), " /s", "/s", 1)
+	default:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+}
+
+// digits writes a number with three digits, without a fraction from 100 on.
+func digits(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	// Rounded first: 9.996 has no place for a fourth digit.
+	most := math.Pow(10, 2-math.Floor(math.Log10(v)))
+	v = math.Round(v*most) / most
+	return strconv.FormatFloat(v, 'f', max(0, 2-int(math.Floor(math.Log10(v)+1e-9))), 64)
+}
+
+// Value is what a table shows of a measure: the median, a text, or "–". An
+// estimate is marked.
+func (m *Measure) Value() string {
+	switch {
+	case m.Measured() && m.Estimated:
+		return "≈ " + m.Unit.Format(m.Median())
+	case m.Measured():
+		return m.Unit.Format(m.Median())
+	case m.Text != "":
+		return m.Text
+	default:
+		return "–"
+	}
+}
+
+// groupTitles name groups of measures, in the order in which tables show them;
+// others follow under their own names.
+var groupTitles = []struct{ group, title string }{
+	{"kernel", "What it is"}, {"system", "What it is"}, {"isolation", "What isolates it"}, {"start", "Start"}, {"image", "Image"}, {"memory", "Memory of one idle workload"},
+	{"density", "Density"}, {"calls", "System calls, from inside"}, {"files", "Files"}, {"network", "Network"},
+	{"work", "Processor-bound work"}, {"compat", "Kernel features"}, {"surface", "Attack surface"},
+}
+
+// GroupTitle is the title of a group of measures. Groups with the same title
+// belong together.
+func GroupTitle(group string) string {
+	for _, t := range groupTitles {
+		if t.group == group {
+			return t.title
+		}
+	}
+	return group
+}
+
+// MeasureIDs are those of all measures of the document, those of a group together,
+// in the order of GroupTitle.
+func (d *Document) MeasureIDs() (ids []string) {
+	seen := map[string]bool{}
+	for i := range d.Reports {
+		for j := range d.Reports[i].Measures {
+			if id := d.Reports[i].Measures[j].ID; !seen[id] {
+				seen[id] = true
+				ids = append(ids, id)
+			}
+		}
+	}
+	rank := func(id string) int {
+		for i, t := range groupTitles {
+			if t.group == group(id) {
+				return i
+			}
+		}
+		return len(groupTitles)
+	}
+	slices.SortStableFunc(ids, func(a, b string) int { return rank(a) - rank(b) })
+	return ids
+}
+
+// tableWidth is how many characters a table of a comparison has at most, if its
+// columns allow it.
+const tableWidth = 110
+
+// Comparison writes the tables of a comparison: one for each group of measures,
+// with a line for each subject. Verbose adds spreads, notes, parts and the machine.
+func (d *Document) Comparison(w io.Writer, verbose bool) error {
+	p := &printer{w: w}
+	for _, f := range d.Machine {
+		if verbose || f.Name == "kernel" || f.Name == "processors" || f.Name == "command" {
+			p.line("%-22s %s", f.Name, f.Value)
+		}
+	}
+	ids := d.MeasureIDs()
+	for len(ids) > 0 {
+		title := GroupTitle(group(ids[0]))
+		n := slices.IndexFunc(ids, func(id string) bool { return GroupTitle(group(id)) != title })
+		if n < 0 {
+			n = len(ids)
+		}
+		d.table(p, title, ids[:n], verbose)
+		ids = ids[n:]
+	}
+	d.doors(p)
+	d.notes(p, verbose)
+	p.line("\nMedians. * marks the best, together with those that noise cannot tell from it; ≈ an estimate.")
+	return p.err
+}
+
+// table writes one group, in as many pieces as its width needs.
+func (d *Document) table(p *printer, title string, ids []string, verbose bool) {
+	first := 0
+	for i := range d.Reports {
+		first = max(first, utf8.RuneCountInString(d.Reports[i].Subject.Label))
+	}
+	for len(ids) > 0 {
+		var columns [][]string
+		width := first + 2
+		for _, id := range ids {
+			c := d.column(id, verbose)
+			w := 2 + widest(c)
+			if len(columns) > 0 && width+w > tableWidth {
+				break
+			}
+			width += w
+			columns = append(columns, c)
+		}
+		ids = ids[len(columns):]
+		p.line("\n%s", title)
+		for row := range columns[0] {
+			label := ""
+			if row > 0 {
+				label = d.Reports[row-1].Subject.Label
+			}
+			line := "  " + pad(label, first)
+			for _, c := range columns {
+				line += "  " + pad(c[row], widest(c))
+			}
+			p.line("%s", strings.TrimRight(line, " "))
+		}
+	}
+}
+
+// column is what a table shows of one measure: its name, and a cell for each subject.
+func (d *Document) column(id string, verbose bool) []string {
+	best := d.Best(id)
+	c := []string{id}
+	for i := range d.Reports {
+		m := d.Reports[i].Measure(id)
+		if m == nil {
+			c = append(c, "–")
+			continue
+		}
+		c[0] = m.Name
+		cell := m.Value()
+		if slices.Contains(best, i) {
+			cell += " *"
+		}
+		if verbose && len(m.Samples) > 1 {
+			cell += fmt.Sprintf(" (%s to %s, %d)", m.Unit.Format(m.Quantile(0)), m.Unit.Format(m.Quantile(1)), len(m.Samples))
+		}
+		c = append(c, cell)
+	}
+	return c
+}
+
+// doors writes how many doors stand open behind each boundary.
+func (d *Document) doors(p *printer) {
+	if !slices.ContainsFunc(d.Reports, func(r Report) bool { return len(r.Findings) > 0 }) {
+		return
+	}
+	p.line("\nSecurity boundary, as the prober found it")
+	for i := range d.Reports {
+		if r := &d.Reports[i]; len(r.Findings) > 0 {
+			p.line("  %s", r.sentence())
+		}
+	}
+}
+
+// notes writes why cells are empty, and what has to be known of the others.
+func (d *Document) notes(p *printer, verbose bool) {
+	p.line("")
+	for i := range d.Reports {
+		r := &d.Reports[i]
+		if r.Subject.Note != "" {
+			p.line("%s: %s.", r.Subject.Label, r.Subject.Note)
+		}
+		said := map[string]bool{strings.TrimPrefix(r.Subject.Note, "left out: "): true}
+		for j := range r.Measures {
+			m := &r.Measures[j]
+			for _, text := range []string{m.Reason, m.Note} {
+				if text == "" || said[text] || text == m.Note && !verbose && !m.Estimated && m.Group() != "density" {
+					continue
+				}
+				said[text] = true
+				p.line("%s, %s: %s.", r.Subject.Label, m.Name, text)
+			}
+			if verbose {
+				for _, f := range m.Parts {
+					p.line("%s, %s: %s: %s", r.Subject.Label, m.Name, f.Name, f.Value)
+				}
+			}
+		}
+	}
+}
+
+func widest(c []string) (most int) {
+	for _, s := range c {
+		most = max(most, utf8.RuneCountInString(s))
+	}
+	return most
+}
+
+// pad fills a text up with spaces.
+func pad(s string, width int) string {
+	return s + strings.Repeat(" ", max(width-utf8.RuneCountInString(s), 0))
+}
