@@ -78,11 +78,26 @@ func (r *Recording) Result(n int) Result {
 // another's.
 func (r *Recording) Kill() error { return unix.Kill(r.pid, unix.SIGKILL) }
 
+// PID is the child's. It is another's, or nobody's, once Wait has returned.
+func (r *Recording) PID() int { return r.pid }
+
 // Wait waits for the child's end and returns what came of its calls.
-func (r *Recording) Wait() ([]Result, unix.WaitStatus, error) {
+func (r *Recording) Wait() ([]Result, unix.WaitStatus, error) { return r.WaitTraced(nil) }
+
+// WaitTraced is Wait for whoever traces the child, on the thread that does:
+// stopped is called at each stop, and lets the child go on. If it fails, the child
+// is killed.
+func (r *Recording) WaitTraced(stopped func(ws unix.WaitStatus) error) ([]Result, unix.WaitStatus, error) {
 	var ws unix.WaitStatus
+	var failed error
 	for {
 		_, err := unix.Wait4(r.pid, &ws, 0, nil)
+		if err == nil && ws.Stopped() && stopped != nil {
+			if err := stopped(ws); err != nil {
+				failed = errors.Join(failed, err, r.Kill())
+			}
+			continue
+		}
 		if err == nil {
 			break
 		}
@@ -96,7 +111,7 @@ func (r *Recording) Wait() ([]Result, unix.WaitStatus, error) {
 	for n := range r.results {
 		r.results[n] = readResult(r.mem, n)
 	}
-	err := unix.Munmap(r.mem)
+	err := os.NewSyscallError("munmap", unix.Munmap(r.mem))
 	r.mem = nil
-	return r.results, ws, os.NewSyscallError("munmap", err)
+	return r.results, ws, errors.Join(failed, err)
 }

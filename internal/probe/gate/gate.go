@@ -7,7 +7,7 @@
 //
 //	kill > trap > errno > user notification > trace > log > allow
 //	      ────── outer ──────        ▲          ▲    ──── outer ────
-//	                          second pass   first pass
+//	                          second pass   first and third
 //
 // The first pass's filter says "trace" to every call. Without a tracer the call is
 // not made and fails with ENOSYS. So a call that an outer filter refuses shows that
@@ -16,7 +16,9 @@
 // An outer filter may say ENOSYS itself: Docker's does so to clone3. The second
 // pass tells: its filter hands the calls to this process, which answers with an
 // error number that nobody else uses. Some kernels do not have this, gVisor's among
-// them, and a process has one such filter at most; then it stays unknown.
+// them, and a process has one such filter at most. Then there is a third pass: this
+// process traces the child, which stops at each call that passes, and takes the call
+// away. Where that cannot be either, it stays unknown.
 //
 // The gate is the filter's alone. What capabilities, security modules or the call
 // itself would say is not asked.
@@ -106,15 +108,23 @@ func try(calls []Call) ([]Result, error) {
 			doubtful, again = append(doubtful, n), append(again, calls[n])
 		}
 	}
-	second, err := pass(again, secondPass)
+	told, err := pass(again, secondPass)
+	if err != nil {
+		var traced error
+		if told, traced = pass(again, thirdPass); traced == nil {
+			err = nil
+		} else {
+			err = errors.Join(err, traced)
+		}
+	}
 	for n, at := range doubtful {
 		switch {
 		case err != nil:
 			results[at] = Result{Reason: fmt.Sprintf("ENOSYS may be the filter's or mean that the call passes: %v", err)}
-		case second[n].Verdict == Refused && second[n].Errno == ours:
+		case told[n].Verdict == Refused && told[n].Errno == ours:
 			results[at] = Result{Verdict: Passes}
 		default:
-			results[at] = second[n]
+			results[at] = told[n]
 		}
 	}
 	return results, nil

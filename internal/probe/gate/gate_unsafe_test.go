@@ -205,11 +205,37 @@ func TestNoGate(t *testing.T) {
 	}
 }
 
-// TestOuterListener: with another's listener there is no second pass. What the
-// first one shows is known, and the rest stays unknown.
+// TestOuterListener: with another's listener there is no second pass. The third
+// tells the same, of calls that a filter answers with ENOSYS, kills for, or lets
+// pass: none of these is made.
 func TestOuterListener(t *testing.T) {
-	a := behind(t, request{Listener: true, Rules: []rule{{Number: unix.SYS_KEYCTL, Verdict: errno(unix.EPERM)}}, Calls: []Call{{Number: unix.SYS_KEYCTL}, {Number: unix.SYS_BPF}}})
-	if len(a.Results) != 2 || a.Results[0] != (Result{Verdict: Refused, Errno: unix.EPERM}) || a.Results[1].Verdict != Unknown || !strings.Contains(a.Results[1].Reason, "busy") {
+	calls := []Call{
+		{Number: unix.SYS_KEYCTL}, {Number: unix.SYS_CLONE3}, {Number: unix.SYS_REBOOT}, {Number: unix.SYS_VHANGUP}, {Number: unix.SYS_BPF},
+		{Number: unix.SYS_EXECVE}, {Number: unix.SYS_WRITE, Args: [6]uint64{1}}, {Number: unix.SYS_EXIT}, {Number: 4242},
+	}
+	a := behind(t, request{Listener: true, Calls: calls, Rules: []rule{
+		{Number: unix.SYS_KEYCTL, Verdict: errno(unix.EPERM)},
+		{Number: unix.SYS_CLONE3, Verdict: errno(unix.ENOSYS)},
+		{Number: unix.SYS_REBOOT, Verdict: unix.SECCOMP_RET_KILL_PROCESS},
+		{Number: unix.SYS_VHANGUP, Verdict: unix.SECCOMP_RET_TRAP},
+	}})
+	want := []Result{
+		{Verdict: Refused, Errno: unix.EPERM}, {Verdict: Refused, Errno: unix.ENOSYS}, {Verdict: Kills}, {Verdict: Kills}, {Verdict: Passes},
+		{Verdict: Passes}, {Verdict: Passes}, {Verdict: Passes}, {Verdict: Passes},
+	}
+	if diff := cmp.Diff(want, a.Results); diff != "" || a.Error != "" {
+		t.Errorf("%s %s", diff, a.Error)
+	}
+}
+
+// TestNoTracer: without a listener and a tracer, what the first pass shows is known,
+// and the rest stays unknown.
+func TestNoTracer(t *testing.T) {
+	a := behind(t, request{Listener: true, Calls: []Call{{Number: unix.SYS_KEYCTL}, {Number: unix.SYS_BPF}}, Rules: []rule{
+		{Number: unix.SYS_KEYCTL, Verdict: errno(unix.EPERM)}, {Number: unix.SYS_PTRACE, Verdict: errno(unix.EPERM)},
+	}})
+	if len(a.Results) != 2 || a.Results[0] != (Result{Verdict: Refused, Errno: unix.EPERM}) || a.Results[1].Verdict != Unknown ||
+		!strings.Contains(a.Results[1].Reason, "busy") || !strings.Contains(a.Results[1].Reason, "PTRACE_SEIZE") {
 		t.Errorf("got %+v", a)
 	}
 }

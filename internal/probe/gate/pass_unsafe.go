@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"unsafe"
@@ -11,6 +12,9 @@ import (
 
 // names are those of the calls of install, and of the one that secondPass adds.
 var names = []string{"prctl(PR_SET_NO_NEW_PRIVS)", "seccomp", "write"}
+
+// tracedNames are those of thirdPass.
+var tracedNames = []string{"read", "prctl(PR_SET_NO_NEW_PRIVS)", "seccomp"}
 
 // install are the calls that put a filter in force in a child. What they point to
 // is the caller's to pin.
@@ -99,6 +103,56 @@ func secondPass(calls []Call) ([]launch.Result, unix.WaitStatus, error) {
 	}
 	e.got, e.err = installed(names, ours, e.got)
 	return e.got, e.ws, e.err
+}
+
+// thirdPass tries calls behind a filter that asks a tracer, this thread, which makes
+// no call of each, with ours for its error. The child waits to be traced.
+func thirdPass(calls []Call) ([]launch.Result, unix.WaitStatus, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, 0, os.NewSyscallError("pipe2", err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	a := newAttempt(&pin, unix.SECCOMP_RET_TRACE, -1)
+	wait := launch.Trial{Call: unix.SYS_READ, Args: [6]uintptr{uintptr(pipe[0]), uintptr(unsafe.Pointer(&a.letter[0])), 1}}
+	runtime.LockOSThread() // a tracer is a thread (ptrace(2))
+	defer runtime.UnlockOSThread()
+	r, err := launch.Record(0, trials(append([]launch.Trial{wait}, install(&a.filter, 0)...), ours, calls))
+	if err != nil {
+		return nil, 0, err
+	}
+	if err = seize(r.PID()); err != nil {
+		_ = r.Kill() // it exists until it is waited for
+	} else {
+		_, err = unix.Write(pipe[1], a.letter[:])
+	}
+	got, ws, waited := r.WaitTraced(func(ws unix.WaitStatus) error {
+		if ws.StopSignal() == unix.SIGTRAP && ws.TrapCause() == unix.PTRACE_EVENT_SECCOMP {
+			if err := takeAway(r.PID()); err != nil {
+				return err
+			}
+			return os.NewSyscallError("ptrace(PTRACE_CONT)", unix.PtraceCont(r.PID(), 0))
+		}
+		return os.NewSyscallError("ptrace(PTRACE_CONT)", unix.PtraceCont(r.PID(), int(ws.StopSignal())))
+	})
+	if err := errors.Join(err, waited); err != nil {
+		return nil, 0, err
+	}
+	got, err = installed(tracedNames, ours, got)
+	return got, ws, err
+}
+
+// seize has this thread trace a process, which stops where a filter says so and is
+// killed when this thread ends.
+func seize(pid int) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, unix.PTRACE_O_TRACESECCOMP|unix.PTRACE_O_EXITKILL, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("ptrace(PTRACE_SEIZE)", errno)
+	}
+	return nil
 }
 
 // answer answers every call with ours until something can be read from end.
