@@ -19,6 +19,8 @@ type Context struct {
 	// Host and Declared are nil where nobody said.
 	Host     *Host     `json:"host,omitempty"`
 	Declared *Declared `json:"declared,omitempty"`
+	// Outside is what the host saw of the workload; see SeenPids and the like.
+	Outside []Observation `json:"outside,omitempty"`
 }
 
 const contextFormat = 1
@@ -46,6 +48,10 @@ type Targets struct {
 	ShmKey uint32 `json:"shmKey,omitempty"`
 	// Addresses with ports are those that the user named: they must be unreachable.
 	Addresses []string `json:"addresses,omitempty"`
+	// Pids and Memory are limits to reach where the workload cannot read them, and
+	// 0 where they are not to be reached so.
+	Pids   int64 `json:"pids,omitempty"`
+	Memory int64 `json:"memory,omitempty"`
 }
 
 // Host is what the host's kernel says about itself.
@@ -98,6 +104,9 @@ func ParseContext(b []byte) (*Context, error) {
 	}
 	if c.Format != contextFormat {
 		return nil, fmt.Errorf("%w: a context of format %d, this program knows %d", report.ErrMalformed, c.Format, contextFormat)
+	}
+	if err := checkOutside(c.Outside); err != nil {
+		return nil, err
 	}
 	return &c, nil
 }

@@ -36,6 +36,7 @@ type view struct {
 	probes   map[string]*Probe
 	all      map[string]*Observation
 	outcomes map[string]outcome
+	id       string       // of the probe
 	o        *Observation // the probe's own
 	evidence []report.Evidence
 }
@@ -79,7 +80,7 @@ func (v *view) conclude(p *Probe) outcome {
 	if out, ok := v.outcomes[p.ID]; ok {
 		return out
 	}
-	inner := &view{context: v.context, kernel: v.kernel, probes: v.probes, all: v.all, outcomes: v.outcomes, o: v.all[p.ID]}
+	inner := &view{context: v.context, kernel: v.kernel, probes: v.probes, all: v.all, outcomes: v.outcomes, id: p.ID, o: v.all[p.ID]}
 	var out outcome
 	switch {
 	case (p.observe != nil || p.gates != nil) && inner.o == nil:
@@ -100,9 +101,10 @@ func (v *view) conclude(p *Probe) outcome {
 }
 
 // ownKernel reports whether the observations come from another kernel than the
-// host's; unknown is false, and so is a workload's word where nobody gave it one.
+// host's; unknown is false, and so is a workload's word where nobody gave it one. A
+// kernel that is processes of the host must be seen there, too.
 func ownKernel(c *Context, all map[string]*Observation) bool {
-	if c.Declared != nil && !c.Declared.OwnKernel {
+	if d := c.Declared; d != nil && (!d.OwnKernel || d.Boundary == sandbox && sentry(c).state != shut) {
 		return false
 	}
 	e, ok := callOf(all["kernel.own"], readBootID)
@@ -153,19 +155,31 @@ func finding(p *Probe, c *Context, out outcome, own bool, o *Observation) report
 		ID: p.ID, Door: p.Door, Expected: p.Expected, Observed: clean(out.observed), Reason: clean(out.reason),
 		Consequence: p.Consequence, References: p.References,
 	}
-	if own && !p.beyond {
+	saw := slices.IndexFunc(c.Outside, func(o Observation) bool { return o.Probe == p.ID })
+	inside := own && !p.beyond && saw < 0 // what the host sees is the host's
+	if inside {
 		f.Consequence = report.GuestDepth
+		if c.Declared != nil && c.Declared.Boundary == sandbox {
+			f.Consequence = report.SandboxDepth
+		}
 	}
 	f.Severity = f.Consequence.Severity()
 	if o != nil {
-		f.Evidence = o.Calls[:min(len(o.Calls), report.MaxList)]
+		f.Evidence = append(f.Evidence, o.Calls...)
 	}
+	if saw >= 0 {
+		f.Evidence = append(slices.Clone(c.Outside[saw].Calls), f.Evidence...)
+	}
+	f.Evidence = f.Evidence[:min(len(f.Evidence), report.MaxList)]
 	var by []string
+	design := byDesign(c.Declared, p.ID, out)
 	if c.Declared != nil {
 		by = openedBy(p, c.Declared.Options)
 		f.Declared = "shut"
 		if len(by) > 0 {
 			f.Declared = clean("open: " + strings.Join(by, ", "))
+		} else if design != "" {
+			f.Declared = "open: " + design
 		}
 		f.Recheck = clean(c.Declared.Recheck)
 	}
@@ -176,12 +190,18 @@ func finding(p *Probe, c *Context, out outcome, own bool, o *Observation) report
 		f.Verdict = report.NotApplicable
 	case open:
 		f.Verdict = report.Leaked
-		if c.Declared != nil && len(by) == 0 {
+		if c.Declared != nil && len(by) == 0 && design == "" {
 			f.Verdict = report.Weaker
 		}
 		f.Enables, f.Fix, f.Breaks = p.Enables, p.Fix, p.Breaks
-		if len(by) > 0 {
+		if inside {
+			f.Enables = "more of the workload's own kernel to attack, and nothing of the host"
+		}
+		switch {
+		case len(by) > 0:
 			f.Fix = clean("leave out " + strings.Join(by, ", "))
+		case design != "":
+			f.Fix = "--boundary vm, where it matters: gVisor has it for every workload"
 		}
 	default:
 		f.Verdict = report.Unknown

@@ -60,6 +60,16 @@ var kernelProbes = []Probe{
 	},
 }
 
+// confirmed is what a workload says if the host says the same, or else what the
+// host says.
+func confirmed(said, host outcome) outcome {
+	if host.state != said.state {
+		return host
+	}
+	said.observed += "; " + host.observed
+	return said
+}
+
 func judgeKernel(v *view) outcome {
 	e, ok := v.call(readBootID)
 	switch {
@@ -73,7 +83,11 @@ func judgeKernel(v *view) outcome {
 	case v.context.Declared != nil && !v.context.Declared.OwnKernel:
 		return isAbsent("this boundary shares the host's kernel by design")
 	case e.Value != v.context.Host.BootID:
-		return isShut("a kernel of its own, booted as " + e.Value)
+		own := isShut("a kernel of its own, booted as " + e.Value)
+		if d := v.context.Declared; d != nil && d.Boundary == sandbox {
+			return confirmed(own, sentry(v.context))
+		}
+		return own
 	case v.context.Declared == nil:
 		return isAbsent("nobody declared a kernel of its own")
 	}

@@ -66,15 +66,16 @@ func hasWord(list, word string) bool {
 	return false
 }
 
-// fewer judges a limit that must be at most what was declared, and above 0.
-func fewer(v *view, name string, declared int64, what string) outcome {
-	e, ok := v.call(name)
+// fewer judges a limit that must be at most what was declared, and above 0. host is
+// what it is called where the host sees it, "" where it does not.
+func fewer(v *view, host, name string, declared int64, what string) outcome {
+	e, ok := v.either(host, name)
 	n, err := strconv.ParseInt(e.Value, 10, 64)
 	switch {
 	case !ok || e.Errno != "":
-		return isUnclear("no cgroup shows it: " + e.Errno)
+		return isUnclear("no cgroup shows it: " + first(e.Value, e.Errno))
 	case e.Value == unlimited:
-		return noLimit(v)
+		return noLimit(v, e.Call == host)
 	case err != nil:
 		return isUnclear("the limit makes no sense: " + e.Value)
 	case declared > 0 && n > declared:
@@ -84,9 +85,9 @@ func fewer(v *view, name string, declared int64, what string) outcome {
 }
 
 // noLimit judges a cgroup without a limit. Another runtime makes one of its own
-// below the one that has the limits, and what is above it cannot be seen inside.
-func noLimit(v *view) outcome {
-	if d := v.context.Declared; d != nil && (d.Boundary == "runtime" || d.Boundary == "gvisor") {
+// below the one that has the limits, and what is above it only the host sees.
+func noLimit(v *view, host bool) outcome {
+	if d := v.context.Declared; !host && d != nil && (d.Boundary == "runtime" || d.Boundary == sandbox) {
 		return isUnclear("the workload's own cgroup has no limit; the one around it, which cannot be seen inside, may have one")
 	}
 	return isOpen("no limit")
@@ -120,7 +121,7 @@ var limitProbes = []Probe{
 			if d := v.context.Declared; d != nil {
 				most = max(0, d.Pids)
 			}
-			return fewer(v, pidsLimit, most, "processes")
+			return fewer(v, SeenPids, pidsLimit, most, "processes")
 		},
 	},
 	{
@@ -137,7 +138,7 @@ var limitProbes = []Probe{
 			case v.of("limits.processes").state == open:
 				return isOpen("no limit")
 			case !ok:
-				return isAbsent("the limit is too high to be reached without harm")
+				return notReached(v)
 			case e.Errno == "EAGAIN":
 				return isShut("EAGAIN after " + e.Value)
 			case e.Errno != "":
@@ -157,7 +158,7 @@ var limitProbes = []Probe{
 			if d := v.context.Declared; d == nil || d.Memory <= 0 {
 				return isAbsent("no limit was asked for")
 			}
-			return fewer(v, memoryLimit, v.context.Declared.Memory, "bytes")
+			return fewer(v, SeenMemory, memoryLimit, v.context.Declared.Memory, "bytes")
 		},
 	},
 	{
@@ -175,7 +176,7 @@ var limitProbes = []Probe{
 			case v.of("limits.memory").state == open:
 				return isOpen("no such limit")
 			case !ok:
-				return isAbsent("the limit is too high to be reached without harm")
+				return notReached(v)
 			case e.Value == memoryKilled || e.Errno == "ENOMEM":
 				return isShut(first(e.Value, e.Errno))
 			case e.Errno != "":
@@ -211,7 +212,7 @@ var limitProbes = []Probe{
 			if d := v.context.Declared; d == nil || d.Files == 0 {
 				return isAbsent("no limit was asked for")
 			}
-			return fewer(v, filesLimit, int64(min(v.context.Declared.Files, 1<<62)), "files")
+			return fewer(v, "", filesLimit, int64(min(v.context.Declared.Files, 1<<62)), "files")
 		},
 	},
 	{
@@ -233,7 +234,7 @@ var limitProbes = []Probe{
 			if e, ok := v.call(shmSize); ok && e.Errno == "ENOENT" {
 				return isShut("there is none")
 			}
-			return fewer(v, shmSize, d.Shm, "bytes")
+			return fewer(v, "", shmSize, d.Shm, "bytes")
 		},
 	},
 	{
@@ -245,7 +246,7 @@ var limitProbes = []Probe{
 		References: []string{"proc_pid_oom_score_adj(5)"},
 		observe:    func(p *prober) { p.read(oomScore) },
 		judge: func(v *view) outcome {
-			e, ok := v.call(readCall(oomScore))
+			e, ok := v.either(SeenOOMScore, readCall(oomScore))
 			n, err := strconv.Atoi(e.Value)
 			switch {
 			case !ok || e.Errno != "" || err != nil:
@@ -258,6 +259,27 @@ var limitProbes = []Probe{
 	},
 }
 
+// notReached says why nobody tried whether a limit holds.
+func notReached(v *view) outcome {
+	if d := v.context.Declared; d != nil && d.Boundary == sandbox {
+		return isAbsent("whoever reaches it ends gVisor's kernel, and the prober with it")
+	}
+	return isAbsent("the limit is too high to be reached without harm")
+}
+
+// toReach is the limit to reach, the one that was told before the one that is seen,
+// and whether it is safe to.
+func toReach(told int64, seen string, least, most int) (int, bool) {
+	limit := int(told)
+	if told == 0 {
+		var err error
+		if limit, err = strconv.Atoi(seen); err != nil {
+			return 0, false
+		}
+	}
+	return limit, limit >= least && limit <= most
+}
+
 // safeProcesses is the highest limit that is tried: that many idle children are no
 // burden.
 const safeProcesses = 256
@@ -267,8 +289,8 @@ const safeProcesses = 256
 func observeProcesses(p *prober) {
 	var found prober
 	pidsFiles.read(&found, pidsLimit)
-	limit, err := strconv.Atoi(found.o.Calls[0].Value)
-	if err != nil || limit > safeProcesses {
+	limit, ok := toReach(p.targets.Pids, found.o.Calls[0].Value, 0, safeProcesses)
+	if !ok {
 		return
 	}
 	var children []*launch.Recording
@@ -298,8 +320,8 @@ const safeMemory = 128 << 20
 func observeMemory(p *prober) {
 	var found prober
 	memoryFiles.read(&found, memoryLimit)
-	limit, err := strconv.Atoi(found.o.Calls[0].Value)
-	if err != nil || limit < safeMemory/4 || limit > safeMemory {
+	limit, ok := toReach(p.targets.Memory, found.o.Calls[0].Value, safeMemory/4, safeMemory)
+	if !ok {
 		return
 	}
 	child, err := launch.Record(0, []launch.Trial{
@@ -331,19 +353,29 @@ func judgeQuota(v *view) outcome {
 	if d == nil || d.CPUs <= 0 {
 		return isAbsent("no limit was asked for")
 	}
+	if e, ok := v.host(SeenQuota); ok {
+		return judgeProcessors(v, e, d.CPUs)
+	}
 	quota, ok := v.call(quotaLimit)
 	period, ok2 := v.call(periodLimit)
 	if !ok || !ok2 || quota.Errno != "" || period.Errno != "" {
 		return isUnclear("no cgroup shows it: " + quota.Errno)
 	}
 	// cpu.max of version 2 holds both.
-	q, _, _ := strings.Cut(quota.Value, " ")
-	_, per, both := strings.Cut(period.Value, " ")
-	if !both {
-		per = period.Value
+	if _, _, both := strings.Cut(quota.Value, " "); !both {
+		quota.Value += " " + period.Value
 	}
-	if q == unlimited || q == "max" {
-		return noLimit(v)
+	return judgeProcessors(v, quota, d.CPUs)
+}
+
+// judgeProcessors judges a quota with its period.
+func judgeProcessors(v *view, quota report.Evidence, declared float64) outcome {
+	q, per, _ := strings.Cut(quota.Value, " ")
+	switch {
+	case quota.Errno != "":
+		return isUnclear("no cgroup shows it: " + first(quota.Value, quota.Errno))
+	case q == unlimited || q == "max":
+		return noLimit(v, quota.Call == SeenQuota)
 	}
 	a, err := strconv.ParseFloat(q, 64)
 	b, err2 := strconv.ParseFloat(per, 64)
@@ -351,8 +383,8 @@ func judgeQuota(v *view) outcome {
 		return isUnclear("the quota makes no sense: " + quota.Value)
 	}
 	seen := fmt.Sprintf("%.2f processors", a/b)
-	if a/b > d.CPUs*1.01+0.01 {
-		return isOpen(fmt.Sprintf("%s, %.2f were asked for", seen, d.CPUs))
+	if a/b > declared*1.01+0.01 {
+		return isOpen(fmt.Sprintf("%s, %.2f were asked for", seen, declared))
 	}
 	return isShut(seen)
 }

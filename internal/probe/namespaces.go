@@ -133,10 +133,13 @@ func namespace(kind, flag, door, enables string, c report.Consequence, fix strin
 func judgeNamespace(v *view, kind string) outcome {
 	e, ok := v.call(linkCall("/proc/self/ns/" + kind))
 	n, good := inode(e.Value)
+	own := ownKernel(v.context, v.all)
+	if ok && e.Errno == "ENOENT" && kind == "cgroup" && own {
+		return isAbsent("the workload's own kernel has no cgroup namespaces, and no cgroup of the host is in it")
+	}
 	if !ok || e.Errno != "" || !good {
 		return isUnclear(fmt.Sprintf("/proc/self/ns/%s cannot be read: %s", kind, e.Errno))
 	}
-	own := ownKernel(v.context, v.all)
 	if h := v.context.Host; h != nil && !own && h.Namespaces[kind] != 0 {
 		if n == h.Namespaces[kind] {
 			return isOpen(fmt.Sprintf("%s, %d", hostsOwn, n))
@@ -154,6 +157,16 @@ func judgeNamespace(v *view, kind string) outcome {
 }
 
 func judgeUIDMap(v *view) outcome {
+	if e, ok := v.host(SeenUIDMap); ok {
+		root, good := mapsRoot(e.Value)
+		switch {
+		case e.Errno != "" || !good:
+			return isUnclear("the host cannot read the ID map: " + first(e.Value, e.Errno))
+		case root:
+			return isOpen("user 0 of the host is in the ID map, as the host sees it")
+		}
+		return isShut("the host sees user 0 as another: " + strings.Join(strings.Fields(e.Value), " "))
+	}
 	e, ok := v.call(readCall(uidMap))
 	words := strings.Fields(e.Value)
 	switch {

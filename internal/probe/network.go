@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const interfaces = "readdir(/sys/class/net)"
+const interfaces = "readdir(/sys/class/net), or read(/proc/net/dev)"
 
 var networkProbes = []Probe{
 	{
@@ -68,11 +68,11 @@ var networkProbes = []Probe{
 		Fix:        "--network none",
 		References: []string{"network_namespaces(7)"},
 		observe: func(p *prober) {
-			list, err := os.ReadDir("/sys/class/net")
+			list, err := interfaceNames()
 			var names []string
-			for _, l := range list {
+			for _, n := range list {
 				// The kernel makes these by itself in every namespace, without a use.
-				if n := l.Name(); n != "lo" && !strings.HasPrefix(n, "tunl0") && !strings.HasPrefix(n, "sit0") && !strings.HasPrefix(n, "ip6tnl0") &&
+				if n != "lo" && !strings.HasPrefix(n, "tunl0") && !strings.HasPrefix(n, "sit0") && !strings.HasPrefix(n, "ip6tnl0") &&
 					!strings.HasPrefix(n, "gre") && !strings.HasPrefix(n, "erspan0") && !strings.HasPrefix(n, "ip_vti0") && !strings.HasPrefix(n, "ip6_vti0") && !strings.HasPrefix(n, "bonding_masters") {
 					names = append(names, n)
 				}
@@ -85,13 +85,41 @@ var networkProbes = []Probe{
 			case v.context.Declared == nil || !v.context.Declared.NoNetwork:
 				return isAbsent("a network was asked for")
 			case !ok || e.Errno != "":
-				return isUnclear("/sys/class/net cannot be read: " + e.Errno)
+				return isUnclear("neither /sys/class/net nor /proc/net/dev can be read: " + e.Errno)
 			case e.Value == "":
 				return isShut("loopback alone")
 			}
 			return isOpen(e.Value)
 		},
 	},
+}
+
+// interfaceNames are those of this network namespace. gVisor's kernel has the second
+// file alone.
+func interfaceNames() (names []string, err error) {
+	list, err := os.ReadDir("/sys/class/net")
+	for _, l := range list {
+		names = append(names, l.Name())
+	}
+	if err == nil {
+		return names, nil
+	}
+	text, err := beginning("/proc/net/dev")
+	if err == nil {
+		names = interfacesIn(text)
+	}
+	return names, err
+}
+
+// interfacesIn are the names in /proc/net/dev, which has two lines of headings
+// (proc_pid_net(5)).
+func interfacesIn(text string) (names []string) {
+	for line := range strings.Lines(text) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return names
 }
 
 // unreached judges connections: whatever error there is, nobody was reached.

@@ -285,3 +285,86 @@ func FuzzContext(f *testing.F) {
 		}
 	})
 }
+
+// TestOutside: where the host looked, its word decides, whatever the workload says;
+// and a kernel that is processes of the host counts as one only if it is seen there.
+func TestOutside(t *testing.T) {
+	o := observe(t)
+	host := &Host{BootID: "another", Release: "1.0", Memory: 1, Booted: 1}
+	saw := func(id, call, value, errno string) []Observation {
+		return []Observation{{Probe: id, Calls: []report.Evidence{{Call: call, Value: value, Errno: errno}}}}
+	}
+	gvisor := Declared{Boundary: "gvisor", OwnKernel: true, Pids: 64, Memory: 64, CPUs: 0.5}
+	for _, tt := range []struct {
+		name, id string
+		outside  []Observation
+		want     report.Verdict
+	}{
+		{"nobody looked", "kernel.own", nil, report.Unknown},
+		{"gVisor's", "kernel.own", saw("kernel.own", SeenPrograms, SeenSentry, ""), report.Held},
+		{"another program", "kernel.own", saw("kernel.own", SeenPrograms, "/bin/sh", ""), report.Unknown},
+		{"the host cannot look", "kernel.own", saw("kernel.own", SeenPrograms, "no such file", "error"), report.Unknown},
+		{"a limit", "limits.processes", saw("limits.processes", SeenPids, "64", ""), report.Held},
+		{"too high a limit", "limits.processes", saw("limits.processes", SeenPids, "65", ""), report.Weaker},
+		{"no limit", "limits.processes", saw("limits.processes", SeenPids, Unlimited, ""), report.Weaker},
+		{"no answer", "limits.processes", saw("limits.processes", SeenPids, "gone", "error"), report.Unknown},
+		{"no sense", "limits.memory", saw("limits.memory", SeenMemory, "much", ""), report.Unknown},
+		{"a quota", "limits.processors", saw("limits.processors", SeenQuota, "50000 100000", ""), report.Held},
+		{"too high a quota", "limits.processors", saw("limits.processors", SeenQuota, "90000 100000", ""), report.Weaker},
+		{"no quota", "limits.processors", saw("limits.processors", SeenQuota, Unlimited, ""), report.Weaker},
+		{"half a quota", "limits.processors", saw("limits.processors", SeenQuota, "50000", ""), report.Unknown},
+		{"a map", "namespaces.uid-map", saw("namespaces.uid-map", SeenUIDMap, "0 100000 65536", ""), report.Held},
+		{"root's map", "namespaces.uid-map", saw("namespaces.uid-map", SeenUIDMap, "0 100000 5, 5 0 1", ""), report.Weaker},
+		{"no map", "namespaces.uid-map", saw("namespaces.uid-map", SeenUIDMap, "", ""), report.Unknown},
+		{"a score", "limits.oom-score", saw("limits.oom-score", SeenOOMScore, "-1", ""), report.Weaker},
+	} {
+		c := NewContext(host, &gvisor)
+		c.Outside = tt.outside
+		for _, f := range Judge(c, o, "").Findings {
+			if f.ID != tt.id {
+				continue
+			}
+			if f.Verdict != tt.want {
+				t.Errorf("%s: got %s, want %s: %s%s", tt.name, f.Verdict, tt.want, f.Observed, f.Reason)
+			}
+			if len(tt.outside) > 0 && (len(f.Evidence) == 0 || f.Evidence[0] != tt.outside[0].Calls[0]) {
+				t.Errorf("%s: the host's word is not the first evidence: %+v", tt.name, f.Evidence)
+			}
+		}
+	}
+	for name, want := range map[string]report.Consequence{"": report.Depth, SeenSentry: report.SandboxDepth, "/bin/sh": report.Depth} {
+		c := NewContext(host, &gvisor)
+		if name != "" {
+			c.Outside = saw("kernel.own", SeenPrograms, name, "")
+		}
+		for _, f := range Judge(c, o, "").Findings {
+			if f.ID == "syscalls.bpf" && f.Consequence != want {
+				t.Errorf("the host sees %q: %s, want %s", name, f.Consequence, want)
+			}
+		}
+	}
+}
+
+// TestByDesign: what gVisor has itself is declared open behind it, and anything
+// beside it is not.
+func TestByDesign(t *testing.T) {
+	const own = "/dev/fuse (c 10:229), /dev/net/tun (c 10:200)"
+	for _, tt := range []struct {
+		boundary, found string
+		want            report.Verdict
+	}{{"gvisor", own, report.Leaked}, {"gvisor", own + ", /dev/kvm (c 10:232)", report.Weaker}, {"container", own, report.Weaker}, {"vm", own, report.Weaker}} {
+		o := &Observations{Format: observationFormat, Tried: []Observation{{Probe: "devices.extra", Calls: []report.Evidence{{Call: foundDevices, Value: tt.found}}}}}
+		for _, f := range Judge(NewContext(nil, &Declared{Boundary: tt.boundary}), o, "").Findings {
+			if f.ID == "devices.extra" && f.Verdict != tt.want {
+				t.Errorf("%s, %s: got %s, want %s", tt.boundary, tt.found, f.Verdict, tt.want)
+			}
+		}
+	}
+}
+
+func TestInterfacesIn(t *testing.T) {
+	got := interfacesIn("Inter-|   Receive |  Transmit\n face |bytes packets |bytes\n    lo:       0 0\n  eth0: 1 2\n")
+	if !slices.Equal(got, []string{"lo", "eth0"}) {
+		t.Errorf("got %q", got)
+	}
+}

@@ -126,10 +126,15 @@ const (
 	Exhausts   Consequence = "takes resources from others"
 	Depth      Consequence = "loses a line of defence"
 	GuestDepth Consequence = "loses a line of defence inside the machine"
+	// SandboxDepth is GuestDepth where the workload's own kernel is gVisor's.
+	SandboxDepth Consequence = "loses a line of defence inside the sandbox"
 )
 
+// Inside reports whether a door leads no further than to the workload's own kernel.
+func (c Consequence) Inside() bool { return c == GuestDepth || c == SandboxDepth }
+
 // Consequences are all of them, from the worst.
-var Consequences = []Consequence{Takeover, Disturbs, Reads, Exhausts, Depth, GuestDepth}
+var Consequences = []Consequence{Takeover, Disturbs, Reads, Exhausts, Depth, GuestDepth, SandboxDepth}
 
 // Severity is what a consequence counts where nothing else is known.
 func (c Consequence) Severity() Severity {

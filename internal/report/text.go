@@ -138,6 +138,11 @@ func (r *Report) sentence() string {
 		s = "This is the host."
 	}
 	s += fmt.Sprintf(" Of %d doors %d stand open", looked, weaker+leaked)
+	if inside := r.inside(); inside > 0 && inside == weaker+leaked {
+		s += ", none of them to the host"
+	} else if inside > 0 {
+		s += fmt.Sprintf(", %d of them inside alone", inside)
+	}
 	if weaker > 0 {
 		s += fmt.Sprintf(", %d of them although they are declared shut", weaker)
 	}
@@ -147,7 +152,20 @@ func (r *Report) sentence() string {
 	return s + "."
 }
 
-// marks stand for verdicts in a matrix.
+// inside is how many open doors lead no further than to the workload's own kernel.
+func (r *Report) inside() (n int) {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Verdict.Open() && f.Consequence.Inside() {
+			n++
+		}
+	}
+	return n
+}
+
+// marks stand for verdicts in a matrix, insideMarks for those of doors that lead no
+// further than to the workload's own kernel.
+var insideMarks = map[Verdict]string{Leaked: "inside", Weaker: "INSIDE"}
+
 var marks = map[Verdict]string{Held: "held", Leaked: "LEAKED", Weaker: "WEAKER", Unknown: "unknown", NotApplicable: "-"}
 
 // Matrix writes one line for each door and one column for each subject. Doors that
@@ -171,19 +189,26 @@ func (d *Document) Matrix(w io.Writer, verbose bool) error {
 	}
 	p.line("%s", strings.TrimRight(row, " "))
 	p.line("%s", strings.TrimRight(kernel, " "))
-	alike := 0
+	alike, inside := 0, false
 	for _, id := range d.ids() {
 		row, dull := fmt.Sprintf("%-*s", first, id), true
 		for i := range d.Reports {
-			v := d.Reports[i].verdict(id)
+			v, c := d.Reports[i].verdict(id)
 			dull = dull && (v == Held || v == NotApplicable)
-			row += fmt.Sprintf("  %-24s", marks[v])
+			mark := marks[v]
+			if v.Open() && c.Inside() {
+				mark, inside = insideMarks[v], true
+			}
+			row += fmt.Sprintf("  %-24s", mark)
 		}
 		if dull && !verbose {
 			alike++
 			continue
 		}
 		p.line("%s", strings.TrimRight(row, " "))
+	}
+	if inside {
+		p.line("Inside: open, and leads no further than to the workload's own kernel.")
 	}
 	if alike > 0 {
 		p.line("%d more are shut, or do not exist, behind all of them; --verbose lists them.", alike)
@@ -205,14 +230,14 @@ func (d *Document) ids() (ids []string) {
 	return ids
 }
 
-// verdict is the one of a finding, "" where there is none.
-func (r *Report) verdict(id string) Verdict {
+// verdict is the one of a finding, with its consequence, "" where there is none.
+func (r *Report) verdict(id string) (Verdict, Consequence) {
 	for i := range r.Findings {
 		if r.Findings[i].ID == id {
-			return r.Findings[i].Verdict
+			return r.Findings[i].Verdict, r.Findings[i].Consequence
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // TextChanges writes what changed since an earlier document.

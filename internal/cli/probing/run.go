@@ -57,6 +57,10 @@ func Run(ctx context.Context, e Engine, s workload.Spec, o Options) (report.Repo
 	}
 	c := probe.NewContext(o.Host, d)
 	c.Targets = o.Targets
+	if s.Boundary == workload.BoundaryRuntime {
+		// Inside, it has limits in a cgroup that the runtime does not show.
+		c.Targets.Pids, c.Targets.Memory = max(0, d.Pids), max(0, d.Memory)
+	}
 	seen, kernel, err := converse(ctx, e, session, feed, box, c, o.Timeout)
 	feed.Close()
 	end(ctx, e, session, err == nil)
@@ -77,7 +81,7 @@ func Run(ctx context.Context, e Engine, s workload.Spec, o Options) (report.Repo
 	switch {
 	case s.VM.Tenant != "":
 		r.Subject.Label = "tenant"
-	case s.Runtime.Name != "":
+	case s.Boundary == workload.BoundaryRuntime:
 		r.Subject.Label = s.Runtime.Name
 	}
 	if m := session.Record.Machine; m != nil && m.Accel == "tcg" {
@@ -135,16 +139,23 @@ func converse(ctx context.Context, e Engine, session *engine.Session, feed io.Wr
 		return nil, "", errors.New("what the workload wrote does not have the word that the prober was given")
 	}
 	kernel = seen.Kernel
-	if c.Declared.OwnKernel {
+	spec := session.Record.Spec
+	if spec.Boundary == "vm" {
 		return seen, kernel, nil // the host sees the machine and not the process
 	}
-	kernel = c.Host.Release
-	if seen.Kernel != kernel {
-		return nil, "", fmt.Errorf("the workload says that it runs on Linux %.60q, the host runs %s", seen.Kernel, kernel)
+	if !c.Declared.OwnKernel {
+		kernel = c.Host.Release
+		if seen.Kernel != kernel {
+			return nil, "", fmt.Errorf("the workload says that it runs on Linux %.60q, the host runs %s", seen.Kernel, kernel)
+		}
 	}
-	rec, err := e.Inspect(ctx, string(session.Record.Spec.ID))
+	rec, err := e.Inspect(ctx, string(spec.ID))
 	if err != nil || rec.PID == 0 {
 		return nil, "", fmt.Errorf("the prober ended before it could be looked at from outside: %w", errors.Join(err, workload.ErrNotRunning))
+	}
+	c.Outside = outside(rec.PID, spec)
+	if c.Declared.OwnKernel {
+		return seen, kernel, nil // the host sees gVisor's kernel and not the process
 	}
 	return seen, kernel, witnessed(seen, "/proc/"+strconv.Itoa(rec.PID))
 }
