@@ -25,6 +25,9 @@ const (
 	// Rooted: the prober runs as a process of the host in a directory as its root,
 	// with files that no kernel would show there.
 	Rooted
+	// Wrapped: `bulkhead probe` with flags, of which one names a runtime that is not what
+	// its processes run.
+	Wrapped
 )
 
 // scene is a workload, and the doors of which it says something.
@@ -108,6 +111,28 @@ var opened = []scene{
 		doors: []string{"files.working-directory", "files.proc", "files.sysrq", "limits.oom-score", "leaks.memory-image", "leaks.scheduler", "leaks.power"}},
 }
 
+// sandboxShut are the scenes in which a door is shut behind gVisor and would not be
+// tried in a workload that was asked for nothing.
+var sandboxShut = []scene{
+	probed("--boundary gvisor --memory 256m --cpus 0.5 --ulimit nofile=64:64 --pids-limit 256 --read-only --network none", report.Held,
+		"limits.memory", "limits.processors", "limits.files", "limits.processes", "files.root", "network.interfaces"),
+	probed("--boundary gvisor --oom-score-adj 5", report.Held, "limits.oom-score"),
+}
+
+// sandboxOpened are the doors that exist behind gVisor, opened. The others lead to
+// namespaces, devices and files of the host that the boundary refuses to give.
+var sandboxOpened = []scene{
+	probed("--boundary gvisor", report.Leaked, "files.sysrq", "files.cgroups", "devices.extra", "devices.kernel", "leaks.memory-size"),
+	probed("--boundary gvisor --security-opt seccomp=unconfined", report.Leaked, "syscalls.", "kernel.log"),
+	probed("--boundary gvisor --cap-add NET_RAW", report.Leaked, "capabilities.effective", "capabilities.bounding", "capabilities.packets"),
+	probed("--boundary gvisor --cap-add MKNOD", report.Leaked, "capabilities.device-nodes"),
+	probed("--boundary gvisor --security-opt no-new-privileges=false", report.Leaked, "capabilities.no-new-privileges"),
+	probed("--boundary gvisor --pids-limit -1", report.Leaked, "limits.processes", "limits.processes-reached"),
+	probed("--boundary gvisor --userns host", report.Leaked, "namespaces.uid-map"),
+	probed("--boundary gvisor --userns host -v /:/host", report.Leaked, "files.host-file"),
+	{how: "a registered runtime that is a script around `runsc`", way: Wrapped, flags: flags("--runtime wrapped"), verdict: report.Unknown, doors: []string{"kernel.own"}},
+}
+
 // covers are the IDs that a scene names, groups written out.
 func (s scene) covers() (ids []string) {
 	for _, d := range s.doors {
@@ -142,6 +167,20 @@ func sceneFor(list []scene, id string) *scene {
 		}
 	}
 	return nil
+}
+
+// SandboxTable is the same behind gVisor, of the doors that exist there.
+func SandboxTable() string {
+	var b strings.Builder
+	b.WriteString("| opened by | probes | then |\n|---|---|---|\n")
+	for _, s := range sandboxOpened {
+		ids := make([]string, len(s.doors))
+		for n, d := range s.doors {
+			ids[n] = "`" + d + strings.Repeat("…", strings.Count(d[len(d)-1:], ".")) + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.words(), strings.Join(ids, ", "), s.verdict)
+	}
+	return b.String()
 }
 
 // Table is the self-test as Markdown: door, probe, verdict shut, verdict open.

@@ -14,27 +14,7 @@ import (
 // does, nothing is held, the reason is told, and nothing is left.
 func TestHostileWorkload(t *testing.T) {
 	w := newWorld(t)
-	liars := filepath.Join(w.dir, "bin")
-	list, err := filepath.Glob(filepath.Join(bin, "bulkhead*"))
-	if err == nil {
-		err = os.Mkdir(liars, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, program := range list {
-		if filepath.Base(program) == "bulkhead-probe" {
-			continue
-		}
-		b, err := os.ReadFile(program)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(liars, filepath.Base(program)), b, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	buildLiar(t, filepath.Join(liars, "bulkhead-probe"))
+	liars := liarsBeside(t, w.dir)
 	for _, tt := range []struct{ lie, flags, want string }{
 		{"silence", "", "ended before it had told anything: exit code 0"},
 		{"death", "", `exit code 7: "\x1b[2Jfarewell"`},
@@ -69,6 +49,33 @@ func TestHostileWorkload(t *testing.T) {
 			}
 		})
 	}
+}
+
+// liarsBeside makes a directory of the programs with a liar in the prober's place.
+func liarsBeside(t *testing.T, dir string) string {
+	t.Helper()
+	liars := filepath.Join(dir, "bin")
+	list, err := filepath.Glob(filepath.Join(bin, "bulkhead*"))
+	if err == nil {
+		err = os.Mkdir(liars, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range list {
+		if filepath.Base(program) == "bulkhead-probe" {
+			continue
+		}
+		b, err := os.ReadFile(program)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(liars, filepath.Base(program)), b, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	buildLiar(t, filepath.Join(liars, "bulkhead-probe"))
+	return liars
 }
 
 // buildLiar builds the program of ./liar. The test guest has it.

@@ -178,7 +178,7 @@ func (w *world) look(s scene) map[string]report.Finding {
 	}
 	var d *report.Document
 	switch s.way {
-	case Probed:
+	case Probed, Wrapped:
 		d = w.decode(w.command(append(append([]string{"probe", "--json"}, args...), "box")...))
 	case Declared:
 		program, file := filepath.Join(bin, "bulkhead-probe"), w.context(s.context)
@@ -426,8 +426,9 @@ func TestShut(t *testing.T) { play(t, shut) }
 // TestOpen opens each door on purpose: it must be seen.
 func TestOpen(t *testing.T) { play(t, opened) }
 
-func play(t *testing.T, scenes []scene) {
-	w := newWorld(t)
+func play(t *testing.T, scenes []scene) { playIn(t, newWorld(t), scenes) }
+
+func playIn(t *testing.T, w *world, scenes []scene) {
 	for _, s := range scenes {
 		t.Run(s.how, func(t *testing.T) {
 			one := *w
@@ -461,7 +462,7 @@ func TestEveryDoor(t *testing.T) {
 			t.Errorf("%s: nothing opens this door", p.ID)
 		}
 	}
-	for _, s := range slices.Concat(shut, opened) {
+	for _, s := range slices.Concat(shut, opened, sandboxShut, sandboxOpened) {
 		for _, id := range s.covers() {
 			if !ids[id] {
 				t.Errorf("%s: there is no probe %s", s.how, id)
@@ -473,12 +474,18 @@ func TestEveryDoor(t *testing.T) {
 
 // The table of docs/probes.md lies between these.
 const (
-	tableBegin = "<!-- The table is written by `go test ./tests/probe -run TestDocs -update`. -->\n\n"
-	tableEnd   = "\n<!-- End of the table. -->"
+	tableBegin   = "<!-- The table is written by `go test ./tests/probe -run TestDocs -update`. -->\n\n"
+	sandboxBegin = "<!-- The table for gVisor is written by the same. -->\n\n"
+	tableEnd     = "\n<!-- End of the table. -->"
 )
 
-// TestDocs finds the table of docs/probes.md as the scenes say.
+// TestDocs finds the tables of docs/probes.md as the scenes say.
 func TestDocs(t *testing.T) {
+	checkTable(t, tableBegin, Table())
+	checkTable(t, sandboxBegin, SandboxTable())
+}
+
+func checkTable(t *testing.T, tableBegin, table string) {
 	const file = "../../docs/probes.md"
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -490,12 +497,12 @@ func TestDocs(t *testing.T) {
 		t.Fatalf("%s has no place for the table", file)
 	}
 	if *update {
-		if err := os.WriteFile(file, []byte(before+tableBegin+Table()+tableEnd+after), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(before+tableBegin+table+tableEnd+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if old != Table() {
+	if old != table {
 		t.Errorf("the table of %s is not current: go test ./tests/probe -run TestDocs -update", file)
 	}
 }
