@@ -14,8 +14,9 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
-// compareGolden compares the verdicts of a report with testdata.
-func compareGolden(t *testing.T, r *report.Report) {
+// compareGolden compares the verdicts of a report with testdata. machine is where
+// they hold, nothing if that is everywhere.
+func compareGolden(t *testing.T, r *report.Report, machine ...string) {
 	t.Helper()
 	var lines []string
 	for _, f := range r.Findings {
@@ -30,6 +31,9 @@ func compareGolden(t *testing.T, r *report.Report) {
 		lines = append(lines, fmt.Sprintf("%-32s %s%s\n", f.ID, v, inside))
 	}
 	slices.Sort(lines)
+	for _, m := range machine {
+		lines = slices.Insert(lines, 0, machineMark+m+"\n")
+	}
 	file, got := filepath.Join("testdata", r.Subject.Label+".golden"), strings.Join(lines, "")
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -43,6 +47,19 @@ func compareGolden(t *testing.T, r *report.Report) {
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s, go test -update after looking at each:\n%s", file, diff)
 	}
+}
+
+// machineMark is before the machine in the first line.
+const machineMark = "# "
+
+// recordedOn reports whether the verdicts for a label hold on a machine.
+func recordedOn(t *testing.T, label, machine string) bool {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", label+".golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(string(b), machineMark+machine+"\n")
 }
 
 func TestGoldenContainer(t *testing.T) {

@@ -475,18 +475,31 @@ func TestEveryDoor(t *testing.T) {
 // The table of docs/probes.md lies between these.
 const (
 	tableBegin   = "<!-- The table is written by `go test ./tests/probe -run TestDocs -update`. -->\n\n"
+	matrixBegin  = "<!-- The matrix is written by the same, from the verdicts in tests/probe/testdata. -->\n\n"
+	summaryBegin = "<!-- The table is written by `go test ./tests/probe -run TestDocs -update`, from recorded verdicts. -->\n\n"
 	sandboxBegin = "<!-- The table for gVisor is written by the same. -->\n\n"
 	tableEnd     = "\n<!-- End of the table. -->"
 )
 
 // TestDocs finds the tables of docs/probes.md as the scenes say.
 func TestDocs(t *testing.T) {
-	checkTable(t, tableBegin, Table())
-	checkTable(t, sandboxBegin, SandboxTable())
+	matrix, err := MatrixTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	summary, err := SummaryTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTable(t, "docs/probes.md", tableBegin, Table())
+	checkTable(t, "docs/probes.md", sandboxBegin, SandboxTable())
+	checkTable(t, "docs/probes.md", matrixBegin, matrix)
+	checkTable(t, "README.md", summaryBegin, summary)
 }
 
-func checkTable(t *testing.T, tableBegin, table string) {
-	const file = "../../docs/probes.md"
+func checkTable(t *testing.T, name, tableBegin, table string) {
+	t.Helper()
+	file := filepath.Join("../..", name)
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
