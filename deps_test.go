@@ -67,6 +67,8 @@ var layers = map[string]int{
 
 	// The prober tries calls in children that package launch forks.
 	"internal/probe": 45,
+	// So does the meter.
+	"internal/meter": 45,
 
 	"internal/launch": 30,
 	"internal/trace":  22,
@@ -109,6 +111,7 @@ var systemCallersToo = map[string]string{
 	"internal/guest/pid1":            "it is a guest's init: mounts, modules, clock, ports, the end of the machine",
 	"internal/guest/pid1/testguest":  "it is an init, too",
 	"internal/guest/system":          "it mounts a system's root and makes its console",
+	"internal/meter":                 "it times system calls and tries them, one by one",
 	"internal/probe":                 "it tries system calls one by one, and names them",
 	"internal/probe/gate":            "it puts seccomp filters in force and answers one's notifications",
 }
@@ -117,7 +120,7 @@ var systemCallersToo = map[string]string{
 // packages below cost several times the memory and the start time of all that
 // these commands do.
 var (
-	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent", "cmd/bulkhead-dns", "cmd/bulkhead-probe"}
+	lean      = []string{"cmd/bulkhead-oci", "cmd/bulkhead-supervisor", "cmd/bulkhead-init", "cmd/bulkhead-fileserver", "cmd/bulkhead-agent", "cmd/bulkhead-dns", "cmd/bulkhead-probe", "cmd/bulkhead-meter"}
 	tooHeavy  = []string{"net/http", "html/template"}
 	heavyTree = []string{
 		"github.com/google/go-containerregistry",

@@ -1,0 +1,89 @@
+package meter
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func TestCall(t *testing.T) {
+	l := listen(t)
+	go Serve(l, t.Output()) //nolint:errcheck // it ends with its listener
+	sent, err := Call(l.Addr().String(), 50*time.Millisecond, 50*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := sent.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeTraffic(b)
+	if err != nil || *got != *sent {
+		t.Errorf("%+v was written as %s and read as %+v, %v", sent, b, got, err)
+	}
+}
+
+func TestMalformedTraffic(t *testing.T) {
+	for _, s := range []string{
+		"", "{}", `{"rate":1,"trips":1,"p50":1,"p99":1,"more":1}`, `{"rate":0,"trips":1,"p50":1,"p99":1}`, `{"rate":-1,"trips":1,"p50":1,"p99":1}`,
+		`{"rate":1,"trips":0,"p50":1,"p99":1}`, `{"rate":1,"trips":1,"p50":0,"p99":1}`, `{"rate":1,"trips":1,"p50":2,"p99":1}`,
+		`{"rate":1,"trips":1,"p50":1,"p99":1}` + strings.Repeat(" ", 5000),
+	} {
+		if got, err := DecodeTraffic([]byte(s)); !errors.Is(err, report.ErrMalformed) {
+			t.Errorf("%.80s: %+v, %v", s, got, err)
+		}
+	}
+}
+
+// TestLostBytes has a server that did not get all.
+func TestLostBytes(t *testing.T) {
+	l := listen(t)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		io.Copy(io.Discard, c) //nolint:errcheck // what counts is the wrong answer
+		c.Write(make([]byte, 8))
+	}()
+	if _, err := Call(l.Addr().String(), time.Millisecond, time.Millisecond); err == nil || !strings.Contains(err.Error(), "arrived") {
+		t.Errorf("got %v, want that not all arrived", err)
+	}
+}
+
+func TestUnknownKind(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go ours.Write([]byte{'x'}) //nolint:errcheck // the other end judges
+	if err := answer(theirs); err == nil || !strings.Contains(err.Error(), "x") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	times := make([]time.Duration, 200)
+	for i := range times {
+		times[i] = time.Duration(1 + i)
+	}
+	for q, want := range map[float64]time.Duration{0.5: 100, 0.99: 198, 0: 1, 1: 200} {
+		if got := quantile(times, q); got != want {
+			t.Errorf("quantile %v = %d, want %d", q, got, want)
+		}
+	}
+}
