@@ -18,6 +18,7 @@ type field struct {
 	engines     []engine
 	guests      []guest
 	outside     *outside
+	meter       string   // the program that moves bytes
 	absent      []string // who is not here, with the reason
 	closers     []func() error
 }
@@ -81,6 +82,11 @@ func (f *field) find(ctx context.Context, machines bool) {
 	} else {
 		f.outside = o
 		f.closers = append(f.closers, o.close)
+	}
+	if p, err := program("bulkhead-meter", "BULKHEAD_METER"); err != nil {
+		f.miss("what moves bytes through networks", err)
+	} else {
+		f.meter = p
 	}
 	f.findRuntimes(ctx)
 	if p, err := program("bwrap", "BWRAP"); err != nil {

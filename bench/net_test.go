@@ -11,22 +11,22 @@ import (
 	"time"
 )
 
-func TestParseLoad(t *testing.T) {
-	s, err := parseLoad(`{"bytes":3000000,"nanoseconds":1500000000,"trips":10,"p50":20000,"p99":90000}` + "\n")
+func TestParseTraffic(t *testing.T) {
+	s, err := parseTraffic(`{"rate":2000000,"trips":10,"p50":0.00002,"p99":0.00009}` + "\n")
 	want := sample{rate: 2e6, p50: 20 * time.Microsecond, p99: 90 * time.Microsecond}
 	if err != nil || s != want {
 		t.Errorf("got %+v, %v; want %+v", s, err, want)
 	}
 	for _, out := range []string{
-		"", "load: refused", `{}`, `{"bytes":1,"nanoseconds":0,"trips":1,"p50":1,"p99":1}`, `{"bytes":1,"nanoseconds":1,"trips":1,"p50":2,"p99":1}`,
+		"", "bulkhead-meter: refused", `{}`, `{"rate":0,"trips":1,"p50":1,"p99":1}`, `{"rate":1,"trips":0,"p50":1,"p99":1}`, `{"rate":1,"trips":1,"p50":2,"p99":1}`,
 	} {
-		if s, err := parseLoad(out); err == nil {
+		if s, err := parseTraffic(out); err == nil {
 			t.Errorf("%q: %+v, want an error", out, s)
 		}
 	}
 }
 
-func TestLoadTable(t *testing.T) {
+func TestTrafficTable(t *testing.T) {
 	of := func(rates ...float64) (all []sample) {
 		for _, r := range rates {
 			all = append(all, sample{rate: r, p50: 10 * time.Microsecond, p99: 50 * time.Microsecond})
@@ -34,7 +34,7 @@ func TestLoadTable(t *testing.T) {
 		return all
 	}
 	var b strings.Builder
-	loadTable(&b, []result{
+	trafficTable(&b, []result{
 		{label: "first", samples: of(200e6, 100e6, 900e6)},
 		{label: "second", note: "a note", samples: of(50e6, 150e6)},
 		{label: "gone", err: errors.New("broken|pipe")},
@@ -80,7 +80,7 @@ func TestCountProbes(t *testing.T) {
 // TestSamplesOfRounds has only the rounds that count in the result.
 func TestSamplesOfRounds(t *testing.T) {
 	n := 0.0
-	c := testcase{table: loadTable, contenders: []contender{{sampled: func(context.Context) (sample, error) {
+	c := testcase{table: trafficTable, contenders: []contender{{sampled: func(context.Context) (sample, error) {
 		n++
 		return sample{rate: n}, nil
 	}}}}

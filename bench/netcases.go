@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -20,35 +19,23 @@ var netNames = []string{"net-pair", "net-port", "net-out"}
 func machineNames() []string { return slices.Concat(vmNames, netNames) }
 
 const (
-	loadImage   = "localhost/bulkhead-bench:load"
-	loadProgram = "/bin/load" // in the image
-	loadPort    = "5201"
-	// streaming and asking are how long one call of a round takes.
-	streaming, asking = 1500 * time.Millisecond, 500 * time.Millisecond
+	meterImage   = "localhost/bulkhead-bench:meter"
+	meterProgram = "/bin/bulkhead-meter" // in the image
+	trafficPort  = "5201"
+	// streaming and talking are how long one call of a round takes.
+	streaming, talking = 1500 * time.Millisecond, 500 * time.Millisecond
 )
 
 // netCases are what is measured of networks.
 func (f *field) netCases() []testcase {
-	if f.outside == nil {
+	if f.outside == nil || f.meter == "" {
 		return nil
 	}
-	build := sync.OnceValue(f.buildLoad)
+	build := sync.OnceValue(func() error { return meterArchive(f.meterArchive(), f.rootfs, f.meter) })
 	return []testcase{f.netRun(), f.netPair(build), f.netPort(build), f.netOut(build), f.health()}
 }
 
-// buildLoad makes the program that moves bytes, for the host's side and in an
-// image.
-func (f *field) buildLoad() error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", f.loader(), "./bench/load")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build ./bench/load: %w: %s", err, lastLine(out))
-	}
-	return loadArchive(f.loadArchive(), f.rootfs, f.loader())
-}
-
-func (f *field) loader() string      { return filepath.Join(f.dir, "load") }
-func (f *field) loadArchive() string { return filepath.Join(f.dir, "load.tar") }
+func (f *field) meterArchive() string { return filepath.Join(f.dir, "meter.tar") }
 
 func (f *field) netRun() testcase {
 	c := testcase{
@@ -119,7 +106,7 @@ func each(ctx context.Context, commands ...[]string) error {
 }
 
 // A flow is one way between two ends, to measure: start makes them, call is the
-// command line of load call at one of them, but for how long, and stop ends them.
+// command line of bulkhead-meter call at one of them, but for how long, and stop ends them.
 type flow struct {
 	label, note string
 	start       [][]string
@@ -155,7 +142,7 @@ func (w flow) contender(before func(context.Context) error) contender {
 			}
 			return err
 		},
-		sampled: func(ctx context.Context) (sample, error) { return w.sample(ctx, streaming, asking) },
+		sampled: func(ctx context.Context) (sample, error) { return w.sample(ctx, streaming, talking) },
 	}
 }
 
@@ -179,12 +166,12 @@ func (w flow) answers(ctx context.Context) error {
 	}
 }
 
-func (w flow) sample(ctx context.Context, stream, ask time.Duration) (sample, error) {
-	out, err := command(ctx, append(slices.Clone(w.call), "-stream", stream.String(), "-ask", ask.String())...)
+func (w flow) sample(ctx context.Context, stream, talk time.Duration) (sample, error) {
+	out, err := command(ctx, append(slices.Clone(w.call), "-stream", stream.String(), "-talk", talk.String())...)
 	if err != nil {
 		return sample{}, err
 	}
-	return parseLoad(out)
+	return parseTraffic(out)
 }
 
 // netPair: two workloads in one network.
@@ -192,22 +179,22 @@ func (f *field) netPair(build func() error) testcase {
 	c := testcase{
 		name:  "net-pair",
 		title: "Between two workloads in one bridge network",
-		about: loadAbout + " The workloads are in a network that was created for them and find each other by name.",
+		about: trafficAbout + " The workloads are in a network that was created for them and find each other by name.",
 		share: 10,
-		table: loadTable,
+		table: trafficTable,
 	}
 	add := func(label, note, key string, client, server engine) {
 		network, from, to := "bench-"+key, "bulkhead-bench-"+key+"-client", "bulkhead-bench-"+key+"-server"
 		w := flow{label: label, note: note,
 			start: [][]string{
 				server.cmd("network", "create", network),
-				server.detached(network, to, loadImage, nil, loadProgram, "serve", ":"+loadPort),
-				client.detached(network, from, loadImage, nil, "/bin/sleep", "3600"),
+				server.detached(network, to, meterImage, nil, meterProgram, "serve", ":"+trafficPort),
+				client.detached(network, from, meterImage, nil, "/bin/sleep", "3600"),
 			},
-			call: client.cmd("exec", from, loadProgram, "call", to+":"+loadPort),
+			call: client.cmd("exec", from, meterProgram, "call", to+":"+trafficPort),
 			stop: [][]string{client.forced(from), server.forced(to), server.cmd("network", "rm", network)},
 		}
-		c.contenders = append(c.contenders, w.contender(f.withLoad(build, server)))
+		c.contenders = append(c.contenders, w.contender(f.withMeter(build, server)))
 	}
 	for _, e := range f.engines {
 		add(e.label, "", "pair", e, e)
@@ -225,20 +212,20 @@ func (f *field) netPort(build func() error) testcase {
 	c := testcase{
 		name:  "net-port",
 		title: "From another host through a published port",
-		about: loadAbout + " The client is in another network namespace, joined by a pair of interfaces.",
+		about: trafficAbout + " The client is in another network namespace, joined by a pair of interfaces.",
 		share: 10,
-		table: loadTable,
+		table: trafficTable,
 	}
 	port := 5300
 	add := func(e engine, label, note, network string) {
 		port++
 		name := fmt.Sprintf("bulkhead-bench-port%d", port)
 		w := flow{label: label, note: note,
-			start: [][]string{e.detached(network, name, loadImage, []string{"-p", fmt.Sprintf("%d:%s", port, loadPort)}, loadProgram, "serve", ":"+loadPort)},
-			call:  f.outside.in(f.loader(), "call", fmt.Sprintf("%s:%d", benchAddress, port)),
+			start: [][]string{e.detached(network, name, meterImage, []string{"-p", fmt.Sprintf("%d:%s", port, trafficPort)}, meterProgram, "serve", ":"+trafficPort)},
+			call:  f.outside.in(f.meter, "call", fmt.Sprintf("%s:%d", benchAddress, port)),
 			stop:  [][]string{e.forced(name)},
 		}
-		c.contenders = append(c.contenders, w.contender(f.withLoad(build, e)))
+		c.contenders = append(c.contenders, w.contender(f.withMeter(build, e)))
 	}
 	for _, e := range f.engines {
 		add(e, e.label, "", "bridge")
@@ -258,14 +245,14 @@ func (f *field) netOut(build func() error) testcase {
 	c := testcase{
 		name:  "net-out",
 		title: "From a workload to another host",
-		about: loadAbout + " The server is in another network namespace, joined by a pair of interfaces. slirp4netns is driven by hand, " +
+		about: trafficAbout + " The server is in another network namespace, joined by a pair of interfaces. slirp4netns is driven by hand, " +
 			"as rootless engines do: over the namespaces of an unprivileged user's container, with its sandbox and filter.",
 		share: 10,
-		table: loadTable,
+		table: trafficTable,
 	}
 	serve := sync.OnceValue(f.serveOutside)
 	before := func(e engine) func(context.Context) error {
-		prepared := f.withLoad(build, e)
+		prepared := f.withMeter(build, e)
 		return func(ctx context.Context) error {
 			if err := prepared(ctx); err != nil {
 				return err
@@ -273,12 +260,12 @@ func (f *field) netOut(build func() error) testcase {
 			return serve()
 		}
 	}
-	there := outsideAddress + ":" + loadPort
+	there := outsideAddress + ":" + trafficPort
 	add := func(e engine, label, note, network string) {
 		name := fmt.Sprintf("bulkhead-bench-out%d", len(c.contenders))
 		w := flow{label: label, note: note,
-			start: [][]string{e.detached(network, name, loadImage, nil, "/bin/sleep", "3600")},
-			call:  e.cmd("exec", name, loadProgram, "call", there),
+			start: [][]string{e.detached(network, name, meterImage, nil, "/bin/sleep", "3600")},
+			call:  e.cmd("exec", name, meterProgram, "call", there),
 			stop:  [][]string{e.forced(name)},
 		}
 		c.contenders = append(c.contenders, w.contender(before(e)))
@@ -289,7 +276,7 @@ func (f *field) netOut(build func() error) testcase {
 	if e, ok := f.plain(); ok {
 		add(e, "bulkhead, --network user", "pasta", "user")
 	}
-	w := flow{label: "slirp4netns by hand", call: []string{f.loader(), "call", there}, background: startSlirp}
+	w := flow{label: "slirp4netns by hand", call: []string{f.meter, "call", there}, background: startSlirp}
 	c.contenders = append(c.contenders, w.contender(func(context.Context) error { return errors.Join(build(), serve()) }))
 	for _, g := range f.machine() {
 		add(g.engine, g.label, emulated, "bridge")
@@ -304,20 +291,20 @@ const emulated = "software emulation"
 // the last, and smallest.
 func (f *field) machine() []guest { return f.guests[max(0, len(f.guests)-1):] }
 
-// withLoad gives the engine the image of the program.
-func (f *field) withLoad(build func() error, e engine) func(context.Context) error {
+// withMeter gives the engine the image of the program.
+func (f *field) withMeter(build func() error, e engine) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := build(); err != nil {
 			return err
 		}
-		_, err := command(ctx, e.cmd(append(slices.Clone(e.loading), f.loadArchive())...)...)
+		_, err := command(ctx, e.cmd(append(slices.Clone(e.loading), f.meterArchive())...)...)
 		return err
 	}
 }
 
 // serveOutside starts the server of the host outside.
 func (f *field) serveOutside() error {
-	args := f.outside.in(f.loader(), "serve", ":"+loadPort)
+	args := f.outside.in(f.meter, "serve", ":"+trafficPort)
 	stop, err := background(args...)
 	if err == nil {
 		f.closers = append(f.closers, stop)

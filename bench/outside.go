@@ -13,7 +13,7 @@ import (
 // A host outside is a network namespace at the other end of a pair of interfaces,
 // which are the only way out of the benchmark's:
 //
-//	workloads ── bridges, processes ── bench0 ═══ bench0 ── load serve, load call
+//	workloads ── bridges, processes ── bench0 ═══ bench0 ── bulkhead-meter
 //	             the benchmark's namespace        outside
 //
 // The addresses are of a network that is nobody's (RFC 5737).

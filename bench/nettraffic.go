@@ -3,17 +3,18 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 )
 
-var loadAbout = fmt.Sprintf("One TCP stream of %v, in MB/s of what arrived, then %v of requests of 64 bytes over one connection, each sent when "+
+var trafficAbout = fmt.Sprintf("One TCP stream of %v, in MB/s of what arrived, then %v of requests of 64 bytes over one connection, each sent when "+
 	"the answer to the last one is there. Medians of the rounds; the round trip is given as the rounds' median and 99th percentile, "+
-	"each the median of the rounds. Client and server share the machine's processors.", streaming, asking)
+	"each the median of the rounds. Client and server share the machine's processors.", streaming, talking)
 
 // sample is what one round of a case finds out that is more than a time.
 type sample struct {
@@ -22,19 +23,14 @@ type sample struct {
 	cpu      time.Duration // processor time of one probe
 }
 
-// parseLoad reads what load call prints.
-func parseLoad(out string) (sample, error) {
-	var r struct{ Bytes, Nanoseconds, Trips, P50, P99 int64 }
-	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		return sample{}, fmt.Errorf("what load says: %w", err)
+// parseTraffic reads what bulkhead-meter call prints.
+func parseTraffic(out string) (sample, error) {
+	t, err := meter.DecodeTraffic([]byte(out))
+	if err != nil {
+		return sample{}, fmt.Errorf("bulkhead-meter says %q: %w", lastLine([]byte(out)), err)
 	}
-	if r.Bytes <= 0 || r.Nanoseconds <= 0 || r.Trips <= 0 || r.P50 <= 0 || r.P99 < r.P50 {
-		return sample{}, fmt.Errorf("load says %q", lastLine([]byte(out)))
-	}
-	return sample{
-		rate: float64(r.Bytes) / time.Duration(r.Nanoseconds).Seconds(),
-		p50:  time.Duration(r.P50), p99: time.Duration(r.P99),
-	}, nil
+	duration := func(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+	return sample{rate: t.Rate, p50: duration(t.P50), p99: duration(t.P99)}, nil
 }
 
 // of takes one figure of each sample.
@@ -47,9 +43,9 @@ func of[T any](samples []sample, figure func(sample) T) (all []T) {
 
 func rates(s []sample) []float64 { return of(s, func(s sample) float64 { return s.rate }) }
 
-// loadTable writes throughput and round trips. Ratios are of throughput, against
+// trafficTable writes throughput and round trips. Ratios are of throughput, against
 // the first contender.
-func loadTable(b *strings.Builder, results []result) {
+func trafficTable(b *strings.Builder, results []result) {
 	fmt.Fprintln(b, "| | MB/s | least | most | × first | round trip µs | p99 | rounds | |")
 	fmt.Fprintln(b, "|---|---:|---:|---:|---:|---:|---:|---:|---|")
 	mb := func(bytes float64) string { return fmt.Sprintf("%.0f", bytes/1e6) }
@@ -77,9 +73,9 @@ func loadTable(b *strings.Builder, results []result) {
 	}
 }
 
-// loadArchive writes the image that holds the program above the root file system
+// meterArchive writes the image that holds the program above the root file system
 // of all cases.
-func loadArchive(path, rootfs, program string) error {
+func meterArchive(path, rootfs, program string) error {
 	base, err := tarTree(rootfs)
 	if err != nil {
 		return err
@@ -91,11 +87,11 @@ func loadArchive(path, rootfs, program string) error {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	h := &tar.Header{
-		Name: strings.TrimPrefix(loadProgram, "/"), Mode: 0o755, Size: int64(len(content)),
+		Name: strings.TrimPrefix(meterProgram, "/"), Mode: 0o755, Size: int64(len(content)),
 		ModTime: time.Unix(1_700_000_000, 0), Format: tar.FormatPAX,
 	}
 	if err := errors.Join(w.WriteHeader(h), second(w.Write(content)), w.Close()); err != nil {
 		return err
 	}
-	return writeArchive(path, loadImage, [][]byte{base, b.Bytes()})
+	return writeArchive(path, meterImage, [][]byte{base, b.Bytes()})
 }
