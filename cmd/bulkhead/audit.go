@@ -23,6 +23,7 @@ import (
 type auditFlags struct {
 	json, verbose, host bool
 	kind, info          string
+	gate                gateFlags
 }
 
 func (a *app) auditCommand() *cobra.Command {
@@ -45,8 +46,11 @@ engine's defaults decide is known for its own containers, and for a file with
 --info.
 
 It exits with 0 if every door is shut, 2 if one is open, 3 if none is known to
-be open and something is unknown, and 4 when it fails itself.`,
+be open and something is unknown, and 4 when it fails itself. With --severity
+only findings of that severity and worse count, and with --waivers those that
+somebody has accepted do not; all are shown.`,
 		Example: `  bulkhead audit
+  bulkhead audit --severity high --waivers accepted docker:db
   bulkhead audit web docker:db
   docker inspect db | bulkhead audit --json -
   bulkhead audit /run/bundle/config.json
@@ -60,6 +64,7 @@ be open and something is unknown, and 4 when it fails itself.`,
 	fs.BoolVar(&f.verbose, "verbose", false, "show every rule, with its evidence")
 	fs.BoolVar(&f.host, "host", false, "look at the host: kernel, processor, settings, versions")
 	fs.StringVar(&f.kind, "type", "", "take files for `bulkhead`, docker, podman or oci, instead of finding it out")
+	f.gate.add(cmd, fs)
 	fs.StringVar(&f.info, "info", "", "`file` with the JSON of docker info or podman info, for files of their containers")
 	return cmd
 }
@@ -75,6 +80,10 @@ type auditJob struct {
 func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 	if f.kind != "" && !slices.Contains(audit.Kinds, audit.Kind(f.kind)) {
 		return advice.New(fmt.Sprintf("--type %q: unknown type", f.kind), "give bulkhead, docker, podman or oci")
+	}
+	g, err := f.gate.read()
+	if err != nil {
+		return err
 	}
 	j := &auditJob{app: a, flags: f}
 	ctx, stop := interruptible(cmd)
@@ -107,6 +116,7 @@ func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 		}
 		d.Reports = append(d.Reports, r)
 	}
+	g.apply(d)
 	return a.printAudit(d, f)
 }
 
@@ -272,6 +282,9 @@ func (a *app) printAudit(d *report.Document, f auditFlags) error {
 			if err = d.Reports[i].Text(w, f.verbose); err != nil {
 				break
 			}
+		}
+		if err == nil {
+			err = d.TextNotes(w)
 		}
 		err = errors.Join(err, w.Close())
 	}

@@ -29,6 +29,7 @@ type probeFlags struct {
 	diff               string
 	timeout            time.Duration
 	targets            []string
+	gate               gateFlags
 }
 
 func (a *app) probeCommand() *cobra.Command {
@@ -46,7 +47,9 @@ With --all it looks behind every boundary that works here, a tenant's machine
 included, and shows a table.
 
 It exits with 0 if every door is shut, 2 if one is open, 3 if none is known to
-be open and something is unknown, and 4 when it fails itself.`,
+be open and something is unknown, and 4 when it fails itself. With --severity
+only findings of that severity and worse count, and with --waivers those that
+somebody has accepted do not; all are shown.`,
 		Example: `  bulkhead probe alpine
   bulkhead probe --all alpine
   bulkhead probe --json --pid host --cap-add SYS_PTRACE alpine > before.json
@@ -67,6 +70,7 @@ be open and something is unknown, and 4 when it fails itself.`,
 	fs.StringVar(&f.diff, "diff", "", "show what changed since an earlier run, from a `file` that --json wrote")
 	fs.DurationVar(&f.timeout, "timeout", 2*time.Minute, "`time` that the workload has for its answer")
 	fs.StringArrayVar(&f.targets, "target", nil, "an `ADDRESS:PORT` that the workload must not reach, such as 169.254.169.254:80; may be given again")
+	f.gate.add(cmd, fs)
 	a.completeRunFlags(cmd)
 	return cmd
 }
@@ -88,6 +92,7 @@ type prober struct {
 	image   string
 	recheck string           // the command line, for reports
 	earlier *report.Document // of --diff, nil without
+	gate    gate
 }
 
 // probed is one workload that is looked at.
@@ -102,6 +107,9 @@ func (a *app) probe(cmd *cobra.Command, o *runspec.Options, f probeFlags, image 
 	}
 	p := &prober{a: a, f: f, image: image, recheck: recheck(cmd, image)}
 	var err error
+	if p.gate, err = f.gate.read(); err != nil {
+		return err
+	}
 	if p.earlier, err = readEarlier(f.diff); err != nil {
 		return err
 	}
@@ -162,7 +170,7 @@ func recheck(cmd *cobra.Command, image string) string {
 	words := []string{"bulkhead", "probe"}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch f.Name {
-		case "json", "verbose", "all", "diff", "timeout":
+		case "json", "verbose", "all", "diff", "timeout", "severity", "waivers":
 			return
 		}
 		values := []string{f.Value.String()}
@@ -190,6 +198,7 @@ func (p *prober) look(ctx context.Context, these []probed) error {
 	if p.earlier != nil {
 		d.Changes = report.Diff(p.earlier, d)
 	}
+	p.gate.apply(d)
 	return p.print(d)
 }
 
@@ -301,6 +310,9 @@ func (p *prober) print(d *report.Document) error {
 	}
 	if err == nil && !p.f.json && p.earlier != nil {
 		err = d.TextChanges(w, p.earlier.Time)
+	}
+	if err == nil && !p.f.json {
+		err = d.TextNotes(w)
 	}
 	if err := errors.Join(err, w.Close()); err != nil {
 		return err

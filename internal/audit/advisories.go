@@ -58,6 +58,23 @@ type Product struct {
 	Failed string
 }
 
+// version is what can be compared. gVisor's releases are named after days,
+// release-20260824.0, and what Go builds from its module has the commit's day in
+// v0.0.0-20260905035102-160fafc42237 (go.dev/ref/mod, "Pseudo-versions").
+func (p Product) version() (version, bool) {
+	if p.Name != "runsc" {
+		return parseVersion(p.Version)
+	}
+	text := p.Version
+	if day, pseudo := strings.CutPrefix(text, "v0.0.0-"); pseudo {
+		text, _, _ = strings.Cut(day, "-")
+		text = text[:min(len(text), len("20260905"))] + ".0"
+	}
+	v, ok := parseVersion(text)
+	const first = 20180502 // gVisor was published
+	return v, ok && v.at(0) >= first
+}
+
 // judge says whether a product has the weakness.
 func (a *Advisory) judge(p Product, debian string) answer {
 	where := report.Evidence{Call: p.Path, Value: p.Version}
@@ -65,7 +82,7 @@ func (a *Advisory) judge(p Product, debian string) answer {
 	if p.Package != "" {
 		from = append(from, report.Evidence{Call: "dpkg: package", Value: p.Package})
 	}
-	v, ok := parseVersion(p.Version)
+	v, ok := p.version()
 	switch {
 	case p.Failed != "":
 		return unknown(p.Failed, where)

@@ -46,12 +46,12 @@ func TestHost(t *testing.T) {
 		"proc/sys/kernel/unprivileged_userns_clone", "0", "sys/kernel/security/lockdown", "none [integrity] confidentiality",
 		"sys/kernel/mm/ksm/run", "0", "sys/devices/system/cpu/smt/active", "0",
 		"proc/swaps", "Filename Type Size Used Priority\n/dev/zram0 partition 1 0 100",
-	), Products: []Product{{Name: "runc", Version: "1.3.3", Path: "/usr/local/sbin/runc"}, {Name: "runsc", Version: "release-20261101.0"}}}
+	), Products: []Product{{Name: "runc", Version: "1.3.3", Path: "/usr/local/sbin/runc"}, {Name: "runsc", Version: "v0.0.0-20260905035102-160fafc42237"}, {Name: "youki", Version: "0.5.5"}}}
 	r := JudgeHost(shut, known, "again")
 	if got := notable(r); got != nil {
 		t.Errorf("shut: %v", got)
 	}
-	if len(r.Untested) != 1 || !strings.Contains(r.Untested[0].What, "runsc") {
+	if len(r.Untested) != 1 || !strings.Contains(r.Untested[0].What, "youki") {
 		t.Errorf("a program without advisories: %v", r.Untested)
 	}
 
@@ -149,7 +149,7 @@ func TestAdvisories(t *testing.T) {
 					t.Errorf("introduced in %s, where it is %s", e.Introduced, a.verdict)
 				}
 			}
-			if a := e.judge(Product{Version: "999.0"}, ""); a.verdict != report.Held {
+			if a := e.judge(Product{Version: "99990101.0"}, ""); a.verdict != report.Held {
 				t.Errorf("a later branch is %s", a.verdict)
 			}
 		})
@@ -234,4 +234,18 @@ func FuzzHost(f *testing.F) {
 			t.Errorf("%q and %q: %d and %d", version, number, a, b)
 		}
 	})
+}
+
+// TestSentryVersions: gVisor's versions are days, of a release or of a commit.
+func TestSentryVersions(t *testing.T) {
+	a := Advisory{Product: "runsc", Fixed: []string{"20260824.0"}}
+	for version, want := range map[string]report.Verdict{
+		"20260817.0": report.Leaked, "20260824.0": report.Held, "20260824.1": report.Held, "20261116.0": report.Held, "20251215.0": report.Leaked,
+		"v0.0.0-20260905035102-160fafc42237": report.Held, "v0.0.0-20260817235959-160fafc42237": report.Leaked,
+		"v0.0.0-160fafc42237": report.Unknown, "VERSION_MISSING": report.Unknown, "": report.Unknown,
+	} {
+		if got := a.judge(Product{Name: "runsc", Version: version, Path: "/usr/local/bin/runsc"}, ""); got.verdict != want {
+			t.Errorf("%s: got %v, want %v", version, got.verdict, want)
+		}
+	}
 }

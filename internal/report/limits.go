@@ -166,6 +166,12 @@ func (d *Document) check() error {
 			return err
 		}
 	}
+	if len(d.Notes) > MaxFindings || d.Threshold != "" && !slices.Contains(severities, d.Threshold) {
+		return fmt.Errorf("%w: too many notes, or the threshold %.20q", ErrMalformed, d.Threshold)
+	}
+	if err := texts(d.Notes...); err != nil {
+		return err
+	}
 	for _, f := range d.Machine {
 		if err := texts(f.Name, f.Value); err != nil {
 			return err
@@ -224,6 +230,14 @@ func (f *Finding) check() error {
 		return fmt.Errorf("%w: %s is unknown for no reason", ErrMalformed, f.ID)
 	case len(f.Evidence) > MaxList || len(f.References) > MaxList:
 		return fmt.Errorf("%w: a list is too long", ErrMalformed)
+	}
+	if f.Waived != nil {
+		if !f.Verdict.Open() && f.Verdict != Unknown {
+			return fmt.Errorf("%w: %s is %s and waived", ErrMalformed, f.ID, f.Verdict)
+		}
+		if err := f.Waived.check(); err != nil {
+			return err
+		}
 	}
 	for _, e := range f.Evidence {
 		if err := texts(e.Call, e.Errno, e.Value); err != nil {

@@ -36,6 +36,10 @@ type Document struct {
 	Reports []Report `json:"reports"`
 	// Changes are since an earlier document, where there was one to compare with.
 	Changes []Change `json:"changes,omitempty"`
+	// Threshold is the least severity that decides the exit code, "" for any.
+	Threshold Severity `json:"threshold,omitempty"`
+	// Notes are what a reader has to know of all of it, such as waivers that expired.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // The kinds of documents.
@@ -176,6 +180,8 @@ type Finding struct {
 	Breaks     string   `json:"breaks,omitempty"`
 	Recheck    string   `json:"recheck,omitempty"`
 	References []string `json:"references,omitempty"`
+	// Waived says who accepts an open door, or what is unknown, and why.
+	Waived *Waiver `json:"waived,omitempty"`
 }
 
 // Group is the first part of the ID.
@@ -239,7 +245,7 @@ func (r *Report) Count(v Verdict) (n int) {
 // The exit codes of commands that look at boundaries.
 const (
 	ExitHeld         = 0 // as expected
-	ExitLeak         = 2 // a door is open
+	ExitLeak         = 2 // a door is open that counts
 	ExitInconclusive = 3 // no door is known to be open, and something is unknown
 	ExitError        = 4 // nothing can be said
 )
@@ -248,11 +254,13 @@ const (
 func (d *Document) ExitCode() int {
 	code := ExitHeld
 	for i := range d.Reports {
-		for _, f := range d.Reports[i].Findings {
-			if f.Verdict.Open() {
+		for j := range d.Reports[i].Findings {
+			f := &d.Reports[i].Findings[j]
+			switch {
+			case !d.Counts(f):
+			case f.Verdict.Open():
 				return ExitLeak
-			}
-			if f.Verdict == Unknown {
+			default:
 				code = ExitInconclusive
 			}
 		}

@@ -15,7 +15,7 @@ import (
 func example() *Document {
 	return &Document{
 		Format: Format, Kind: Probe, Tool: "bulkhead test", Time: time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC),
-		Machine: []Fact{{"processors", "2"}},
+		Machine: []Fact{{"processors", "2"}}, Threshold: Medium, Notes: []string{"a waiver is not used"},
 		Reports: []Report{{
 			Subject: Subject{
 				Label: "container", Boundary: "container", Engine: "bulkhead", Image: "alpine", Command: "--pid host",
@@ -27,7 +27,7 @@ func example() *Document {
 				Declared: "open: --pid host", Expected: "a pid namespace of its own", Observed: "the initial one", Reason: "",
 				Evidence: []Evidence{{"readlink(/proc/self/ns/pid)", "", "pid:[4026531836]"}, {"openat(<x> & y)", "EACCES", ""}},
 				Enables:  "reading command lines", Fix: "leave out --pid host", Breaks: "debuggers", Recheck: "bulkhead probe alpine",
-				References: []string{"pid_namespaces(7)"},
+				References: []string{"pid_namespaces(7)"}, Waived: &Waiver{"ops", "a debugger", "2027-01-31"},
 			}, {ID: "files.mask", Door: "x", Verdict: Unknown, Expected: "y", Reason: "killed"}},
 			Measures: []Measure{
 				{ID: "start.output", Name: "to first output", Unit: Seconds, Better: Less, Samples: []float64{0.03, 0.04}, Note: "warm"},
@@ -76,6 +76,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"an unknown verdict", `"unknown"`, `"fine"`},
 		{"unknown for no reason", `,
           "reason": "killed"`, ``},
+		{"an unknown threshold", `"threshold": "medium"`, `"threshold": "some"`},
+		{"a waiver for no day", `"until": "2027-01-31"`, `"until": "2027-01-32"`},
+		{"a waiver of nobody", `"owner": "ops"`, `"owner": ""`},
+		{"a waiver of what is shut", `"verdict": "leaked"`, `"verdict": "held"`},
 		{"an unknown severity", `"high"`, `"dire"`},
 		{"an unknown consequence", string(Reads), `reads minds`},
 		{"a control character", `a note`, `a\u001b[2J`},

@@ -86,6 +86,9 @@ func (f *Finding) text(p *printer, open, verbose bool) {
 		line = f.Reason
 	}
 	p.line("  %-30s %s: %s", f.ID, f.Door, line)
+	if w := f.Waived; w != nil {
+		p.item("waived", fmt.Sprintf("until %s by %s: %s", w.Until, w.Owner, w.Reason))
+	}
 	if open {
 		p.item("verdict", string(f.Verdict))
 		p.item("severity", string(f.Severity))
@@ -149,6 +152,9 @@ func (r *Report) sentence() string {
 	if n := r.Count(Unknown); n > 0 {
 		s += fmt.Sprintf("; %d could not be tried", n)
 	}
+	if n := r.waived(); n > 0 {
+		s += fmt.Sprintf("; %d of these waived", n)
+	}
 	return s + "."
 }
 
@@ -156,6 +162,16 @@ func (r *Report) sentence() string {
 func (r *Report) inside() (n int) {
 	for i := range r.Findings {
 		if f := &r.Findings[i]; f.Verdict.Open() && f.Consequence.Inside() {
+			n++
+		}
+	}
+	return n
+}
+
+// waived is how many findings somebody accepts.
+func (r *Report) waived() (n int) {
+	for i := range r.Findings {
+		if r.Findings[i].Waived != nil {
 			n++
 		}
 	}
@@ -193,11 +209,14 @@ func (d *Document) Matrix(w io.Writer, verbose bool) error {
 	for _, id := range d.ids() {
 		row, dull := fmt.Sprintf("%-*s", first, id), true
 		for i := range d.Reports {
-			v, c := d.Reports[i].verdict(id)
-			dull = dull && (v == Held || v == NotApplicable)
-			mark := marks[v]
-			if v.Open() && c.Inside() {
-				mark, inside = insideMarks[v], true
+			f := d.Reports[i].finding(id)
+			dull = dull && (f.Verdict == Held || f.Verdict == NotApplicable)
+			mark := marks[f.Verdict]
+			if f.Verdict.Open() && f.Consequence.Inside() {
+				mark, inside = insideMarks[f.Verdict], true
+			}
+			if f.Waived != nil {
+				mark += ", waived"
 			}
 			row += fmt.Sprintf("  %-24s", mark)
 		}
@@ -230,14 +249,14 @@ func (d *Document) ids() (ids []string) {
 	return ids
 }
 
-// verdict is the one of a finding, with its consequence, "" where there is none.
-func (r *Report) verdict(id string) (Verdict, Consequence) {
+// finding is the one with an ID, and one without a verdict where there is none.
+func (r *Report) finding(id string) *Finding {
 	for i := range r.Findings {
 		if r.Findings[i].ID == id {
-			return r.Findings[i].Verdict, r.Findings[i].Consequence
+			return &r.Findings[i]
 		}
 	}
-	return "", ""
+	return &Finding{}
 }
 
 // TextChanges writes what changed since an earlier document.
@@ -252,6 +271,30 @@ func (d *Document) TextChanges(w io.Writer, since time.Time) error {
 			}
 		}
 		p.line("  %-12s %-30s %s, before: %s", c.Label, c.ID, words[1], words[0])
+	}
+	return p.err
+}
+
+// TextNotes writes what concerns all of the document: what does not decide the exit
+// code, and its notes. It writes nothing where there is nothing.
+func (d *Document) TextNotes(w io.Writer) error {
+	p := &printer{w: w}
+	below := map[bool]int{}
+	for i := range d.Reports {
+		for j := range d.Reports[i].Findings {
+			if f := &d.Reports[i].Findings[j]; (f.Verdict.Open() || f.Verdict == Unknown) && f.Waived == nil && !d.Counts(f) {
+				below[f.Verdict.Open()]++
+			}
+		}
+	}
+	if d.Threshold != "" || len(d.Notes) > 0 {
+		p.line("")
+	}
+	if d.Threshold != "" {
+		p.line("Less than %s, and without a say in the exit code: %d open, %d unknown.", d.Threshold, below[true], below[false])
+	}
+	for _, n := range d.Notes {
+		p.line("Note: %s.", n)
 	}
 	return p.err
 }

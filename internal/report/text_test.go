@@ -15,7 +15,7 @@ func TestText(t *testing.T) {
 		return b.String()
 	}
 	for _, want := range []string{
-		"container shares with the host: the kernel, Linux 6.18.44. Of 2 doors 1 stand open; 1 could not be tried.\n",
+		"container shares with the host: the kernel, Linux 6.18.44. Of 2 doors 1 stand open; 1 could not be tried; 1 of these waived.\n",
 		"Note: a note.\n", "Open: " + string(Reads) + "\n", "    severity:  high\n", "Unknown, which is no pass: 1\n",
 	} {
 		if got := text(r, false); !strings.Contains(got, want) {
