@@ -80,6 +80,9 @@ var layers = map[string]int{
 	"internal/workload":       0,
 	"internal/guest/protocol": 5,
 	"internal/report":         5,
+	// Shows documents; it brings html/template, which lean commands must not carry.
+	"internal/report/page":          8,
+	"internal/report/page/pagetest": 7,
 }
 
 // adapters are imported by commands only.

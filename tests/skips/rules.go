@@ -93,6 +93,7 @@ func machine() map[string]bool {
 		"no-runc":               !onPath("runc"),
 		"no-crun":               !onPath("crun"),
 		"no-runsc":              !onPath("runsc"),
+		"no-chromium":           !onPath("chromium"),
 		"no-network":            !defaultRoute(),
 		"no-libseccomp-headers": !exists("/usr/include/seccomp.h"),
 	}

@@ -1,0 +1,367 @@
+package page
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// sentence is a fact, in pieces: those that the document gave stand apart, so
+// that no script in them changes the order of the words around.
+type sentence []piece
+
+type piece struct {
+	Text string
+	Data bool
+}
+
+// say makes a sentence. What the verb %d or %s stands for is the page's own; %v is
+// a label from the document, or a list of them.
+func say(format string, args ...any) (out sentence) {
+	for {
+		i := strings.IndexByte(format, '%')
+		if i < 0 {
+			return append(out, piece{Text: format})
+		}
+		out = append(out, piece{Text: format[:i]})
+		verb := format[i+1]
+		format = format[i+2:]
+		if labels, ok := args[0].([]string); ok && verb == 'v' {
+			out = append(out, list(labels)...)
+		} else {
+			out = append(out, piece{fmt.Sprint(args[0]), verb == 'v'})
+		}
+		args = args[1:]
+	}
+}
+
+// maxNamed is how many subjects a sentence names.
+const maxNamed = 6
+
+// list is "a, b and c".
+func list(labels []string) (out sentence) {
+	shown := labels
+	if len(labels) > maxNamed {
+		shown = labels[:maxNamed-1]
+	}
+	for i, l := range shown {
+		if i > 0 {
+			sep := ", "
+			if i == len(labels)-1 {
+				sep = " and "
+			}
+			out = append(out, piece{Text: sep})
+		}
+		out = append(out, piece{clip(l, maxLabel), true})
+	}
+	if n := len(labels) - len(shown); n > 0 {
+		out = append(out, piece{Text: fmt.Sprintf(" and %d others", n)})
+	}
+	return out
+}
+
+// title is what was looked at.
+func title(d *report.Document) string {
+	image := ""
+	if len(d.Reports) > 0 {
+		image = d.Reports[0].Subject.Image
+	}
+	for i := range d.Reports {
+		if d.Reports[i].Subject.Image != image {
+			image = ""
+		}
+	}
+	if image = clip(path.Base(image), 60); image == "." || d.Kind == report.Audit {
+		image = ""
+	}
+	n := len(d.Reports)
+	switch {
+	case n == 1:
+		label := newSubject(0, &d.Reports[0].Subject).Label
+		if image == "" {
+			return label
+		}
+		return image + ", " + label
+	case image == "" && d.Kind == report.Audit:
+		return fmt.Sprintf("%d configurations", n)
+	case image == "":
+		return fmt.Sprintf("%d subjects", n)
+	case d.Kind == report.Compare:
+		return image + " in " + count(n) + " ways"
+	}
+	return image + " behind " + count(n) + " boundaries"
+}
+
+// count is a small number as a word.
+func count(n int) string {
+	words := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
+	if n < len(words) {
+		return words[n]
+	}
+	return fmt.Sprint(n)
+}
+
+// lead is what the document says in a few sentences. All of it is computed; nothing
+// is claimed that noise could explain.
+func lead(d *report.Document) (out []sentence) {
+	if len(d.Reports) == 0 {
+		return []sentence{say("There was nothing to look at.")}
+	}
+	for _, f := range []func(*report.Document) []sentence{starts, kernels, verdicts, cautions, changed} {
+		out = append(out, f(d)...)
+	}
+	if len(out) == 0 {
+		out = append(out, say("Nothing could be summed up."))
+	}
+	return out
+}
+
+// several is a number of things: "1 door", "2 doors".
+func several(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
+// startID is the measure that the first sentence is about.
+const startID = "start.output"
+
+// starts says who was first, and by how much.
+func starts(whole *report.Document) []sentence {
+	d, _ := withoutBaseline(whole)
+	var all []*report.Report
+	for i := range d.Reports {
+		if m := d.Reports[i].Measure(startID); m != nil && m.Measured() && m.Unit == report.Seconds && !m.Estimated {
+			all = append(all, &d.Reports[i])
+		}
+	}
+	if len(all) < 2 {
+		return nil
+	}
+	best := d.Best(startID)
+	if len(best) == 0 {
+		return []sentence{say("Noise cannot tell which of %s ways starts first.", count(len(all)))}
+	}
+	first := &d.Reports[best[0]]
+	m := first.Measure(startID)
+	var out sentence
+	if len(best) == 1 {
+		out = say("Of %s ways to isolate it, %v was first to its first output, after %s", count(len(all)), label(first), number(m.Median(), m.Unit))
+		if base := baseline(whole); base != nil {
+			if r := ratio(m, base.Measure(startID)); r != "" {
+				out = append(out, say(", %s times what it takes without a boundary", strings.TrimPrefix(r, "×"))...)
+			}
+		}
+	} else {
+		var names []string
+		for _, i := range best {
+			names = append(names, label(&d.Reports[i]))
+		}
+		out = say("Of %s ways to isolate it, %v were first to their first output, and noise cannot tell them apart", count(len(all)), names)
+	}
+	if worst := slices.MaxFunc(all, func(a, b *report.Report) int {
+		return cmpFloat(a.Measure(startID).Median(), b.Measure(startID).Median())
+	}); alone(worst, all) && len(best) == 1 {
+		out = append(out, say("; %v was last, after %s, %s times as long", label(worst), number(worst.Measure(startID).Median(), report.Seconds), strings.TrimPrefix(times(worst.Measure(startID).Median()/m.Median()), "×"))...)
+	}
+	return []sentence{append(out, piece{Text: "."})}
+}
+
+func cmpFloat(a, b float64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// alone reports whether noise separates one from all others.
+func alone(r *report.Report, all []*report.Report) bool {
+	return !slices.ContainsFunc(all, func(o *report.Report) bool {
+		return o != r && !report.Separated(o.Measure(startID), r.Measure(startID))
+	})
+}
+
+func label(r *report.Report) string {
+	return newSubject(0, &r.Subject).Label
+}
+
+// kernels says who has a kernel of his own.
+func kernels(d *report.Document) []sentence {
+	others, _ := withoutBaseline(d)
+	own, all := []string{}, 0
+	for i := range others.Reports {
+		if m := others.Reports[i].Measure("kernel.own"); m != nil && m.Text != "" {
+			all++
+			if m.Text == "yes" {
+				own = append(own, label(&others.Reports[i]))
+			}
+		}
+	}
+	switch {
+	case all == 0:
+		return nil
+	case len(own) == 0:
+		return []sentence{say("All %s share the host's kernel.", count(all))}
+	case len(own) == all:
+		return []sentence{say("All %s have a kernel of their own.", count(all))}
+	case len(own) == 1:
+		return []sentence{say("Only %v has a kernel of its own.", own)}
+	}
+	return []sentence{say("%v have a kernel of their own; the other %s share the host's.", own, count(all-len(own)))}
+}
+
+// verdicts says where doors stand open.
+func verdicts(whole *report.Document) (out []sentence) {
+	d, _ := withoutBaseline(whole)
+	var shut, unsure, open []string
+	var most *report.Report
+	for i := range d.Reports {
+		r := &d.Reports[i]
+		n := opened(r)
+		switch {
+		case len(r.Findings) == 0 || r.Count(report.Unknown) == len(r.Findings):
+			continue
+		case n > 0:
+			open = append(open, label(r))
+			if most == nil || n > opened(most) {
+				most = r
+			}
+		case r.Count(report.Unknown) > 0:
+			unsure = append(unsure, label(r))
+		default:
+			shut = append(shut, label(r))
+		}
+	}
+	if len(d.Reports) == 1 {
+		return one(&d.Reports[0])
+	}
+	if d.Kind == report.Audit {
+		return audited(d, shut, unsure, open, most)
+	}
+	if len(shut) > 0 {
+		out = append(out, say("Every door that was tried is shut behind %v.", shut))
+	}
+	if len(unsure) > 0 {
+		out = append(out, say("Behind %v none is known to be open, and some could not be tried.", unsure))
+	}
+	switch {
+	case len(open) == 1:
+		out = append(out, say("%v leaves %d of %d open.", open, opened(most), looked(most)))
+	case len(open) > 1:
+		out = append(out, say("%s leave doors open; %v leaves the most, %d of %d.", capital(count(len(open))), label(most), opened(most), looked(most)))
+	}
+	return out
+}
+
+// audited says the same of configurations, the worst first.
+func audited(d *report.Document, shut, unsure, open []string, most *report.Report) (out []sentence) {
+	if most == nil {
+		out = append(out, say("No door is known to be open in any of %d configurations.", len(d.Reports)))
+	} else {
+		out = append(out, say("%d of %d leave doors open; %v leaves the most, %d of %d.", len(open), len(d.Reports), label(most), opened(most), looked(most)))
+	}
+	out = append(out, worst(d)...)
+	if len(unsure) > 0 {
+		out = append(out, say("Nothing is known to be open, and something is unknown, of %v.", unsure))
+	}
+	if len(shut) > 0 {
+		out = append(out, say("Nothing is left open by %v.", shut))
+	}
+	return out
+}
+
+// one says what the report of a single subject does on the terminal.
+func one(r *report.Report) []sentence {
+	if len(r.Findings) == 0 {
+		return nil
+	}
+	if why := untried(r); why != "" {
+		return []sentence{say("No door could be tried: %v.", clip(why, maxCell))}
+	}
+	var s sentence
+	switch shared := r.Shared; {
+	case r.Subject.Boundary == report.Host:
+		s = say("This is the host. ")
+	case len(shared) > 0:
+		s = say("%v shares with the host %v. ", label(r), shared)
+	default:
+		s = say("%v shares with the host nothing that was looked at. ", label(r))
+	}
+	s = append(s, say("Of %d doors %d stand open", looked(r), opened(r))...)
+	if n := r.Count(report.Weaker); n > 0 {
+		s = append(s, say(", %d of them although declared shut", n)...)
+	}
+	if n := r.Count(report.Unknown); n > 0 {
+		s = append(s, say("; %d could not be tried", n)...)
+	}
+	return []sentence{append(s, piece{Text: "."})}
+}
+
+// worst counts open doors by severity.
+func worst(d *report.Document) []sentence {
+	var words []string
+	for _, s := range severities {
+		n := 0
+		for i := range d.Reports {
+			for _, f := range d.Reports[i].Findings {
+				if f.Verdict.Open() && f.Severity == s {
+					n++
+				}
+			}
+		}
+		if n > 0 {
+			words = append(words, fmt.Sprintf("%d %s", n, s))
+		}
+	}
+	if len(words) == 0 {
+		return nil
+	}
+	return []sentence{say("Open by severity: %s.", strings.Join(words, ", "))}
+}
+
+func opened(r *report.Report) int { return r.Count(report.Leaked) + r.Count(report.Weaker) }
+func looked(r *report.Report) int { return len(r.Findings) - r.Count(report.NotApplicable) }
+
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+// cautions says what a reader has to know of the figures.
+func cautions(d *report.Document) (out []sentence) {
+	var emulated, absent []string
+	for i := range d.Reports {
+		r := &d.Reports[i]
+		if newSubject(i, &r.Subject).Emulated {
+			emulated = append(emulated, label(r))
+		}
+		if len(r.Measures) > 0 && !slices.ContainsFunc(r.Measures, func(m report.Measure) bool { return m.Reason == "" }) {
+			absent = append(absent, label(r))
+		}
+	}
+	if len(emulated) > 0 {
+		out = append(out, say("The processor was emulated for %v.", emulated))
+	}
+	if len(absent) > 0 {
+		out = append(out, say("Not measured: %v.", absent))
+	}
+	return out
+}
+
+// changed says what an earlier document did not.
+func changed(d *report.Document) []sentence {
+	opened := 0
+	for _, c := range d.Changes {
+		if c.Opened() {
+			opened++
+		}
+	}
+	if len(d.Changes) == 0 {
+		return nil
+	}
+	return []sentence{say("%s changed since the earlier report; %s opened.", several(len(d.Changes), "verdict"), several(opened, "door"))}
+}

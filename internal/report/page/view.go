@@ -1,0 +1,173 @@
+package page
+
+import (
+	"fmt"
+	"html/template"
+	"slices"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// view is what the template shows. Its words are ready to be printed.
+type view struct {
+	Policy string
+	CSS    template.CSS
+	JS     template.JS
+
+	Kind, Title, Tool string
+	Time, Stamp       string // for people, for programs
+	Lead              []sentence
+	Contents          []heading
+	Machine           []report.Fact
+	Brief             []string // the first of Machine
+	Subjects          []subject
+	Table             *table
+	Figures           []figures
+	Doors             *matrix
+	Features          []*matrix
+	Many              *many
+	Changes           []change
+	Details           []detail
+}
+
+// heading is a place of the page.
+type heading struct{ ID, Title string }
+
+// subject is a report as the head of a column, or the name of a row.
+type subject struct {
+	Href     string
+	Label    string // short
+	Full     string // the whole label where Label is not
+	Emulated bool
+	Note     string
+}
+
+// change is one of the document's, in words.
+type change struct {
+	report.Change
+	Class, Before, Now string
+}
+
+const (
+	maxLabel = 28 // characters of a column's head
+	maxCell  = 90 // of a text in a cell
+	// maxColumns is how many subjects a table of doors has room for.
+	maxColumns = 16
+)
+
+var kinds = map[string]string{report.Probe: "Probe", report.Audit: "Audit", report.Compare: "Comparison"}
+
+func newView(d *report.Document) *view {
+	v := &view{
+		Policy: policy(), CSS: template.CSS(pageCSS), JS: template.JS(pageJS),
+		Kind: kinds[d.Kind], Title: title(d), Tool: d.Tool,
+		Time: d.Time.UTC().Format("2 January 2006, 15:04 UTC"), Stamp: d.Time.UTC().Format("2006-01-02T15:04:05Z"),
+		Lead: lead(d), Machine: d.Machine,
+	}
+	for _, f := range d.Machine[:min(3, len(d.Machine))] {
+		v.Brief = append(v.Brief, clip(f.Value, maxCell))
+	}
+	for i := range d.Reports {
+		v.Subjects = append(v.Subjects, newSubject(i, &d.Reports[i].Subject))
+	}
+	rows := measures(d)
+	v.Table = newTable(d, rows)
+	v.Figures = newFigures(d, rows, v.Subjects)
+	if len(d.Reports) > maxColumns {
+		v.Many = newMany(d, v.Subjects)
+	} else {
+		v.Doors = newDoors(d)
+	}
+	v.Features = newFeatures(d, rows)
+	for _, c := range d.Changes {
+		v.Changes = append(v.Changes, change{c, class(c.New), words(c.Old), words(c.New)})
+	}
+	for i := range d.Reports {
+		v.Details = append(v.Details, newDetail(d, i, v.Subjects[i]))
+	}
+	v.Contents = v.contents()
+	return v
+}
+
+func (v *view) contents() (out []heading) {
+	for _, c := range []struct {
+		there bool
+		heading
+	}{
+		{v.Table != nil, heading{"side-by-side", "Side by side"}},
+		{len(v.Figures) > 0, heading{"costs", "What it costs"}},
+		{v.Doors != nil || v.Many != nil, heading{"doors", "Security boundary"}},
+		{len(v.Features) > 0, heading{"features", "Kernel features"}},
+		{len(v.Changes) > 0, heading{"changes", "Changes"}},
+		{len(v.Details) > 0, heading{"details", "In detail"}},
+	} {
+		if c.there {
+			out = append(out, c.heading)
+		}
+	}
+	return out
+}
+
+func newSubject(i int, s *report.Subject) subject {
+	label := s.Label
+	if label == "" {
+		label = "the workload"
+	}
+	return subject{
+		Href: fmt.Sprintf("#s%d", i), Label: clip(label, maxLabel), Full: clipped(label, maxLabel), Note: s.Note,
+		// What probes and comparisons say of a machine without hardware virtualization.
+		Emulated: strings.Contains(s.Note, "emulated"),
+	}
+}
+
+// baseline is the report of no boundary, nil where there is none: what others are
+// compared with.
+func baseline(d *report.Document) *report.Report {
+	if d.Kind != report.Compare {
+		return nil
+	}
+	i := slices.IndexFunc(d.Reports, func(r report.Report) bool { return r.Subject.Label == "none" })
+	if i < 0 {
+		return nil
+	}
+	return &d.Reports[i]
+}
+
+// class names a verdict in the style sheet.
+func class(v report.Verdict) string {
+	switch v {
+	case report.Held:
+		return "held"
+	case report.Leaked:
+		return "open"
+	case report.Weaker:
+		return "weaker"
+	case report.Unknown:
+		return "unknown"
+	}
+	return "none"
+}
+
+// words are a verdict in a sentence.
+func words(v report.Verdict) string {
+	if v == "" {
+		return "not looked at"
+	}
+	return string(v)
+}
+
+// mark is a verdict in a cell of a matrix.
+func mark(v report.Verdict) string {
+	switch v {
+	case report.Leaked:
+		return "open"
+	case report.Weaker:
+		return "weaker"
+	case report.NotApplicable:
+		return "n/a"
+	case "":
+		return "–"
+	}
+	return string(v)
+}
