@@ -22,7 +22,7 @@ import (
 // auditFlags are the flags of audit.
 type auditFlags struct {
 	json, verbose, host bool
-	kind, info          string
+	kind, info, html    string
 	gate                gateFlags
 }
 
@@ -54,7 +54,8 @@ somebody has accepted do not; all are shown.`,
   bulkhead audit web docker:db
   docker inspect db | bulkhead audit --json -
   bulkhead audit /run/bundle/config.json
-  bulkhead audit --host`,
+  bulkhead audit --host
+  bulkhead audit --html report.html`,
 		Annotations:       map[string]string{looksAtBoundary: "1"},
 		ValidArgsFunction: a.completeWorkloads(anyStatus),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.audit(cmd, f, args) },
@@ -66,6 +67,7 @@ somebody has accepted do not; all are shown.`,
 	fs.StringVar(&f.kind, "type", "", "take files for `bulkhead`, docker, podman or oci, instead of finding it out")
 	f.gate.add(cmd, fs)
 	fs.StringVar(&f.info, "info", "", "`file` with the JSON of docker info or podman info, for files of their containers")
+	htmlFlag(cmd, &f.html)
 	return cmd
 }
 
@@ -80,6 +82,9 @@ type auditJob struct {
 func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 	if f.kind != "" && !slices.Contains(audit.Kinds, audit.Kind(f.kind)) {
 		return advice.New(fmt.Sprintf("--type %q: unknown type", f.kind), "give bulkhead, docker, podman or oci")
+	}
+	if err := checkPage(f.html); err != nil {
+		return err
 	}
 	g, err := f.gate.read()
 	if err != nil {
@@ -271,6 +276,7 @@ func (a *app) printAudit(d *report.Document, f auditFlags) error {
 	if err != nil {
 		return err
 	}
+	page := writePage(f.html, d) // first: writing to a closed pipe ends this program
 	if f.json {
 		_, err = a.out.Write(b)
 	} else {
@@ -288,7 +294,7 @@ func (a *app) printAudit(d *report.Document, f auditFlags) error {
 		}
 		err = errors.Join(err, w.Close())
 	}
-	if err != nil {
+	if err = errors.Join(err, page); err != nil {
 		return err
 	}
 	if code := d.ExitCode(); code != report.ExitHeld {

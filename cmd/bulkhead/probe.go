@@ -26,7 +26,7 @@ const probeProgram = "bulkhead-probe"
 // probeFlags are the flags of probe that run does not have.
 type probeFlags struct {
 	json, verbose, all bool
-	diff               string
+	diff, html         string
 	timeout            time.Duration
 	targets            []string
 	gate               gateFlags
@@ -52,6 +52,7 @@ only findings of that severity and worse count, and with --waivers those that
 somebody has accepted do not; all are shown.`,
 		Example: `  bulkhead probe alpine
   bulkhead probe --all alpine
+  bulkhead probe --all --html report.html alpine
   bulkhead probe --json --pid host --cap-add SYS_PTRACE alpine > before.json
   bulkhead probe --diff before.json --pid host alpine`,
 		Args:              needs(1, 1, "an image"),
@@ -71,6 +72,7 @@ somebody has accepted do not; all are shown.`,
 	fs.DurationVar(&f.timeout, "timeout", 2*time.Minute, "`time` that the workload has for its answer")
 	fs.StringArrayVar(&f.targets, "target", nil, "an `ADDRESS:PORT` that the workload must not reach, such as 169.254.169.254:80; may be given again")
 	f.gate.add(cmd, fs)
+	htmlFlag(cmd, &f.html)
 	a.completeRunFlags(cmd)
 	return cmd
 }
@@ -145,7 +147,7 @@ func checkProbeFlags(cmd *cobra.Command, o *runspec.Options, f probeFlags) error
 	if f.all && (o.Boundary != "" || o.Runtime != "" || o.VM.Tenant != "") {
 		return advice.New("--all looks behind every boundary", "leave out --boundary, --runtime and --tenant, or --all")
 	}
-	return nil
+	return checkPage(f.html)
 }
 
 // readEarlier reads the file of --diff, nil for none.
@@ -170,7 +172,7 @@ func recheck(cmd *cobra.Command, image string) string {
 	words := []string{"bulkhead", "probe"}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch f.Name {
-		case "json", "verbose", "all", "diff", "timeout", "severity", "waivers":
+		case "json", "verbose", "all", "diff", "timeout", "severity", "waivers", "html":
 			return
 		}
 		values := []string{f.Value.String()}
@@ -299,6 +301,7 @@ func (p *prober) print(d *report.Document) error {
 	if err != nil {
 		return err
 	}
+	page := writePage(p.f.html, d) // first: writing to a closed pipe ends this program
 	w := safetext.NewWriter(p.a.out)
 	switch {
 	case p.f.json:
@@ -314,7 +317,7 @@ func (p *prober) print(d *report.Document) error {
 	if err == nil && !p.f.json {
 		err = d.TextNotes(w)
 	}
-	if err := errors.Join(err, w.Close()); err != nil {
+	if err := errors.Join(err, w.Close(), page); err != nil {
 		return err
 	}
 	if code := d.ExitCode(); code != report.ExitHeld {

@@ -82,7 +82,7 @@ func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this version of bulkhead needs root")
 	}
-	buildNetworks(t)
+	buildHelpers(t)
 	for _, dir := range []string{".", "boundary", "real"} {
 		t.Run(dir, func(t *testing.T) {
 			prepare := setup
@@ -156,10 +156,10 @@ func linkRunsc(t *testing.T) {
 // buildInit puts the program of --init beside the others.
 func buildInit(t *testing.T) { build(t, "../bulkhead-init") }
 
-// buildNetworks puts the programs of networks, and that of sessions about them,
+// buildHelpers puts the programs of networks, the prober, and that of sessions about them,
 // beside the others.
-func buildNetworks(t *testing.T) {
-	build(t, "../bulkhead-network", "../bulkhead-dns", "./testdata/talk")
+func buildHelpers(t *testing.T) {
+	build(t, "../bulkhead-network", "../bulkhead-dns", "../bulkhead-probe", "./testdata/talk")
 }
 
 // build puts programs beside those that the test binary is. The test guest has no
