@@ -144,6 +144,7 @@ func (d *Document) table(p *printer, title string, ids []string, verbose bool) {
 	}
 	for len(ids) > 0 {
 		var columns [][]string
+		var numbers []bool
 		width := first + 2
 		for _, id := range ids {
 			c := d.column(id, verbose)
@@ -153,6 +154,7 @@ func (d *Document) table(p *printer, title string, ids []string, verbose bool) {
 			}
 			width += w
 			columns = append(columns, c)
+			numbers = append(numbers, d.numeric(id))
 		}
 		ids = ids[len(columns):]
 		p.line("\n%s", title)
@@ -161,9 +163,9 @@ func (d *Document) table(p *printer, title string, ids []string, verbose bool) {
 			if row > 0 {
 				label = d.Reports[row-1].Subject.Label
 			}
-			line := "  " + pad(label, first)
-			for _, c := range columns {
-				line += "  " + pad(c[row], widest(c))
+			line := "  " + align(label, first, false)
+			for i, c := range columns {
+				line += "  " + align(c[row], widest(c), numbers[i])
 			}
 			p.line("%s", strings.TrimRight(line, " "))
 		}
@@ -177,13 +179,16 @@ func (d *Document) column(id string, verbose bool) []string {
 	for i := range d.Reports {
 		m := d.Reports[i].Measure(id)
 		if m == nil {
-			c = append(c, "–")
-			continue
+			m = &Measure{}
+		} else {
+			c[0] = m.Name
 		}
-		c[0] = m.Name
 		cell := m.Value()
-		if slices.Contains(best, i) {
+		switch {
+		case slices.Contains(best, i):
 			cell += " *"
+		case d.numeric(id):
+			cell += "  "
 		}
 		if verbose && len(m.Samples) > 1 {
 			cell += fmt.Sprintf(" (%s to %s, %d)", m.Unit.Format(m.Quantile(0)), m.Unit.Format(m.Quantile(1)), len(m.Samples))
@@ -206,29 +211,55 @@ func (d *Document) doors(p *printer) {
 	}
 }
 
-// notes writes why cells are empty, and what has to be known of the others.
+// notes writes why cells are empty, and what has to be known of the others: each
+// once, for all that it is true of.
 func (d *Document) notes(p *printer, verbose bool) {
-	p.line("")
+	type note struct{ what, text string }
+	var all []note
+	labels := map[note][]string{}
+	say := func(label, what, text string) {
+		n := note{what, text}
+		if labels[n] == nil {
+			all = append(all, n)
+		}
+		labels[n] = append(labels[n], label)
+	}
 	for i := range d.Reports {
 		r := &d.Reports[i]
 		if r.Subject.Note != "" {
-			p.line("%s: %s.", r.Subject.Label, r.Subject.Note)
+			say(r.Subject.Label, "", r.Subject.Note)
 		}
-		said := map[string]bool{strings.TrimPrefix(r.Subject.Note, "left out: "): true}
 		for j := range r.Measures {
 			m := &r.Measures[j]
-			for _, text := range []string{m.Reason, m.Note} {
-				if text == "" || said[text] || text == m.Note && !verbose && !m.Estimated && m.Group() != "density" {
-					continue
-				}
-				said[text] = true
-				p.line("%s, %s: %s.", r.Subject.Label, m.Name, text)
+			switch {
+			case m.Reason != "" && "left out: "+m.Reason != r.Subject.Note:
+				say(r.Subject.Label, m.Name, m.Reason)
+			case m.Note != "" && (verbose || m.Estimated || m.Group() == "density"):
+				say(r.Subject.Label, m.Name, m.Note)
 			}
-			if verbose {
-				for _, f := range m.Parts {
-					p.line("%s, %s: %s: %s", r.Subject.Label, m.Name, f.Name, f.Value)
+			for _, f := range m.Parts {
+				if verbose {
+					say(r.Subject.Label, m.Name, f.Name+": "+f.Value)
 				}
 			}
+		}
+	}
+	p.line("")
+	for _, n := range all {
+		// Several measures of a subject may have the same reason.
+		var whats []string
+		who := strings.Join(labels[n], ", ")
+		for _, other := range all {
+			if other.text == n.text && strings.Join(labels[other], ", ") == who {
+				whats = append(whats, other.what)
+			}
+		}
+		switch {
+		case whats[0] != n.what:
+		case n.what == "":
+			p.line("%s: %s.", who, n.text)
+		default:
+			p.line("%s: %s: %s.", who, strings.Join(whats, ", "), n.text)
 		}
 	}
 }
@@ -240,7 +271,21 @@ func widest(c []string) (most int) {
 	return most
 }
 
-// pad fills a text up with spaces.
-func pad(s string, width int) string {
-	return s + strings.Repeat(" ", max(width-utf8.RuneCountInString(s), 0))
+// align fills a text up with spaces, numbers on their left.
+func align(s string, width int, number bool) string {
+	spaces := strings.Repeat(" ", max(width-utf8.RuneCountInString(s), 0))
+	if number {
+		return spaces + s
+	}
+	return s + spaces
+}
+
+// numeric reports whether a measure is a number.
+func (d *Document) numeric(id string) bool {
+	for i := range d.Reports {
+		if m := d.Reports[i].Measure(id); m != nil {
+			return m.Unit != ""
+		}
+	}
+	return false
 }

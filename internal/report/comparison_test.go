@@ -52,27 +52,27 @@ What it is
 
 Start
         to first output
-  none  1.00 ms *
-  vm    400 ms
-  crun  –
+  none        1.00 ms *
+  vm           400 ms
+  crun              –
 
 Density
         room for
-  none  –
-  vm    ≈ 81
-  crun  –
+  none       –
+  vm      ≈ 81
+  crun       –
 
 new
         a new thing
-  none  3
-  vm    –
-  crun  –
+  none          3
+  vm            –
+  crun          –
 
 Security boundary, as the prober found it
   vm shares with the host: nothing that was looked at. Of 1 doors 0 stand open.
 
 vm: emulated.
-vm, room for: by the memory of each.
+vm: room for: by the memory of each.
 crun: left out: not installed.
 
 Medians. * marks the best, together with those that noise cannot tell from it; ≈ an estimate.
@@ -84,7 +84,7 @@ Medians. * marks the best, together with those that noise cannot tell from it; �
 	if err := d.Comparison(&b, true); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"1.1.5", "400 ms (400 ms to 500 ms, 6)"} {
+	for _, want := range []string{"1.1.5", "400 ms   (400 ms to 500 ms, 6)"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("verbose has no %q:\n%s", want, b.String())
 		}

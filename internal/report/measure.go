@@ -131,10 +131,15 @@ func (r *Report) Measure(id string) *Measure {
 
 // Best are the indexes of the reports whose measure no other is better than by
 // more than the noise. There are none where all are alike, or only one was measured.
+// Estimates, and those with too few samples to tell, take no part.
 func (d *Document) Best(id string) (best []int) {
 	var all []int
 	for i := range d.Reports {
-		if m := d.Reports[i].Measure(id); m != nil && m.Measured() && m.Better != "" && !m.Estimated {
+		m := d.Reports[i].Measure(id)
+		if m == nil || m.Better == "" || m.Estimated {
+			continue
+		}
+		if _, _, ok := m.Interval(); ok {
 			all = append(all, i)
 		}
 	}
