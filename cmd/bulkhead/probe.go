@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ import (
 
 // probeProgram runs in the workload.
 const probeProgram = "bulkhead-probe"
+
+// probeTimeout is how long a workload has for its answer, by default.
+const probeTimeout = 2 * time.Minute
 
 // probeFlags are the flags of probe that run does not have.
 type probeFlags struct {
@@ -69,7 +73,7 @@ somebody has accepted do not; all are shown.`,
 	fs.BoolVar(&f.verbose, "verbose", false, "show everything that was tried, and what came of it")
 	fs.BoolVar(&f.all, "all", false, "look behind every boundary that works here, and show a table")
 	fs.StringVar(&f.diff, "diff", "", "show what changed since an earlier run, from a `file` that --json wrote")
-	fs.DurationVar(&f.timeout, "timeout", 2*time.Minute, "`time` that the workload has for its answer")
+	fs.DurationVar(&f.timeout, "timeout", probeTimeout, "`time` that the workload has for its answer")
 	fs.StringArrayVar(&f.targets, "target", nil, "an `ADDRESS:PORT` that the workload must not reach, such as 169.254.169.254:80; may be given again")
 	f.gate.add(cmd, fs)
 	htmlFlag(cmd, &f.html)
@@ -169,10 +173,14 @@ func readEarlier(name string) (*report.Document, error) {
 
 // recheck is the command line that was given, for a report.
 func recheck(cmd *cobra.Command, image string) string {
-	words := []string{"bulkhead", "probe"}
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		switch f.Name {
-		case "json", "verbose", "all", "diff", "timeout", "severity", "waivers", "html":
+	words := append([]string{"bulkhead", "probe"}, flagWords(cmd.Flags(), "json", "verbose", "all", "diff", "timeout", "severity", "waivers", "html")...)
+	return strings.Join(append(words, image), " ")
+}
+
+// flagWords are the flags that were given as words of a command line, but for some.
+func flagWords(fs *pflag.FlagSet, without ...string) (words []string) {
+	fs.Visit(func(f *pflag.Flag) {
+		if slices.Contains(without, f.Name) {
 			return
 		}
 		values := []string{f.Value.String()}
@@ -187,7 +195,7 @@ func recheck(cmd *cobra.Command, image string) string {
 			}
 		}
 	})
-	return strings.Join(append(words, image), " ")
+	return words
 }
 
 // look looks at workloads one after the other, and prints. By then nothing is left:

@@ -75,7 +75,7 @@ inspect.`,
 		a.pauseCommand(), a.unpauseCommand(), a.updateCommand(), a.renameCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(),
 		a.attachCommand(), a.cpCommand(), a.exportCommand(), a.commitCommand(), a.tenantCommand())
 	addTo(root, groupLook, a.psCommand("ps"), a.logsCommand(), a.statsCommand(), a.topCommand(), a.inspectCommand(), a.diffCommand(),
-		a.portCommand(), a.explainCommand(), a.probeCommand(), a.auditCommand())
+		a.portCommand(), a.explainCommand(), a.probeCommand(), a.auditCommand(), a.compareCommand())
 	addTo(root, groupRun, a.containerCommand())
 	addTo(root, groupImage, a.imageCommands()...)
 	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())

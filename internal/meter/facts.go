@@ -46,6 +46,9 @@ type Facts struct {
 	Hypervisor bool `json:"hypervisor,omitempty"`
 }
 
+// Look finds the facts of this process's own environment.
+func Look() Facts { return look("") }
+
 // look finds the facts. The paths are below root, "" for this process's.
 func look(root string) Facts {
 	f := Facts{PID: os.Getpid(), Namespaces: map[string]string{}}

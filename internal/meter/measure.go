@@ -72,7 +72,7 @@ func group(id string) string {
 func Measure(o Options) *Result {
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(max(4, runtime.NumCPU()))
-	r := &Result{Format: Format, Facts: look("")}
+	r := &Result{Format: Format, Facts: Look()}
 	program := self()
 	for i := range figures {
 		if slices.Contains(o.Groups, group(figures[i].id)) {

@@ -1,0 +1,147 @@
+package comparing
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// patience is how long one command of a way may take. Emulated machines are slow.
+const patience = 3 * time.Minute
+
+// mostOutput is how much of what a command prints is kept, in bytes.
+const mostOutput = 4 << 20
+
+// prepared is a command of a program on the host, which speaks English, and dies
+// with this program.
+func prepared(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it removes what it made
+	return cmd
+}
+
+// output runs a command and returns what it prints.
+func output(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return outputOf(ctx, prepared(ctx, args...), ordinary{})
+}
+
+// ordinary starts commands as ordinary children.
+type ordinary struct{}
+
+func (ordinary) launch(cmd *exec.Cmd) error { return cmd.Start() }
+
+// launcher starts commands.
+type launcher interface{ launch(cmd *exec.Cmd) error }
+
+// outputOf runs a command. Its error is what the command said last.
+func outputOf(ctx context.Context, cmd *exec.Cmd, l launcher) (string, error) {
+	out, stderr := &capped{left: mostOutput}, &capped{left: 64 << 10}
+	cmd.Stdout, cmd.Stderr = out, stderr
+	err := l.launch(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	return out.String(), failure(ctx, cmd, err, stderr.String())
+}
+
+// failure makes an error of how a command ended.
+func failure(ctx context.Context, cmd *exec.Cmd, err error, said string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("%s did not end within %v", words(cmd), patience)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	for _, line := range lines {
+		// Our own errors come first, and advice after them.
+		if strings.HasPrefix(line, "bulkhead: ") && !strings.HasPrefix(line, "bulkhead: warning") {
+			return fmt.Errorf("%s: %s", words(cmd), line)
+		}
+	}
+	if last := lines[len(lines)-1]; last != "" {
+		return fmt.Errorf("%s: %s", words(cmd), last)
+	}
+	return fmt.Errorf("%s: %w", words(cmd), err)
+}
+
+// words are the beginning of a command line.
+func words(cmd *exec.Cmd) string {
+	name := cmd.Path[strings.LastIndexByte(cmd.Path, '/')+1:]
+	for _, a := range cmd.Args[1:] {
+		if !strings.HasPrefix(a, "-") && !strings.Contains(a, "/") {
+			return name + " " + a
+		}
+	}
+	return name
+}
+
+// capped keeps so many bytes and forgets the rest, so that the writer goes on.
+type capped struct {
+	bytes.Buffer
+	left int
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	n := min(len(p), c.left)
+	c.left -= n
+	c.Buffer.Write(p[:n])
+	return len(p), nil
+}
+
+// timed runs a command and returns how long it took from its start to its first
+// output and to its end.
+func timed(ctx context.Context, cmd *exec.Cmd, l launcher) (first, end time.Duration, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer r.Close()
+	stderr := &capped{left: 64 << 10}
+	cmd.Stdout, cmd.Stderr = w, stderr
+	start := time.Now()
+	if err := l.launch(cmd); err != nil {
+		w.Close()
+		return 0, 0, err
+	}
+	w.Close()
+	heard := make(chan time.Duration, 1)
+	go func() {
+		var b [32 << 10]byte
+		n, err := r.Read(b[:])
+		at := time.Since(start)
+		for err == nil {
+			_, err = r.Read(b[:])
+		}
+		if n == 0 {
+			at = -1
+		}
+		heard <- at
+	}()
+	err = cmd.Wait()
+	end = time.Since(start)
+	first = <-heard
+	switch {
+	case err != nil:
+		return 0, 0, failure(ctx, cmd, err, stderr.String())
+	case first < 0:
+		return 0, end, errSilent
+	}
+	return first, end, nil
+}
+
+// errSilent tells that a program ended well without a word.
+const errSilent = errNone("the program prints nothing")

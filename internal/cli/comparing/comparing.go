@@ -1,0 +1,215 @@
+// Package comparing measures what isolating an image costs in several ways on this
+// machine: no boundary at all, each of ours, and other programs where they are
+// installed. It drives command lines, ours like those of others, as a person would.
+//
+//	Run ─┬─ prepare     the image and one layer more, which holds what measures
+//	     ├─ Way.setUp   that image known to each way: loaded, a tenant made
+//	     ├─ starts, inside, networks, memory, density, verdicts
+//	     │              by turns: every way once in each round
+//	     └─ tear down   whatever was made
+//
+// Every cell is measured, or says why it is not.
+package comparing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
+)
+
+// The groups of measures that Options.Groups chooses from. What a way is, its
+// kernel, system and isolation, is always found out.
+const (
+	Start   = "start"
+	Memory  = "memory"
+	Density = "density"
+	Inside  = "inside" // system calls, files, work, kernel features
+	Network = "network"
+	Doors   = "doors" // the prober's verdict
+)
+
+// Groups are all of them, in the order in which they are measured.
+var Groups = []string{Start, Inside, Network, Memory, Density, Doors}
+
+// Options say what to measure, and how thoroughly.
+type Options struct {
+	Bulkhead []string // the command line of this program, with the flags that choose its state
+	Flags    []string // of run, for the ways that are ours
+	Image    string   // what the user named
+	Command  []string // whose start is measured; empty for a program of ours
+	System   string   // an image with an init for the way "system", "" for Image
+
+	Only, Without []string // labels of ways; Only empty for all
+	Groups        []string // empty for all
+	Rounds        int      // of starts, from 1 to MaxRounds
+	Cold          bool     // also starts with an empty page cache
+	Density       int      // workloads at once at most, from 1 to MaxDensity
+	// TrustImage lets Command run without a boundary, as root on this host.
+	TrustImage bool
+
+	Meter, Prober string // programs on the host
+	Dir           string // for what does not outlive the command
+	Images        *image.Store
+	// Pull makes sure that an image is there.
+	Pull func(ctx context.Context, name string) (workload.Image, error)
+	// Inspect looks at a workload of ours, InspectTenant at the machine of a tenant.
+	Inspect, InspectTenant func(ctx context.Context, name string) (*engine.Record, error)
+	// Probe looks at the doors of a workload of ours of an image, with flags of run.
+	Probe func(ctx context.Context, image string, flags []string) (report.Report, error)
+	// Say is told what is being done, and Said how it ended.
+	Say, Said func(step, detail string)
+}
+
+// The limits of Options.
+const (
+	MaxRounds  = 1000
+	MaxDensity = 5000
+)
+
+// insideRounds is how often what is measured by programs inside is: the fewest
+// that can tell two medians apart (report.Measure.Interval).
+const insideRounds = 6
+
+// memoryRounds is how often memory is: it varies little.
+const memoryRounds = 3
+
+// comparison is one run of the command.
+type comparison struct {
+	Options
+	host *host
+	made *made
+	ways []*way
+}
+
+// Run compares, and returns what it found, and whether everything that is there
+// was measured. An error means that nothing could be, or that something could not
+// be taken down; in the second case there is a document as well.
+func Run(ctx context.Context, o Options) (_ *report.Document, complete bool, err error) {
+	c := &comparison{Options: o, host: localHost()}
+	if c.ways, err = c.choose(); err != nil {
+		return nil, false, err
+	}
+	before := load()
+	if err := c.sweep(ctx); err != nil {
+		return nil, false, fmt.Errorf("remove what a comparison left that was killed: %w", err)
+	}
+	c.Say("image", "adding what measures")
+	if c.made, err = c.prepare(ctx); err != nil {
+		return nil, false, err
+	}
+	c.Said("image", "ready")
+	defer func() { err = errors.Join(err, c.made.remove(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, c.tearDown(context.WithoutCancel(ctx))) }()
+	if err := c.setUp(ctx); err != nil {
+		return nil, false, err
+	}
+	for _, g := range []struct {
+		name    string
+		measure func(context.Context)
+	}{
+		{Start, c.starts}, {Inside, c.inside}, {Network, c.networks}, {Memory, c.memory}, {Density, c.density}, {Doors, c.doors},
+	} {
+		if ctx.Err() == nil && (g.name == Inside || c.wants(g.name)) {
+			g.measure(ctx)
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	complete = true
+	d := &report.Document{Format: report.Format, Kind: report.Compare, Time: time.Now().UTC().Truncate(time.Second), Machine: c.machine(ctx, before)}
+	for _, w := range c.ways {
+		d.Reports = append(d.Reports, w.report(c))
+		complete = complete && !w.failed
+	}
+	return d, complete, nil
+}
+
+// wants reports whether a group is to be measured.
+func (c *comparison) wants(group string) bool {
+	return len(c.Groups) == 0 || slices.Contains(c.Groups, group)
+}
+
+// choose are the ways that the options name. The caller has checked their labels
+// with Ways.
+func (c *comparison) choose() ([]*way, error) {
+	all := c.all()
+	all = slices.DeleteFunc(all, func(w *way) bool {
+		return len(c.Only) > 0 && !slices.Contains(c.Only, w.subject.Label) || slices.Contains(c.Without, w.subject.Label)
+	})
+	if len(all) == 0 {
+		return nil, errors.New("no way to run the image is left")
+	}
+	return all, nil
+}
+
+// setUp brings the image to each way. One that fails is left out, with the reason;
+// it is an error if none is left.
+func (c *comparison) setUp(ctx context.Context) error {
+	var errs []error
+	for _, w := range c.ways {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.Say(w.subject.Label, "setting up")
+		if err := w.setUp(ctx, c.made); err != nil {
+			w.missing = reason(err)
+			var none errNone
+			w.failed = !errors.As(err, &none) || slices.Contains(c.Only, w.subject.Label)
+			c.Said(w.subject.Label, "left out: "+w.missing)
+			errs = append(errs, fmt.Errorf("%s: %w", w.subject.Label, err))
+			continue
+		}
+		c.Said(w.subject.Label, "ready")
+	}
+	if len(errs) == len(c.ways) {
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+// tearDown removes what is left of workloads, and then what was set up.
+func (c *comparison) tearDown(ctx context.Context) error {
+	errs := []error{(&tool{program: c.Bulkhead}).sweep(ctx, mine), sweepStates(ctx, c.Dir)}
+	for _, w := range slices.Backward(c.ways) {
+		if err := w.tearDown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", w.subject.Label, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// inTurn calls f for every way that is there, rounds times, in another order each
+// time, so that what drifts on this machine hits all alike.
+func (c *comparison) inTurn(ctx context.Context, what string, rounds int, f func(w *way)) {
+	for round := range rounds {
+		for i := range c.ways {
+			w := c.ways[(i+round)%len(c.ways)]
+			if w.missing != "" || ctx.Err() != nil {
+				continue
+			}
+			c.Say(what, fmt.Sprintf("round %d of %d, %s", round+1, rounds, w.subject.Label))
+			f(w)
+		}
+	}
+	c.Said(what, fmt.Sprintf("measured, %d rounds", rounds))
+}
+
+// reason is an error as a part of one line.
+func reason(err error) string {
+	s := safetext.Line(strings.TrimSpace(err.Error()))
+	const most = 300
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + " …"
+	}
+	return s
+}

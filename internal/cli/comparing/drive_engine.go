@@ -1,0 +1,174 @@
+package comparing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
+)
+
+// servedPort is where a workload serves throughput.
+const servedPort = "7777"
+
+// tool is a program with the command line of Docker: ours, Docker, Podman.
+type tool struct {
+	ordinary
+	program  []string // with its global flags
+	flags    []string // of run
+	image    string
+	removing []string // how an image is removed
+	others   []string // names of daemons
+}
+
+func (t *tool) args(args ...string) []string { return slices.Concat(t.program, args) }
+
+// running is a command line of run.
+func (t *tool) running(how []string, program []string) []string {
+	return slices.Concat(t.program, []string{"run"}, how, t.flags, []string{"--entrypoint", program[0], t.image}, program[1:])
+}
+
+func (t *tool) command(ctx context.Context, program []string) (*exec.Cmd, error) {
+	return prepared(ctx, t.running([]string{"--rm", "-i"}, program)...), nil
+}
+
+func (t *tool) detach(ctx context.Context, name string, program []string, ports bool) (string, error) {
+	how := []string{"-d", "--name", name}
+	if ports {
+		how = append(how, "-p", "127.0.0.1::"+servedPort)
+	}
+	out, err := output(ctx, t.running(how, program)...)
+	return strings.TrimSpace(out), err
+}
+
+func (t *tool) remove(ctx context.Context, names ...string) error {
+	var errs []error
+	for some := range slices.Chunk(names, 50) {
+		_, err := output(ctx, t.args(append([]string{"rm", "-f"}, some...)...)...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (t *tool) address(ctx context.Context, name string) (string, error) {
+	out, err := output(ctx, t.args("port", name, servedPort)...)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
+	if !strings.HasPrefix(line, "127.0.0.1:") {
+		return "", fmt.Errorf("port %s is published at %q", servedPort, line)
+	}
+	return line, nil
+}
+
+func (t *tool) shared() string    { return "" }
+func (t *tool) daemons() []string { return t.others }
+
+// oursDriver is a way of this program's.
+type oursDriver struct {
+	tool
+	machine bool // its image is one disk, and there is a kernel beside it
+	often   int  // runs before anything is measured, so that templates are there
+	made    *made
+}
+
+func (o *oursDriver) setUp(ctx context.Context, m *made) error {
+	o.image, o.made = m.ours, m
+	for range max(o.often, 1) {
+		if _, err := output(ctx, o.running([]string{"--rm"}, []string{meterPath, "hello"})...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *oursDriver) tearDown(context.Context) error { return nil }
+
+func (o *oursDriver) size(context.Context) (int64, error) {
+	im, err := o.made.images.Inspect(o.made.ours)
+	if o.machine {
+		return im.VMDisk, err
+	}
+	return im.DiskSize, err
+}
+
+// tenant is a workload in a tenant's machine, which is made for it.
+type tenant struct {
+	oursDriver
+	name, id string
+	asked    bool
+	inspect  func(ctx context.Context, name string) (*engine.Record, error)
+}
+
+func (t *tenant) setUp(ctx context.Context, m *made) error {
+	t.asked = true
+	if _, err := output(ctx, t.args("tenant", "create", t.name)...); err != nil {
+		return err
+	}
+	rec, err := t.inspect(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	t.id = string(rec.Spec.ID)
+	return t.oursDriver.setUp(ctx, m)
+}
+
+func (t *tenant) tearDown(ctx context.Context) error {
+	if !t.asked {
+		return nil
+	}
+	_, err := output(ctx, t.args("tenant", "rm", "-f", t.name)...)
+	return err
+}
+
+func (t *tenant) shared() string { return t.id }
+
+// peer is an engine of others.
+type peer struct {
+	tool
+	loaded bool
+}
+
+func (p *peer) setUp(ctx context.Context, m *made) error {
+	if _, err := exec.LookPath(p.program[0]); err != nil {
+		return errNone("not installed")
+	}
+	if _, err := output(ctx, p.args("info")...); err != nil {
+		return fmt.Errorf("installed, but it does not answer: %w", err)
+	}
+	if err := p.sweep(ctx, stale); err != nil {
+		return err
+	}
+	saved, err := m.archive(ctx)
+	if err != nil {
+		return err
+	}
+	p.image, p.loaded = m.foreign, true
+	if _, err := output(ctx, p.args("load", "-i", saved)...); err != nil {
+		return err
+	}
+	_, err = output(ctx, p.running([]string{"--rm"}, []string{meterPath, "hello"})...)
+	return err
+}
+
+func (p *peer) tearDown(ctx context.Context) error {
+	if !p.loaded {
+		return nil
+	}
+	err := p.sweep(ctx, mine)
+	_, rmi := output(ctx, p.args("rmi", "-f", p.image)...)
+	return errors.Join(err, rmi)
+}
+
+func (p *peer) size(ctx context.Context) (int64, error) {
+	out, err := output(ctx, p.args("image", "inspect", "--format", "{{.Size}}", p.image)...)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+}

@@ -1,0 +1,128 @@
+package comparing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+)
+
+// ociRuntime is an OCI runtime by itself, with the bundle that its own command "spec"
+// makes: its idea of a container. There is no engine, and so no network.
+type ociRuntime struct {
+	ordinary
+	program string
+	made    *made
+	root    string
+	spec    map[string]any
+	count   atomic.Int64
+}
+
+func (r *ociRuntime) setUp(ctx context.Context, m *made) (err error) {
+	if _, err := exec.LookPath(r.program); err != nil {
+		return errNone("not installed")
+	}
+	r.made = m
+	if r.root, err = m.rootfs(ctx); err != nil {
+		return err
+	}
+	dir := r.dir("spec")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if _, err := output(ctx, r.program, "spec", "--bundle", dir); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, &r.spec); err != nil {
+		return fmt.Errorf("what %s spec writes: %w", r.program, err)
+	}
+	cmd, err := r.command(ctx, []string{meterPath, "hello"})
+	if err == nil {
+		_, err = outputOf(ctx, cmd, r)
+	}
+	return err
+}
+
+func (r *ociRuntime) tearDown(context.Context) error { return nil }
+
+func (r *ociRuntime) dir(name string) string { return filepath.Join(r.made.dir, r.program, name) }
+
+func (r *ociRuntime) args(args ...string) []string {
+	return append([]string{r.program, "--root", r.dir("state")}, args...)
+}
+
+// bundle makes a bundle for a program.
+func (r *ociRuntime) bundle(program []string) (string, error) {
+	process, ok := r.spec["process"].(map[string]any)
+	root, ok2 := r.spec["root"].(map[string]any)
+	if !ok || !ok2 {
+		return "", fmt.Errorf("what %s spec writes has no process or no root", r.program)
+	}
+	process["terminal"], process["args"], process["env"] = false, program, r.made.environment()
+	root["path"], root["readonly"] = r.root, false
+	b, err := json.Marshal(r.spec)
+	if err != nil {
+		return "", err
+	}
+	dir := r.dir(fmt.Sprintf("bundle%d", r.count.Add(1)))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "config.json"), b, 0o644)
+}
+
+func (r *ociRuntime) command(ctx context.Context, program []string) (*exec.Cmd, error) {
+	dir, err := r.bundle(program)
+	if err != nil {
+		return nil, err
+	}
+	return prepared(ctx, r.args("run", "--bundle", dir, newName(r.program))...), nil
+}
+
+// errNoNetwork is why nothing is published.
+const errNoNetwork = errNone("an OCI runtime alone makes no network")
+
+func (r *ociRuntime) detach(ctx context.Context, name string, program []string, ports bool) (string, error) {
+	if ports {
+		return "", errNoNetwork
+	}
+	dir, err := r.bundle(program)
+	if err != nil {
+		return "", err
+	}
+	// The container keeps the standard streams, and with a pipe this would wait for
+	// its end.
+	cmd := prepared(ctx, r.args("run", "--detach", "--bundle", dir, name)...)
+	said, err := os.Create(filepath.Join(dir, "said"))
+	if err != nil {
+		return "", err
+	}
+	defer said.Close()
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Run(); err != nil {
+		text, _ := os.ReadFile(said.Name())
+		return "", failure(ctx, cmd, err, string(text))
+	}
+	return name, nil
+}
+
+func (r *ociRuntime) remove(ctx context.Context, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		_, err := output(ctx, r.args("delete", "--force", name)...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (r *ociRuntime) address(context.Context, string) (string, error) { return "", errNoNetwork }
+
+func (r *ociRuntime) size(context.Context) (int64, error) { return diskUsage(r.root) }

@@ -1,0 +1,143 @@
+package comparing
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// inside measures with a program in the workload. What it finds out about kernel,
+// system and isolation is always asked for, the rest if it is wanted.
+func (c *comparison) inside(ctx context.Context) {
+	c.inTurn(ctx, "what it is", 1, func(w *way) { c.identify(ctx, w) })
+	if !c.wants(Inside) {
+		return
+	}
+	c.inTurn(ctx, "kernel features", 1, func(w *way) {
+		r, err := w.meter(ctx, "features")
+		w.features(r, err)
+	})
+	c.inTurn(ctx, "system calls, files, work", insideRounds, func(w *way) {
+		r, err := w.meter(ctx, "-time", "100ms", "-dir", scratchPath, "calls", "files", "work")
+		w.figures(r, err)
+	})
+}
+
+// meter runs the meter's measure in a workload.
+func (w *way) meter(ctx context.Context, args ...string) (*meter.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd, err := w.command(ctx, append([]string{meterPath, "measure"}, args...))
+	if err != nil {
+		return nil, err
+	}
+	out, err := outputOf(ctx, cmd, w)
+	if err != nil {
+		return nil, err
+	}
+	r, err := meter.Decode([]byte(out))
+	if err != nil {
+		return nil, fmt.Errorf("what the program inside wrote is not the meter's: %w", err)
+	}
+	return r, nil
+}
+
+// figures takes the median of each figure of one run as one sample: what is
+// measured in one run is not independent of itself.
+func (w *way) figures(r *meter.Result, err error) {
+	for _, k := range kinds {
+		if k.group != Inside || k.id == "compat.features" {
+			continue
+		}
+		if err != nil {
+			w.sample(k.id, 0, err)
+			continue
+		}
+		i := slices.IndexFunc(r.Figures, func(f meter.Figure) bool { return f.ID == k.id })
+		switch {
+		case i < 0:
+			w.sample(k.id, 0, errNone("the meter does not measure it"))
+		case r.Figures[i].Error != "":
+			w.sample(k.id, 0, errNone(r.Figures[i].Error))
+		default:
+			m := report.Measure{Samples: r.Figures[i].Samples}
+			w.sample(k.id, m.Median(), nil)
+		}
+	}
+}
+
+// features are what of the kernel can be used.
+func (w *way) features(r *meter.Result, err error) {
+	if err != nil {
+		w.sample("compat.features", 0, err)
+		return
+	}
+	works := 0
+	var parts []report.Fact
+	for _, f := range r.Features {
+		answer := "works"
+		if f.Errno != "" {
+			answer = f.Errno
+		} else {
+			works++
+		}
+		parts = append(parts, report.Fact{Name: f.Name, Value: answer})
+	}
+	w.sample("compat.features", float64(works), nil)
+	m := w.measure("compat.features")
+	m.Parts, m.Note = parts, fmt.Sprintf("of %d", len(parts))
+}
+
+// identify finds out what a way is, from inside and by comparing with the host.
+func (c *comparison) identify(ctx context.Context, w *way) {
+	r, err := w.meter(ctx, "facts")
+	if err != nil {
+		for _, id := range []string{"kernel.name", "kernel.own", "system.name", "system.init", "isolation.mechanism"} {
+			w.text(id, "", reason(err))
+		}
+		return
+	}
+	f := &r.Facts
+	w.facts = f
+	w.subject.Kernel, w.subject.HostKernel = f.Release, c.host.facts.Release
+	w.text("kernel.name", strings.TrimSpace(f.Sysname+" "+f.Release), "it does not say")
+	hosts := "yes"
+	if c.host.other(f) {
+		hosts = "no"
+	}
+	w.text("kernel.own", hosts, "")
+	w.text("system.name", f.OS, "the image does not say")
+	w.text("system.init", f.Init, "/proc does not show it")
+	if w.ours && w.subject.Boundary == "vm" {
+		if w.machine, err = c.machineOf(ctx, w); err != nil {
+			w.failed = true
+		}
+	}
+	text, parts := c.host.mechanism(f, w.isolatedBy())
+	w.text("isolation.mechanism", text, "").Parts = parts
+	n, err := w.size(ctx)
+	w.sample("image.size", float64(max(n-c.made.added, 0)), err)
+	w.measure("image.size").Note = "less the layer that measures"
+	if w.machine == nil {
+		w.sample("image.kernel", 0, errNone("it brings no kernel"))
+		return
+	}
+	var sum int64
+	for _, file := range []string{w.machine.Kernel, w.machine.Initramfs} {
+		info, err := os.Stat(file)
+		if err != nil {
+			w.sample("image.kernel", 0, err)
+			return
+		}
+		sum += info.Size()
+		m := w.measure("image.kernel")
+		m.Parts = append(m.Parts, report.Fact{Name: filepath.Base(file), Value: report.Bytes.Format(float64(info.Size()))})
+	}
+	w.sample("image.kernel", float64(sum), nil)
+}

@@ -1,0 +1,115 @@
+package comparing
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// driver runs the image in one way. Its methods are called by one goroutine.
+type driver interface {
+	// setUp makes the image known, tearDown undoes that. Both are called once, also
+	// tearDown after a setUp that failed.
+	setUp(ctx context.Context, m *made) error
+	tearDown(ctx context.Context) error
+	// command runs a program of the image and leaves nothing of it. launch starts it.
+	command(ctx context.Context, program []string) (*exec.Cmd, error)
+	launch(cmd *exec.Cmd) error
+	// detach starts a workload that outlives the command, and returns what finds its
+	// processes: an ID that is in command lines and names of cgroups.
+	detach(ctx context.Context, name string, program []string, ports bool) (id string, err error)
+	// remove ends workloads and removes them.
+	remove(ctx context.Context, names ...string) error
+	// address is where the host reaches port servedPort of a workload that was
+	// detached with ports.
+	address(ctx context.Context, name string) (string, error)
+	// size is what the image takes on the disk, the layer that measures included.
+	size(ctx context.Context) (int64, error)
+}
+
+// starter is a driver whose start is more than one command.
+type starter interface {
+	// start returns how long it took to the first output, and to the end.
+	start(ctx context.Context, program []string) (output, end time.Duration, err error)
+}
+
+// sharer is a driver whose workloads share processes that are there without them.
+type sharer interface {
+	// shared is the ID of what they share, "" for nothing but daemons.
+	shared() string
+	// daemons are the names of programs that serve all workloads.
+	daemons() []string
+}
+
+// way is one way to run the image, and what is known of it.
+type way struct {
+	driver
+	subject report.Subject
+	// kind is what our own prober is told, nil for ways of others.
+	probe []string
+	ours  bool
+	// missing is why there is nothing to measure, "" if there is.
+	missing string
+	slow    time.Duration // what the starts have taken in all
+
+	failed bool // something that is there could not be measured
+
+	facts    *meter.Facts
+	machine  *boundary.Machine // nil for a way without one, and before it was looked at
+	measures []report.Measure
+	doors    *report.Report
+}
+
+// errNone tells that a way does not have what is asked for.
+type errNone string
+
+func (e errNone) Error() string { return string(e) }
+
+// measure returns the measure with an ID, which is added if it is new.
+func (w *way) measure(id string) *report.Measure {
+	for i := range w.measures {
+		if w.measures[i].ID == id {
+			return &w.measures[i]
+		}
+	}
+	k := kindOf(id)
+	w.measures = append(w.measures, report.Measure{ID: id, Name: k.name, Unit: k.unit, Better: k.better})
+	return &w.measures[len(w.measures)-1]
+}
+
+// sample adds a number, or the reason why there is none. A number that was seen
+// once makes a failure a note.
+func (w *way) sample(id string, v float64, err error) {
+	m := w.measure(id)
+	var none errNone
+	if err != nil && !errors.As(err, &none) {
+		w.failed = true
+	}
+	if err == nil {
+		m.Samples = append(m.Samples, v)
+		if m.Reason != "" {
+			m.Note, m.Reason = "failed at times: "+m.Reason, ""
+		}
+		return
+	}
+	switch {
+	case len(m.Samples) == 0:
+		m.Reason = reason(err)
+	case !errors.As(err, &none):
+		m.Note = "failed at times: " + reason(err)
+	}
+}
+
+// text sets a text, or the reason why there is none.
+func (w *way) text(id, text, why string) *report.Measure {
+	m := w.measure(id)
+	if m.Text, m.Reason = text, ""; text == "" {
+		m.Reason = why
+	}
+	return m
+}
