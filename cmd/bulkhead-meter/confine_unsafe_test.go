@@ -45,15 +45,17 @@ func filter() error {
 	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&p)), 0, 0)
 }
 
-// bare hides /proc and makes all mounts read-only.
+// bare hides /proc and /dev, and makes all mounts read-only.
 //
 // Preconditions: the process has a mount namespace of its own.
 func bare() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	if err := unix.Mount("none", "/proc", "tmpfs", unix.MS_RDONLY, ""); err != nil {
-		return err
+	for _, dir := range []string{"/proc", "/dev"} {
+		if err := unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, ""); err != nil {
+			return err
+		}
 	}
 	return unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 }

@@ -184,7 +184,7 @@ func TestUserIsSeen(t *testing.T) {
 	}
 }
 
-// TestBare has neither /proc nor a root that can be written to.
+// TestBare has neither /proc nor /dev nor a root that can be written to.
 func TestBare(t *testing.T) {
 	needsRoot(t)
 	r := measured(t, "bare", t.TempDir(), &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}, "calls", "files", "features")

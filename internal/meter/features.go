@@ -101,6 +101,8 @@ func (f *feature) ask(dir, program string, inside bool, flags ...uintptr) Featur
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout = &limited{&out, maxAnswer}
+	// Without these it would open /dev/null, which need not be there.
+	cmd.Stdin, cmd.Stderr = strings.NewReader(""), io.Discard
 	err := cmd.Run()
 	answer := Feature{Name: f.name, Call: f.call, Errno: Wrong}
 	var exit *exec.ExitError

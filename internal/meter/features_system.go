@@ -49,7 +49,29 @@ func tryMount(t *trial) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return at("unshare(CLONE_NEWNS)", err)
 	}
+	// In a chroot whose root is no mount the others cannot be made private: what is
+	// mounted there would be mounted for everybody.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); errors.Is(err, unix.EINVAL) {
+		return mountDetached()
+	}
 	return mountTmpfs(t)
+}
+
+// mountDetached makes a mount that is nowhere.
+func mountDetached() error {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return at("fsopen", err)
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return at("fsconfig", err)
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return at("fsmount", err)
+	}
+	_, err = unix.Openat(root, "file", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	return at("openat", err)
 }
 
 // mountTmpfs mounts in a mount namespace that ends with this process.
