@@ -36,7 +36,7 @@ func getpid(*rig) (func(int) error, error) {
 	}, nil
 }
 
-// images have one of these files.
+// smallFiles are those of which most images have one.
 var smallFiles = []string{"/etc/passwd", "/etc/group", "/etc/os-release", "/usr/lib/os-release", "/etc/profile"}
 
 // openFile opens, reads and closes a small file of the image, or one in the

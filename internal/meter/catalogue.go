@@ -1,8 +1,6 @@
 package meter
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // features are all, by what they belong to. A name is the field's term; whoever
 // compares may show it.
@@ -50,13 +48,13 @@ var features = []feature{
 	{"device nodes", "mknod", tryMknod},
 
 	// Networks.
-	{"AF_PACKET", "socket(AF_PACKET)", socket(unix.AF_PACKET, unix.SOCK_RAW, 0, "socket(AF_PACKET)")},
+	{"AF_PACKET", "socket(AF_PACKET)", socket(unix.AF_PACKET, unix.SOCK_RAW, "socket(AF_PACKET)")},
 	{"raw ICMP", "sendto(127.0.0.1)", ping(unix.SOCK_RAW)},
 	{"unprivileged ICMP", "sendto(127.0.0.1)", ping(unix.SOCK_DGRAM)},
 	{"AF_NETLINK route", "sendto(RTM_GETLINK)", tryRoutes},
 	{"nftables", "sendto(NFT_MSG_GETTABLE)", tryNftables},
 	{"TUN/TAP", "ioctl(TUNSETIFF)", tryTun},
-	{"AF_VSOCK", "socket(AF_VSOCK)", socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0, "socket(AF_VSOCK)")},
+	{"AF_VSOCK", "socket(AF_VSOCK)", socket(unix.AF_VSOCK, unix.SOCK_STREAM, "socket(AF_VSOCK)")},
 	{"AF_ALG", "bind(AF_ALG)", tryAlg},
 
 	// Devices.

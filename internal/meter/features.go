@@ -76,24 +76,19 @@ func FeatureNames() (all []string) {
 // for how it ended.
 const maxAnswer = 1024
 
-// ask has a process of its own try a feature. flags are those of clone(2) for
-// namespaces, in which the process is root.
-func (f *feature) ask(dir, program string, inside bool, flags ...uintptr) Feature {
+// ask has a process of its own try a feature. With flags of clone(2) it is root in
+// namespaces that are made for it, a user namespace among them.
+func (f *feature) ask(dir, program string, flags uintptr) Feature {
 	// The process is killed when the thread ends that started it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	args := []string{"feature", "-dir", dir, f.name}
-	if inside {
-		args = []string{"feature", "-inside", "-dir", dir, f.name}
-	}
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	cmd := exec.CommandContext(ctx, program, "feature", "-dir", dir, fmt.Sprintf("-inside=%t", flags != 0), f.name)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL, Cloneflags: flags}
 	start := "clone"
-	for _, flag := range flags {
-		start = "clone(CLONE_NEWUSER)"
-		cmd.SysProcAttr.Cloneflags = flag
+	if flags != 0 {
+		start = "clone(CLONE_NEWUSER) with a map"
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
@@ -152,7 +147,7 @@ func (f *feature) here(dir string, inside bool) (call, errno string) {
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	t := &trial{dir: dir, program: self(), inside: inside}
 	t.again = func(flags uintptr) error {
-		a := f.ask(dir, t.program, true, flags)
+		a := f.ask(dir, t.program, flags)
 		if a.Works() {
 			return nil
 		}

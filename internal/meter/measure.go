@@ -31,10 +31,11 @@ const (
 	briefly = 2 * time.Millisecond
 	// maxTurns bounds a batch where the clock stands still.
 	maxTurns = 1 << 20
-	// patience is what a figure or a feature may take beyond its budget: an emulated
-	// processor is slow, and a call may hang.
-	patience = 30 * time.Second
 )
+
+// patience is what a figure or a feature may take beyond its budget: an emulated
+// processor is slow, and a call may hang. Tests have less.
+var patience = 30 * time.Second
 
 // A figure is how something is measured.
 type figure struct {
@@ -81,7 +82,7 @@ func Measure(o Options) *Result {
 	}
 	if slices.Contains(o.Groups, GroupFeatures) {
 		for i := range features {
-			r.Features = append(r.Features, features[i].ask(o.Dir, program, false))
+			r.Features = append(r.Features, features[i].ask(o.Dir, program, 0))
 		}
 	}
 	return r

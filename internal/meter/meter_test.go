@@ -142,12 +142,36 @@ func TestOtherAnswers(t *testing.T) {
 		if err := os.WriteFile(name, []byte("#!/bin/sh\n"+tt.script+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if got := f.ask(dir, name, false); got != (Feature{f.name, tt.call, tt.errno}) {
+		if got := f.ask(dir, name, 0); got != (Feature{f.name, tt.call, tt.errno}) {
 			t.Errorf("%s: %+v, want %s, %s", tt.script, got, tt.call, tt.errno)
 		}
 	}
-	if got := f.ask(dir, "/missing", false); got != (Feature{f.name, "clone", "ENOENT"}) {
+	if got := f.ask(dir, "/missing", 0); got != (Feature{f.name, "clone", "ENOENT"}) {
 		t.Errorf("/missing: %+v", got)
+	}
+}
+
+// TestHanging has a feature and a figure that never end.
+func TestHanging(t *testing.T) {
+	dir := t.TempDir()
+	leakcheck.Check(t, leakcheck.Options{Paths: []string{dir}})
+	defer func(d time.Duration) { patience = d }(patience)
+	patience = 50 * time.Millisecond
+	name := filepath.Join(dir, "program")
+	if err := os.WriteFile(name, []byte("#!/bin/sh\nsleep 1000 & wait\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	feature := feature{name: "statx", call: "statx"}
+	if got := feature.ask(dir, name, 0); got != (Feature{"statx", "statx", Hangs}) {
+		t.Errorf("got %+v", got)
+	}
+	end := make(chan struct{})
+	defer close(end)
+	figure := figure{id: "calls.getpid", unit: report.Seconds, each: 1, prepare: func(*rig) (func(int) error, error) {
+		return func(int) error { <-end; return errors.New("it was ended") }, nil
+	}}
+	if got := figure.measure(Options{}, name); len(got.Samples) > 0 || !strings.Contains(got.Error, "did not end within") {
+		t.Errorf("got %+v", got)
 	}
 }
 
