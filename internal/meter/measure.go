@@ -103,12 +103,11 @@ func self() string {
 // measure takes one figure, for a limited time. What hangs keeps its thread until
 // the program ends.
 func (f *figure) measure(o Options, program string) Figure {
-	out := Figure{ID: f.id, Unit: f.unit}
 	done := make(chan Figure, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		out := out
+		out := Figure{ID: f.id, Unit: f.unit}
 		var err error
 		if out.Samples, err = f.samples(&rig{dir: o.Dir, program: program, budget: o.Time}); err != nil {
 			out.Samples, out.Error = nil, clean(err.Error())
@@ -116,11 +115,11 @@ func (f *figure) measure(o Options, program string) Figure {
 		done <- out
 	}()
 	select {
-	case out = <-done:
+	case out := <-done:
+		return out
 	case <-time.After(o.Time + patience):
-		out.Error = fmt.Sprintf("it did not end within %v", o.Time+patience)
+		return Figure{ID: f.id, Unit: f.unit, Error: fmt.Sprintf("it did not end within %v", o.Time+patience)}
 	}
-	return out
 }
 
 func (f *figure) samples(r *rig) (all []float64, err error) {
