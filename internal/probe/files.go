@@ -22,6 +22,8 @@ var fileProbes = []Probe{
 		"/sys/kernel/uevent_helper", "/proc/sys/fs/binfmt_misc/register"),
 	writable("files.interrupt-routing", "the routing of the host's interrupts", "slowing down the host's devices", report.Disturbs,
 		[]string{"--security-opt unmask"}, "/proc/irq/default_smp_affinity"),
+	writable("files.buses", "the host's devices on PCI", "changing how a device of the host works, by its configuration registers", report.Disturbs,
+		[]string{"--security-opt unmask", "--volume /proc:", "--volume /:"}, "/proc/bus/pci/00/00.0"),
 	writable("files.sysfs", "the host's devices in /sys", "changing what devices and the kernel's memory management do", report.Disturbs,
 		[]string{"--volume /sys:"}, "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/ksm/run", "/sys/kernel/mm/lru_gen/enabled",
 		"/sys/kernel/profiling", "/sys/block/loop0/queue/nr_requests", "/sys/kernel/rcu_expedited", "/sys/power/state"),

@@ -144,6 +144,7 @@ func Judge(c *Context, o *Observations, reason string) report.Report {
 		r.Findings = append(r.Findings, finding(p, c, out, own, v.all[p.ID]))
 	}
 	r.Shared = shared(c, v, own, o)
+	r.Measures = measures(o, reason)
 	r.Untested = Untested()
 	r.Sort()
 	return r

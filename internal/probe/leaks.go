@@ -40,6 +40,8 @@ var leakProbes = []Probe{
 	masked("memory-image", "the host's memory", "reading the memory of the kernel and of every process", "proc_kcore(5)", "/proc/kcore"),
 	masked("scheduler", "the host's scheduler", "seeing the names of the host's processes", "proc(5)", "/proc/sched_debug", "/proc/latency_stats"),
 	masked("power", "the host's power meters", "recovering keys from the processor's use of power (CVE-2020-8694)", "CVE-2020-8694", "/sys/devices/virtual/powercap"),
+	masked("thermal", "how hot the host's processors get", "seeing what others compute", "moby GHSA-6fw5-f8r9-fgfm", "/sys/devices/system/cpu/cpu0/thermal_throttle"),
+	masked("hardware", "the host's hardware in /proc", "seeing what machine it is, and changing some of it", "proc(5)", "/proc/acpi", "/proc/asound", "/proc/scsi"),
 	{
 		ID: "leaks.memory-size", Door: "the host's figures of memory", Expected: "/proc/meminfo of its own",
 		Enables:     "telling hosts apart, and seeing what others do",

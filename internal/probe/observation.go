@@ -19,6 +19,8 @@ type Observations struct {
 	// Kernel is the release that uname(2) tells.
 	Kernel string        `json:"kernel"`
 	Tried  []Observation `json:"tried"`
+	// Surface are counts of what can be reached.
+	Surface []Count `json:"surface,omitempty"`
 }
 
 // Observation is what one probe tried.
@@ -30,7 +32,7 @@ type Observation struct {
 }
 
 // observationFormat changes with the fields and with the calls that probes make.
-const observationFormat = 1
+const observationFormat = 2
 
 // The limits of what comes from inside.
 const (
@@ -80,6 +82,9 @@ func Decode(b []byte) (*Observations, error) {
 				return nil, err
 			}
 		}
+	}
+	if err := checkCounts(o.Surface); err != nil {
+		return nil, err
 	}
 	for _, s := range []string{o.Nonce, o.Kernel} {
 		if err := report.CheckText(s, maxText); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/probe/gate"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
@@ -212,13 +213,13 @@ func TestMounts(t *testing.T) {
 
 // TestDecodeRefuses changes what a prober wrote.
 func TestDecodeRefuses(t *testing.T) {
-	good := `{"format":1,"nonce":"n","kernel":"6.1","tried":[{"probe":"kernel.log","calls":[{"call":"a","errno":"EPERM"}]}]}`
+	good := `{"format":2,"nonce":"n","kernel":"6.1","tried":[{"probe":"kernel.log","calls":[{"call":"a","errno":"EPERM"}]}]}`
 	if _, err := Decode([]byte(good + "\n")); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, old, new string }{
-		{"a format", `"format":1`, `"format":3`}, {"a probe", "kernel.log", "kernel.panic"}, {"a field", `"nonce"`, `"Nonce"`},
-		{"a field more", `"format":1`, `"format":1,"format":1`}, {"control characters", "EPERM", `\u001b`}, {"text", "EPERM", strings.Repeat("x", maxText+1)},
+		{"a format", `"format":2`, `"format":3`}, {"a probe", "kernel.log", "kernel.panic"}, {"a field", `"nonce"`, `"Nonce"`},
+		{"a field more", `"format":2`, `"format":2,"format":2`}, {"control characters", "EPERM", `\u001b`}, {"text", "EPERM", strings.Repeat("x", maxText+1)},
 		{"a probe twice", `{"probe":"kernel.log","calls"`, `{"probe":"kernel.log"},{"probe":"kernel.log","calls"`},
 		{"calls", `{"call":"a","errno":"EPERM"}`, strings.Repeat(`{"call":"a"},`, maxCalls) + `{"call":"a"}`},
 		{"the end", "]}]}", "]}]"}, {"more", "]}]}", "]}]} {}"}, {"size", "EPERM", strings.Repeat("x", MaxObservations)},
@@ -232,7 +233,7 @@ func TestDecodeRefuses(t *testing.T) {
 // FuzzJudge: whatever a workload writes is refused or judged, and the report is one
 // that can be written. A door is held only where something was tried.
 func FuzzJudge(f *testing.F) {
-	f.Add([]byte(`{"format":1,"nonce":"","kernel":"6.1","tried":[{"probe":"namespaces.pid","calls":[{"call":"readlink(/proc/self/ns/pid)","value":"pid:[4026531836]"}]}]}`), true)
+	f.Add([]byte(`{"format":2,"nonce":"","kernel":"6.1","tried":[{"probe":"namespaces.pid","calls":[{"call":"readlink(/proc/self/ns/pid)","value":"pid:[4026531836]"}]}]}`), true)
 	if os.Geteuid() == 0 {
 		if b, err := observe(f).Encode(); err == nil {
 			f.Add(b, true)
@@ -366,5 +367,52 @@ func TestInterfacesIn(t *testing.T) {
 	got := interfacesIn("Inter-|   Receive |  Transmit\n face |bytes packets |bytes\n    lo:       0 0\n  eth0: 1 2\n")
 	if !slices.Equal(got, []string{"lo", "eth0"}) {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestSurface: counts come through, and what is missing has a reason, not a number.
+func TestSurface(t *testing.T) {
+	o := observe(t)
+	r := Judge(NewContext(nil, nil), o, "")
+	if len(r.Measures) != len(surfaces) {
+		t.Fatalf("%d measures", len(r.Measures))
+	}
+	for _, m := range r.Measures {
+		if !m.Measured() || m.Group() != "surface" || m.Better != report.Less || m.Note == "" {
+			t.Errorf("%+v", m)
+		}
+	}
+	// This test is root and behind no filter: all calls but those that no filter sees.
+	if got := r.Measure("surface.calls").Median(); got < 400 || got > gate.Last+1 {
+		t.Errorf("%v calls pass", got)
+	}
+	if got := r.Measure("surface.sockets").Median(); got != families {
+		t.Errorf("%v families pass", got)
+	}
+	o.Surface = []Count{{ID: "surface.calls", Trouble: "no gate"}, {ID: "surface.devices", N: 3, AtLeast: true}}
+	r = Judge(NewContext(nil, nil), o, "")
+	if m := r.Measure("surface.calls"); m.Measured() || m.Reason != "no gate" {
+		t.Errorf("%+v", m)
+	}
+	if m := r.Measure("surface.devices"); m.Median() != 3 || !strings.HasSuffix(m.Note, "there are more") {
+		t.Errorf("%+v", m)
+	}
+	if m := r.Measure("surface.writable"); m.Measured() || m.Reason == "" {
+		t.Errorf("%+v", m)
+	}
+	for _, bad := range []Count{{ID: "surface.calls", N: -1}, {ID: "surface.calls", N: maxCount + 1}, {ID: "surface.more"}, {ID: "surface.calls", Trouble: "\x1b"}} {
+		o.Surface = []Count{bad}
+		b, err := o.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(b); !errors.Is(err, report.ErrMalformed) {
+			t.Errorf("%+v: got %v", bad, err)
+		}
+	}
+	for _, m := range Judge(NewContext(nil, nil), nil, "no word").Measures {
+		if m.Measured() || m.Reason != "no word" {
+			t.Errorf("%+v", m)
+		}
 	}
 }

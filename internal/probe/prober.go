@@ -29,6 +29,7 @@ type prober struct {
 	targets Targets
 	o       Observation
 	table   []gate.Result // the native calls from 0, empty if the gate does not work
+	sockets []gate.Result // socket(2) for each family, likewise
 	noGate  string        // why
 }
 
@@ -40,7 +41,7 @@ func Observe(t Targets) *Observations {
 		out.Kernel = clean(unix.ByteSliceToString(u.Release[:]))
 	}
 	probes := Probes()
-	found, table, noGate := gates(probes)
+	found, table, sockets, noGate := gates(probes)
 	for n := range probes {
 		p := &probes[n]
 		if p.observe == nil && p.gates == nil {
@@ -62,6 +63,7 @@ func Observe(t Targets) *Observations {
 		}
 		out.Tried = append(out.Tried, o)
 	}
+	out.Surface = counts(prober{table: table, sockets: sockets, noGate: noGate})
 	return out
 }
 
@@ -86,12 +88,15 @@ func try(p *Probe, r prober) Observation {
 	}
 }
 
-// gates tries all calls of all probes at the filter, and the whole table of this
-// architecture.
-func gates(probes []Probe) (found [][]report.Evidence, table []gate.Result, noGate string) {
+// gates tries all calls of all probes at the filter, the whole table of this
+// architecture, and the families of sockets.
+func gates(probes []Probe) (found [][]report.Evidence, table, sockets []gate.Result, noGate string) {
 	calls := make([]gate.Call, gate.Last+1)
 	for n := range calls {
 		calls[n].Number = uint32(n)
+	}
+	for _, g := range familyCalls() {
+		calls = append(calls, g.call)
 	}
 	for _, p := range probes {
 		for _, g := range p.gates {
@@ -101,16 +106,17 @@ func gates(probes []Probe) (found [][]report.Evidence, table []gate.Result, noGa
 	results, err := gate.Try(calls)
 	found = make([][]report.Evidence, len(probes))
 	if err != nil {
-		return found, nil, clean(err.Error())
+		return found, nil, nil, clean(err.Error())
 	}
 	table, results = results[:gate.Last+1], results[gate.Last+1:]
+	sockets, results = results[:families], results[families:]
 	for n, p := range probes {
 		for _, g := range p.gates {
 			found[n] = append(found[n], atGate(g.name, results[0]))
 			results = results[1:]
 		}
 	}
-	return found, table, ""
+	return found, table, sockets, ""
 }
 
 // What a gate's evidence says.

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,6 +35,7 @@ func (r *Report) Text(w io.Writer, verbose bool) error {
 	r.others(p, Unknown, "Unknown, which is no pass", true, verbose)
 	r.others(p, Held, "Held", verbose, verbose)
 	r.others(p, NotApplicable, "Not applicable", verbose, verbose)
+	r.surface(p, verbose)
 	if verbose && len(r.Untested) > 0 {
 		p.line("\nNot tested")
 		for _, u := range r.Untested {
@@ -41,6 +43,25 @@ func (r *Report) Text(w io.Writer, verbose bool) error {
 		}
 	}
 	return p.err
+}
+
+// surface writes what was counted, in one line.
+func (r *Report) surface(p *printer, verbose bool) {
+	var words []string
+	for i := range r.Measures {
+		if m := &r.Measures[i]; m.Group() == "surface" && m.Measured() {
+			words = append(words, m.Name+" "+m.Value())
+		}
+	}
+	if len(words) == 0 {
+		return
+	}
+	p.line("\nAttack surface, as counted inside: %s", strings.Join(words, ", "))
+	for i := range r.Measures {
+		if m := &r.Measures[i]; verbose && m.Group() == "surface" {
+			p.line("  %s: %s", m.Name, m.Note+m.Reason)
+		}
+	}
 }
 
 // others writes the findings with one verdict, or only how many there are in each
@@ -231,6 +252,9 @@ func (d *Document) Matrix(w io.Writer, verbose bool) error {
 	}
 	if alike > 0 {
 		p.line("%d more are shut, or do not exist, behind all of them; --verbose lists them.", alike)
+	}
+	if ids := slices.DeleteFunc(d.MeasureIDs(), func(id string) bool { return group(id) != "surface" }); len(ids) > 0 {
+		d.table(p, "Attack surface, as counted inside", ids, false)
 	}
 	return p.err
 }

@@ -79,7 +79,7 @@ var opened = []scene{
 	probed("--userns host --cap-add SYSLOG --security-opt apparmor=unconfined", report.Leaked, "kernel.log", "kernel.symbols"),
 	probed("--security-opt seccomp=unconfined", report.Leaked, "syscalls."),
 	probed("--security-opt unmask=ALL", report.Leaked, "leaks.interrupts", "leaks.firmware"),
-	probed("--userns host --security-opt unmask=ALL --security-opt apparmor=unconfined", report.Leaked, "files.sysctls", "files.usermode-helpers", "files.interrupt-routing", "leaks.keys", "leaks.timers"),
+	probed("--userns host --security-opt unmask=ALL --security-opt apparmor=unconfined", report.Leaked, "files.sysctls", "files.usermode-helpers", "files.interrupt-routing", "files.buses", "leaks.keys", "leaks.timers"),
 	probed("--userns host -v /sys:/sys --security-opt apparmor=unconfined", report.Leaked, "files.sysfs"),
 	probed("--userns host -v {cgroup}:/cgroup --security-opt apparmor=unconfined", report.Weaker, "files.cgroups", "files.release-agent"),
 	probed("--userns host -v /:/host", report.Leaked, "files.host-file"),
@@ -108,7 +108,7 @@ var opened = []scene{
 	{how: "a process of the host, with an open directory and ambient capabilities", way: Unconfined, verdict: report.Leaked,
 		doors: []string{"namespaces.mnt", "namespaces.cgroup", "capabilities.inheritable", "capabilities.ambient", "files.descriptors"}},
 	{how: "a root directory that the working directory is outside of, with files where the kernel's would be", way: Rooted, verdict: report.Leaked,
-		doors: []string{"files.working-directory", "files.proc", "files.sysrq", "limits.oom-score", "leaks.memory-image", "leaks.scheduler", "leaks.power"}},
+		doors: []string{"files.working-directory", "files.proc", "files.sysrq", "limits.oom-score", "leaks.memory-image", "leaks.scheduler", "leaks.power", "leaks.thermal", "leaks.hardware"}},
 }
 
 // sandboxShut are the scenes in which a door is shut behind gVisor and would not be

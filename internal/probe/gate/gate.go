@@ -62,6 +62,9 @@ type Result struct {
 	Reason  string // why Unknown
 }
 
+// Unseen is the reason of calls that are not tried.
+const Unseen = "the kernel shows this call to no filter"
+
 // ErrNoGate tells that no filter of ours can be put in force here.
 var ErrNoGate = errors.New("a seccomp filter cannot be installed")
 
@@ -84,7 +87,7 @@ func Try(calls []Call) ([]Result, error) {
 	results := make([]Result, len(calls))
 	for n, c := range calls {
 		if unseen(c) {
-			results[n] = Result{Reason: "the kernel shows this call to no filter"}
+			results[n] = Result{Reason: Unseen}
 			continue
 		}
 		results[n], found = found[0], found[1:]
