@@ -75,6 +75,24 @@ func (w *world) booted(name string) {
 	}
 }
 
+// TestSystemStoppedEarly stops a system that has only just begun to boot: its init
+// is not ready for signals yet, and the kernel would drop them.
+func TestSystemStoppedEarly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a whole system")
+	}
+	w := newSystemWorld(t)
+	if r := w.slow("run", "-d", "--name", "sys", "--boundary", "vm", "--systemd", "debian"); r.code != 0 {
+		t.Fatalf("run: %+v", r)
+	}
+	if r := w.slow("stop", "--time", "300", "sys"); r.code != 0 {
+		t.Errorf("stop: %+v", r)
+	}
+	if code := w.inspect("sys", ".State.ExitCode"); code != "0" {
+		t.Errorf("stopped, it has the exit code %s: %s", code, w.inspect("sys", ".State.Error"))
+	}
+}
+
 // TestSystem boots Debian with its own init, to multi-user, works in it, and
 // lets it end in each of the ways a machine ends.
 func TestSystem(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -80,7 +81,7 @@ func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepare
 	if b.made {
 		return nil, fmt.Errorf("a system in this guest: %w", workload.ErrRunning)
 	}
-	i := &instance{b: b, spec: s, dir: p.Dir, root: filepath.Join(p.Dir, "root"), ended: make(chan struct{})}
+	i := &instance{b: b, spec: s, dir: p.Dir, root: filepath.Join(p.Dir, "root"), ended: make(chan struct{}), waiting: map[syscall.Signal]bool{}}
 	i.Tree = &boundary.Tree{Open: i.openRoot, Upper: p.Upper, Layers: p.Layers}
 	defer func() {
 		if err != nil {

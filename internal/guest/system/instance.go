@@ -37,6 +37,7 @@ type instance struct {
 
 	mu      sync.Mutex
 	started bool
+	waiting map[syscall.Signal]bool // signals that the init is not ready for
 
 	ended chan struct{} // closed when exit is settled
 	exit  workload.Exit
@@ -118,46 +119,6 @@ func (i *instance) Wait(ctx context.Context) (workload.Exit, error) {
 	case <-ctx.Done():
 		return workload.Exit{}, ctx.Err()
 	}
-}
-
-// powerOff is SIGRTMIN+4, which tells systemd to power off: systemd(1),
-// "Signals". The C library keeps the first two real-time signals for itself.
-const powerOff = syscall.Signal(34 + 4)
-
-// Signal sends a signal to PID 1. SIGTERM, which would make systemd execute
-// itself anew, is its signal to power off instead. The kernel keeps SIGKILL
-// from every first process: the host ends the machine.
-func (i *instance) Signal(_ context.Context, sig syscall.Signal) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	select {
-	case <-i.ended:
-		return workload.ErrNotRunning
-	default:
-	}
-	if !i.started {
-		if sig == syscall.SIGKILL {
-			i.b.Machine.PowerOff()
-		}
-		return nil
-	}
-	switch sig {
-	case syscall.SIGKILL:
-		i.b.Machine.PowerOff()
-		return nil
-	case syscall.SIGTERM:
-		if isSystemd() {
-			sig = powerOff
-		}
-	}
-	return os.NewSyscallError("kill", syscall.Kill(1, sig))
-}
-
-// isSystemd tells whether PID 1 is systemd, by the directory that sd_booted(3)
-// looks for.
-func isSystemd() bool {
-	fi, err := os.Lstat("/proc/1/root/run/systemd/system")
-	return err == nil && fi.IsDir()
 }
 
 // Terminal is nil: the console is output only.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -135,5 +136,25 @@ func TestFiles(t *testing.T) {
 	write(linked, "first")
 	if _, err := os.Lstat(elsewhere); err == nil {
 		t.Error("a link of the image's was written through")
+	}
+}
+
+// TestHeeds: what a process does not know of is dropped by the kernel.
+func TestHeeds(t *testing.T) {
+	// systemd blocks what it reads from a signalfd; SIGTERM is 15, SIGRTMIN+4 38.
+	const early = "Name:\tsystemd\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000400\n"
+	const later = "Name:\tsystemd\nSigBlk:\t7be3c0fe28014a03\nSigIgn:\t0000000000001000\nSigCgt:\t0000000100000000\n"
+	for _, tt := range []struct {
+		status string
+		sig    syscall.Signal
+		want   bool
+	}{
+		{early, syscall.SIGTERM, false}, {early, powerOff, false}, {early, syscall.SIGSEGV, true},
+		{later, syscall.SIGTERM, true}, {later, powerOff, true}, {later, syscall.SIGPIPE, true}, {later, syscall.SIGQUIT, false},
+		{"", syscall.SIGTERM, false}, {"SigCgt:\tx\n", syscall.SIGHUP, false}, {later, 0, false}, {later, 65, false},
+	} {
+		if got := heeds(tt.status, tt.sig); got != tt.want {
+			t.Errorf("signal %d in %q: %v", tt.sig, tt.status, got)
+		}
 	}
 }
