@@ -261,6 +261,10 @@ func TestEveryCell(t *testing.T) {
 	if open := container.Count(report.Leaked) + container.Count(report.Weaker); open > 0 {
 		t.Errorf("%d doors of a container are open", open)
 	}
+	// From a chroot there would be none.
+	if !slices.Contains(none.Measure("compat.features").Parts, report.Fact{Name: "user namespaces", Value: "works"}) {
+		t.Errorf("without a boundary there are no user namespaces: %v", none.Measure("compat.features").Parts)
+	}
 	if a, b := number(t, none, "compat.features"), number(t, container, "compat.features"); a <= b {
 		t.Errorf("%v features work without a boundary, %v in a container", a, b)
 	}

@@ -61,8 +61,7 @@ func (d *direct) command(ctx context.Context, program []string) (*exec.Cmd, erro
 	}
 	cmd := prepared(ctx, append([]string{path}, program[1:]...)...)
 	cmd.Args[0], cmd.Env, cmd.Dir = program[0], d.made.environment(), "/"
-	cmd.Path, cmd.Err = path, nil
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: d.root, Pdeathsig: syscall.SIGKILL}
+	cmd.Path, cmd.Err = path, nil // it is there for the thread, and not here
 	return cmd, nil
 }
 

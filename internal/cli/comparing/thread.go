@@ -11,15 +11,17 @@ import (
 )
 
 // thread is an operating system's thread of this program with a mount namespace of
-// its own. What it starts is in that namespace too. It ends with the program,
-// however that ends, and the mounts with it: nobody who removes the directory
-// below them can reach what is mounted there.
+// its own, whose root is an image's. What it starts is in that namespace too. It
+// ends with the program, however that ends, and the mounts with it: nobody who
+// removes the image's directory can reach what is mounted there. A chroot would do,
+// but from there the kernel allows no user namespace, clone(2).
 type thread struct {
 	ask  chan func()
 	done chan struct{}
 }
 
-// newThread makes a thread for which the host's /proc, /sys and /dev are in root.
+// newThread makes a thread whose root directory is root, with the host's /proc,
+// /sys and /dev.
 func newThread(root string) (*thread, error) {
 	t := &thread{ask: make(chan func()), done: make(chan struct{})}
 	ready := make(chan error)
@@ -47,6 +49,9 @@ func mountHost(root string) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return os.NewSyscallError("mount", err)
 	}
+	if err := syscall.Mount(root, root, "", syscall.MS_BIND, ""); err != nil {
+		return os.NewSyscallError("mount", err)
+	}
 	inside, err := os.OpenRoot(root)
 	if err != nil {
 		return err
@@ -64,7 +69,14 @@ func mountHost(root string) error {
 			return os.NewSyscallError("mount", err)
 		}
 	}
-	return nil
+	// The old root lies on top of the new one until it is let go: pivot_root(2).
+	if err := syscall.Chdir(root); err != nil {
+		return os.NewSyscallError("chdir", err)
+	}
+	if err := syscall.PivotRoot(".", "."); err != nil {
+		return os.NewSyscallError("pivot_root", err)
+	}
+	return os.NewSyscallError("umount", syscall.Unmount(".", syscall.MNT_DETACH))
 }
 
 // start starts a command from the thread.
