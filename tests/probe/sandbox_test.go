@@ -64,6 +64,38 @@ func TestSandboxLeadsNowhere(t *testing.T) {
 	}
 }
 
+// TestHostileSandbox puts a liar in the prober's place behind gVisor. The host cannot
+// compare what it says of its process, but of its limits and its kernel.
+func TestHostileSandbox(t *testing.T) {
+	w := newSandboxWorld(t)
+	liars := liarsBeside(t, w.dir)
+	runsc, err := exec.LookPath("runsc")
+	if err == nil {
+		err = os.Symlink(runsc, filepath.Join(liars, "runsc"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lie, want := range map[string]string{
+		"silence": "ended before it had told anything", "another word": "does not have the word that the prober was given",
+		"flood": "wrote more than", "nothing tried": "the prober did not report it", "half": "is no prober's",
+	} {
+		d := w.decode(w.run(exec.Command(filepath.Join(liars, "bulkhead"), "probe", "--json", "--boundary", "gvisor", "-e", "LIE="+lie, "box")))
+		for _, f := range d.Reports[0].Findings {
+			if f.Verdict == report.Held || f.Verdict == report.Unknown && strings.HasPrefix(f.ID, "syscalls.") && !strings.Contains(f.Reason, want) {
+				t.Errorf("%s: %s: %s, %q", lie, f.ID, f.Verdict, f.Reason)
+			}
+		}
+		if left := w.must("ps", "-aq"); left != "" {
+			t.Errorf("%s: a workload is left: %s", lie, left)
+		}
+	}
+	d := w.decode(w.run(exec.Command(filepath.Join(liars, "bulkhead"), "probe", "--json", "--boundary", "gvisor", "--pids-limit", "-1", "-e", "LIE=limit", "box")))
+	if got := verdictOf(&d.Reports[0], "limits.processes"); got != report.Leaked {
+		t.Errorf("a limit that the workload invents: %s", got)
+	}
+}
+
 // TestRuntimes: behind another runtime limits are in a cgroup that the workload does
 // not see. The host's word counts, and they are reached all the same.
 func TestRuntimes(t *testing.T) {
