@@ -163,7 +163,13 @@ type look struct {
 	script        bool   // whether scripts run
 }
 
-func (l look) String() string { return fmt.Sprintf("%d-%s-%s", l.width, l.scheme, l.media) }
+func (l look) String() string {
+	s := fmt.Sprintf("%d-%s-%s", l.width, l.scheme, l.media)
+	if !l.script {
+		s += "-noscript"
+	}
+	return s
+}
 
 // open shows a file and returns what happened meanwhile.
 func (b *browser) open(file string, l look) []message {

@@ -13,6 +13,7 @@ type detail struct {
 	subject
 	ID       string
 	Alone    bool // it is all that the document is about
+	Prints   bool // on paper it is unfolded
 	Facts    []report.Fact
 	Shared   []string
 	Findings []finding // that need a reader: open, unknown
@@ -29,6 +30,7 @@ type finding struct {
 	Class    string
 	Word     string
 	Evidence []evidence
+	Waiver   string
 }
 
 type evidence struct{ Call, Ended string }
@@ -50,13 +52,16 @@ type detailMeasure struct {
 
 const (
 	maxEvidence = 16 // of one finding
+	// maxPrinted is up to how many subjects paper has all that is open. Of more it has
+	// what the reader has unfolded.
+	maxPrinted = 3
 	// maxQuiet is up to how many subjects a page lists their shut doors one by one.
 	maxQuiet = 24
 )
 
 func newDetail(d *report.Document, i int, s subject) detail {
 	r := &d.Reports[i]
-	out := detail{subject: s, ID: strings.TrimPrefix(s.Href, "#"), Alone: len(d.Reports) == 1, Shared: r.Shared, Untested: r.Untested, Summary: summary(r)}
+	out := detail{subject: s, ID: strings.TrimPrefix(s.Href, "#"), Alone: len(d.Reports) == 1, Prints: len(d.Reports) <= maxPrinted, Shared: r.Shared, Untested: r.Untested, Summary: summary(r)}
 	for _, f := range []report.Fact{
 		{Name: "label", Value: s.Full}, {Name: "boundary", Value: r.Subject.Boundary}, {Name: "engine", Value: r.Subject.Engine}, {Name: "image", Value: r.Subject.Image},
 		{Name: "kernel", Value: r.Subject.Kernel}, {Name: "host's kernel", Value: r.Subject.HostKernel}, {Name: "note", Value: r.Subject.Note},
@@ -120,7 +125,10 @@ func findings(r *report.Report, i int, v report.Verdict) (out []finding) {
 		if f.Verdict != v {
 			continue
 		}
-		one := finding{Finding: f, Place: strings.TrimPrefix(findingID(i, j), "#"), Class: class(v), Word: words(v)}
+		one := finding{Finding: f, Place: strings.TrimPrefix(findingID(i, j), "#"), Class: class(f), Word: words(v)}
+		if w := f.Waived; w != nil {
+			one.Waiver = fmt.Sprintf("until %s by %s: %s", w.Until, w.Owner, w.Reason)
+		}
 		for n, e := range f.Evidence {
 			if n == maxEvidence {
 				one.Evidence = append(one.Evidence, evidence{Call: fmt.Sprintf("and %d more", len(f.Evidence)-n)})

@@ -7,30 +7,17 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
-// group is how the measures of one group are titled and drawn. A group that is not
-// here comes after these, under its own name.
-type group struct {
-	id, title string
+// drawing is how the measures of a group are drawn.
+type drawing struct {
 	// shared: its plots have one scale, as their values are of one kind.
 	shared bool
 	// stacked: its measures add up.
 	stacked bool
 }
 
-var groups = []group{
-	{id: "kernel", title: "Kernel"},
-	{id: "system", title: "Operating system"},
-	{id: "isolation", title: "Isolation"},
-	{id: "start", title: "Start", shared: true},
-	{id: "image", title: "Image"},
-	{id: "memory", title: "Memory", stacked: true},
-	{id: "density", title: "Density"},
-	{id: "calls", title: "System calls"},
-	{id: "files", title: "Files"},
-	{id: "network", title: "Network"},
-	{id: "work", title: "Processor-bound work"},
-	{id: "compat", title: "Kernel features"},
-}
+// drawings are those that differ from a plot with a scale of its own for each
+// measure, by group.
+var drawings = map[string]drawing{"start": {shared: true}, "memory": {stacked: true}}
 
 // measured is one measure over all subjects.
 type measured struct {
@@ -42,52 +29,61 @@ type measured struct {
 	best  []int
 }
 
-// measuredGroup is the measures of one group.
+// measuredGroup is the measures of the groups with one title.
 type measuredGroup struct {
-	group
-	rows []*measured
+	drawing
+	title string
+	rows  []*measured
 }
 
-// measures are all of a document's, by group, in the order in which they are found.
+// maxCompared is up to how many subjects the best is looked for: it takes a
+// comparison of each with each.
+const maxCompared = 64
+
+// measures are all of a document's, in the order and under the titles that the
+// terminal has, too.
 func measures(d *report.Document) (out []*measuredGroup) {
-	byID := map[string]*measured{}
-	byGroup := map[string]*measuredGroup{}
-	for _, g := range groups {
-		byGroup[g.id] = &measuredGroup{group: g}
-		out = append(out, byGroup[g.id])
-	}
-	for i := range d.Reports {
-		for j := range d.Reports[i].Measures {
-			m := &d.Reports[i].Measures[j]
-			row := byID[m.ID]
-			if row == nil {
-				row = &measured{ID: m.ID, Name: m.Name, cells: make([]*report.Measure, len(d.Reports))}
-				byID[m.ID] = row
-				g := byGroup[m.Group()]
-				if g == nil {
-					g = &measuredGroup{group: group{id: m.Group(), title: strings.ToUpper(m.Group()[:1]) + m.Group()[1:]}}
-					byGroup[g.id] = g
-					out = append(out, g)
-				}
-				g.rows = append(g.rows, row)
-			}
-			if row.unit == "" && m.Measured() {
-				row.unit, row.better = m.Unit, m.Better
-			}
-			row.cells[i] = m
-		}
-	}
 	apart, index := withoutBaseline(d)
-	for _, row := range byID {
-		for _, i := range apart.Best(row.ID) {
-			row.best = append(row.best, index[i])
+	for _, id := range d.MeasureIDs() {
+		row := newMeasured(d, id)
+		if len(index) <= maxCompared {
+			for _, i := range apart.Best(id) {
+				row.best = append(row.best, index[i])
+			}
 		}
 		drawn := slices.DeleteFunc(row.drawn(), func(i int) bool { return !slices.Contains(index, i) })
 		if 2*len(row.best) > len(drawn) {
 			row.best = nil // a mark that most have points at nothing
 		}
+		group, _, _ := strings.Cut(id, ".")
+		title := report.GroupTitle(group)
+		if len(out) == 0 || out[len(out)-1].title != title {
+			out = append(out, &measuredGroup{drawing: drawings[group], title: title})
+		}
+		last := out[len(out)-1]
+		last.rows = append(last.rows, row)
 	}
-	return slices.DeleteFunc(out, func(g *measuredGroup) bool { return len(g.rows) == 0 })
+	for _, g := range out {
+		g.title = capital(g.title)
+	}
+	return out
+}
+
+func newMeasured(d *report.Document, id string) *measured {
+	row := &measured{ID: id, cells: make([]*report.Measure, len(d.Reports))}
+	for i := range d.Reports {
+		m := d.Reports[i].Measure(id)
+		if row.cells[i] = m; m == nil {
+			continue
+		}
+		if row.Name == "" {
+			row.Name = m.Name
+		}
+		if row.unit == "" && m.Measured() {
+			row.unit, row.better = m.Unit, m.Better
+		}
+	}
+	return row
 }
 
 // withoutBaseline is d without the subject that nothing isolates, which would be the

@@ -9,60 +9,6 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
-// sentence is a fact, in pieces: those that the document gave stand apart, so
-// that no script in them changes the order of the words around.
-type sentence []piece
-
-type piece struct {
-	Text string
-	Data bool
-}
-
-// say makes a sentence. What the verb %d or %s stands for is the page's own; %v is
-// a label from the document, or a list of them.
-func say(format string, args ...any) (out sentence) {
-	for {
-		i := strings.IndexByte(format, '%')
-		if i < 0 {
-			return append(out, piece{Text: format})
-		}
-		out = append(out, piece{Text: format[:i]})
-		verb := format[i+1]
-		format = format[i+2:]
-		if labels, ok := args[0].([]string); ok && verb == 'v' {
-			out = append(out, list(labels)...)
-		} else {
-			out = append(out, piece{fmt.Sprint(args[0]), verb == 'v'})
-		}
-		args = args[1:]
-	}
-}
-
-// maxNamed is how many subjects a sentence names.
-const maxNamed = 6
-
-// list is "a, b and c".
-func list(labels []string) (out sentence) {
-	shown := labels
-	if len(labels) > maxNamed {
-		shown = labels[:maxNamed-1]
-	}
-	for i, l := range shown {
-		if i > 0 {
-			sep := ", "
-			if i == len(labels)-1 {
-				sep = " and "
-			}
-			out = append(out, piece{Text: sep})
-		}
-		out = append(out, piece{clip(l, maxLabel), true})
-	}
-	if n := len(labels) - len(shown); n > 0 {
-		out = append(out, piece{Text: fmt.Sprintf(" and %d others", n)})
-	}
-	return out
-}
-
 // title is what was looked at.
 func title(d *report.Document) string {
 	image := ""
@@ -95,15 +41,6 @@ func title(d *report.Document) string {
 	return image + " behind " + count(n) + " boundaries"
 }
 
-// count is a small number as a word.
-func count(n int) string {
-	words := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
-	if n < len(words) {
-		return words[n]
-	}
-	return fmt.Sprint(n)
-}
-
 // lead is what the document says in a few sentences. All of it is computed; nothing
 // is claimed that noise could explain.
 func lead(d *report.Document) (out []sentence) {
@@ -117,14 +54,6 @@ func lead(d *report.Document) (out []sentence) {
 		out = append(out, say("Nothing could be summed up."))
 	}
 	return out
-}
-
-// several is a number of things: "1 door", "2 doors".
-func several(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return fmt.Sprintf("%d %s", n, thing)
 }
 
 // startID is the measure that the first sentence is about.
@@ -255,9 +184,24 @@ func verdicts(whole *report.Document) (out []sentence) {
 	case len(open) == 1:
 		out = append(out, say("%v leaves %d of %d open.", open, opened(most), looked(most)))
 	case len(open) > 1:
-		out = append(out, say("%s leave doors open; %v leaves the most, %d of %d.", capital(count(len(open))), label(most), opened(most), looked(most)))
+		out = append(out, say("%s leave doors open%s; %v leaves the most, %d of %d.", capital(count(len(open))), unharmed(d), label(most), opened(most), looked(most)))
 	}
 	return out
+}
+
+// unharmed says whose open doors all lead no further than to the workload's own
+// kernel.
+func unharmed(d *report.Document) string {
+	n := 0
+	for i := range d.Reports {
+		if r := &d.Reports[i]; opened(r) > 0 && inside(r) == opened(r) {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %s of them only inside", count(n))
 }
 
 // audited says the same of configurations, the worst first.
@@ -295,11 +239,19 @@ func one(r *report.Report) []sentence {
 		s = say("%v shares with the host nothing that was looked at. ", label(r))
 	}
 	s = append(s, say("Of %d doors %d stand open", looked(r), opened(r))...)
+	if n := inside(r); n > 0 && n == opened(r) {
+		s = append(s, say(", none of them to the host")...)
+	} else if n > 0 {
+		s = append(s, say(", %d of them inside alone", n)...)
+	}
 	if n := r.Count(report.Weaker); n > 0 {
 		s = append(s, say(", %d of them although declared shut", n)...)
 	}
 	if n := r.Count(report.Unknown); n > 0 {
 		s = append(s, say("; %d could not be tried", n)...)
+	}
+	if n := waived(r); n > 0 {
+		s = append(s, say("; %d of these waived", n)...)
 	}
 	return []sentence{append(s, piece{Text: "."})}
 }
@@ -326,10 +278,18 @@ func worst(d *report.Document) []sentence {
 	return []sentence{say("Open by severity: %s.", strings.Join(words, ", "))}
 }
 
+// waived is how many findings somebody accepts for a time.
+func waived(r *report.Report) (n int) {
+	for i := range r.Findings {
+		if r.Findings[i].Waived != nil {
+			n++
+		}
+	}
+	return n
+}
+
 func opened(r *report.Report) int { return r.Count(report.Leaked) + r.Count(report.Weaker) }
 func looked(r *report.Report) int { return len(r.Findings) - r.Count(report.NotApplicable) }
-
-func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // cautions says what a reader has to know of the figures.
 func cautions(d *report.Document) (out []sentence) {

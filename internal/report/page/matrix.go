@@ -165,10 +165,10 @@ func newDoors(d *report.Document) *matrix {
 		row := matrixRow{ID: one.id, Name: one.name}
 		for i, f := range one.findings {
 			if f == nil {
-				row.Cells = append(row.Cells, matrixCell{Class: "none", Text: mark(""), Title: cmp.Or(untried(&d.Reports[i]), words(""))})
+				row.Cells = append(row.Cells, matrixCell{Class: "none", Text: markOf(""), Title: cmp.Or(untried(&d.Reports[i]), words(""))})
 				continue
 			}
-			c := matrixCell{Class: class(f.Verdict), Text: mark(f.Verdict)}
+			c := matrixCell{Class: class(f), Text: mark(f)}
 			if f.Verdict.Open() || f.Verdict == report.Unknown {
 				c.Href = findingID(i, one.index[i])
 			}

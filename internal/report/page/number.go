@@ -9,113 +9,52 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
-// prefix is a step of a unit.
-type prefix struct {
-	factor float64
-	name   string
-}
-
-var prefixes = map[report.Unit][]prefix{
-	report.Seconds:        {{1e-9, "ns"}, {1e-6, "µs"}, {1e-3, "ms"}, {1, "s"}},
-	report.Bytes:          {{1, "B"}, {1e3, "kB"}, {1e6, "MB"}, {1e9, "GB"}, {1e12, "TB"}},
-	report.BytesPerSecond: {{1, "B/s"}, {1e3, "kB/s"}, {1e6, "MB/s"}, {1e9, "GB/s"}, {1e12, "TB/s"}},
-	report.PerSecond:      {{1, "/s"}},
-	report.Number:         {{1, ""}},
-}
-
-// number is a value with three digits and the unit that a person would use:
-// "31.2 ms". Counts are whole: "12,300 /s".
+// number is a value as report writes it on a terminal, on a line of its own with
+// its unit: "31.2 ms". Things are counted: "12,300".
 func number(v float64, u report.Unit) string {
-	p := step(v, u)
-	s := digits(v/p.factor, p.factor == 1 && (u == report.Number || u == report.PerSecond || u == report.Bytes))
-	if p.name == "" {
-		return s
+	switch {
+	case v == 0 && u == report.Seconds:
+		return "0\u00a0s"
+	case v > 0 && v < smallest, v > largest: // nobody measured that
+		return strconv.FormatFloat(v, 'g', 3, 64) + "\u00a0" + string(u)
+	case u == report.Number || u == "":
+		return things(v)
 	}
-	return s + "\u00a0" + p.name // a line does not end before a unit
+	return strings.ReplaceAll(u.Format(v), " ", "\u00a0") // a line does not end before a unit
 }
 
-// round is a number that has few digits, without those that are zero behind the
-// point: "10 ms".
-func round(v float64, u report.Unit) string {
-	p := step(v*1.0001, u)
-	if v == 0 {
-		p = step(0, u)
+// things are whole from ten on.
+func things(v float64) string {
+	if v < 10 && v != math.Trunc(v) {
+		return strconv.FormatFloat(v, 'f', 2, 64)
 	}
-	s := strconv.FormatFloat(v/p.factor, 'g', 3, 64)
-	if f := v / p.factor; f >= 1000 && f < 1e15 {
-		s = thousands(int64(math.Round(f)))
-	}
-	if strings.HasSuffix(s, ",000") && p.name != "" {
-		s = strings.TrimSuffix(s, ",000") + "k"
-	}
-	return strings.TrimRight(s+"\u00a0"+p.name, "\u00a0")
-}
-
-// step is the largest that leaves at least one digit before the point.
-func step(v float64, u report.Unit) prefix {
-	all := prefixes[u]
-	if len(all) == 0 {
-		return prefix{1, ""}
-	}
-	if v == 0 {
-		return prefix{1, unitOf(all)}
-	}
-	p := all[0]
-	for _, next := range all[1:] {
-		if v >= next.factor*0.9995 {
-			p = next
-		}
-	}
-	return p
-}
-
-// unitOf is the name of the unit itself.
-func unitOf(all []prefix) string {
-	for _, p := range all {
-		if p.factor == 1 {
-			return p.name
-		}
-	}
-	return ""
-}
-
-// digits are the first three of v. All of a whole number are shown.
-func digits(v float64, whole bool) string {
-	if v == 0 {
-		return "0"
-	}
-	if whole && v >= 10 || v >= 99.95 {
-		if v >= 1e15 {
-			return strconv.FormatFloat(v, 'g', 3, 64)
-		}
-		return thousands(int64(math.Round(v)))
-	}
-	if whole && v == math.Trunc(v) {
-		return strconv.FormatFloat(v, 'f', 0, 64)
-	}
-	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'e', 2, 64), 64) // 9.996 has one digit before the point less than 10.0
-	after := 2 - int(math.Floor(math.Log10(rounded*1.0000001)))
-	return strconv.FormatFloat(rounded, 'f', max(0, min(after, 9)), 64)
-}
-
-func thousands(n int64) string {
-	s := strconv.FormatInt(n, 10)
+	s := strconv.FormatFloat(math.Round(v), 'f', 0, 64)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
 }
 
-// span is two values in the larger one's unit: "30.1–33.4 ms".
+// round is number for a value of few digits, without zeros behind the point: "10 ms".
+func round(v float64, u report.Unit) string {
+	s := number(v, u)
+	end := strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune("0123456789.,", r) })
+	if end < 0 {
+		end = len(s)
+	}
+	digits, unit := s[:end], s[end:]
+	if strings.Contains(digits, ".") {
+		digits = strings.TrimRight(strings.TrimRight(digits, "0"), ".")
+	}
+	return digits + unit
+}
+
+// span is two values: "30.1 ms to 33.4 ms".
 func span(low, high float64, u report.Unit) string {
 	if low == high {
 		return number(low, u)
 	}
-	p := step(high, u)
-	if low > 0 && step(low, u) != p || len(prefixes[u]) < 2 {
-		return number(low, u) + " – " + number(high, u)
-	}
-	return digits(low/p.factor, false) + "–" + number(high, u)
+	return number(low, u) + " to " + number(high, u)
 }
 
 // ratio is m's median in that of the base, "" where noise could explain the
@@ -130,10 +69,10 @@ func ratio(m, base *report.Measure) string {
 // times is a ratio with as many digits as ratios deserve.
 func times(r float64) string {
 	switch {
-	case r >= 99.5:
-		return "×" + digits(math.Round(r), true)
+	case r > largest:
+		return "×∞" // of next to nothing
 	case r >= 9.95:
-		return fmt.Sprintf("×%.0f", r)
+		return "×" + things(math.Round(r))
 	case r >= 1.995:
 		return fmt.Sprintf("×%.1f", r)
 	case r >= 0.0995:

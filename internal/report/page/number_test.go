@@ -15,10 +15,10 @@ func TestNumber(t *testing.T) {
 		want string
 	}{
 		{0, report.Seconds, "0 s"}, {0.0312, report.Seconds, "31.2 ms"}, {0.9996, report.Seconds, "1.00 s"}, {9.996, report.Seconds, "10.0 s"},
-		{99.96, report.Seconds, "100 s"}, {12345, report.Seconds, "12,345 s"}, {6.1e-8, report.Seconds, "61.0 ns"}, {5e-10, report.Seconds, "0.500 ns"},
+		{99.96, report.Seconds, "100 s"}, {12345, report.Seconds, "12300 s"}, {6.1e-8, report.Seconds, "61.0 ns"}, {5e-10, report.Seconds, "0.500 ns"},
 		{1.9e-6, report.Seconds, "1.90 µs"}, {0, report.Bytes, "0 B"}, {512, report.Bytes, "512 B"}, {4.1e6, report.Bytes, "4.10 MB"}, {1e12, report.Bytes, "1.00 TB"},
-		{2.34e9, report.BytesPerSecond, "2.34 GB/s"}, {91234.5, report.PerSecond, "91,235 /s"}, {812, report.Number, "812"}, {3, report.Number, "3"},
-		{2.5, report.Number, "2.50"}, {1234567, report.Number, "1,234,567"}, {1.7e308, report.Number, "1.7e+308"}, {5e-324, report.Seconds, "0.000000000 ns"},
+		{2.34e9, report.BytesPerSecond, "2.34 GB/s"}, {91234.5, report.PerSecond, "91.2 k/s"}, {812, report.Number, "812"}, {3, report.Number, "3"},
+		{2.5, report.Number, "2.50"}, {1234567, report.Number, "1,234,567"}, {1.7e308, report.Number, "1.7e+308 1"}, {5e-324, report.Seconds, "4.94e-324 s"},
 	} {
 		if got := strings.ReplaceAll(number(tt.v, tt.u), "\u00a0", " "); got != tt.want {
 			t.Errorf("%g %s: %q, want %q", tt.v, tt.u, got, tt.want)
@@ -31,7 +31,7 @@ func TestSpan(t *testing.T) {
 		low, high float64
 		want      string
 	}{
-		{0.0301, 0.0334, "30.1–33.4 ms"}, {0.9, 1.1, "900 ms – 1.10 s"}, {0, 0.002, "0–2.00 ms"}, {0.5, 0.5, "500 ms"},
+		{0.0301, 0.0334, "30.1 ms to 33.4 ms"}, {0.9, 1.1, "900 ms to 1.10 s"}, {0, 0.002, "0 s to 2.00 ms"}, {0.5, 0.5, "500 ms"},
 	} {
 		if got := strings.ReplaceAll(span(tt.low, tt.high, report.Seconds), "\u00a0", " "); got != tt.want {
 			t.Errorf("%g to %g: %q, want %q", tt.low, tt.high, got, tt.want)
@@ -57,7 +57,7 @@ func TestRatio(t *testing.T) {
 		want    string
 	}{
 		{ten(13), ten(10), "×1.30"}, {ten(5), ten(10), "×0.50"}, {ten(300), ten(1), "×300"}, {ten(45), ten(1), "×45"}, {ten(3.2), ten(1), "×3.2"},
-		{ten(1), ten(80), "×0.013"}, {ten(10.001), ten(10), ""}, {few, ten(1), ""}, {guess, ten(1), ""}, {other, ten(1), ""}, {ten(1), ten(0), ""}, {ten(1), nil, ""},
+		{ten(1), ten(80), "×0.013"}, {ten(10.001), ten(10), ""}, {few, ten(1), ""}, {guess, ten(1), ""}, {other, ten(1), ""}, {ten(1), ten(0), ""}, {ten(1e18), ten(1e-12), "×∞"}, {ten(1), nil, ""},
 	} {
 		if got := ratio(tt.m, tt.base); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
@@ -78,10 +78,10 @@ func TestScale(t *testing.T) {
 		{0.03, 0.31, report.Seconds, false, "0 s,100 ms,200 ms,300 ms"},
 		{6e-6, 1.3e-4, report.Seconds, true, "10 µs,30 µs,100 µs"},
 		{0, 2.53e8, report.Bytes, false, "0 B,100 MB,200 MB"},
-		{1.5e4, 9.4e4, report.PerSecond, false, "0 /s,50k /s"},
+		{1.5e4, 9.4e4, report.PerSecond, false, "0/s,50 k/s"},
 		{38, 4000, report.Number, true, "100,1,000"},
 		{38, 600, report.Number, false, "0,200,400,600"},
-		{1e-9, 1e9, report.Seconds, true, "1 ns,100 µs,10 s,1,000k s"},
+		{1e-9, 1e9, report.Seconds, true, "1 ns,100 µs,10 s,1000000 s"},
 		{5e-324, 1.7e308, report.Seconds, false, ""},
 		{0, 5e-324, report.Seconds, false, "0 s"},
 		{0, 0, report.Bytes, false, "0 B"},

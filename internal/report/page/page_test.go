@@ -231,7 +231,7 @@ func TestMatrix(t *testing.T) {
 			want := "–"
 			if untried(&d.Reports[i]) == "" {
 				j := slices.IndexFunc(d.Reports[i].Findings, func(f report.Finding) bool { return f.ID == id })
-				want = mark(d.Reports[i].Findings[j].Verdict)
+				want = mark(&d.Reports[i].Findings[j])
 			}
 			if text(c) != want {
 				t.Errorf("%s behind %s: the page says %q, want %q", id, d.Reports[i].Subject.Label, text(c), want)
@@ -341,6 +341,12 @@ func TestLead(t *testing.T) {
 	}
 	changed := pagetest.Probe()
 	changed.Changes = []report.Change{{Label: "Docker", ID: "namespaces.pid", Old: report.Held, New: report.Leaked}}
+	of := func(label string) *report.Document {
+		d := pagetest.Compare()
+		d.Kind = report.Probe
+		d.Reports = slices.DeleteFunc(d.Reports, func(r report.Report) bool { return r.Subject.Label != label })
+		return d
+	}
 	emptied := pagetest.Probe()
 	emptied.Reports[0].Findings = nil
 	for name, tt := range map[string]struct {
@@ -351,17 +357,20 @@ func TestLead(t *testing.T) {
 			"Of nine ways to isolate it, container was first to its first output, after 32.1\u00a0ms, 15 times what it takes without a boundary; system was last, after 9.76\u00a0s, 304 times as long.",
 			"gvisor, vm, booted, vm, tenant and system have a kernel of their own; the other four share the host's.",
 			"Every door that was tried is shut behind container, vm, booted, vm and tenant.",
-			"Five leave doors open; Docker leaves the most, 12 of 94.",
+			"Five leave doors open, one of them only inside; Docker leaves the most, 12 of 94.",
 			"The processor was emulated for vm, booted, vm, tenant and system.",
 			"Not measured: Podman.",
 		}},
-		"noise": {noisy, []string{"Noise cannot tell which of nine ways starts first."}},
-		"few":   {few, []string{"Noise cannot tell which of two ways starts first.", "Only gvisor has a kernel of its own."}},
-		"probe": {pagetest.Probe(), []string{"Docker shares with the host the kernel, Linux 6.18.44. Of 94 doors 12 stand open, 1 of them although declared shut."}},
-		"audit": {pagetest.Audit(300), []string{"166 of 300 leave doors open; docker:web-008 leaves the most, 12 of 40."}},
-		"diff":  {changed, []string{"1 verdict changed since the earlier report; 1 door opened."}},
-		"none":  {pagetest.Empty(report.Probe), []string{"There was nothing to look at."}},
-		"void":  {emptied, []string{"Nothing could be summed up."}},
+		"noise":  {noisy, []string{"Noise cannot tell which of nine ways starts first."}},
+		"few":    {few, []string{"Noise cannot tell which of two ways starts first.", "Only gvisor has a kernel of its own."}},
+		"probe":  {pagetest.Probe(), []string{"Docker shares with the host the kernel, Linux 6.18.44. Of 94 doors 12 stand open, 1 of them although declared shut."}},
+		"inside": {of("system"), []string{"system shares with the host nothing that was looked at. Of 94 doors 1 stand open, none of them to the host; 1 could not be tried."}},
+		"waived": {of("gvisor"), []string{"gvisor shares with the host nothing that was looked at. Of 94 doors 3 stand open, 1 of them inside alone; 3 could not be tried; 1 of these waived."}},
+		"absent": {of("Podman"), []string{"No door could be tried: podman is not installed."}},
+		"audit":  {pagetest.Audit(300), []string{"166 of 300 leave doors open; docker:web-008 leaves the most, 12 of 40."}},
+		"diff":   {changed, []string{"1 verdict changed since the earlier report; 1 door opened."}},
+		"none":   {pagetest.Empty(report.Probe), []string{"There was nothing to look at."}},
+		"void":   {emptied, []string{"Nothing could be summed up."}},
 	} {
 		var got []string
 		for _, s := range lead(tt.d) {

@@ -28,6 +28,10 @@ type view struct {
 	Features          []*matrix
 	Many              *many
 	Changes           []change
+	Notes             []string
+	Inside            bool   // a door is open that leads no further than to the workload's own kernel
+	Weaker, Unknown   bool   // there are such doors
+	Threshold         string // the severity from which on findings count
 	Details           []detail
 }
 
@@ -81,9 +85,13 @@ func newView(d *report.Document) *view {
 	}
 	v.Features = newFeatures(d, rows)
 	for _, c := range d.Changes {
-		v.Changes = append(v.Changes, change{c, class(c.New), words(c.Old), words(c.New)})
+		v.Changes = append(v.Changes, change{c, classOf(c.New), words(c.Old), words(c.New)})
 	}
+	v.Notes, v.Threshold = d.Notes, string(d.Threshold)
 	for i := range d.Reports {
+		v.Inside = v.Inside || inside(&d.Reports[i]) > 0
+		v.Weaker = v.Weaker || d.Reports[i].Count(report.Weaker) > 0
+		v.Unknown = v.Unknown || d.Reports[i].Count(report.Unknown) > 0
 		v.Details = append(v.Details, newDetail(d, i, v.Subjects[i]))
 	}
 	v.Contents = v.contents()
@@ -134,8 +142,15 @@ func baseline(d *report.Document) *report.Report {
 	return &d.Reports[i]
 }
 
-// class names a verdict in the style sheet.
-func class(v report.Verdict) string {
+// class names what a finding says in the style sheet.
+func class(f *report.Finding) string {
+	if f.Verdict.Open() && f.Consequence.Inside() {
+		return "inside"
+	}
+	return classOf(f.Verdict)
+}
+
+func classOf(v report.Verdict) string {
 	switch v {
 	case report.Held:
 		return "held"
@@ -149,6 +164,16 @@ func class(v report.Verdict) string {
 	return "none"
 }
 
+// inside is how many open doors lead no further than to the workload's own kernel.
+func inside(r *report.Report) (n int) {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Verdict.Open() && f.Consequence.Inside() {
+			n++
+		}
+	}
+	return n
+}
+
 // words are a verdict in a sentence.
 func words(v report.Verdict) string {
 	if v == "" {
@@ -157,8 +182,19 @@ func words(v report.Verdict) string {
 	return string(v)
 }
 
-// mark is a verdict in a cell of a matrix.
-func mark(v report.Verdict) string {
+// mark is a finding in a cell of a matrix, as the terminal's matrix has it.
+func mark(f *report.Finding) string {
+	m := markOf(f.Verdict)
+	if f.Verdict.Open() && f.Consequence.Inside() {
+		m = "inside"
+	}
+	if f.Waived != nil {
+		m += ", waived"
+	}
+	return m
+}
+
+func markOf(v report.Verdict) string {
 	switch v {
 	case report.Leaked:
 		return "open"

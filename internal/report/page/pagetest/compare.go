@@ -222,8 +222,11 @@ func (w *way) findings(out *report.Report) {
 			Declared: "shut: the profile in force", References: d.references, Recheck: "bulkhead probe debian:12",
 			Evidence: []report.Evidence{{Call: "openat(/proc/" + d.id + ", O_WRONLY)", Errno: "EACCES"}},
 		}
-		if w.own && w.boundary != "gvisor" && d.consequence == report.Depth {
+		if w.own && d.consequence == report.Depth {
 			f.Consequence, f.Severity = report.GuestDepth, report.Low
+			if w.boundary == "gvisor" {
+				f.Consequence = report.SandboxDepth
+			}
 		}
 		switch {
 		case w.reason != "":
@@ -236,6 +239,9 @@ func (w *way) findings(out *report.Report) {
 				f.Verdict = report.Weaker
 				f.Declared = "shut: --pids-limit 4096"
 			}
+		case is(w.unknown, d.id) && d.id == "limits.processes":
+			f.Verdict, f.Reason, f.Observed = report.Unknown, "the limit is around the sandbox", ""
+			f.Waived = &report.Waiver{Owner: "ops", Reason: "counted outside", Until: "2027-01-31"}
 		case is(w.unknown, d.id):
 			f.Verdict, f.Reason, f.Observed = report.Unknown, "the call is not known there", ""
 		case strings.HasPrefix(d.id, "limits.memory") || d.id == "limits.processors" || d.id == "network.named-targets":
@@ -259,12 +265,15 @@ func Probe() *report.Document {
 // Audit is what an audit finds of n containers and the host.
 func Audit(n int) *report.Document {
 	c := Compare()
-	d := &report.Document{Format: report.Format, Kind: report.Audit, Tool: c.Tool, Time: Time}
+	d := &report.Document{
+		Format: report.Format, Kind: report.Audit, Tool: c.Tool, Time: Time, Threshold: report.Medium,
+		Notes: []string{"the waiver of line 3, files.host of docker:db, expired on 2026-11-30"},
+	}
 	for i := range n {
 		r := c.Reports[1+i%9]
 		r.Measures = nil
 		r.Findings = r.Findings[:40]
-		r.Subject.Label = fmt.Sprintf("docker:web-%03d", i)
+		r.Subject.Label, r.Subject.Note = fmt.Sprintf("docker:web-%03d", i), ""
 		d.Reports = append(d.Reports, r)
 	}
 	return d

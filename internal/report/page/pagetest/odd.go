@@ -3,6 +3,7 @@ package pagetest
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -44,7 +45,7 @@ func attack(v reflect.Value, n *int) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if f := v.Type().Field(i); f.IsExported() && f.Name != "ID" && f.Name != "Kind" {
+			if f := v.Type().Field(i); f.IsExported() && !slices.Contains([]string{"ID", "Kind", "Until"}, f.Name) {
 				attack(v.Field(i), n)
 			}
 		}
@@ -93,7 +94,7 @@ func Empty(kind string) *report.Document {
 // All are the documents by name, for tests that want every kind.
 func All() map[string]*report.Document {
 	return map[string]*report.Document{
-		"compare": Compare(), "probe": Probe(), "audit": Audit(12), "audit-many": Audit(300), "hostile": Hostile(), "unknown": Unknown(), "sparse": Sparse(),
+		"compare": Compare(), "probe": Probe(), "audit": Audit(12), "audit-many": Audit(60), "hostile": Hostile(), "unknown": Unknown(), "sparse": Sparse(),
 		"empty-compare": Empty(report.Compare), "empty-probe": Empty(report.Probe), "empty-audit": Empty(report.Audit),
 	}
 }
