@@ -23,6 +23,7 @@ type plot struct {
 	Name, About string
 	Rows        []plotRow
 	Ticks       []tick
+	Grid        string // a path: the ticks' lines, through every row
 	missing     []string
 	scale       scale
 	unit        report.Unit
@@ -34,16 +35,22 @@ type plotRow struct {
 	Value string
 	Best  bool
 	Says  string // what the drawing shows, in words
-	// Bar is as wide as the median, where the scale begins at zero.
-	Bar                string
-	Guess              bool
-	Middle, Low, Width string
-	Known              bool // Low and Width are an interval, not all that was seen
-	Dots               []dot
-	Parts              []part
+	// A row is drawn 1000 wide and rowHeight high, and stretched to the width that
+	// there is; strokes and their round ends are not. Bar is as wide as the median,
+	// where the scale begins at zero.
+	Bar        string
+	Guess      bool
+	Middle     string // a path
+	Low, Width string
+	Known      bool   // Low and Width are an interval, not all that was seen
+	Dots       string // a path
+	Parts      []part
 }
 
-type dot struct{ X, Y string }
+const rowHeight = 22
+
+// place is a percentage of the width, in a row's units.
+func place(percent float64) string { return strconv.Itoa(int(math.Round(percent * 10))) }
 
 // part is a piece of a stack.
 type part struct {
@@ -92,7 +99,11 @@ func (f *figures) arrange() {
 		character = 2
 	}
 	for i := range f.Plots {
-		f.Plots[i].Ticks = f.Plots[i].scale.labels(f.Plots[i].unit, character)
+		p := &f.Plots[i]
+		p.Ticks = p.scale.labels(p.unit, character)
+		for _, v := range p.scale.ticks {
+			p.Grid += fmt.Sprintf("M%s 0v%d", place(p.scale.at(v)), rowHeight)
+		}
 	}
 	everywhere := map[string]int{}
 	for _, p := range f.Plots {
@@ -163,12 +174,12 @@ func newPlot(m *measured, subjects []subject, shared *scale) plot {
 		c := m.cells[i]
 		row := plotRow{Who: subjects[i], Value: value(c), Best: slices.Contains(m.best, i), Guess: c.Estimated, Says: value(c) + ", " + spread(c)}
 		if !s.log {
-			row.Bar = percent(s.at(c.Median()) - s.at(0))
+			row.Bar = place(s.at(c.Median()) - s.at(0))
 		}
-		row.Middle = percent(s.at(c.Median()))
+		row.Middle = fmt.Sprintf("M%s 2v%d", place(s.at(c.Median())), rowHeight-4)
 		if len(c.Samples) > 1 {
 			low, high, ok := c.Interval()
-			row.Low, row.Width, row.Known = percent(s.at(low)), percent(max(s.at(high)-s.at(low), 0.2)), ok
+			row.Low, row.Width, row.Known = place(s.at(low)), place(max(s.at(high)-s.at(low), 0.2)), ok
 			row.Dots = dots(c, s)
 		}
 		p.Rows = append(p.Rows, row)
@@ -189,7 +200,7 @@ func about(b report.Better, log bool) string {
 
 // dots are the samples, spread over the height of a row so that none hides another.
 // Of very many it shows as many as there is room for, evenly chosen by their rank.
-func dots(m *report.Measure, s scale) (out []dot) {
+func dots(m *report.Measure, s scale) string {
 	samples := m.Samples
 	if len(samples) > maxDots {
 		sorted := slices.Sorted(slices.Values(samples))
@@ -198,11 +209,12 @@ func dots(m *report.Measure, s scale) (out []dot) {
 			samples = append(samples, sorted[i*(len(sorted)-1)/(maxDots-1)])
 		}
 	}
+	var path strings.Builder
 	for i, v := range samples {
 		_, f := math.Modf(float64(i) * math.Phi)
-		out = append(out, dot{percent(s.at(v)), strconv.Itoa(5 + int(12*f))})
+		fmt.Fprintf(&path, "M%s %dh0", place(s.at(v)), 5+int(12*f)) // its round ends are the dot
 	}
-	return out
+	return path.String()
 }
 
 // missing says who is not drawn, and why, one line for each reason.
@@ -281,7 +293,7 @@ func stackRow(rows []*measured, i int, who subject, s scale, total float64) plot
 			continue
 		}
 		v := c.Median()
-		pt := part{Class: fmt.Sprintf("p%d", n%stackColours), X: percent(s.at(below)), Width: percent(s.at(below+v) - s.at(below)), Says: m.Name + ": " + value(c)}
+		pt := part{Class: fmt.Sprintf("p%d", n%stackColours), X: place(s.at(below)), Width: place(s.at(below+v) - s.at(below)), Says: m.Name + ": " + value(c)}
 		says = append(says, pt.Says)
 		row.Guess = row.Guess || c.Estimated
 		below += v

@@ -16,8 +16,9 @@ type matrix struct {
 	Differ    []matrixGroup
 	Alike     []matrixGroup
 	AlikeRows int
-	Seen      bool // there is one subject only, and room for what was seen and what helps
-	Span      int  // all columns
+	Fold      string // what AlikeRows are
+	Seen      bool   // there is one subject only, and room for what was seen and what helps
+	Span      int    // all columns
 }
 
 // counts is one line above a matrix.
@@ -147,9 +148,9 @@ func newDoors(d *report.Document) *matrix {
 		return nil
 	}
 	byConsequence(all)
-	m := &matrix{Name: "Doors", Seen: len(d.Reports) == 1, Span: 1 + len(d.Reports)}
-	if m.Seen {
-		m.Span += 2
+	m := &matrix{Name: "Doors", Span: 1 + len(d.Reports), Fold: "doors are shut, or do not exist, behind all of them"}
+	if len(d.Reports) == 1 {
+		m.Seen, m.Span, m.Fold = true, m.Span+2, "doors are shut, or do not exist"
 	}
 	open, unknown := counts{Name: "open", Class: "open"}, counts{Name: "unknown", Class: "unknown"}
 	held, apply := counts{Name: "held", Class: "held"}, counts{Name: "not applicable", Class: "none"}
@@ -217,7 +218,7 @@ func newFeatures(d *report.Document, groups []*measuredGroup) (out []*matrix) {
 }
 
 func newParts(m *measured) *matrix {
-	out := &matrix{Name: m.Name, Span: 1 + len(m.cells)}
+	out := &matrix{Name: m.Name, Span: 1 + len(m.cells), Fold: "work behind all that were asked"}
 	var names []string
 	values := map[string][]string{}
 	for i, c := range m.cells {

@@ -51,7 +51,7 @@ func list(labels []string) (out sentence) {
 			}
 			out = append(out, piece{Text: sep})
 		}
-		out = append(out, piece{clip(l, maxLabel), true})
+		out = append(out, piece{clip(l, maxCell), true})
 	}
 	if n := len(labels) - len(shown); n > 0 {
 		out = append(out, piece{Text: fmt.Sprintf(" and %d others", n)})

@@ -196,8 +196,6 @@ func mark(f *report.Finding) string {
 
 func markOf(v report.Verdict) string {
 	switch v {
-	case report.Leaked:
-		return "open"
 	case report.Weaker:
 		return "weaker"
 	case report.NotApplicable:
