@@ -69,7 +69,7 @@ func Decode(b []byte) (*Observations, error) {
 	}
 	seen := map[string]bool{}
 	for _, t := range o.Tried {
-		if _, ok := find(t.Probe); !ok || seen[t.Probe] || len(t.Calls) > maxCalls {
+		if !exists(t.Probe) || seen[t.Probe] || len(t.Calls) > maxCalls {
 			return nil, fmt.Errorf("%w: an observation %.80q", report.ErrMalformed, t.Probe)
 		}
 		seen[t.Probe] = true

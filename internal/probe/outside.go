@@ -55,7 +55,7 @@ func (v *view) either(host, inside string) (report.Evidence, bool) {
 // checkOutside finds fault with what no host of this version says.
 func checkOutside(list []Observation) error {
 	for _, o := range list {
-		if _, ok := find(o.Probe); !ok || len(o.Calls) > maxCalls {
+		if !exists(o.Probe) || len(o.Calls) > maxCalls {
 			return fmt.Errorf("%w: an observation %.80q", report.ErrMalformed, o.Probe)
 		}
 		for _, e := range o.Calls {

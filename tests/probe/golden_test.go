@@ -26,7 +26,7 @@ func compareGolden(t *testing.T, r *report.Report, machine ...string) {
 		}
 		inside := ""
 		if v.Open() && f.Consequence.Inside() {
-			inside = ", inside alone"
+			inside = insideMark
 		}
 		lines = append(lines, fmt.Sprintf("%-32s %s%s\n", f.ID, v, inside))
 	}
@@ -48,9 +48,6 @@ func compareGolden(t *testing.T, r *report.Report, machine ...string) {
 		t.Errorf("%s, go test -update after looking at each:\n%s", file, diff)
 	}
 }
-
-// machineMark is before the machine in the first line.
-const machineMark = "# "
 
 // recordedOn reports whether the verdicts for a label hold on a machine.
 func recordedOn(t *testing.T, label, machine string) bool {

@@ -25,7 +25,11 @@ type matrix struct {
 	machine string
 }
 
-const insideMark = ", inside alone"
+const (
+	// machineMark is before the machine in the first line of a file.
+	machineMark = "# "
+	insideMark  = ", inside alone"
+)
 
 func readMatrix() (*matrix, error) {
 	m := &matrix{cells: map[string][]string{}}
