@@ -111,7 +111,13 @@ func (m *measured) drawn() (out []int) {
 	return out
 }
 
-// parted reports whether a measure counts things that its parts name one by one.
+// parted reports whether a measure counts what works, and its parts say of each
+// thing whether it does.
 func (m *measured) parted() bool {
-	return m.unit == report.Number && slices.ContainsFunc(m.cells, func(c *report.Measure) bool { return c != nil && len(c.Parts) > 0 })
+	if m.unit != report.Number {
+		return false
+	}
+	return slices.ContainsFunc(m.cells, func(c *report.Measure) bool {
+		return c != nil && slices.ContainsFunc(c.Parts, func(p report.Fact) bool { return p.Value == works })
+	})
 }

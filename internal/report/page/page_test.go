@@ -261,6 +261,10 @@ func find(t *testing.T, root *html.Node, id string) *html.Node {
 func TestSections(t *testing.T) {
 	changed := pagetest.Probe()
 	changed.Changes = []report.Change{{Label: "Docker", ID: "namespaces.pid", Old: report.Held, New: report.Leaked}}
+	counts := pagetest.Probe() // of things that do not say whether they work
+	counts.Reports[0].Measures = []report.Measure{{
+		ID: "surface.devices", Name: "device nodes", Unit: report.Number, Better: report.Less, Samples: []float64{2}, Parts: []report.Fact{{Name: "null", Value: "1:3"}},
+	}}
 	for _, tt := range []struct {
 		name string
 		d    *report.Document
@@ -269,6 +273,7 @@ func TestSections(t *testing.T) {
 		{"compare", pagetest.Compare(), "side-by-side costs doors features details"},
 		{"unknown", pagetest.Unknown(), "side-by-side doors details"},
 		{"probe", pagetest.Probe(), "doors details"},
+		{"counts", counts, "side-by-side doors details"},
 		{"changes", changed, "doors changes details"},
 		{"audit", pagetest.Audit(300), "doors details"},
 		{"sparse", pagetest.Sparse(), "side-by-side costs details"},

@@ -10,6 +10,8 @@ import (
 
 // table is measures × subjects.
 type table struct {
+	Title    string
+	Single   bool // there is one subject
 	Groups   []tableGroup
 	Baseline bool // there is one, so that ratios mean something
 	Best     bool // something is marked as best
@@ -25,6 +27,7 @@ type tableGroup struct {
 type tableRow struct {
 	Name, ID string
 	About    string // what holds for every cell
+	AboutAll string // the whole of it where About is not
 	Cells    []cell
 }
 
@@ -46,7 +49,10 @@ func newTable(d *report.Document, groups []*measuredGroup) *table {
 		return nil
 	}
 	base := baseline(d)
-	t := &table{Baseline: base != nil}
+	t := &table{Title: "Side by side", Baseline: base != nil}
+	if len(d.Reports) == 1 {
+		t.Title, t.Single = "Measures", true
+	}
 	for i := range d.Reports {
 		t.Emulated = t.Emulated || newSubject(i, &d.Reports[i].Subject).Emulated
 	}
@@ -74,11 +80,14 @@ func newTableRow(m *measured, base *report.Report) tableRow {
 	}
 	note, shared := m.note()
 	if shared && note != "" {
-		about = strings.TrimPrefix(about+" · "+clip(note, maxCell), " · ")
+		about = strings.TrimPrefix(about+" · "+note, " · ")
 	}
 	row.About = about
+	if len(m.cells) > 1 { // the column is narrow
+		row.About, row.AboutAll = clip(about, maxAbout), clipped(about, maxAbout)
+	}
 	for i, c := range m.cells {
-		out := newCell(c, with)
+		out := newCell(c, with, m.parted())
 		out.Best = slices.Contains(m.best, i)
 		if c != nil && !shared && c.Note != "" {
 			out.Small = append(out.Small, clip(c.Note, maxCell))
@@ -103,10 +112,15 @@ func (m *measured) note() (note string, shared bool) {
 	return note, true
 }
 
+// maxAbout is how many characters of what holds for every cell a table shows; the
+// details have all.
+const maxAbout = 56
+
 // enough is how many samples Interval needs.
 const enough = 6
 
-func newCell(m, base *report.Measure) cell {
+// newCell is without the parts of a measure that has a matrix of its own.
+func newCell(m, base *report.Measure, parted bool) cell {
 	switch {
 	case m == nil:
 		return cell{Absent: true, Rows: 1}
@@ -116,8 +130,8 @@ func newCell(m, base *report.Measure) cell {
 		return cell{Value: clip(m.Text, maxCell), Title: clipped(m.Text, maxCell), Text: true, Parts: m.Parts, Rows: 1}
 	}
 	c := cell{Value: value(m), Title: spread(m), Rows: 1}
-	if m.Unit != report.Number {
-		c.Parts = m.Parts // those of a count have a matrix of their own
+	if !parted {
+		c.Parts = m.Parts
 	}
 	if r := ratio(m, base); r != "" {
 		c.Small = append(c.Small, r)

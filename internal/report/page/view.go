@@ -99,11 +99,15 @@ func newView(d *report.Document) *view {
 }
 
 func (v *view) contents() (out []heading) {
+	tableTitle := ""
+	if v.Table != nil {
+		tableTitle = v.Table.Title
+	}
 	for _, c := range []struct {
 		there bool
 		heading
 	}{
-		{v.Table != nil, heading{"side-by-side", "Side by side"}},
+		{v.Table != nil, heading{"side-by-side", tableTitle}},
 		{len(v.Figures) > 0, heading{"costs", "What it costs"}},
 		{v.Doors != nil || v.Many != nil, heading{"doors", "Security boundary"}},
 		{len(v.Features) > 0, heading{"features", "Kernel features"}},
