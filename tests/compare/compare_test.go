@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -27,7 +29,12 @@ var bin string
 
 // The bridge network is made in a network namespace that has nothing but loopback.
 func TestMain(m *testing.M) {
-	nettest.Isolate(func() {})
+	flag.Parse()
+	nettest.Isolate(func() {
+		if !testing.Short() {
+			vmtest.Fetch() // TestOtherKernels boots machines
+		}
+	})
 	os.Exit(run(m))
 }
 
@@ -205,7 +212,11 @@ func text(t *testing.T, r *report.Report, id string) string {
 // has a value, or a reason that is true of that way.
 func TestEveryCell(t *testing.T) {
 	w := newWorld(t)
-	all := w.compare("--only", "none,container", "box")
+	page := filepath.Join(t.TempDir(), "page.html")
+	all := w.compare("--only", "none,container", "--html", page, "box")
+	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("container")) || !bytes.HasSuffix(bytes.TrimSpace(html), []byte("</html>")) {
+		t.Errorf("the page is %d bytes: %v", len(html), err)
+	}
 	reasons := map[string]string{ // what neither has
 		"image.kernel": "it brings no kernel", "memory.guest": "its kernel is the host's",
 	}
@@ -268,6 +279,13 @@ func TestEveryCell(t *testing.T) {
 	if a, b := number(t, none, "compat.features"), number(t, container, "compat.features"); a <= b {
 		t.Errorf("%v features work without a boundary, %v in a container", a, b)
 	}
+	var beside []string
+	for _, f := range container.Measure("memory.beside").Parts {
+		beside = append(beside, f.Name)
+	}
+	if slices.Sort(beside); !slices.Equal(beside, []string{"bulkhead-supervisor", "meter"}) {
+		t.Errorf("the memory of a container is that of %q", beside)
+	}
 	if got := text(t, container, "isolation.mechanism"); !strings.Contains(got, "seccomp") || !strings.Contains(got, "namespaces") {
 		t.Errorf("a container is isolated by %q", got)
 	}
@@ -300,6 +318,49 @@ func TestCellsFollow(t *testing.T) {
 	mute := w.compare("--only", "container", "--measure", "start", "box", "busybox", "true")["container"]
 	if m := mute.Measure("start.output"); m.Measured() || m.Reason != "the program prints nothing" || !mute.Measure("start.exit").Measured() {
 		t.Errorf("a mute program: %+v", m)
+	}
+}
+
+// TestOtherKernels looks at ways that bring a kernel of their own.
+func TestOtherKernels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines under emulation")
+	}
+	w := newWorld(t)
+	vmtest.Machine(t)
+	cache, err := vmtest.Cache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-a", filepath.Join(cache, "kernels"), filepath.Join(w.root, "kernels")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	all := w.compare("--only", "container,vm,tenant", "--measure", "start,memory,doors", "box")
+	for _, label := range []string{"vm", "tenant"} {
+		r := all[label]
+		if own := text(t, r, "kernel.own"); own != "no" || text(t, r, "kernel.name") == text(t, all["container"], "kernel.name") {
+			t.Errorf("%s: kernel %s, the host's: %s", label, text(t, r, "kernel.name"), own)
+		}
+		if got := text(t, r, "isolation.mechanism"); !strings.Contains(got, "virtual machine") {
+			t.Errorf("%s is isolated by %q", label, got)
+		}
+		if n := number(t, r, "memory.guest"); n < 10<<20 {
+			t.Errorf("%s: the guest uses %v bytes", label, n)
+		}
+		if n := number(t, r, "image.kernel"); n < 1<<20 {
+			t.Errorf("%s: its kernel has %v bytes", label, n)
+		}
+		if len(r.Findings) == 0 || r.Count(report.Leaked)+r.Count(report.Weaker) != 0 {
+			t.Errorf("%s: %d doors, %d open", label, len(r.Findings), r.Count(report.Leaked)+r.Count(report.Weaker))
+		}
+	}
+	// What a tenant's workload adds is little; the machine is shared.
+	vm, tenant := all["vm"], all["tenant"]
+	if a, b := number(t, vm, "memory.beside"), number(t, tenant, "memory.beside"); b >= a {
+		t.Errorf("a machine takes %v bytes, one more workload in a tenant's %v", a, b)
+	}
+	if n := number(t, tenant, "memory.daemons"); n < 10<<20 {
+		t.Errorf("the tenant's machine has %v bytes", n)
 	}
 }
 

@@ -42,7 +42,15 @@ func (t *tool) detach(ctx context.Context, name string, program []string, ports 
 		how = append(how, "-p", "127.0.0.1::"+servedPort)
 	}
 	out, err := output(ctx, t.running(how, program)...)
-	return strings.TrimSpace(out), err
+	return short(out), err
+}
+
+// short is the beginning of an ID, which all that serves a workload has in its
+// command line.
+func short(id string) string {
+	const digits = 12
+	id = strings.TrimSpace(id)
+	return id[:min(len(id), digits)]
 }
 
 func (t *tool) remove(ctx context.Context, names ...string) error {
@@ -114,7 +122,7 @@ func (t *tenant) setUp(ctx context.Context, m *made) error {
 	if err != nil {
 		return err
 	}
-	t.id = string(rec.Spec.ID)
+	t.id = short(string(rec.Spec.ID))
 	return t.oursDriver.setUp(ctx, m)
 }
 

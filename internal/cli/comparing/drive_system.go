@@ -131,5 +131,5 @@ func (s *system) detach(ctx context.Context, name string, program []string, port
 		}
 	}
 	id, err := output(ctx, s.args("inspect", "--format", "{{.Spec.ID}}", name)...)
-	return strings.TrimSpace(id), err
+	return short(id), err
 }

@@ -21,7 +21,7 @@ type driver interface {
 	command(ctx context.Context, program []string) (*exec.Cmd, error)
 	launch(cmd *exec.Cmd) error
 	// detach starts a workload that outlives the command, and returns what finds its
-	// processes: an ID that is in command lines and names of cgroups.
+	// processes: words that are in command lines and names of cgroups.
 	detach(ctx context.Context, name string, program []string, ports bool) (id string, err error)
 	// remove ends workloads and removes them.
 	remove(ctx context.Context, names ...string) error
