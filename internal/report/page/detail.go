@@ -22,6 +22,7 @@ type detail struct {
 	Untested []report.Untested
 	Summary  string
 	Untried  string // why no door at all could be tried
+	Recheck  string // how to look again, where that is the same for every door
 }
 
 type finding struct {
@@ -80,6 +81,7 @@ func newDetail(d *report.Document, i int, s subject) detail {
 		}
 		out.Findings = append(out.Findings, findings(r, i, v)...)
 	}
+	out.shareRecheck()
 	slices.SortStableFunc(out.Findings, func(a, b finding) int {
 		if a.Finding.Verdict.Open() && b.Finding.Verdict.Open() {
 			return rank(a.Consequence) - rank(b.Consequence)
@@ -101,6 +103,20 @@ func newDetail(d *report.Document, i int, s subject) detail {
 		}
 	}
 	return out
+}
+
+// shareRecheck says once what all findings say.
+func (d *detail) shareRecheck() {
+	if len(d.Findings) == 0 {
+		return
+	}
+	same := d.Findings[0].Recheck
+	for i := range d.Findings {
+		if d.Findings[i].Recheck != same {
+			return
+		}
+	}
+	d.Recheck = same
 }
 
 // summary is a subject in a few words.

@@ -23,6 +23,7 @@ type plot struct {
 	Name, About string
 	Rows        []plotRow
 	Ticks       []tick
+	ID          string
 	Grid        string // a path: the ticks' lines, through every row
 	missing     []string
 	scale       scale
@@ -63,7 +64,7 @@ const maxDots = 60
 // stackColours are in the style sheet, p0 to p5.
 const stackColours = 6
 
-func newFigures(d *report.Document, groups []*measuredGroup, subjects []subject) (out []figures) {
+func newFigures(groups []*measuredGroup, subjects []subject) (out []figures) {
 	for _, g := range groups {
 		f := figures{Title: g.title}
 		if g.stacked {
@@ -79,7 +80,7 @@ func newFigures(d *report.Document, groups []*measuredGroup, subjects []subject)
 			}
 		}
 		if len(f.Plots) > 0 {
-			f.arrange()
+			f.arrange(len(out))
 			out = append(out, f)
 		}
 	}
@@ -87,7 +88,7 @@ func newFigures(d *report.Document, groups []*measuredGroup, subjects []subject)
 }
 
 // arrange gives a group its room, and says once what is missing from all its plots.
-func (f *figures) arrange() {
+func (f *figures) arrange(number int) {
 	switch n := len(f.Plots); {
 	case n == 1:
 		f.Class = "one"
@@ -100,6 +101,7 @@ func (f *figures) arrange() {
 	}
 	for i := range f.Plots {
 		p := &f.Plots[i]
+		p.ID = fmt.Sprintf("g%d-%d", number, i)
 		p.Ticks = p.scale.labels(p.unit, character)
 		for _, v := range p.scale.ticks {
 			p.Grid += fmt.Sprintf("M%s 0v%d", place(p.scale.at(v)), rowHeight)

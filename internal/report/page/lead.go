@@ -121,27 +121,39 @@ func label(r *report.Report) string {
 	return newSubject(0, &r.Subject).Label
 }
 
-// kernels says who has a kernel of his own.
+// kernelID is the finding that says whether the kernel is the host's.
+const kernelID = "kernel.own"
+
+// kernels says who has a kernel of his own, by what the prober found.
 func kernels(d *report.Document) []sentence {
 	others, _ := withoutBaseline(d)
 	own, all := []string{}, 0
 	for i := range others.Reports {
-		if m := others.Reports[i].Measure("kernel.own"); m != nil && m.Text != "" {
-			all++
-			if m.Text == "yes" {
-				own = append(own, label(&others.Reports[i]))
-			}
+		r := &others.Reports[i]
+		j := slices.IndexFunc(r.Findings, func(f report.Finding) bool { return f.ID == kernelID })
+		if j < 0 || r.Findings[j].Verdict == report.Unknown {
+			continue
+		}
+		all++
+		if r.Findings[j].Verdict == report.Held {
+			own = append(own, label(r))
 		}
 	}
+	everybody := "All " + count(all)
+	if all == 2 {
+		everybody = "Both"
+	}
 	switch {
-	case all == 0:
+	case d.Kind == report.Audit || len(d.Reports) == 1 || all < 2:
 		return nil
 	case len(own) == 0:
-		return []sentence{say("All %s share the host's kernel.", count(all))}
+		return []sentence{say("%s share the host's kernel.", everybody)}
 	case len(own) == all:
-		return []sentence{say("All %s have a kernel of their own.", count(all))}
+		return []sentence{say("%s have a kernel of their own.", everybody)}
 	case len(own) == 1:
 		return []sentence{say("Only %v has a kernel of its own.", own)}
+	case all-len(own) == 1:
+		return []sentence{say("%v have a kernel of their own; the other one shares the host's.", own)}
 	}
 	return []sentence{say("%v have a kernel of their own; the other %s share the host's.", own, count(all-len(own)))}
 }

@@ -52,11 +52,12 @@ type door struct {
 	consequence report.Consequence
 	findings    []*report.Finding // nil where it was not looked at, or nothing was
 	index       []int             // of the finding in its report
+	isolated    []*report.Finding // findings without that of the baseline
 }
 
-// loud reports whether a door is open or unknown behind somebody.
+// loud reports whether a door is open or unknown behind somebody who isolates.
 func (d *door) loud() bool {
-	return slices.ContainsFunc(d.findings, func(f *report.Finding) bool { return f != nil && (f.Verdict.Open() || f.Verdict == report.Unknown) })
+	return slices.ContainsFunc(d.isolated, func(f *report.Finding) bool { return f != nil && (f.Verdict.Open() || f.Verdict == report.Unknown) })
 }
 
 // untried is why a report says nothing of any door, "" if it does.
@@ -72,9 +73,9 @@ func untried(r *report.Report) string {
 	return r.Findings[0].Reason
 }
 
-// opened is how many subjects a door is open behind.
+// opened is how many subjects that isolate a door is open behind.
 func (d *door) opened() (n int) {
-	for _, f := range d.findings {
+	for _, f := range d.isolated {
 		if f != nil && f.Verdict.Open() {
 			n++
 		}
@@ -86,6 +87,7 @@ func (d *door) opened() (n int) {
 // where it is open, or else anywhere.
 func doors(d *report.Document) (out []*door) {
 	byID := map[string]*door{}
+	base := baseline(d)
 	for i := range d.Reports {
 		tried := untried(&d.Reports[i]) == ""
 		for j := range d.Reports[i].Findings {
@@ -98,6 +100,9 @@ func doors(d *report.Document) (out []*door) {
 			}
 			if tried || len(d.Reports) == 1 {
 				one.findings[i], one.index[i] = f, j
+				if &d.Reports[i] != base {
+					one.isolated = append(one.isolated, f)
+				}
 			}
 		}
 	}
@@ -108,7 +113,7 @@ func doors(d *report.Document) (out []*door) {
 }
 
 func (d *door) worst(ifOpen bool) (worst report.Consequence) {
-	for _, f := range d.findings {
+	for _, f := range d.isolated {
 		if f == nil || f.Consequence == "" || ifOpen && !f.Verdict.Open() {
 			continue
 		}
@@ -149,6 +154,9 @@ func newDoors(d *report.Document) *matrix {
 	}
 	byConsequence(all)
 	m := &matrix{Name: "Doors", Span: 1 + len(d.Reports), Fold: "doors are shut, or do not exist, behind all of them"}
+	if baseline(d) != nil {
+		m.Fold = "doors are shut, or do not exist, behind all that isolate"
+	}
 	if len(d.Reports) == 1 {
 		m.Seen, m.Span, m.Fold = true, m.Span+2, "doors are shut, or do not exist"
 	}
@@ -206,7 +214,7 @@ func (m *matrix) add(differs bool, title string, row matrixRow) {
 const works = "works"
 
 // newFeatures has one matrix for each measure that counts things by name.
-func newFeatures(d *report.Document, groups []*measuredGroup) (out []*matrix) {
+func newFeatures(groups []*measuredGroup) (out []*matrix) {
 	for _, g := range groups {
 		for _, m := range g.rows {
 			if m.parted() {

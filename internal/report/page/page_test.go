@@ -64,7 +64,7 @@ func text(n *html.Node) string {
 // could smuggle in is none of them, or in a place that the tests below look at.
 var (
 	elements = strings.Fields(`html head meta title style body script a header main footer nav section article div p span h1 h2 h3 h4 h5 b i br
-		small code bdi time abbr ol ul li dl dt dd details summary figure figcaption table thead tbody tr th td svg path rect text desc`)
+		small code bdi time abbr ol ul li dl dt dd details summary figure figcaption table thead tbody tr th td svg path rect use text desc`)
 	attributes = strings.Fields(`lang dir charset http-equiv content name class id href title role aria-label aria-hidden tabindex scope colspan
 		rowspan open datetime width height x y d rx viewBox preserveAspectRatio text-anchor`)
 	safeURL = regexp.MustCompile(`^#[a-z][a-z0-9-]*$`)
@@ -238,12 +238,25 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 		seen[id]++
+		// What only the baseline leaves open is folded away.
+		if id == "escape.modules" && !folded(row) || id == "leaks.interrupts" && folded(row) {
+			t.Errorf("%s is in the wrong half", id)
+		}
 	}
 	for _, f := range d.Reports[0].Findings {
 		if seen[f.ID] != 1 {
 			t.Errorf("%s is there %d times", f.ID, seen[f.ID])
 		}
 	}
+}
+
+func folded(n *html.Node) bool {
+	for p := range n.Ancestors() {
+		if p.Data == "details" {
+			return true
+		}
+	}
+	return false
 }
 
 func find(t *testing.T, root *html.Node, id string) *html.Node {
@@ -346,6 +359,8 @@ func TestLead(t *testing.T) {
 	}
 	changed := pagetest.Probe()
 	changed.Changes = []report.Change{{Label: "Docker", ID: "namespaces.pid", Old: report.Held, New: report.Leaked}}
+	two := pagetest.Compare()
+	two.Reports = two.Reports[7:9]
 	of := func(label string) *report.Document {
 		d := pagetest.Compare()
 		d.Kind = report.Probe
@@ -362,13 +377,13 @@ func TestLead(t *testing.T) {
 			"Of nine ways to isolate it, container was first to its first output, after 32.1\u00a0ms, 15 times what it takes without a boundary; system was last, after 9.76\u00a0s, 304 times as long.",
 			"gvisor, vm, booted, vm, tenant and system have a kernel of their own; the other four share the host's.",
 			"Every door that was tried is shut behind container, vm, booted, vm and tenant.",
-			"Five leave doors open, one of them only inside; Docker leaves the most, 12 of 94.",
+			"Five leave doors open, one of them only inside; Docker leaves the most, 12 of 93.",
 			"The processor was emulated for vm, booted, vm, tenant and system.",
 			"Not measured: Podman.",
 		}},
 		"noise":  {noisy, []string{"Noise cannot tell which of nine ways starts first."}},
 		"few":    {few, []string{"Noise cannot tell which of two ways starts first.", "Only gvisor has a kernel of its own."}},
-		"probe":  {pagetest.Probe(), []string{"Docker shares with the host the kernel, Linux 6.18.44. Of 94 doors 12 stand open, 1 of them although declared shut."}},
+		"probe":  {pagetest.Probe(), []string{"Docker shares with the host the kernel, Linux 6.18.44. Of 93 doors 12 stand open, 1 of them although declared shut."}},
 		"inside": {of("system"), []string{"system shares with the host nothing that was looked at. Of 94 doors 1 stand open, none of them to the host; 1 could not be tried."}},
 		"waived": {of("gvisor"), []string{"gvisor shares with the host nothing that was looked at. Of 94 doors 3 stand open, 1 of them inside alone; 3 could not be tried; 1 of these waived."}},
 		"absent": {of("Podman"), []string{"No door could be tried: podman is not installed."}},

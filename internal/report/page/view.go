@@ -77,13 +77,13 @@ func newView(d *report.Document) *view {
 	}
 	rows := measures(d)
 	v.Table = newTable(d, rows)
-	v.Figures = newFigures(d, rows, v.Subjects)
+	v.Figures = newFigures(rows, v.Subjects)
 	if len(d.Reports) > maxColumns {
 		v.Many = newMany(d, v.Subjects)
 	} else {
 		v.Doors = newDoors(d)
 	}
-	v.Features = newFeatures(d, rows)
+	v.Features = newFeatures(rows)
 	for _, c := range d.Changes {
 		v.Changes = append(v.Changes, change{c, classOf(c.New), words(c.Old), words(c.New)})
 	}
@@ -136,7 +136,7 @@ func newSubject(i int, s *report.Subject) subject {
 // baseline is the report of no boundary, nil where there is none: what others are
 // compared with.
 func baseline(d *report.Document) *report.Report {
-	if d.Kind != report.Compare {
+	if d.Kind != report.Compare || len(d.Reports) < 2 {
 		return nil
 	}
 	i := slices.IndexFunc(d.Reports, func(r report.Report) bool { return r.Subject.Label == "none" })

@@ -138,7 +138,7 @@ func (w *way) report(r *rand.Rand) report.Report {
 	}
 	yes := map[bool]string{true: "yes", false: "no"}
 	text("kernel.name", "kernel", "Linux "+w.kernel)
-	text("kernel.own", "of its own", yes[w.own])
+	text("kernel.own", "is it the host's", yes[!w.own])
 	text("system.name", "operating system", "Debian GNU/Linux 12")
 	text("system.init", "first process", map[bool]string{true: "systemd 252", false: "the image's command"}[w.label == "system"])
 	text("isolation.mechanism", "mechanism in force", w.does(), w.mechanism...)
@@ -231,6 +231,8 @@ func (w *way) findings(out *report.Report) {
 		switch {
 		case w.reason != "":
 			f.Verdict, f.Reason, f.Observed, f.Evidence = report.Unknown, w.reason, "", nil
+		case d.id == "kernel.own" && !w.own:
+			f.Verdict, f.Reason, f.Observed, f.Evidence = report.NotApplicable, "it shares the host's by design", "", nil
 		case is(w.open, d.id):
 			f.Verdict, f.Observed, f.Declared = report.Leaked, "open: "+d.name, "open: --security-opt"
 			f.Evidence = []report.Evidence{{Call: "openat(/proc/" + d.id + ", O_WRONLY)", Value: "a descriptor"}, {Call: "readlink(/proc/self/ns/x)", Value: "pid:[4026531836]"}}
