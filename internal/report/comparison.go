@@ -67,7 +67,7 @@ func (m *Measure) Value() string {
 // groupTitles name groups of measures, in the order in which tables show them;
 // others follow under their own names.
 var groupTitles = []struct{ group, title string }{
-	{"kernel", "What it is"}, {"system", "What it is"}, {"isolation", "What isolates it"}, {"start", "Start"}, {"image", "Image"}, {"memory", "Memory of one idle workload"},
+	{"kernel", "What it is"}, {"system", "What it is"}, {"isolation", "What isolates it"}, {"start", "Start"}, {"image", "Image"}, {"memory", "Memory of one idle workload"}, {"guest", "Memory, by the guest's own account"},
 	{"density", "Density"}, {"calls", "System calls, from inside"}, {"files", "Files"}, {"network", "Network"},
 	{"work", "Processor-bound work"}, {"compat", "Kernel features"}, {"surface", "Attack surface"},
 }

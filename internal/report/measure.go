@@ -130,13 +130,14 @@ func (r *Report) Measure(id string) *Measure {
 }
 
 // Best are the indexes of the reports whose measure no other is better than by
-// more than the noise. There are none where all are alike, or only one was measured.
-// Estimates, and those with too few samples to tell, take no part.
+// more than the noise. There are none where more than half of them are alike: a mark
+// that most have points at nothing. What nothing isolates, estimates, and those with
+// too few samples to tell take no part.
 func (d *Document) Best(id string) (best []int) {
 	var all []int
 	for i := range d.Reports {
 		m := d.Reports[i].Measure(id)
-		if m == nil || m.Better == "" || m.Estimated {
+		if m == nil || m.Better == "" || m.Estimated || d.Reports[i].Subject.Boundary == Host {
 			continue
 		}
 		if _, _, ok := m.Interval(); ok {
@@ -148,7 +149,7 @@ func (d *Document) Best(id string) (best []int) {
 			best = append(best, i)
 		}
 	}
-	if len(best) == len(all) {
+	if 2*len(best) > len(all) {
 		return nil
 	}
 	return best

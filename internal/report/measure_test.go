@@ -74,6 +74,10 @@ func TestBest(t *testing.T) {
 		}
 		return &d
 	}
+	baseline := func(d *Document) *Document {
+		d.Reports[0].Subject.Boundary = Host
+		return d
+	}
 	few, guess, more := of(0.1, 0.1), *fast, *slow
 	guess.Estimated, more.Better = true, More
 	for _, tt := range []struct {
@@ -82,10 +86,12 @@ func TestBest(t *testing.T) {
 		want []int
 	}{
 		{"one is faster", document(slow, fast), []int{1}},
-		{"two that noise cannot separate", document(fast, slow, alike), []int{0, 2}},
+		{"two that noise cannot separate", document(fast, slow, alike, slow), []int{0, 2}},
+		{"most are alike", document(fast, slow, alike), nil},
 		{"all alike", document(fast, alike), nil},
 		{"one alone", document(fast), nil},
 		{"too few samples to beat", document(fast, slow, few), []int{0}},
+		{"the baseline takes no part", baseline(document(fast, slow, alike)), []int{2}},
 		{"an estimate takes no part", document(slow, fast, &guess), []int{1}},
 		{"more is better", document(&more, of(1, 1, 1, 1, 1, 1)), nil},
 	} {

@@ -218,7 +218,7 @@ func TestEveryCell(t *testing.T) {
 		t.Errorf("the page is %d bytes: %v", len(html), err)
 	}
 	reasons := map[string]string{ // what neither has
-		"image.kernel": "it brings no kernel", "memory.guest": "its kernel is the host's",
+		"image.kernel": "it brings no kernel", "guest.memory": "its kernel is the host's",
 	}
 	var host syscall.Utsname
 	if err := syscall.Uname(&host); err != nil {
@@ -249,8 +249,8 @@ func TestEveryCell(t *testing.T) {
 				t.Errorf("%s: %s was not measured: %s", label, m.ID, m.Reason)
 			}
 		}
-		if got, want := text(t, r, "kernel.name"), "Linux "+string(release); got != want || text(t, r, "kernel.own") != "yes" {
-			t.Errorf("%s: kernel %q, the host's: %s, want %q, yes", label, got, text(t, r, "kernel.own"), want)
+		if got, want := text(t, r, "kernel.name"), "Linux "+string(release); got != want || text(t, r, "kernel.shared") != "yes" {
+			t.Errorf("%s: kernel %q, the host's: %s, want %q, yes", label, got, text(t, r, "kernel.shared"), want)
 		}
 		if got := text(t, r, "system.name"); got != "Box 7" {
 			t.Errorf("%s: operating system %q", label, got)
@@ -338,13 +338,13 @@ func TestOtherKernels(t *testing.T) {
 	all := w.compare("--only", "container,vm,tenant", "--measure", "start,memory,doors", "box")
 	for _, label := range []string{"vm", "tenant"} {
 		r := all[label]
-		if own := text(t, r, "kernel.own"); own != "no" || text(t, r, "kernel.name") == text(t, all["container"], "kernel.name") {
+		if own := text(t, r, "kernel.shared"); own != "no" || text(t, r, "kernel.name") == text(t, all["container"], "kernel.name") {
 			t.Errorf("%s: kernel %s, the host's: %s", label, text(t, r, "kernel.name"), own)
 		}
 		if got := text(t, r, "isolation.mechanism"); !strings.Contains(got, "virtual machine") {
 			t.Errorf("%s is isolated by %q", label, got)
 		}
-		if n := number(t, r, "memory.guest"); n < 10<<20 {
+		if n := number(t, r, "guest.memory"); n < 10<<20 {
 			t.Errorf("%s: the guest uses %v bytes", label, n)
 		}
 		if n := number(t, r, "image.kernel"); n < 1<<20 {

@@ -100,9 +100,7 @@ func (d *direct) detach(ctx context.Context, name string, program []string, port
 	if err != nil {
 		return "", err
 	}
-	// Its name finds it among all processes.
-	cmd.Env = append(cmd.Env, "NAME="+name)
-	cmd.Args[0] = name
+	cmd.Args[0] = name // which finds it among all processes
 	if err := d.launch(cmd); err != nil {
 		return "", err
 	}

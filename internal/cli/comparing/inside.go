@@ -98,7 +98,7 @@ func (w *way) features(r *meter.Result, err error) {
 func (c *comparison) identify(ctx context.Context, w *way) {
 	r, err := w.meter(ctx, "facts")
 	if err != nil {
-		for _, id := range []string{"kernel.name", "kernel.own", "system.name", "system.init", "isolation.mechanism"} {
+		for _, id := range []string{"kernel.name", "kernel.shared", "system.name", "system.init", "isolation.mechanism"} {
 			w.text(id, "", reason(err))
 		}
 		return
@@ -111,7 +111,7 @@ func (c *comparison) identify(ctx context.Context, w *way) {
 	if c.host.other(f) {
 		hosts = "no"
 	}
-	w.text("kernel.own", hosts, "")
+	w.text("kernel.shared", hosts, "")
 	w.text("system.name", f.OS, "the image does not say")
 	w.text("system.init", f.Init, "/proc does not show it")
 	if w.ours && w.subject.Boundary == "vm" {

@@ -17,7 +17,7 @@ type kind struct {
 // kinds are all measures, in the order in which they are shown.
 var kinds = []kind{
 	{"kernel.name", "kernel", "", "", ""},
-	{"kernel.own", "is it the host's", "", "", ""},
+	{"kernel.shared", "is it the host's", "", "", ""},
 	{"system.name", "operating system", "", "", ""},
 	{"system.init", "process 1", "", "", ""},
 	{"isolation.mechanism", "mechanism in force", "", "", ""},
@@ -29,7 +29,7 @@ var kinds = []kind{
 	{"image.kernel", "kernel beside it", report.Bytes, report.Less, ""},
 	{"memory.beside", "host processes", report.Bytes, report.Less, Memory},
 	{"memory.daemons", "shared with others", report.Bytes, report.Less, Memory},
-	{"memory.guest", "used by its own account", report.Bytes, report.Less, Memory},
+	{"guest.memory", "used", report.Bytes, report.Less, Memory},
 	{"density.idle", "idle at once", report.Number, "", Density},
 	{"density.each", "memory of each", report.Bytes, report.Less, Density},
 	{"density.room", "room for", report.Number, report.More, Density},

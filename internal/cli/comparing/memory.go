@@ -30,12 +30,12 @@ func (c *comparison) memory(ctx context.Context) {
 		}
 		switch {
 		case w.facts == nil || !c.host.other(w.facts):
-			w.sample("memory.guest", 0, errNone("its kernel is the host's"))
+			w.sample("guest.memory", 0, errNone("its kernel is the host's"))
 		case err != nil:
-			w.sample("memory.guest", 0, err)
+			w.sample("guest.memory", 0, err)
 		default:
 			used, err := w.guestMemory(ctx)
-			w.sample("memory.guest", float64(used), err)
+			w.sample("guest.memory", float64(used), err)
 		}
 	})
 }

@@ -43,17 +43,10 @@ const maxCompared = 64
 // measures are all of a document's, in the order and under the titles that the
 // terminal has, too.
 func measures(d *report.Document) (out []*measuredGroup) {
-	apart, index := withoutBaseline(d)
 	for _, id := range d.MeasureIDs() {
 		row := newMeasured(d, id)
-		if len(index) <= maxCompared {
-			for _, i := range apart.Best(id) {
-				row.best = append(row.best, index[i])
-			}
-		}
-		drawn := slices.DeleteFunc(row.drawn(), func(i int) bool { return !slices.Contains(index, i) })
-		if 2*len(row.best) > len(drawn) {
-			row.best = nil // a mark that most have points at nothing
+		if len(d.Reports) <= maxCompared {
+			row.best = d.Best(id)
 		}
 		group, _, _ := strings.Cut(id, ".")
 		title := report.GroupTitle(group)

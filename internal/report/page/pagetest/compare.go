@@ -138,7 +138,7 @@ func (w *way) report(r *rand.Rand) report.Report {
 	}
 	yes := map[bool]string{true: "yes", false: "no"}
 	text("kernel.name", "kernel", "Linux "+w.kernel)
-	text("kernel.own", "is it the host's", yes[!w.own])
+	text("kernel.shared", "is it the host's", yes[!w.own])
 	text("system.name", "operating system", "Debian GNU/Linux 12")
 	text("system.init", "first process", map[bool]string{true: "systemd 252", false: "the image's command"}[w.label == "system"])
 	text("isolation.mechanism", "mechanism in force", w.does(), w.mechanism...)
@@ -149,7 +149,7 @@ func (w *way) report(r *rand.Rand) report.Report {
 	add("image.size", "on disk", report.Bytes, report.Less, 124.8e6*map[bool]float64{true: 0.62, false: 1}[w.boundary == "vm" || w.boundary == "tenant"])
 	add("memory.beside", "processes beside it", report.Bytes, report.Less, noisy(r, 7, w.beside, 0.01)...)
 	add("memory.daemons", "daemons, once for all", report.Bytes, report.Less, noisy(r, 7, w.daemons, 0.01)...)
-	m := add("memory.guest", "what the guest uses", report.Bytes, report.Less, noisy(r, 7, w.guest, 0.01)...)
+	m := add("guest.memory", "what the guest uses", report.Bytes, report.Less, noisy(r, 7, w.guest, 0.01)...)
 	if w.guest > 0 {
 		m.Parts = []report.Fact{{Name: "kernel", Value: "41 MB"}, {Name: "bulkhead-agent", Value: "9.2 MB"}, {Name: "page cache", Value: "20 MB"}}
 	}
