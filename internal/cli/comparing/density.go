@@ -11,7 +11,7 @@ import (
 )
 
 // densityBudget is how long one way may take to raise its number.
-const densityBudget = 5 * time.Minute
+const densityBudget = 2 * time.Minute
 
 // reserve is the part of the machine's memory that is left free: a tenth.
 const reserve = 10

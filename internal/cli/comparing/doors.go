@@ -14,7 +14,7 @@ import (
 
 // doors has the prober look which doors to the host stand open.
 func (c *comparison) doors(ctx context.Context) {
-	c.inTurn(ctx, "doors", 1, func(w *way) {
+	c.inTurn(ctx, "doors", 1, patience, func(w *way) {
 		r, err := c.look(ctx, w)
 		if err != nil {
 			h, e := probe.LocalHost()

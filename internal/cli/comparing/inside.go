@@ -7,23 +7,28 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
+// insideBudget is how long the runs in one way may take: what an emulated machine
+// needs for all rounds, so that it can be told from the others.
+const insideBudget = 3 * time.Minute
+
 // inside measures with a program in the workload. What it finds out about kernel,
 // system and isolation is always asked for, the rest if it is wanted.
 func (c *comparison) inside(ctx context.Context) {
-	c.inTurn(ctx, "what it is", 1, func(w *way) { c.identify(ctx, w) })
+	c.inTurn(ctx, "what it is", 1, insideBudget, func(w *way) { c.identify(ctx, w) })
 	if !c.wants(Inside) {
 		return
 	}
-	c.inTurn(ctx, "kernel features", 1, func(w *way) {
+	c.inTurn(ctx, "kernel features", 1, insideBudget, func(w *way) {
 		r, err := w.meter(ctx, "features")
 		w.features(r, err)
 	})
-	c.inTurn(ctx, "system calls, files, work", insideRounds, func(w *way) {
+	c.inTurn(ctx, "system calls, files, work", insideRounds, insideBudget, func(w *way) {
 		r, err := w.meter(ctx, "-time", "100ms", "-dir", scratchPath, "calls", "files", "work")
 		w.figures(r, err)
 	})

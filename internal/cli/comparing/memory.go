@@ -21,7 +21,7 @@ var idle = []string{meterPath, "idle"}
 
 // memory counts what one idle workload takes.
 func (c *comparison) memory(ctx context.Context) {
-	c.inTurn(ctx, "memory", memoryRounds, func(w *way) {
+	c.inTurn(ctx, "memory", memoryRounds, 30*time.Second, func(w *way) {
 		sum, err := w.footprint(ctx)
 		w.sample("memory.beside", float64(sum.beside), err)
 		w.sample("memory.daemons", float64(sum.shared), err)

@@ -19,7 +19,7 @@ const (
 
 // networks measures what gets from the host into a workload by a published port.
 func (c *comparison) networks(ctx context.Context) {
-	c.inTurn(ctx, "network", insideRounds, func(w *way) {
+	c.inTurn(ctx, "network", insideRounds, 30*time.Second, func(w *way) {
 		rate, trip, err := w.traffic(ctx)
 		w.sample("network.published", rate, err)
 		w.sample("network.roundtrip", trip, err)

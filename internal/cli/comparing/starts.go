@@ -9,12 +9,8 @@ import (
 	"time"
 )
 
-// What starts of one way may take in all before it is left out of further rounds,
-// and the rounds that it takes part in whatever they take.
-const (
-	startBudget = time.Minute
-	fewest      = 3
-)
+// startBudget is how long the starts of one way may take.
+const startBudget = time.Minute
 
 // coldRounds is how often an empty page cache is measured: each time it slows down
 // everything on the machine.
@@ -25,14 +21,7 @@ func (c *comparison) starts(ctx context.Context) {
 	if len(program) == 0 {
 		program = []string{meterPath, "hello"}
 	}
-	c.inTurn(ctx, "starts", c.Rounds, func(w *way) {
-		if w.slow > startBudget && len(w.measure("start.exit").Samples) >= fewest {
-			return
-		}
-		begin := time.Now()
-		w.timeStart(ctx, "start.output", "start.exit", program)
-		w.slow += time.Since(begin)
-	})
+	c.inTurn(ctx, "starts", c.Rounds, startBudget, func(w *way) { w.timeStart(ctx, "start.output", "start.exit", program) })
 	if !c.Cold {
 		return
 	}
@@ -43,7 +32,7 @@ func (c *comparison) starts(ctx context.Context) {
 		}
 		return
 	}
-	c.inTurn(ctx, "cold starts", coldRounds, func(w *way) {
+	c.inTurn(ctx, "cold starts", coldRounds, startBudget, func(w *way) {
 		if err := dropCaches(); err != nil {
 			w.sample("start.cold-output", 0, err)
 			return

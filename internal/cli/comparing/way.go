@@ -55,7 +55,6 @@ type way struct {
 	ours  bool
 	// missing is why there is nothing to measure, "" if there is.
 	missing string
-	slow    time.Duration // what the starts have taken in all
 
 	failed bool // something that is there could not be measured
 
