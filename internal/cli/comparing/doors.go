@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
@@ -29,7 +30,7 @@ func (c *comparison) doors(ctx context.Context) {
 
 func (c *comparison) look(ctx context.Context, w *way) (report.Report, error) {
 	if _, whole := w.driver.(*system); w.ours && !whole {
-		return c.Probe(ctx, c.made.ours, append(append([]string{}, c.Flags...), w.probe...))
+		return c.Probe(ctx, c.made.ours, slices.Concat(c.Flags, w.flags))
 	}
 	return observe(ctx, w)
 }

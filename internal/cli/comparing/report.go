@@ -11,6 +11,9 @@ import (
 func (w *way) report(c *comparison) report.Report {
 	r := report.Report{Subject: w.subject}
 	r.Subject.Image = c.Image
+	if s, ok := w.driver.(*system); ok && s.image != "" {
+		r.Subject.Image = s.image
+	}
 	if w.ours && len(c.Flags) > 0 {
 		r.Subject.Command = strings.Join(c.Flags, " ")
 	}

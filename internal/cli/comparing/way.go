@@ -50,13 +50,10 @@ type sharer interface {
 type way struct {
 	driver
 	subject report.Subject
-	// kind is what our own prober is told, nil for ways of others.
-	probe []string
-	ours  bool
-	// missing is why there is nothing to measure, "" if there is.
-	missing string
-
-	failed bool // something that is there could not be measured
+	ours    bool
+	flags   []string // of run, that make it this way and not another of ours
+	missing string   // why there is nothing to measure, "" if there is
+	failed  bool     // something that is there could not be measured
 
 	facts    *meter.Facts
 	machine  *boundary.Machine // nil for a way without one, and before it was looked at
