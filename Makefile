@@ -37,7 +37,7 @@ install: build ## copy the binaries to $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/bulkhead* $(DESTDIR)$(PREFIX)/bin
 	[ ! -x bin/runsc ] || install -m 0755 bin/runsc $(DESTDIR)$(PREFIX)/bin
 
-demo: build ## containers, then the same in virtual machines: a few minutes
+demo: build ## containers, then the same in virtual machines, and what each costs: a quarter of an hour
 	@tools/need iproute2
 	demo/run
 

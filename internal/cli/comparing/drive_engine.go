@@ -36,6 +36,16 @@ func (t *tool) command(ctx context.Context, program []string) (*exec.Cmd, error)
 	return prepared(ctx, t.running([]string{"--rm", "-i"}, program)...), nil
 }
 
+// greet runs a program that says something, with the flags of all that is measured:
+// templates are made for those.
+func (t *tool) greet(ctx context.Context) error {
+	cmd, err := t.command(ctx, []string{meterPath, "hello"})
+	if err == nil {
+		_, err = outputOf(ctx, cmd, t)
+	}
+	return err
+}
+
 func (t *tool) detach(ctx context.Context, name string, program []string, ports bool) (string, error) {
 	how := []string{"-d", "--name", name}
 	if ports {
@@ -88,7 +98,7 @@ type oursDriver struct {
 func (o *oursDriver) setUp(ctx context.Context, m *made) error {
 	o.image, o.made = m.ours, m
 	for range max(o.often, 1) {
-		if _, err := output(ctx, o.running([]string{"--rm"}, []string{meterPath, "hello"})...); err != nil {
+		if err := o.greet(ctx); err != nil {
 			return err
 		}
 	}
@@ -160,8 +170,7 @@ func (p *peer) setUp(ctx context.Context, m *made) error {
 	if _, err := output(ctx, p.args("load", "-i", saved)...); err != nil {
 		return err
 	}
-	_, err = output(ctx, p.running([]string{"--rm"}, []string{meterPath, "hello"})...)
-	return err
+	return p.greet(ctx)
 }
 
 func (p *peer) tearDown(ctx context.Context) error {
