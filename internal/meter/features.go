@@ -1,7 +1,6 @@
 package meter
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/capped"
 )
 
 // A feature is tried by try, in a process of its own.
@@ -94,8 +95,8 @@ func (f *feature) ask(dir, program string, flags uintptr) Feature {
 	}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout = &limited{&out, maxAnswer}
+	out := capped.Buffer{Max: maxAnswer}
+	cmd.Stdout = &out
 	// Without these it would open /dev/null, which need not be there.
 	cmd.Stdin, cmd.Stderr = strings.NewReader(""), io.Discard
 	err := cmd.Run()
@@ -116,17 +117,6 @@ func (f *feature) ask(dir, program string, flags uintptr) Feature {
 		}
 	}
 	return answer
-}
-
-// limited drops what is too much.
-type limited struct {
-	b   *bytes.Buffer
-	max int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	l.b.Write(p[:min(len(p), max(0, l.max-l.b.Len()))])
-	return len(p), nil
 }
 
 // Try tries one feature in this process, which should end then, and writes for the

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/capped"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/orphan"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -47,7 +48,7 @@ func (i *instance) command(ctx context.Context, stdio boundary.Stdio, args ...st
 	logName := logFile + strconv.FormatUint(i.logs.Add(1), 10)
 	log := filepath.Join(i.dir, logName)
 	defer os.Remove(log)
-	var out, errs limited
+	out, errs := capped.Buffer{Max: maxOutput}, capped.Buffer{Max: maxOutput}
 	cmd := exec.CommandContext(ctx, i.runtime.Program, append(i.runtime.flags(i.spec, logName), args...)...)
 	cmd.Dir, cmd.WaitDelay = "/", time.Second
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -61,7 +62,7 @@ func (i *instance) command(ctx context.Context, stdio boundary.Stdio, args ...st
 		defer null.Close()
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = orNull(stdio.In, null), orNull(stdio.Out, null), orNull(stdio.Err, null)
 	case "trace":
-		out.most = maxList
+		out.Max = maxList
 	}
 	err := i.enter(func(cgroupFD int) error {
 		if err := i.stage.Enter(); err != nil {

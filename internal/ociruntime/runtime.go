@@ -17,7 +17,6 @@
 package ociruntime
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +28,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/capped"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -79,7 +79,7 @@ func (r Runtime) Version(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout())
 	defer cancel()
-	var out limited
+	out := capped.Buffer{Max: maxOutput}
 	cmd := exec.CommandContext(ctx, r.Program, "--version")
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &out, time.Second
 	err := cmd.Run()
@@ -134,23 +134,6 @@ func Find(name string) (string, error) {
 // a network namespace.
 func Needs(s workload.Spec) boundary.Needs {
 	return boundary.Needs{Root: boundary.Layers, IDRange: !s.Namespaces.HostUser, Network: boundary.Namespace}
-}
-
-// limited is a buffer that forgets what is too much.
-type limited struct {
-	bytes.Buffer
-	most int // 0 stands for maxOutput
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	most := l.most
-	if most == 0 {
-		most = maxOutput
-	}
-	if room := most - l.Len(); room > 0 {
-		l.Buffer.Write(p[:min(len(p), room)])
-	}
-	return len(p), nil
 }
 
 // mayNot refuses what a workload asks for that a runtime cannot be made to keep.

@@ -4,7 +4,6 @@
 package auditing
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/audit"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/capped"
 )
 
 // patience is how long a program may take to answer.
@@ -43,10 +43,8 @@ func Run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.WaitDelay = time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &capped{w: &stderr, left: 4096}
-	out := &capped{w: &bytes.Buffer{}, left: audit.MaxInput + 1}
-	cmd.Stdout = out
+	out, stderr := capped.Buffer{Max: audit.MaxInput + 1}, capped.Buffer{Max: 4096}
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err = cmd.Run()
 	switch {
 	case ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -59,20 +57,7 @@ func Run(ctx context.Context, program string, args ...string) ([]byte, error) {
 		}
 		return nil, err
 	}
-	return out.w.Bytes(), nil
-}
-
-// capped keeps so many bytes and forgets the rest, so that the writer goes on.
-type capped struct {
-	w    *bytes.Buffer
-	left int
-}
-
-func (c *capped) Write(p []byte) (int, error) {
-	n := min(len(p), c.left)
-	c.left -= n
-	c.w.Write(p[:n]) // cannot fail
-	return len(p), nil
+	return out.Bytes(), nil
 }
 
 // engine asks for the engine's defaults.
