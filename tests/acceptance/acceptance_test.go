@@ -25,6 +25,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
 )
 
 // bin is the directory of the programs, imageTar the root file system of the
@@ -51,18 +52,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if bin = os.Getenv("BULKHEAD_BIN"); bin == "" {
-		bin = filepath.Join(dir, "bin")
-		if _, err := exec.LookPath("go"); err != nil {
-			fmt.Println("no programs: set BULKHEAD_BIN, or install Go")
-			return 1
-		}
-		build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Printf("build the programs: %v\n%s", err, out)
-			return 1
-		}
+	if bin, err = programs.Find(dir); err != nil {
+		fmt.Println(err)
+		return 1
 	}
 	imageTar = filepath.Join(dir, "busybox.tar")
 	if err := writeImage(imageTar); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
 )
 
 // bin is the directory of the programs.
@@ -45,14 +46,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if bin = os.Getenv("BULKHEAD_BIN"); bin == "" {
-		bin = filepath.Join(dir, "bin")
-		build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Printf("build the programs: %v\n%s", err, out)
-			return 1
-		}
+	if bin, err = programs.Find(dir); err != nil {
+		fmt.Println(err)
+		return 1
 	}
 	return m.Run()
 }
@@ -102,14 +98,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() {
 		w.nothingLeft()
 		w.must("network", "prune", "-f")
-		for _, name := range []string{"bulkhead/supervisors", "bulkhead"} {
-			for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-				dirs, _ := filepath.Glob(filepath.Join(mount, name)) // the pattern is well-formed
-				for _, d := range dirs {
-					os.Remove(d) // fails where others use it
-				}
-			}
-		}
+		programs.RemoveCgroups()
 	})
 	return w
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
 )
 
 var update = flag.Bool("update", false, "write the table of docs/probes.md anew")
@@ -46,23 +47,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	switch bin = os.Getenv("BULKHEAD_BIN"); {
-	case bin != "":
-	case inGuest(): // has no Go, and the programs on its PATH
+	if os.Getenv("BULKHEAD_BIN") == "" && inGuest() { // which has no Go, and the programs on its PATH
 		program, err := exec.LookPath("bulkhead")
 		if err != nil {
 			fmt.Println(err)
 			return 1
 		}
 		bin = filepath.Dir(program)
-	default:
-		bin = filepath.Join(dir, "bin")
-		build := exec.Command("go", "build", "-o", bin+"/", "../../cmd/...")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Printf("build the programs: %v\n%s", err, out)
-			return 1
-		}
+	} else if bin, err = programs.Find(dir); err != nil {
+		fmt.Println(err)
+		return 1
 	}
 	code := m.Run()
 	if err := removeHierarchy(dir); err != nil {
@@ -104,15 +98,7 @@ func newWorld(t *testing.T) *world {
 			t.Errorf("workloads are left: %s", left)
 		}
 		w.must("network", "prune", "-f")
-		// The engine keeps these two for the next workload; a test leaves nothing.
-		for _, name := range []string{"bulkhead/supervisors", "bulkhead"} {
-			for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-				dirs, _ := filepath.Glob(filepath.Join(mount, name)) // the pattern is well-formed
-				for _, d := range dirs {
-					os.Remove(d) // fails where others use it
-				}
-			}
-		}
+		programs.RemoveCgroups()
 	})
 	return w
 }
