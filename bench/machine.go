@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 )
 
 // machine is what the figures hold for.
@@ -21,9 +23,9 @@ func describe(dir string) machine {
 	add("Processors", fmt.Sprintf("%d × %s", runtime.NumCPU(), field0("/proc/cpuinfo", "model name")))
 	add("Memory", field0("/proc/meminfo", "MemTotal"))
 	add("Kernel", output("uname", "-sr"))
-	add("Control groups", cgroupLayout())
+	add("Control groups", meter.CgroupLayout())
 	add("File system of images and workloads", fileSystem(dir))
-	add("Load before", load())
+	add("Load before", meter.Load())
 	return m
 }
 
@@ -49,17 +51,6 @@ func field0(file, key string) string {
 	return "unknown"
 }
 
-func cgroupLayout() string {
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
-		return "v2"
-	}
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	if strings.Contains(string(mounts), " cgroup2 ") {
-		return "v1 and v2 mixed"
-	}
-	return "v1"
-}
-
 func fileSystem(dir string) string {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
@@ -70,13 +61,4 @@ func fileSystem(dir string) string {
 		return n
 	}
 	return fmt.Sprintf("type %#x", s.Type)
-}
-
-// load is the machine's load average over one, five and fifteen minutes.
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(b))[:3], " ")
 }

@@ -32,6 +32,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 )
 
 type options struct {
@@ -110,7 +112,7 @@ func run(ctx context.Context, dir string, o options) (err error) {
 		fmt.Fprintln(os.Stderr, vmMemoryTitle)
 		r.vmMemory = f.vmMemory(ctx)
 	}
-	r.loadAfter = load()
+	r.loadAfter = meter.Load()
 	text := r.markdown()
 	fmt.Print(text)
 	if o.out != "" {

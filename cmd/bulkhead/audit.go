@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -272,29 +273,18 @@ func (j *auditJob) host(ctx context.Context) (report.Report, error) {
 
 // printAudit writes a document and turns it into the exit code.
 func (a *app) printAudit(d *report.Document, f auditFlags) error {
-	b, err := d.Encode() // also where it is not shown: it checks every text
-	if err != nil {
-		return err
-	}
-	page := writePage(f.html, d) // first: writing to a closed pipe ends this program
-	if f.json {
-		_, err = a.out.Write(b)
-	} else {
-		w := safetext.NewWriter(a.out)
+	err := a.writeReport(d, f.html, f.json, func(w io.Writer) error {
 		for i := range d.Reports {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
-			if err = d.Reports[i].Text(w, f.verbose); err != nil {
-				break
+			if err := d.Reports[i].Text(w, f.verbose); err != nil {
+				return err
 			}
 		}
-		if err == nil {
-			err = d.TextNotes(w)
-		}
-		err = errors.Join(err, w.Close())
-	}
-	if err = errors.Join(err, page); err != nil {
+		return d.TextNotes(w)
+	})
+	if err != nil {
 		return err
 	}
 	if code := d.ExitCode(); code != report.ExitHeld {

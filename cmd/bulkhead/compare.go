@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -12,10 +13,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/comparing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
-	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
-	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/cobra"
@@ -121,7 +120,8 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 	if err != nil {
 		return fmt.Errorf("find this program's own file: %w", err)
 	}
-	words := flagWords(cmd.Flags(), "json", "verbose", "system", "only", "without", "measure", "rounds", "density", "no-cold", "trust-image", "html", "root", "debug")
+	_, ofRun := flagsOfRun()
+	words := flagWords(cmd.Flags(), func(name string) bool { return ofRun.Lookup(name) != nil })
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 		return a.withImages(func(s *image.Store) (err error) {
 			dir, err := os.MkdirTemp("/var/tmp", fmt.Sprintf("%s%d.", comparing.DirPrefix, os.Getpid()))
@@ -142,8 +142,9 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 					im, _, err := a.imageFor(ctx, name, "missing", "", false)
 					return im, err
 				},
-				Probe: func(ctx context.Context, image string, flags []string) (report.Report, error) {
-					return a.probeFor(ctx, e, prober, image, flags)
+				Probe: func(ctx context.Context, image string, flags []string, look probing.Options) (report.Report, error) {
+					look.Recheck = "bulkhead probe " + strings.Join(append(slices.Clone(flags), args[0]), " ")
+					return a.probeFor(ctx, e, image, flags, look)
 				},
 				Say:  func(step, detail string) { shown.Update(step, detail, 0, 0) },
 				Said: shown.Done,
@@ -185,50 +186,33 @@ func checkCompareFlags(cmd *cobra.Command, f compareFlags) error {
 }
 
 // probeFor has the prober look at a workload with flags of run.
-func (a *app) probeFor(ctx context.Context, e *engine.Engine, program, image string, flags []string) (r report.Report, err error) {
-	var o runspec.Options
-	fs := pflag.NewFlagSet("run", pflag.ContinueOnError)
-	o.AddFlags(fs)
+func (a *app) probeFor(ctx context.Context, e *engine.Engine, image string, flags []string, look probing.Options) (report.Report, error) {
+	o, fs := flagsOfRun()
 	if err := fs.Parse(flags); err != nil {
-		return r, err
+		return report.Report{}, err
 	}
 	o.EntrypointSet = true
 	req, err := o.Check(a.host, probing.Command())
 	if err != nil {
-		return r, err
+		return report.Report{}, err
 	}
-	host, err := probe.LocalHost()
-	if err != nil {
-		return r, err
-	}
-	canaries, err := probing.PutUp()
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, canaries.TakeDown()) }()
 	p := &prober{a: a, e: e, image: image}
-	return p.lookAt(ctx, probed{req: req}, probing.Options{Program: program, Timeout: probeTimeout, Targets: canaries.Targets, Host: host, Recheck: "bulkhead probe " + image})
+	return p.lookAt(ctx, probed{req: req}, look)
+}
+
+// flagsOfRun are the flags of run, and what they fill.
+func flagsOfRun() (*runspec.Options, *pflag.FlagSet) {
+	o, fs := new(runspec.Options), pflag.NewFlagSet("run", pflag.ContinueOnError)
+	o.AddFlags(fs)
+	return o, fs
 }
 
 // printComparison writes a document and turns it into the exit code.
 func (a *app) printComparison(d *report.Document, complete bool, f compareFlags) error {
 	d.Tool = strings.TrimSpace("bulkhead " + version)
-	b, err := d.Encode() // also where it is not shown: it checks every text
-	if err != nil {
-		return err
+	err := a.writeReport(d, f.html, f.json, func(w io.Writer) error { return d.Comparison(w, f.verbose) })
+	if err == nil && !complete {
+		err = exitStatus(report.ExitInconclusive)
 	}
-	page := writePage(f.html, d) // first: writing to a closed pipe ends this program
-	if f.json {
-		_, err = a.out.Write(b)
-	} else {
-		w := safetext.NewWriter(a.out)
-		err = errors.Join(d.Comparison(w, f.verbose), w.Close())
-	}
-	if err := errors.Join(err, page); err != nil {
-		return err
-	}
-	if complete {
-		return nil
-	}
-	return exitStatus(report.ExitInconclusive)
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -173,14 +174,17 @@ func readEarlier(name string) (*report.Document, error) {
 
 // recheck is the command line that was given, for a report.
 func recheck(cmd *cobra.Command, image string) string {
-	words := append([]string{"bulkhead", "probe"}, flagWords(cmd.Flags(), "json", "verbose", "all", "diff", "timeout", "severity", "waivers", "html")...)
+	words := append([]string{"bulkhead", "probe"}, flagWords(cmd.Flags(), func(name string) bool { return !slices.Contains(notForRecheck, name) })...)
 	return strings.Join(append(words, image), " ")
 }
 
-// flagWords are the flags that were given as words of a command line, but for some.
-func flagWords(fs *pflag.FlagSet, without ...string) (words []string) {
+// notForRecheck are flags that do not change what is found.
+var notForRecheck = []string{"json", "verbose", "all", "diff", "timeout", "severity", "waivers", "html"}
+
+// flagWords are the flags that were given and are wanted, as words of a command line.
+func flagWords(fs *pflag.FlagSet, wanted func(name string) bool) (words []string) {
 	fs.Visit(func(f *pflag.Flag) {
-		if slices.Contains(without, f.Name) {
+		if !wanted(f.Name) {
 			return
 		}
 		values := []string{f.Value.String()}
@@ -305,27 +309,22 @@ func (p *prober) makeTenant(ctx context.Context, tenant string) error {
 
 // print writes a document and turns it into the exit code.
 func (p *prober) print(d *report.Document) error {
-	b, err := d.Encode() // also where it is not shown: it checks every text
+	err := p.a.writeReport(d, p.f.html, p.f.json, func(w io.Writer) error {
+		text := func() error { return d.Reports[0].Text(w, p.f.verbose) }
+		if p.f.all {
+			text = func() error { return d.Matrix(w, p.f.verbose) }
+		}
+		if err := text(); err != nil {
+			return err
+		}
+		if p.earlier != nil {
+			if err := d.TextChanges(w, p.earlier.Time); err != nil {
+				return err
+			}
+		}
+		return d.TextNotes(w)
+	})
 	if err != nil {
-		return err
-	}
-	page := writePage(p.f.html, d) // first: writing to a closed pipe ends this program
-	w := safetext.NewWriter(p.a.out)
-	switch {
-	case p.f.json:
-		_, err = p.a.out.Write(b)
-	case p.f.all:
-		err = d.Matrix(w, p.f.verbose)
-	default:
-		err = d.Reports[0].Text(w, p.f.verbose)
-	}
-	if err == nil && !p.f.json && p.earlier != nil {
-		err = d.TextChanges(w, p.earlier.Time)
-	}
-	if err == nil && !p.f.json {
-		err = d.TextNotes(w)
-	}
-	if err := errors.Join(err, w.Close(), page); err != nil {
 		return err
 	}
 	if code := d.ExitCode(); code != report.ExitHeld {

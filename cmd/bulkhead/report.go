@@ -5,15 +5,35 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report/page"
 	"github.com/spf13/cobra"
 )
+
+// writeReport writes a document: as a page into a file, if there is one, and to
+// standard output as JSON or as text. By then nothing may be left to be done:
+// writing to a closed pipe ends this program, so that the page comes first.
+func (a *app) writeReport(d *report.Document, html string, asJSON bool, text func(w io.Writer) error) error {
+	b, err := d.Encode() // also where it is not shown: it checks every text
+	if err != nil {
+		return err
+	}
+	page := writePage(html, d)
+	if asJSON {
+		_, err = a.out.Write(b)
+	} else {
+		w := safetext.NewWriter(a.out)
+		err = errors.Join(text(w), w.Close())
+	}
+	return errors.Join(err, page)
+}
 
 // htmlFlag adds --html, the file of a report as a page.
 func htmlFlag(cmd *cobra.Command, file *string) {

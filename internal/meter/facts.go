@@ -143,3 +143,24 @@ func (f *Facts) check() error {
 	}
 	return checkTexts(f.Sysname, f.Release, f.Version, f.Machine, f.OS, f.Init, f.Seccomp, f.NoNewPrivs, f.Capabilities, f.UIDMap, f.Label, f.CPU, f.BootID)
 }
+
+// Load is the load average over one, five and fifteen minutes (proc_loadavg(5)).
+func Load() string {
+	f := strings.Fields(beginning("/proc/loadavg"))
+	if len(f) < 3 {
+		return "unknown"
+	}
+	return strings.Join(f[:3], " ")
+}
+
+// CgroupLayout is which versions of control groups are mounted: "v1", "v2", or
+// "v1 and v2 mixed" (cgroups(7)).
+func CgroupLayout() string {
+	if unix.Access("/sys/fs/cgroup/cgroup.controllers", unix.F_OK) == nil {
+		return "v2"
+	}
+	if strings.Contains(beginning("/proc/self/mounts"), " cgroup2 ") {
+		return "v1 and v2 mixed"
+	}
+	return "v1"
+}

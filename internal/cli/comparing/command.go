@@ -1,7 +1,6 @@
 package comparing
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,13 +9,18 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/capped"
 )
 
 // patience is how long one command of a way may take. Emulated machines are slow.
 const patience = 3 * time.Minute
 
-// mostOutput is how much of what a command prints is kept, in bytes.
-const mostOutput = 4 << 20
+// What is kept of what a command prints, and of its errors, in bytes.
+const (
+	maxOutput = 4 << 20
+	maxErrors = 64 << 10
+)
 
 // prepared is a command of a program on the host, which speaks English, and dies
 // with this program.
@@ -46,7 +50,7 @@ type launcher interface{ launch(cmd *exec.Cmd) error }
 
 // outputOf runs a command. Its error is what the command said last.
 func outputOf(ctx context.Context, cmd *exec.Cmd, l launcher) (string, error) {
-	out, stderr := &capped{left: mostOutput}, &capped{left: 64 << 10}
+	out, stderr := &capped.Buffer{Max: maxOutput}, &capped.Buffer{Max: maxErrors}
 	cmd.Stdout, cmd.Stderr = out, stderr
 	err := l.launch(cmd)
 	if err == nil {
@@ -89,17 +93,14 @@ func words(cmd *exec.Cmd) string {
 	return name
 }
 
-// capped keeps so many bytes and forgets the rest, so that the writer goes on.
-type capped struct {
-	bytes.Buffer
-	left int
-}
-
-func (c *capped) Write(p []byte) (int, error) {
-	n := min(len(p), c.left)
-	c.left -= n
-	c.Buffer.Write(p[:n])
-	return len(p), nil
+// wait lets time go by, but for an end of the context.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // timed runs a command and returns how long it took from its start to its first
@@ -110,7 +111,7 @@ func timed(ctx context.Context, cmd *exec.Cmd, l launcher) (first, end time.Dura
 		return 0, 0, err
 	}
 	defer r.Close()
-	stderr := &capped{left: 64 << 10}
+	stderr := &capped.Buffer{Max: maxErrors}
 	cmd.Stdout, cmd.Stderr = w, stderr
 	start := time.Now()
 	if err := l.launch(cmd); err != nil {

@@ -3,8 +3,8 @@
 // installed. It drives command lines, ours like those of others, as a person would.
 //
 //	Run ─┬─ prepare     the image and one layer more, which holds what measures
-//	     ├─ Way.setUp   that image known to each way: loaded, a tenant made
-//	     ├─ starts, inside, networks, memory, density, verdicts
+//	     ├─ way.setUp   that image known to each way: loaded, a tenant made
+//	     ├─ starts, inside, networks, memory, density, doors
 //	     │              by turns: every way once in each round
 //	     └─ tear down   whatever was made
 //
@@ -19,9 +19,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -64,7 +66,7 @@ type Options struct {
 	// Inspect looks at a workload of ours, InspectTenant at the machine of a tenant.
 	Inspect, InspectTenant func(ctx context.Context, name string) (*engine.Record, error)
 	// Probe looks at the doors of a workload of ours of an image, with flags of run.
-	Probe func(ctx context.Context, image string, flags []string) (report.Report, error)
+	Probe func(ctx context.Context, image string, flags []string, o probing.Options) (report.Report, error)
 	// Say is told what is being done, and Said how it ended.
 	Say, Said func(step, detail string)
 }
@@ -88,6 +90,7 @@ type comparison struct {
 	host *host
 	made *made
 	ways []*way
+	left error // what could not be taken down
 }
 
 // Run compares, and returns what it found, and whether everything that is there
@@ -98,7 +101,7 @@ func Run(ctx context.Context, o Options) (_ *report.Document, complete bool, err
 	if c.ways, err = c.choose(); err != nil {
 		return nil, false, err
 	}
-	before := load()
+	before := meter.Load()
 	if err := c.sweep(ctx); err != nil {
 		return nil, false, fmt.Errorf("remove what a comparison left that was killed: %w", err)
 	}
@@ -126,7 +129,7 @@ func Run(ctx context.Context, o Options) (_ *report.Document, complete bool, err
 		return nil, false, ctx.Err()
 	}
 	complete = true
-	d := &report.Document{Format: report.Format, Kind: report.Compare, Time: time.Now().UTC().Truncate(time.Second), Machine: c.machine(ctx, before)}
+	d := &report.Document{Format: report.Format, Kind: report.Compare, Time: time.Now().UTC().Truncate(time.Second), Machine: c.surroundings(ctx, before)}
 	for _, w := range c.ways {
 		d.Reports = append(d.Reports, w.report(c))
 		complete = complete && !w.failed
@@ -179,7 +182,7 @@ func (c *comparison) setUp(ctx context.Context) error {
 
 // tearDown removes what is left of workloads, and then what was set up.
 func (c *comparison) tearDown(ctx context.Context) error {
-	errs := []error{(&tool{program: c.Bulkhead}).sweep(ctx, mine), sweepStates(ctx, c.Dir)}
+	errs := []error{c.left, (&tool{program: c.Bulkhead}).sweep(ctx, mine), sweepStates(ctx, c.Dir)}
 	for _, w := range slices.Backward(c.ways) {
 		if err := w.tearDown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.subject.Label, err))

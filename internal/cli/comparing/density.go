@@ -41,9 +41,7 @@ func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
 	var names, ids []string
 	defer func() {
 		c.Say("density", fmt.Sprintf("removing %d, %s", len(names), w.subject.Label))
-		if e := w.remove(context.WithoutCancel(ctx), names...); e != nil {
-			err = errors.Join(err, e)
-		}
+		err = errors.Join(err, w.remove(context.WithoutCancel(ctx), names...))
 	}()
 	stopped := fmt.Sprintf("the limit of --density %d was reached", c.Density)
 	for begin := time.Now(); len(names) < c.Density; {
@@ -71,10 +69,8 @@ func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
 		}
 		names, ids = append(names, name), append(ids, id)
 	}
-	select {
-	case <-time.After(settle):
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := wait(ctx, settle); err != nil {
+		return err
 	}
 	now, err := pss.Snapshot()
 	if err != nil {

@@ -11,79 +11,88 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/capped"
 )
 
 // doors has the prober look which doors to the host stand open.
 func (c *comparison) doors(ctx context.Context) {
+	o, takeDown, err := c.lookout()
 	c.inTurn(ctx, "doors", 1, patience, func(w *way) {
-		r, err := c.look(ctx, w)
-		if err != nil {
-			h, e := probe.LocalHost()
-			if e != nil {
-				return
-			}
-			r = probe.Judge(probe.NewContext(h, nil), nil, "the prober could not look: "+reason(err))
+		var r report.Report
+		failed := err
+		if failed == nil {
+			r, failed = c.look(ctx, w, o)
+		}
+		if failed != nil {
+			w.failed = true
+			r = probe.Judge(probe.NewContext(o.Host, nil), nil, "the prober could not look: "+reason(failed))
 		}
 		w.doors = &r
 	})
+	c.left = takeDown()
 }
 
-func (c *comparison) look(ctx context.Context, w *way) (report.Report, error) {
-	if _, whole := w.driver.(*system); w.ours && !whole {
-		return c.Probe(ctx, c.made.ours, slices.Concat(c.Flags, w.flags))
-	}
-	return observe(ctx, w)
-}
-
-// observe runs the prober with a way's own command line. Nobody who is not in the
-// image's layer runs there, so what it says is taken; nobody declared anything.
-func observe(ctx context.Context, w *way) (_ report.Report, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	h, err := probe.LocalHost()
-	if err != nil {
-		return report.Report{}, err
+// lookout is what every look has in common: what the host says of itself, and what
+// workloads must not find.
+func (c *comparison) lookout() (o probing.Options, takeDown func() error, err error) {
+	o = probing.Options{Program: c.Prober, Timeout: patience}
+	takeDown = func() error { return nil }
+	if o.Host, err = probe.LocalHost(); err != nil {
+		return o, takeDown, err
 	}
 	canaries, err := probing.PutUp()
 	if err != nil {
-		return report.Report{}, err
+		return o, takeDown, fmt.Errorf("put up what workloads must not find: %w", err)
 	}
-	defer func() { err = errors.Join(err, canaries.TakeDown()) }()
-	told := probe.NewContext(nil, nil)
-	told.Targets = canaries.Targets
-	line, err := told.Encode()
+	o.Targets = canaries.Targets
+	return o, canaries.TakeDown, nil
+}
+
+func (c *comparison) look(ctx context.Context, w *way, o probing.Options) (report.Report, error) {
+	if _, whole := w.driver.(*system); w.ours && !whole {
+		return c.Probe(ctx, c.made.ours, slices.Concat(c.Flags, w.flags), o)
+	}
+	return observe(ctx, w, o)
+}
+
+// observe runs the prober with a way's own command line. Nothing of the image runs
+// there, so what it says of itself is taken; nobody declared anything.
+func observe(ctx context.Context, w *way, o probing.Options) (r report.Report, err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	line, err := probing.Tell(o.Targets)
 	if err != nil {
-		return report.Report{}, err
+		return r, err
 	}
 	cmd, err := w.command(ctx, []string{proberPath, "-observe"})
 	if err != nil {
-		return report.Report{}, err
+		return r, err
 	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return report.Report{}, err
+		return r, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return report.Report{}, err
+		return r, err
 	}
-	stderr := &capped{left: 64 << 10}
+	stderr := &capped.Buffer{Max: maxErrors}
 	cmd.Stderr = stderr
 	if err := w.launch(cmd); err != nil {
-		return report.Report{}, err
+		return r, err
 	}
 	_, werr := in.Write(line)
-	said, rerr := bufio.NewReaderSize(io.LimitReader(out, probe.MaxObservations), probe.MaxObservations).ReadBytes('\n')
+	said, rerr := bufio.NewReader(io.LimitReader(out, probe.MaxObservations)).ReadBytes('\n')
 	in.Close()
-	_, _ = io.Copy(io.Discard, out)
+	_, _ = io.Copy(io.Discard, out) // so that it can end
 	if err := failure(ctx, cmd, errors.Join(cmd.Wait(), werr, rerr), stderr.String()); err != nil {
-		return report.Report{}, err
+		return r, err
 	}
-	seen, err := probe.Decode(said)
+	seen, err := probing.Heard(said, o.Targets)
 	if err != nil {
-		return report.Report{}, fmt.Errorf("what the prober wrote: %w", err)
+		return r, err
 	}
-	judged := probe.NewContext(h, nil)
-	judged.Targets = canaries.Targets
-	return probe.Judge(judged, seen, ""), nil
+	c := probe.NewContext(o.Host, nil)
+	c.Targets = o.Targets
+	return probe.Judge(c, seen, ""), nil
 }

@@ -18,11 +18,10 @@ const servedPort = "7777"
 // tool is a program with the command line of Docker: ours, Docker, Podman.
 type tool struct {
 	ordinary
-	program  []string // with its global flags
-	flags    []string // of run
-	image    string
-	removing []string // how an image is removed
-	others   []string // names of daemons
+	program []string // with its global flags
+	flags   []string // of run
+	image   string
+	others  []string // names of daemons
 }
 
 func (t *tool) args(args ...string) []string { return slices.Concat(t.program, args) }
@@ -66,7 +65,7 @@ func short(id string) string {
 func (t *tool) remove(ctx context.Context, names ...string) error {
 	var errs []error
 	for some := range slices.Chunk(names, 50) {
-		_, err := output(ctx, t.args(append([]string{"rm", "-f"}, some...)...)...)
+		_, err := output(ctx, t.args(append([]string{"rm", "-f", "-v"}, some...)...)...) // -v: the image may have volumes
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

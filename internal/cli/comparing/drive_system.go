@@ -76,7 +76,7 @@ func (s *system) settled(ctx context.Context, name string) error {
 		case ctx.Err() != nil:
 			return fmt.Errorf("the system has not started within %v: %w", patience, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		_ = wait(ctx, 50*time.Millisecond) // the next round sees why it ended early
 	}
 }
 

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/auditing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -127,33 +126,22 @@ func (c *comparison) machineOf(ctx context.Context, w *way) (_ *boundary.Machine
 	return rec.Machine, nil
 }
 
-// machine is what the figures hold for.
-func (c *comparison) machine(ctx context.Context, before string) []report.Fact {
+// surroundings are what the figures hold for.
+func (c *comparison) surroundings(ctx context.Context, before string) []report.Fact {
 	f := c.host.facts
 	facts := []report.Fact{
 		{Name: "kernel", Value: f.Sysname + " " + f.Release + " " + f.Machine},
 		{Name: "system", Value: f.OS},
 		{Name: "processors", Value: fmt.Sprintf("%d × %s", f.Processors, f.CPU)},
-		{Name: "memory", Value: fmt.Sprintf("%.1f GB", float64(f.Memory)/1e9)},
-		{Name: "control groups", Value: cgroupLayout()},
-		{Name: "load before and after", Value: before + " / " + load()},
+		{Name: "memory", Value: report.Bytes.Format(float64(f.Memory))},
+		{Name: "control groups", Value: meter.CgroupLayout()},
+		{Name: "load before", Value: before},
+		{Name: "load after", Value: meter.Load()},
 		{Name: "image", Value: c.Image},
 		{Name: "command", Value: c.what()},
 	}
-	for _, p := range []struct {
-		name string
-		args []string
-	}{
-		{"QEMU", []string{"qemu-system-x86_64", "--version"}}, {"runsc", []string{"runsc", "--version"}}, {"runc", []string{"runc", "--version"}},
-		{"crun", []string{"crun", "--version"}}, {"Docker", []string{"docker", "version", "--format", "{{.Server.Version}}"}}, {"Podman", []string{"podman", "--version"}},
-	} {
-		if _, err := exec.LookPath(p.args[0]); err != nil {
-			continue
-		}
-		if out, err := output(ctx, p.args...); err == nil {
-			line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-			facts = append(facts, report.Fact{Name: p.name, Value: line})
-		}
+	for _, p := range auditing.Products(ctx, auditing.Run) {
+		facts = append(facts, report.Fact{Name: p.Name, Value: p.Version})
 	}
 	for i := range facts {
 		if facts[i].Value == "" {
@@ -169,24 +157,4 @@ func (c *comparison) what() string {
 		return "a program of ours that prints one line"
 	}
 	return strings.Join(c.Command, " ")
-}
-
-func cgroupLayout() string {
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
-		return "v2"
-	}
-	if mounts, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(mounts), " cgroup2 ") {
-		return "v1 and v2 mixed"
-	}
-	return "v1"
-}
-
-// load is the machine's load average of the last minute.
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(b), " ")
-	return first
 }

@@ -58,10 +58,8 @@ func (w *way) footprint(ctx context.Context) (sum footprint, err error) {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, w.remove(context.WithoutCancel(ctx), name)) }()
-	select {
-	case <-time.After(settle):
-	case <-ctx.Done():
-		return sum, ctx.Err()
+	if err := wait(ctx, settle); err != nil {
+		return sum, err
 	}
 	return w.count(before, id)
 }

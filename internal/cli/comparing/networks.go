@@ -63,10 +63,8 @@ func answers(ctx context.Context, addr string) error {
 				return nil
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if wait(ctx, 20*time.Millisecond) != nil {
 			return fmt.Errorf("nobody answers at the published port within %v: %w", answering, err)
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -39,10 +39,12 @@ type made struct {
 	added   int64 // bytes of the programs in the layer
 
 	images *image.Store
-	self   []string
+	self   *tool // this program
 	dir    string
-	files  string // its root file system, once somebody asked
 	saved  string // its archive, once somebody asked
+
+	files    string // its root file system, once somebody asked
+	filesErr error
 }
 
 // prepare adds the layer to the image. The same image and programs give the same
@@ -77,7 +79,7 @@ func (c *comparison) prepareFrom(ctx context.Context, name string) (*made, error
 		added += n
 	}
 	m := &made{
-		added: added, images: c.Images, dir: c.Dir, self: c.Bulkhead, user: config.Config.User, env: config.Config.Env,
+		added: added, images: c.Images, dir: c.Dir, self: &tool{program: c.Bulkhead}, user: config.Config.User, env: config.Config.Env,
 		ours: fmt.Sprintf("%s:compare-%d-%s", imageName, os.Getpid(), hex.EncodeToString(sum.Sum(nil))[:12]),
 	}
 	m.foreign = "localhost/" + m.ours
@@ -127,7 +129,7 @@ func (c *comparison) layer(w io.Writer) error {
 // remove takes the image out of our store again. What was unpacked lies in the
 // directory of the command, which its caller removes.
 func (m *made) remove(ctx context.Context) error {
-	_, err := output(ctx, append(append([]string{}, m.self...), "image", "rm", m.ours)...)
+	_, err := output(ctx, m.self.args("image", "rm", m.ours)...)
 	return err
 }
 
@@ -140,7 +142,7 @@ func (m *made) archive(ctx context.Context) (_ string, err error) {
 		return "", err
 	}
 	defer func() {
-		_, e := output(context.WithoutCancel(ctx), append(append([]string{}, m.self...), "image", "rm", m.foreign)...)
+		_, e := output(context.WithoutCancel(ctx), m.self.args("image", "rm", m.foreign)...)
 		err = errors.Join(err, e)
 	}()
 	f, err := os.Create(filepath.Join(m.dir, "image.tar"))
@@ -156,19 +158,23 @@ func (m *made) archive(ctx context.Context) (_ string, err error) {
 }
 
 // rootfs is a directory with the image's root file system, for ways that have no
-// images: with the owners that the image has, as root on this host.
+// images: with the owners that the image has, as root on this host. It is made
+// once; who asks again gets the same directory, or the same error.
 func (m *made) rootfs(ctx context.Context) (string, error) {
-	if m.files != "" {
-		return m.files, nil
+	if m.files == "" && m.filesErr == nil {
+		m.files, m.filesErr = m.unpack(ctx)
 	}
+	return m.files, m.filesErr
+}
+
+func (m *made) unpack(ctx context.Context) (_ string, err error) {
 	name := newName("files")
-	self := func(args ...string) []string { return append(append([]string{}, m.self...), args...) }
-	if _, err := output(ctx, self("create", "--name", name, "--network", "none", m.ours)...); err != nil {
+	if _, err := output(ctx, m.self.args("create", "--name", name, "--network", "none", m.ours)...); err != nil {
 		return "", err
 	}
-	defer func() { _, _ = output(context.WithoutCancel(ctx), self("rm", "-f", name)...) }()
+	defer func() { err = errors.Join(err, m.self.remove(context.WithoutCancel(ctx), name)) }()
 	tarball := filepath.Join(m.dir, "rootfs.tar")
-	if _, err := output(ctx, self("export", "-o", tarball, name)...); err != nil {
+	if _, err := output(ctx, m.self.args("export", "-o", tarball, name)...); err != nil {
 		return "", err
 	}
 	dir := filepath.Join(m.dir, "rootfs")
@@ -179,7 +185,6 @@ func (m *made) rootfs(ctx context.Context) (string, error) {
 	if _, err := output(ctx, "tar", "--extract", "--file", tarball, "--directory", dir, "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=security.capability"); err != nil {
 		return "", err
 	}
-	m.files = dir
 	return dir, os.Remove(tarball)
 }
 

@@ -69,10 +69,12 @@ func (t *tool) sweep(ctx context.Context, kind func(name string) bool) error {
 // are set up. A workload may still be on its way.
 func (c *comparison) sweep(ctx context.Context) (err error) {
 	for range 5 {
-		if err = c.sweepOnce(ctx); err == nil || ctx.Err() != nil {
+		if err = c.sweepOnce(ctx); err == nil {
 			return err
 		}
-		time.Sleep(time.Second)
+		if wait(ctx, time.Second) != nil {
+			break
+		}
 	}
 	return err
 }

@@ -95,9 +95,7 @@ func Run(ctx context.Context, e Engine, s workload.Spec, o Options) (report.Repo
 func converse(ctx context.Context, e Engine, session *engine.Session, feed io.Writer, box *inbox, c *probe.Context, timeout time.Duration) (seen *probe.Observations, kernel string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	told := probe.NewContext(nil, nil) // the workload learns nothing of the host
-	told.Targets = c.Targets
-	line, err := told.Encode()
+	line, err := Tell(c.Targets)
 	if err != nil {
 		return nil, "", err
 	}
@@ -132,11 +130,8 @@ func converse(ctx context.Context, e Engine, session *engine.Session, feed io.Wr
 	if said == nil {
 		return nil, "", fmt.Errorf("the workload wrote more than %d bytes", probe.MaxObservations)
 	}
-	if seen, err = probe.Decode(said); err != nil {
-		return nil, "", fmt.Errorf("what the workload wrote is no prober's: %w", err)
-	}
-	if seen.Nonce != c.Targets.Nonce {
-		return nil, "", errors.New("what the workload wrote does not have the word that the prober was given")
+	if seen, err = Heard(said, c.Targets); err != nil {
+		return nil, "", err
 	}
 	kernel = seen.Kernel
 	spec := session.Record.Spec
@@ -158,6 +153,26 @@ func converse(ctx context.Context, e Engine, session *engine.Session, feed io.Wr
 		return seen, kernel, nil // the host sees gVisor's kernel and not the process
 	}
 	return seen, kernel, witnessed(seen, "/proc/"+strconv.Itoa(rec.PID))
+}
+
+// Tell is the line that a prober reads: its targets. It learns nothing of the host.
+func Tell(t probe.Targets) ([]byte, error) {
+	c := probe.NewContext(nil, nil)
+	c.Targets = t
+	return c.Encode()
+}
+
+// Heard reads the line that a prober wrote, which may be anybody's. The error tells
+// that it is not the answer to these targets.
+func Heard(line []byte, t probe.Targets) (*probe.Observations, error) {
+	seen, err := probe.Decode(line)
+	if err != nil {
+		return nil, fmt.Errorf("what the workload wrote is no prober's: %w", err)
+	}
+	if seen.Nonce != t.Nonce {
+		return nil, errors.New("what the workload wrote does not have the word that the prober was given")
+	}
+	return seen, nil
 }
 
 func oom(exit workload.Exit) string {
