@@ -37,6 +37,7 @@ func (w *way) report(c *comparison) report.Report {
 	}
 	if w.doors != nil {
 		r.Shared, r.Findings, r.Untested = w.doors.Shared, w.doors.Findings, w.doors.Untested
+		r.Measures = append(r.Measures, w.doors.Measures...) // the attack surface
 	}
 	return r
 }

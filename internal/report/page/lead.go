@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -93,21 +94,11 @@ func starts(whole *report.Document) []sentence {
 		out = say("Of %s ways to isolate it, %v were first to their first output, and noise cannot tell them apart", count(len(all)), names)
 	}
 	if worst := slices.MaxFunc(all, func(a, b *report.Report) int {
-		return cmpFloat(a.Measure(startID).Median(), b.Measure(startID).Median())
+		return cmp.Compare(a.Measure(startID).Median(), b.Measure(startID).Median())
 	}); alone(worst, all) && len(best) == 1 {
 		out = append(out, say("; %v was last, after %s, %s times as long", label(worst), number(worst.Measure(startID).Median(), report.Seconds), strings.TrimPrefix(times(worst.Measure(startID).Median()/m.Median()), "×"))...)
 	}
 	return []sentence{append(out, piece{Text: "."})}
-}
-
-func cmpFloat(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // alone reports whether noise separates one from all others.
