@@ -150,7 +150,7 @@ func checkDeviceRules(c *Config) answer {
 	case !s.Known:
 		return unknown(s.Why, s.From...)
 	case len(s.Value) == 0:
-		return held("no rule for all devices", s.From...)
+		return held("no rule for all devices, for disks or for memory", s.From...)
 	case c.Caps.Known && !slices.Contains(c.reachable(), "CAP_MKNOD"):
 		// Only nodes that are there already can be opened.
 		a := leaked(list(s.Value)+", without CAP_MKNOD", s.From...)
@@ -327,6 +327,9 @@ func checkPorts(c *Config) answer {
 	}
 	if len(found) == 0 {
 		return held("none", c.Ports.From...)
+	}
+	if c.Net.Known && (c.Net.Value.Host || c.Net.Value.Of != "") {
+		return notApplicable("nothing is published into a network that is not the workload's own", slices.Concat(from, c.Net.From)...)
 	}
 	a := leaked(list(found), from...)
 	a.detail = strings.TrimSuffix(strings.TrimSuffix(found[0], "/tcp"), "/udp")

@@ -9,16 +9,25 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
-// engineSockets are names of sockets whose owner can start anything on the host.
+// engineSockets are names of sockets whose owner can start anything on the host. On
+// the system's bus it is systemd that does.
 var engineSockets = []string{
-	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "libvirt-sock", "buildkitd.sock", "k3s.sock",
+	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "libvirt-sock", "buildkitd.sock", "k3s.sock", "system_bus_socket",
 }
 
 // engineDirs hold them, or what is as good.
 var engineDirs = []string{
 	"/run/docker", "/run/containerd", "/run/containers", "/run/podman", "/run/crio", "/run/libvirt", "/run/bulkhead", "/var/lib/bulkhead", "/var/lib/docker",
-	"/var/lib/containerd", "/var/lib/containers",
+	"/var/lib/containerd", "/var/lib/containers", "/run/dbus", "/run/systemd",
 }
+
+// plainDirs are parts of engineDirs where nobody starts anything: who answers to a
+// name, and where messages for the log go.
+var plainDirs = []string{"/run/systemd/resolve", "/run/systemd/journal"}
+
+// userSockets are what a user's session has in /run/user/UID to start programs of
+// the user with, or containers.
+var userSockets = []string{"bus", "containerd", "dbus-1", "docker", "podman", "systemd"}
 
 // systemDirs are directories that the host runs on. Of the deep ones every part
 // counts as much as the whole; a part of the wide ones is somebody's configuration
@@ -73,11 +82,22 @@ func isSocket(source string) bool {
 	if slices.Contains(engineSockets, path.Base(p)) {
 		return true
 	}
-	return isEngineDir(p) && !strings.Contains(p, "/volumes/") && !isEngineFile(p)
+	return (isEngineDir(p) || isSession(p)) && !strings.Contains(p, "/volumes/") && !isEngineFile(p)
+}
+
+// isSession tells the directories of users' sessions, and what of one starts programs.
+func isSession(p string) bool {
+	rest, ok := strings.CutPrefix(p, "/run/user")
+	if !ok || rest != "" && rest[0] != '/' {
+		return false
+	}
+	parts := strings.Split(rest, "/") // "", UID, name
+	return len(parts) < 3 || slices.Contains(userSockets, parts[2])
 }
 
 func isEngineDir(source string) bool {
-	return slices.ContainsFunc(engineDirs, func(d string) bool { return below(hostPath(source), d) })
+	in := func(d string) bool { return below(hostPath(source), d) }
+	return slices.ContainsFunc(engineDirs, in) && !slices.ContainsFunc(plainDirs, in)
 }
 
 // isEngineFile tells the files that an engine itself mounts into a container.

@@ -159,7 +159,7 @@ type Config struct {
 	Sysctls Said[[]Sysctl]
 	Mounts  Said[[]Mount]
 	Devices Said[[]Device]
-	// DeviceRules are rules that let a workload use any device.
+	// DeviceRules are rules that let a workload use any device, a disk or memory.
 	DeviceRules Said[[]string]
 
 	Memory, CPU, PIDs Said[Limit]

@@ -332,19 +332,7 @@ func inspectDevices(c *Config, host node) {
 		c.DeviceRules = said([]string{"a *:* rwm"}, c.Privileged.From...)
 		return
 	}
-	var all []string
-	for _, r := range rules.strings() {
-		if anyDevice(r) {
-			all = append(all, r)
-		}
-	}
-	c.DeviceRules = said(all, at(rules))
-}
-
-// anyDevice reports whether a rule such as "c 10:* rwm" is for devices of any kind.
-func anyDevice(rule string) bool {
-	f := strings.Fields(rule)
-	return len(f) > 1 && (f[0] == "a" || strings.HasPrefix(f[1], "*:"))
+	c.DeviceRules = said(slices.DeleteFunc(rules.strings(), func(r string) bool { return !wideRule(r) }), at(rules))
 }
 
 func inspectLimits(c *Config, host node) {

@@ -163,24 +163,30 @@ func ociDevices(c *Config, linux node) {
 	}
 	c.Devices = said(devices, at(linux.get("devices")))
 	rules := linux.get("resources", "devices")
-	var open []string
-	var from report.Evidence
+	type allowed struct {
+		rule deviceRule
+		node node
+	}
+	var open []allowed
 	denied := false
 	// The last rule that fits decides.
-	for _, r := range rules.list() {
-		allow, _ := r.get("allow").boolean()
-		kind := r.get("type").text()
-		_, major := r.get("major").number()
-		switch all := (kind == "" || kind == "a"); {
-		case !allow && all && !major:
-			open, denied = nil, true
-		case allow && (all || kind == "b") && !major:
-			open, from = append(open, r.json(maxEvidence)), at(r)
+	for _, n := range rules.list() {
+		r := ociDeviceRule(n)
+		if allow, _ := n.get("allow").boolean(); !allow {
+			denied = denied || r.covers(deviceRule{kind: "a", access: "rw"})
+			open = slices.DeleteFunc(open, func(a allowed) bool { return r.covers(a.rule) })
+		} else if r.wide() {
+			open = append(open, allowed{r, n})
 		}
 	}
 	switch {
 	case len(open) > 0:
-		c.DeviceRules = said(open, from)
+		var found []string
+		var from []report.Evidence
+		for _, a := range open {
+			found, from = append(found, a.node.json(maxEvidence)), append(from, at(a.node))
+		}
+		c.DeviceRules = said(found, from...)
 	case !denied:
 		c.DeviceRules = said([]string{"no rule denies anything"}, report.Evidence{Call: rules.name(), Value: rules.json(maxEvidence)})
 	default:

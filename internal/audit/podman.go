@@ -188,7 +188,7 @@ func (r remembered) deviceRules(privileged Said[bool]) Said[[]string] {
 	var out []string
 	from := report.Evidence{Call: r.n.name(), Value: "no --device-cgroup-rule"}
 	for _, v := range r.values("--device-cgroup-rule") {
-		if anyDevice(v) {
+		if wideRule(v) {
 			out = append(out, v)
 			from = r.evidence("--device-cgroup-rule", v)
 		}

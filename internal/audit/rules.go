@@ -27,11 +27,11 @@ var rules = []rule{
 		},
 	},
 	{
-		id: "files.socket", door: "the socket of a container engine",
+		id: "files.socket", door: "the socket of a container engine, or of what starts the host's services",
 		severity: report.Critical, consequence: report.Takeover, reach: host,
-		expected: "no socket of an engine inside", enables: "asking the engine for a privileged container, and with it the host",
+		expected: "no socket of an engine or of systemd inside", enables: "asking the engine for a privileged container, or systemd for a service, and with it the host",
 		fix:    fix{run: "leave out the mount of %s, or mount the socket of a proxy that passes on only the requests it needs", oci: "remove the mount of %s"},
-		breaks: "programs that manage containers from inside",
+		breaks: "programs that manage containers or services from inside",
 		cis:    "5.32", pss: "baseline (hostPath)", check: checkSocket,
 	},
 	{
@@ -148,8 +148,8 @@ var rules = []rule{
 	{
 		id: "devices.rules", door: "every device by its number",
 		severity: report.High, consequence: report.Takeover, mapped: true,
-		expected: "a device cgroup that denies all but a list", enables: "making the node of the host's disk, given CAP_MKNOD, and opening it",
-		fix:    fix{run: "leave out --device-cgroup-rule for all devices; name type, major and minor number", oci: `begin linux.resources.devices with {"allow": false, "access": "rwm"} and allow by number`},
+		expected: "a device cgroup that denies all but a list without disks and memory", enables: "making the node of the host's disk, given CAP_MKNOD, and opening it",
+		fix:    fix{run: "leave out --device-cgroup-rule for all devices, for disks (b) and for memory (c 1:1, 1:2, 1:4); name type, major and minor number of what is needed", oci: `begin linux.resources.devices with {"allow": false, "access": "rwm"} and allow by number, without block devices and memory`},
 		breaks: "programs that find their devices while they run",
 		cis:    "5.18", check: checkDeviceRules,
 	},

@@ -211,6 +211,19 @@ func TestMounts(t *testing.T) {
 		{"/var/lib/docker/volumes/data/_data", false, hosts, Docker, "", false},
 		{"/var/lib/docker/containers/1/hostname", false, hosts, OCI, "", false},
 		{"/run/bulkhead", true, own, Bulkhead, "", true},
+		{"/run/dbus", true, hosts, Docker, "", true},
+		{"/var/run/dbus/system_bus_socket", true, hosts, Docker, "", true},
+		{"/srv/proxy/system_bus_socket", true, hosts, Docker, "", true},
+		{"/run/systemd", false, hosts, Docker, "", true},
+		{"/run/systemd/private", true, hosts, Docker, "", true},
+		{"/run/systemd/resolve/stub-resolv.conf", true, hosts, Docker, "", false},
+		{"/run/systemd/journal/dev-log", false, hosts, Docker, "", false},
+		{"/run/user", true, hosts, Docker, "", true},
+		{"/run/user/1000", true, hosts, Docker, "", true},
+		{"/run/user/1000/bus", true, hosts, Docker, "", true},
+		{"/run/user/1000/podman/podman.sock", true, hosts, Docker, "", true},
+		{"/run/user/1000/wayland-0", false, hosts, Docker, "", false},
+		{"/run/username", false, hosts, Docker, "", false},
 	} {
 		c := &Config{Kind: tt.kind, UserNS: tt.user, Mounts: said([]Mount{{Source: tt.source, ReadOnly: tt.readOnly}})}
 		files, socket := checkHostFiles(c), checkSocket(c)
@@ -256,5 +269,72 @@ func TestPaths(t *testing.T) {
 	c := &Config{Masked: said(ourMasked), ReadOnly: said(ourReadOnly), Writable: []report.Evidence{{Call: "mounts[3]"}}}
 	if a := checkPaths(c); !a.verdict.Open() {
 		t.Error("a writable /sys is no door")
+	}
+}
+
+// TestDeviceRules: which rules open what a host keeps to itself, whoever wrote them.
+func TestDeviceRules(t *testing.T) {
+	for rule, want := range map[string]bool{
+		"a *:* rwm": true, "a": true, "b 8:* rwm": true, "b 8:0 r": true, "b *:* w": true, "b *:* m": false, "b 8:0 m": false,
+		"c *:* rwm": true, "c *:* m": false, "c *:5 r": true, "c 1:* rw": true, "c 1:1 r": true, "c 1:2 w": true, "c 1:4 rw": true,
+		"c 1:3 rwm": false, "c 1:5 rwm": false, "c 1:7 rwm": false, "c 1:8 rwm": false, "c 1:9 rwm": false, "c 5:0 rwm": false, "c 5:1 rwm": false,
+		"c 5:2 rwm": false, "c 136:* rwm": false, "c 189:* rmw": false, "c 10:200 rwm": false, "c 81:*": false, "nonsense": true,
+	} {
+		if got := wideRule(rule); got != want {
+			t.Errorf("%q: wide is %v, want %v", rule, got, want)
+		}
+	}
+	const head = `{"ociVersion": "1.0.0", "linux": {"resources": {"devices": [{"allow": false, "access": "rwm"}, `
+	for rules, want := range map[string]int{
+		`{"allow": true, "type": "b", "major": 8, "access": "rwm"}`:                                                      1,
+		`{"allow": true, "type": "b", "major": 8, "minor": 0, "access": "r"}`:                                            1,
+		`{"allow": true, "type": "c", "access": "rwm"}`:                                                                  1,
+		`{"allow": true, "type": "c", "major": -1, "minor": -1, "access": "rwm"}`:                                        1,
+		`{"allow": true, "type": "c", "major": 1, "minor": 1, "access": "r"}`:                                            1,
+		`{"allow": true, "access": "rwm"}`:                                                                               1,
+		`{"allow": true, "type": "c", "access": "m"}, {"allow": true, "type": "b", "access": "m"}`:                       0,
+		`{"allow": true, "type": "c", "major": 136, "access": "rwm"}`:                                                    0,
+		`{"allow": true, "type": "b", "major": 8, "access": "rwm"}, {"allow": false, "type": "b", "access": "rwm"}`:      0,
+		`{"allow": true, "type": "b", "major": 8, "access": "rwm"}, {"allow": false, "type": "b", "access": "w"}`:        1,
+		`{"allow": true, "type": "b", "major": 8, "access": "rwm"}, {"allow": false, "major": 7}`:                        1,
+		`{"allow": true, "type": "b", "access": "rw"}, {"allow": true, "access": "rwm"}, {"allow": false, "access": ""}`: 0,
+	} {
+		c, err := ParseOCI([]byte(head + rules + "]}}}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.DeviceRules.Known || len(c.DeviceRules.Value) != want {
+			t.Errorf("%s: got %q, want %d", rules, c.DeviceRules.Value, want)
+		}
+	}
+	c, err := ParseOCI([]byte(strings.Replace(head, `"rwm"}, `, `"m"}`, 1) + "]}}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.DeviceRules.Value) != 1 {
+		t.Errorf("only making nodes is denied: got %q", c.DeviceRules.Value)
+	}
+}
+
+// TestPorts: ports are published into a network of the workload's own, and nowhere
+// else.
+func TestPorts(t *testing.T) {
+	everywhere := said([]Port{{Port: "80/tcp"}})
+	for _, tt := range []struct {
+		name  string
+		net   Said[Namespace]
+		ports Said[[]Port]
+		want  report.Verdict
+	}{
+		{"its own", said(Namespace{}), everywhere, report.Leaked},
+		{"who knows", unsaid[Namespace](""), everywhere, report.Leaked},
+		{"the host's", said(Namespace{Host: true}), everywhere, report.NotApplicable},
+		{"another container's", said(Namespace{Of: "container x"}), everywhere, report.NotApplicable},
+		{"the host's, and none", said(Namespace{Host: true}), said([]Port(nil)), report.Held},
+		{"who knows which", said(Namespace{Host: true}), unsaid[[]Port](""), report.Unknown},
+	} {
+		if a := checkPorts(&Config{Kind: Docker, Net: tt.net, Ports: tt.ports}); a.verdict != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, a.verdict, tt.want)
+		}
 	}
 }
