@@ -14,7 +14,8 @@
 //	tar ──▶ Write ── a stack of open directories ──▶ *at calls with O_NOFOLLOW, O_EXCL
 //
 // What arrives as a tar stream is hostile as well: it names no place outside of
-// the directory that it is unpacked in, whatever links it brings or finds there.
+// the directory that it is unpacked in, whatever links it brings or finds there,
+// and on a host none outside of what was asked for, which is one name in it.
 //
 // Owners are translated between the host's IDs and a workload's own. The same
 // code runs on the host, in a guest's agent, and on the user's side of a copy.

@@ -242,6 +242,7 @@ func archive(t testing.TB, entries ...entry) *bytes.Buffer {
 
 func TestHostileArchives(t *testing.T) {
 	needRoot(t)
+	host := filetree.WriteOptions{Host: true, NoOverwriteDir: true, Within: "a", As: "b"}
 	for name, tt := range map[string]struct {
 		in   []entry
 		o    filetree.WriteOptions
@@ -282,6 +283,14 @@ func TestHostileArchives(t *testing.T) {
 			o: filetree.WriteOptions{Owners: true}, want: "no such owner"},
 		"overlay's attribute": {in: []entry{{tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755,
 			PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y"}}, ""}, file("d/x", "x")}, made: map[string]string{"d/x": "x"}},
+		"on a host, beside what was asked for": {in: []entry{directory("a"), symlink("a/l", ".."), file("a/l/x", "x")}, o: host,
+			want: "malformed or hostile"},
+		"on a host, made a link later": {in: []entry{symlink("a", "."), file("a/x", "x")}, o: host, want: "malformed or hostile"},
+		"on a host, link inside":       {in: []entry{directory("a/d"), symlink("a/l", "d"), file("a/l/x", "x")}, o: host, want: "malformed or hostile"},
+		"on a host, hard link through": {in: []entry{file("a/f", "f"), symlink("a/l", ".."), link("a/x", "a/l/a/f")}, o: host,
+			want: "malformed or hostile", made: map[string]string{"b/f": "f"}},
+		"on a host, hard link": {in: []entry{directory("a/d"), file("a/d/f", "f"), symlink("a/l", "d"), link("a/x", "a/d/f"), link("a/y", "a/l")}, o: host,
+			made: map[string]string{"b/d/f": "f", "b/x": "f"}},
 		"socket and unknown": {in: []entry{{tar.Header{Name: "x", Typeflag: 'Z'}, ""}}, want: "unknown type"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -70,15 +70,23 @@ func (u *unpacker) followed(comps []string) (int, error) {
 }
 
 // beneath looks up a directory from the first one on, for looking only. Links
-// are followed as far as they stay below it.
+// are followed as far as they stay below it. On a host they are not: the archive
+// may have brought them, and the first directory may hold more than what was
+// asked for, so that a link leads from one to the other without leaving it.
 func (u *unpacker) beneath(comps []string) (fd int, err error) {
 	name := strings.Join(comps, "/")
 	if name == "" {
 		name = "."
 	}
-	if u.o.Whole {
+	switch {
+	case u.o.Host:
+		fd, err = at.OpenDirBelow(u.dest, name)
+		if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
+			return -1, fmt.Errorf("%w: a name below %s, which is no directory", ErrMalformed, shown(name))
+		}
+	case u.o.Whole:
 		fd, err = at.InRoot(u.dest, name+"/", true)
-	} else {
+	default:
 		fd, err = at.Beneath(u.dest, name)
 	}
 	if errors.Is(err, syscall.EXDEV) {

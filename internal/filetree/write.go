@@ -37,7 +37,8 @@ type WriteOptions struct {
 	Whole bool
 	// Host says that this is not a workload's tree, where what a workload can make
 	// means more than inside: without Owners setuid and setgid bits are dropped,
-	// and capabilities always.
+	// and capabilities always. No link is followed there: Read writes no name below
+	// one, so an archive that has such a name is hostile.
 	Host bool
 	// Skipped is told what is not made; without it that is an error.
 	Skipped func(name, why string) error

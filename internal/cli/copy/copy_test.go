@@ -1,11 +1,17 @@
 package copy
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 )
 
 func TestParse(t *testing.T) {
@@ -101,6 +107,100 @@ func TestLocal(t *testing.T) {
 	} {
 		if _, err := LocalTarget(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestUnpackHostile unpacks what a guest that is in somebody else's hands may send
+// for /data: nothing but the copy may be written, whichever links lead out of it
+// and not out of the directory that it lies in.
+func TestUnpackHostile(t *testing.T) {
+	dir := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755} }
+	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644} }
+	link := func(name, to string) tar.Header {
+		return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: to}
+	}
+	hard := func(name, to string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: to} }
+	for name, entries := range map[string][]tar.Header{
+		"link to the parent":    {dir("data/"), link("data/l", ".."), file("data/l/.bashrc")},
+		"link to a sibling":     {dir("data/"), link("data/l", "../home"), file("data/l/.bashrc")},
+		"link to a new name":    {dir("data/"), link("data/l", "../home"), dir("data/l/.ssh"), file("data/l/.ssh/authorized_keys")},
+		"chain":                 {dir("data/"), dir("data/d"), link("data/d/up", ".."), link("data/l", "d/up/.."), file("data/l/.bashrc")},
+		"the copy is a link":    {link("data", "home"), file("data/.bashrc")},
+		"hard link from beside": {dir("data/"), link("data/l", "../home"), hard("data/secret", "data/l/secret")},
+	} {
+		for _, exists := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, exists %v", name, exists), func(t *testing.T) {
+				top := t.TempDir()
+				dst := Target{Path: filepath.Join(top, "copy")}
+				if exists {
+					dst = Target{Path: top, Exists: true, IsDir: true}
+				}
+				if err := errors.Join(os.Mkdir(filepath.Join(top, "home"), 0o755), os.WriteFile(filepath.Join(top, "home/secret"), nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+				var b bytes.Buffer
+				w := tar.NewWriter(&b)
+				for _, h := range entries {
+					if err := w.WriteHeader(&h); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+				into, as, err := Plan(Source{Base: "data", IsDir: true}, dst)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := Unpack(t.Context(), into, "data", as, false, nil, &b); !errors.Is(err, filetree.ErrMalformed) {
+					t.Errorf("got %v, want %v", err, filetree.ErrMalformed)
+				}
+				var beside []string
+				err = filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
+					if err == nil && (d.Type().IsRegular() || d.Name() == ".ssh") {
+						beside = append(beside, p)
+					}
+					return err
+				})
+				if want := []string{filepath.Join(top, "home/secret")}; err != nil || !slices.Equal(beside, want) {
+					t.Errorf("there is %q, %v, want %q and nothing else", beside, err, want)
+				}
+			})
+		}
+	}
+}
+
+// TestUnpackThroughLinks copies to a destination that the user names by links of
+// their own.
+func TestUnpackThroughLinks(t *testing.T) {
+	top := t.TempDir()
+	t.Chdir(top)
+	for _, err := range []error{os.MkdirAll("real/sub", 0o755), os.Symlink("real", "l"), os.WriteFile("real/f", nil, 0o600), os.Symlink("real/f", "lf")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dst, want := range map[string]string{"l": "real/data", "l/sub": "real/sub/data", "l/new": "real/new", "lf": "real/f"} {
+		target, err := LocalTarget(dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		into, as, err := Plan(Source{Base: "data"}, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		err = w.WriteHeader(&tar.Header{Name: "data", Typeflag: tar.TypeReg, Mode: 0o644, Size: 1})
+		if _, werr := w.Write([]byte("x")); err != nil || werr != nil {
+			t.Fatal(err, werr)
+		}
+		if err := errors.Join(w.Close(), Unpack(t.Context(), into, "data", as, false, nil, &b)); err != nil {
+			t.Errorf("to %s: %v", dst, err)
+		}
+		if got, err := os.ReadFile(want); string(got) != "x" {
+			t.Errorf("to %s: %s holds %q, %v", dst, want, got, err)
 		}
 	}
 }
