@@ -174,6 +174,7 @@ var tests = []test{
 	{"streams by name", testStreamsByName, []Ability{Files, Users}},
 	{"read-only root", testReadOnlyRoot, []Ability{ReadOnlyRoot}},
 	{"mounts", testMounts, []Ability{Mounts, Files}},
+	{"submounts", testSubmounts, []Ability{Mounts, Files, VolumeOwners}},
 	{"archives", testArchives, []Ability{Files}},
 	{"archives of mounts", testArchivesOfMounts, []Ability{Mounts, Files, VolumeOwners}},
 	{"descriptors", testDescriptors, []Ability{Descriptors}},

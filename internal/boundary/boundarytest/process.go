@@ -319,11 +319,7 @@ func testMounts(r *run) {
 	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("from the host"), 0o644); err != nil {
 		r.Fatal(err)
 	}
-	for d := dir; d != "/"; d = filepath.Dir(d) {
-		if fi, err := os.Stat(d); err == nil && fi.Mode().Perm()&5 != 5 && strings.HasPrefix(d, os.TempDir()+"/") {
-			os.Chmod(d, 0o755)
-		}
-	}
+	r.readable(dir)
 	s := r.spec("read", "/vol/f")
 	s.Mounts = []workload.Mount{
 		{Type: "bind", Source: dir, Target: "/vol", ReadOnly: true},
@@ -346,6 +342,59 @@ func testMounts(r *run) {
 		r.Error("a mount whose source is missing: no error")
 	} else if !strings.Contains(err.Error(), "missing") {
 		r.Errorf("a mount whose source is missing: got %v", err)
+	}
+}
+
+// testSubmounts wants what is mounted below a directory of the host, with options
+// of its own, to be as the directory itself is in the workload: without devices,
+// and with noexec without programs.
+func testSubmounts(r *run) {
+	dir, below := r.TempDir(), r.TempDir()
+	r.readable(dir)
+	r.readable(below)
+	BuildProgram(r, filepath.Join(below, "program"))
+	const null = 1<<8 | 3 // which the device cgroup lets through (null(4))
+	at := filepath.Join(dir, "sub")
+	if err := errors.Join(syscall.Mknod(filepath.Join(below, "null"), syscall.S_IFCHR|0o666, null), os.Chmod(filepath.Join(below, "null"), 0o666),
+		os.Mkdir(at, 0o755), syscall.Mount(below, at, "", syscall.MS_BIND, "")); err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		if err := syscall.Unmount(at, 0); err != nil {
+			r.Errorf("unmount: %v", err)
+		}
+	})
+	s := r.spec("pause")
+	s.Mounts = []workload.Mount{
+		{Type: "bind", Source: dir, Target: "/vol", Recursive: true},
+		{Type: "bind", Source: dir, Target: "/scratch", Recursive: true, NoExec: true},
+	}
+	in := r.start(s, boundary.Stdio{})
+	for _, device := range []string{"/vol/sub/null", "/scratch/sub/null"} {
+		if exit, out := r.exec(in, r.process("write", device, "text")); exit.Code == 0 {
+			r.Errorf("%s is a device: got %q", device, out)
+		}
+	}
+	p := r.process("exit", "0")
+	p.Args[0] = "/vol/sub/program"
+	if exit, out := r.exec(in, p); exit.Code != 0 {
+		r.Errorf("%s: got %+v, %q", p.Args[0], exit, out)
+	}
+	p.Args[0] = "/scratch/sub/program"
+	if _, err := in.Exec(r.ctx(), p, boundary.Stdio{}); !errors.Is(err, workload.ErrNotExecutable) {
+		r.Errorf("%s: got %v, want %v", p.Args[0], err, workload.ErrNotExecutable)
+	}
+	if err := in.Delete(r.ctx()); err != nil {
+		r.Errorf("delete: %v", err)
+	}
+}
+
+// readable lets every user pass through the directories of a test down to dir.
+func (r *run) readable(dir string) {
+	for d := dir; d != "/"; d = filepath.Dir(d) {
+		if fi, err := os.Stat(d); err == nil && fi.Mode().Perm()&5 != 5 && strings.HasPrefix(d, os.TempDir()+"/") {
+			os.Chmod(d, 0o755)
+		}
 	}
 }
 

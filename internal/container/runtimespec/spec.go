@@ -248,8 +248,16 @@ func userMount(s workload.Spec, m workload.Mount, shifted bool) (specs.Mount, er
 	if !s.Namespaces.HostUser && !shifted {
 		options = append(options, idmap)
 	}
-	if m.ReadOnly && m.Recursive {
-		options = append(options, "rro")
+	if m.Recursive {
+		// The plain options are those of the topmost mount alone (mount_setattr(2),
+		// AT_RECURSIVE): what is mounted below it on the host would keep its own.
+		options = append(options, "rnodev")
+		if m.ReadOnly {
+			options = append(options, "rro")
+		}
+		if m.NoExec {
+			options = append(options, "rnoexec")
+		}
 	}
 	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: append(options, flags(m)...)}, nil
 }

@@ -187,6 +187,7 @@ func TestShiftedSources(t *testing.T) {
 		{Type: "bind", Source: "/srv", Target: "/b", Recursive: true},
 		{Type: "bind", Source: "/opt", Target: "/c"},
 		{Type: "bind", Source: "/opt", Target: "/d", Recursive: true, ReadOnly: true},
+		{Type: "bind", Source: "/opt", Target: "/e", Recursive: true, NoExec: true},
 	}}
 	all, err := mounts(s, boundary.Prepared{IDBase: 100000, IDCount: 65536, Shifted: []string{"/srv"}})
 	if err != nil {
@@ -194,9 +195,10 @@ func TestShiftedSources(t *testing.T) {
 	}
 	for target, want := range map[string]string{
 		"/a": "bind rprivate nodev",
-		"/b": "rbind rprivate nodev",
+		"/b": "rbind rprivate nodev rnodev",
 		"/c": "bind rprivate nodev idmap",
-		"/d": "rbind rprivate nodev ridmap rro ro",
+		"/d": "rbind rprivate nodev ridmap rnodev rro ro",
+		"/e": "rbind rprivate nodev ridmap rnodev rnoexec noexec",
 	} {
 		i := slices.IndexFunc(all, func(m specs.Mount) bool { return m.Destination == target })
 		if got := strings.Join(all[i].Options, " "); got != want {
