@@ -34,8 +34,8 @@ var execOptions = []option{
 	{name: "ignore-paused", help: "do it even if the container is paused: it waits until then"},
 }
 
-// execProcess makes the process that exec asks for: the one of --process, or
-// the container's own with what the flags change.
+// execProcess makes the process that exec asks for: the one of --process, with what
+// it leaves to the container's own, or that one with what the flags change.
 func (c *command) execProcess(own *specs.Process) (*specs.Process, error) {
 	if c.flags.given("process-label") {
 		return nil, &ocispec.UnsupportedError{Property: "process.selinuxLabel"}
@@ -49,6 +49,9 @@ func (c *command) execProcess(own *specs.Process) (*specs.Process, error) {
 		p, err := ocispec.ReadProcess(f)
 		if err != nil {
 			return nil, fmt.Errorf("process in %s: %w", name, err)
+		}
+		if own != nil {
+			complete(p, own)
 		}
 		return p, ocispec.ValidateProcess(p)
 	}
@@ -73,6 +76,37 @@ func (c *command) execProcess(own *specs.Process) (*specs.Process, error) {
 	}
 	addCapabilities(&p, c.flags["cap"])
 	return &p, ocispec.ValidateProcess(&p)
+}
+
+// complete gives a process what it does not name of what confines and schedules the
+// container's own, as runc does (libcontainer, newInitConfig; for the umask
+// setns_init_linux.go, for the out-of-memory score bootstrapData). noNewPrivileges is
+// not among it: a process that leaves it out has named it as false.
+func complete(p, own *specs.Process) {
+	if p.Capabilities == nil {
+		p.Capabilities = own.Capabilities
+	}
+	if p.ApparmorProfile == "" {
+		p.ApparmorProfile = own.ApparmorProfile
+	}
+	if len(p.Rlimits) == 0 {
+		p.Rlimits = own.Rlimits
+	}
+	if p.User.Umask == nil {
+		p.User.Umask = own.User.Umask
+	}
+	if p.OOMScoreAdj == nil {
+		p.OOMScoreAdj = own.OOMScoreAdj
+	}
+	if p.Scheduler == nil {
+		p.Scheduler = own.Scheduler
+	}
+	if p.IOPriority == nil {
+		p.IOPriority = own.IOPriority
+	}
+	if p.ExecCPUAffinity == nil {
+		p.ExecCPUAffinity = own.ExecCPUAffinity
+	}
 }
 
 // setUser sets the user as the flags say. A user other than the container's

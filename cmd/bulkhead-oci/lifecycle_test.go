@@ -188,6 +188,31 @@ func TestCreateStartKillDelete(t *testing.T) {
 	h.must("delete", id)
 }
 
+// TestExecOfLittle executes a process of which an engine says no more than what it
+// is: the container's limits and capabilities are its own.
+func TestExecOfLittle(t *testing.T) {
+	h := newHost(t)
+	h.write(func(s *specs.Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 77, Hard: 88}}
+	}, "sleep", "1000")
+	const id = "lifecycle-little"
+	h.must("run", "--detach", "--bundle", h.bundle, id)
+	defer h.must("delete", "--force", id)
+	const show = `ulimit -n; while read -r line; do case $line in Cap*) echo "$line" ;; esac; done </proc/self/status`
+	file := filepath.Join(t.TempDir(), "process.json")
+	b, err := json.Marshal(map[string]any{"cwd": "/", "args": []string{"/bin/sh", "-c", show}})
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := h.must("exec", "--process", file, id), h.must("exec", id, "/bin/sh", "-c", show)
+	if got != want || !strings.HasPrefix(want, "77\n") || strings.Contains(want, "CapBnd:\t0000000000000000") {
+		t.Errorf("got\n%s, and of a process that flags describe\n%s", got, want)
+	}
+}
+
 func TestUpdateAndForcedDelete(t *testing.T) {
 	h := newHost(t)
 	h.write(nil, "sleep", "1000")

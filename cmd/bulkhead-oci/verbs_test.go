@@ -240,3 +240,48 @@ func TestExecProcess(t *testing.T) {
 		}
 	}
 }
+
+// TestExecProcessFromFile: what confines the container's own process confines one
+// that does not say otherwise, as with runc.
+func TestExecProcessFromFile(t *testing.T) {
+	score, mask := 100, uint32(0o77)
+	own := &specs.Process{Args: []string{"sh"}, Cwd: "/srv", Env: []string{"A=1"}, Terminal: true, NoNewPrivileges: true,
+		User:            specs.User{UID: 1, GID: 2, AdditionalGids: []uint32{3}, Umask: &mask},
+		Capabilities:    &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}},
+		ApparmorProfile: "mine", Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 10, Hard: 20}}, OOMScoreAdj: &score,
+		Scheduler:       &specs.Scheduler{Policy: specs.SchedBatch},
+		IOPriority:      &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE},
+		ExecCPUAffinity: &specs.CPUAffinity{Initial: "0"},
+	}
+	for name, c := range map[string]struct{ in, want string }{
+		"little": {`{"args":["ls"],"cwd":"/"}`, `{"user":{"uid":0,"gid":0,"umask":63},"args":["ls"],"cwd":"/","capabilities":{"bounding":["CAP_KILL"]},` +
+			`"rlimits":[{"type":"RLIMIT_NOFILE","hard":20,"soft":10}],"apparmorProfile":"mine","oomScoreAdj":100,` +
+			`"scheduler":{"policy":"SCHED_BATCH"},"ioPriority":{"class":"IOPRIO_CLASS_IDLE","priority":0},"execCPUAffinity":{"initial":"0"}}`},
+		"all": {`{"user":{"umask":18},"args":["ls"],"cwd":"/","capabilities":{},"rlimits":[{"type":"RLIMIT_CORE","hard":0,"soft":0}],"apparmorProfile":"other","oomScoreAdj":0,` +
+			`"scheduler":{"policy":"SCHED_OTHER"},"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":1},"execCPUAffinity":{"final":"1"}}`,
+			`{"user":{"uid":0,"gid":0,"umask":18},"args":["ls"],"cwd":"/","capabilities":{},"rlimits":[{"type":"RLIMIT_CORE","hard":0,"soft":0}],` +
+				`"apparmorProfile":"other","oomScoreAdj":0,"scheduler":{"policy":"SCHED_OTHER"},"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":1},"execCPUAffinity":{"final":"1"}}`},
+	} {
+		file := filepath.Join(t.TempDir(), "process.json")
+		if err := os.WriteFile(file, []byte(c.in), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := (&command{flags: values{"process": {file}}}).execProcess(own)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, _ := json.Marshal(p); string(got) != c.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", name, got, c.want)
+		}
+	}
+	for _, text := range []string{`{"cwd":"/"}`, `{"args":["ls"]}`} {
+		file := filepath.Join(t.TempDir(), "process.json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := (&command{flags: values{"process": {file}}}).execProcess(own); err == nil {
+			t.Errorf("%s: got %+v, want an error", text, p)
+		}
+	}
+}
