@@ -45,6 +45,7 @@ type planner struct {
 	cgroupDir    launch.Slot
 	tasks        []launch.Slot
 	root         launch.Slot
+	umask        launch.Slot // the caller's, for its hooks
 	terminal     launch.Slot // master
 	slave        launch.Slot
 	mounts       []*plannedMount

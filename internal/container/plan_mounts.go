@@ -249,9 +249,12 @@ func (p *planner) planHooks() {
 		go func() { done <- hooks(CreateRuntime, value(p.first)) }()
 		return <-done
 	})
+	// They are started by the host's thread, whose umask they have.
+	p.prog.Do(launch.Host, launch.Umask, "the caller's, for what hooks make", launch.Use(p.umask))
 	p.prog.Go("run the createContainer hooks in the container's", func(value func(launch.Slot) int) error {
 		return hooks(CreateContainer, value(p.first))
 	})
+	p.prog.Do(launch.Host, launch.Umask, "modes are as written", launch.Int(0))
 }
 
 func (p *planner) planMount(m *plannedMount) error {

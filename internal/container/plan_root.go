@@ -80,7 +80,11 @@ func (p *planner) lookAtRoot() error {
 func (p *planner) planRoot() error {
 	g := p.prog
 	p.root = g.Slot("root")
-	g.Do(launch.Host, launch.Umask, "modes are as written", launch.Int(0))
+	mask := g.Do(launch.Host, launch.Umask, "modes are as written", launch.Int(0))
+	if p.cfg.Hooks != nil {
+		p.umask = g.Slot("umask")
+		mask.To(p.umask)
+	}
 	switch {
 	case p.cfg.Layers == nil:
 		g.Do(launch.Host, launch.OpenTree, "the root file system, detached", launch.AtCWD(), launch.Str(p.rootPath), cloneTreeRec).ToFD(p.root)
