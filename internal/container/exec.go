@@ -240,6 +240,9 @@ func (p *execPlanner) prepare() error {
 	if err := checkProcess(cfg.Process, false); err != nil {
 		return err
 	}
+	if err := c.findProfile(); err != nil {
+		return err
+	}
 	if !cfg.NoNewKeyring {
 		c.keyring = "_ses." + p.c.ID
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -118,4 +119,38 @@ func TestSignalWhileClosing(t *testing.T) {
 		t.Error(err)
 	}
 	<-done
+}
+
+// TestUnconfined: "unconfined", which Docker names where the host has AppArmor, is
+// no profile that has to be loaded, for the container and for another process in it.
+func TestUnconfined(t *testing.T) {
+	cfg := Config{ID: "unconfined", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, busybox(t), testBase)}
+	cfg.Spec.Process.ApparmorProfile = "unconfined"
+	ctx := context.Background()
+	c, err := Create(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Without AppArmor the file cannot be read.
+	spec := testSpec("sh", "-c", "cat /proc/1/attr/apparmor/current 2>/dev/null || echo unconfined").Process
+	spec.ApparmorProfile = "unconfined"
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p, err := c.Exec(ctx, ExecConfig{Process: spec, Stdio: [3]*os.File{nil, w, w}})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out, err := io.ReadAll(r)
+	if exit, werr := p.Wait(ctx); err != nil || werr != nil || exit.Code != 0 || strings.TrimSpace(string(out)) != "unconfined" {
+		t.Errorf("exit %+v, %v, %v, profile %q", exit, werr, err, out)
+	}
 }

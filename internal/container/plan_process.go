@@ -37,6 +37,7 @@ type process struct {
 	keyring  string // name of its session keyring, "" to keep the caller's
 	killed   bool   // with its parent
 	preserve int    // descriptors above 2
+	profile  string // of AppArmor, to be asked for; "" for none
 	apparmor launch.Slot
 	listen   launch.Slot // receives the seccomp listener's number
 	// Of a process that nobody starts: its pidfd, the pipe that it waits at, and
@@ -157,6 +158,9 @@ func (p *planner) prepareProcess() error {
 	if err := checkProcess(s.Process, p.cfg.Late); err != nil {
 		return err
 	}
+	if err := c.findProfile(); err != nil {
+		return err
+	}
 	if !p.cfg.NoNewKeyring {
 		c.keyring = "_ses." + p.cfg.ID
 	}
@@ -225,6 +229,12 @@ func (c *process) findUser(v *view, who string) error {
 		c.cwd = at.path
 	}
 	return nil
+}
+
+// findProfile settles the AppArmor profile to ask for.
+func (c *process) findProfile() (err error) {
+	c.profile, err = apparmor.Host{}.ExecProfile(c.spec.ApparmorProfile)
+	return err
 }
 
 // planProcess adds the steps of the first process.
@@ -301,7 +311,7 @@ func (c *process) plan(g *launch.Program) error {
 		c.planListenerTaken(g)
 	}
 	if c.apparmor != 0 {
-		text := string(apparmor.ExecLabel(c.spec.ApparmorProfile))
+		text := string(apparmor.ExecLabel(c.profile))
 		g.Do(launch.Init, launch.Write, "the AppArmor profile of the program", launch.Use(c.apparmor), launch.Str(text), launch.Int(len(text))).Wanting(len(text))
 	}
 	if len(c.filter.Insns) > 0 && c.spec.NoNewPrivileges && !c.filter.Listener {
@@ -374,7 +384,7 @@ func (c *process) planSession(g *launch.Program) {
 		g.Do(launch.Init, launch.Keyctl, "no keys of the host's session", launch.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "KEYCTL_JOIN_SESSION_KEYRING"),
 			launch.Str(c.keyring)).Tolerating(unix.ENOSYS)
 	}
-	if c.spec.ApparmorProfile != "" {
+	if c.profile != "" {
 		c.apparmor = g.Slot("apparmor")
 		g.Do(launch.Init, launch.Openat, "while /proc is the host's (CVE-2025-52881)", launch.AtCWD(), launch.Str(apparmor.ExecFile),
 			launch.Flag(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"), launch.Int(0)).To(c.apparmor)
@@ -437,11 +447,6 @@ func checkProcess(s *specs.Process, late bool) error {
 		return fmt.Errorf("SELinux label %q is asked for, but SELinux is not enabled on this host", s.SelinuxLabel)
 	case s.SelinuxLabel != "":
 		return errors.New("SELinux labels are not supported yet")
-	}
-	if s.ApparmorProfile != "" {
-		if _, err := (apparmor.Host{}).Loaded(s.ApparmorProfile); err != nil {
-			return err
-		}
 	}
 	for _, e := range s.Env {
 		if strings.IndexByte(e, 0) >= 0 {

@@ -135,6 +135,26 @@ func (h Host) Loaded(profile string) (Mode, error) {
 	return "", &NotLoadedError{profile}
 }
 
+// ExecProfile checks the profile that a runtime specification names, and returns
+// what is to be written for it, as ExecLabel has it; "" is nothing. "unconfined" is
+// no profile that could be loaded, but what the kernel calls having none: Docker
+// names it on hosts that have AppArmor, and runc writes it, which the kernel refuses
+// to whom its own profile does not let go. Without AppArmor all is unconfined.
+func (h Host) ExecProfile(asked string) (string, error) {
+	switch asked {
+	case "":
+		return "", nil
+	case Unconfined:
+		support, err := h.Supported()
+		if support == NotSupported {
+			return "", nil
+		}
+		return asked, err
+	}
+	_, err := h.Loaded(asked)
+	return asked, err
+}
+
 // A Profile is the outcome of Resolve.
 type Profile struct {
 	Name string // "" for none

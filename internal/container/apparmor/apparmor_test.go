@@ -215,3 +215,30 @@ func TestDefaultCompiles(t *testing.T) {
 		t.Errorf("compile: %v\n%s", err, out)
 	}
 }
+
+// TestExecProfile: what a runtime specification names is written if it is loaded,
+// and "unconfined" wherever there is something that could confine.
+func TestExecProfile(t *testing.T) {
+	on, off, unclear := fake(t, "Y\n", list("mine (enforce)")), fake(t, "N\n", nil), fake(t, "maybe\n", nil)
+	for _, test := range []struct {
+		host    Host
+		asked   string
+		want    string
+		problem string
+	}{
+		{on, "", "", ""},
+		{unclear, "", "", ""},
+		{on, "mine", "mine", ""},
+		{on, "other", "", "not loaded"},
+		{on, "unconfined", "unconfined", ""},
+		{off, "unconfined", "", ""},
+		{fake(t, "", nil), "unconfined", "", ""},
+		{unclear, "unconfined", "", "not Y or N"},
+		{off, "mine", "", "list the loaded profiles"},
+	} {
+		got, err := test.host.ExecProfile(test.asked)
+		if err == nil && got != test.want || (err != nil) != (test.problem != "") || err != nil && !strings.Contains(err.Error(), test.problem) {
+			t.Errorf("%q: got %q, %v, want %q, %q", test.asked, got, err, test.want, test.problem)
+		}
+	}
+}
