@@ -249,6 +249,9 @@ func (p *execPlanner) prepare() error {
 	if err := c.findUser(&p.view, cfg.User); err != nil {
 		return err
 	}
+	if loc, err := p.view.resolve(cfg.Process.Cwd); err == nil && len(loc.missing) == 0 {
+		c.cwd = loc.path
+	}
 	err := c.setFilter(cfg.Seccomp, cfg.ReportDenied != nil, cfg.Listener != nil)
 	if err != nil {
 		return err

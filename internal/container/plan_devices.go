@@ -261,8 +261,8 @@ func (p *planner) existing(at string) (location, bool, error) {
 	return loc, len(loc.missing) == 0, nil
 }
 
-// planWorkingDirectory makes the process's working directory where the image
-// has none, as every runtime does.
+// planWorkingDirectory finds out where the process's working directory is, and
+// makes it where the image and the mounts have none, as every runtime does.
 func (p *planner) planWorkingDirectory() error {
 	cwd := p.spec.Process.Cwd
 	if !path.IsAbs(cwd) {
@@ -276,11 +276,23 @@ func (p *planner) planWorkingDirectory() error {
 		if !loc.mode.IsDir() {
 			return fmt.Errorf("working directory %q is not a directory", cwd)
 		}
+		if !p.followsProc(loc) {
+			p.proc.cwd = loc.path
+		}
 		return nil
 	}
 	if _, under := within("/proc", loc.full()); under {
 		return fmt.Errorf("working directory %q does not exist", cwd)
 	}
+	p.proc.cwd = loc.full()
 	_, err = p.makeDirectories(loc, false)
 	return err
+}
+
+// followsProc tells whether a link of a proc file system is part of a path: such as
+// self, which leads each process elsewhere.
+func (p *planner) followsProc(loc location) bool {
+	return slices.ContainsFunc(p.mounts, func(m *plannedMount) bool {
+		return slices.Contains(loc.volumes, m.at) && (m.spec.Type == "proc" || m.bind && isProc(m.spec.Source))
+	})
 }

@@ -24,7 +24,7 @@ type process struct {
 	env      []string
 	program  string       // path inside
 	late     *launch.Late // instead of program, arguments and env, of a container of Config.Late
-	cwd      string       // where spec.Cwd leads, "" where nothing is
+	cwd      string       // where spec.Cwd leads with all mounts in place, "" for unknown
 	wd       launch.Slot  // its descriptor
 	filter   seccomp.Filter
 	original seccomp.Filter // before its refusals were turned into reports
@@ -225,9 +225,6 @@ func (c *process) findUser(v *view, who string) error {
 		}
 	}
 	c.env = v.withHome(c.env, c.uid)
-	if at, err := v.resolve(c.spec.Cwd); err == nil && len(at.missing) == 0 {
-		c.cwd = at.path
-	}
 	return nil
 }
 

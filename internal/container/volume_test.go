@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,5 +56,48 @@ func TestWorkingDirectoryInVolume(t *testing.T) {
 				t.Errorf("the volume was changed: %v", left)
 			}
 		})
+	}
+}
+
+// TestWorkingDirectoryByLinkInVolume: a volume in which the working directory is a
+// link covers an image in which it is a directory, and the other way round.
+func TestWorkingDirectoryByLinkInVolume(t *testing.T) {
+	plain, linked := t.TempDir(), t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(plain, "current"), 0o755),
+		os.MkdirAll(filepath.Join(linked, "releases/1"), 0o755), os.Symlink("releases/1", filepath.Join(linked, "current")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		volume, want string
+		image        func(app string) error
+	}{
+		"directory in the image": {linked, "/app/releases/1\n", func(app string) error { return os.MkdirAll(filepath.Join(app, "current"), 0o755) }},
+		"link in the image": {plain, "/app/current\n", func(app string) error {
+			return errors.Join(os.MkdirAll(filepath.Join(app, "elsewhere/deep"), 0o755), os.Symlink("elsewhere/deep", filepath.Join(app, "current")))
+		}},
+		"nothing in the image": {linked, "/app/releases/1\n", func(string) error { return nil }},
+	} {
+		out, exit, err := tryRun(t, func(cfg *Config) {
+			if err := c.image(filepath.Join(cfg.Layers.Lower[0], "app")); err != nil {
+				t.Fatal(err)
+			}
+			cfg.Spec.Process.Cwd = "/app/current"
+			cfg.Spec.Mounts = append(cfg.Spec.Mounts, specs.Mount{Destination: "/app", Type: "bind", Source: c.volume, Options: []string{"bind", "idmap"}})
+		}, "sh", "-c", "pwd -P")
+		if err != nil || exit.Code != 0 || out != c.want {
+			t.Errorf("%s: got %q, exit %+v, %v, want %q", name, out, exit, err, c.want)
+		}
+	}
+}
+
+// TestWorkingDirectoryInProc: /proc/self leads each process elsewhere.
+func TestWorkingDirectoryInProc(t *testing.T) {
+	out, exit := run(t, func(cfg *Config) { cfg.Spec.Process.Cwd = "/proc/self" }, "sh", "-c", "pwd -P")
+	if exit.Code != 0 || out != "/proc/1\n" {
+		t.Errorf("exit %+v, output %q", exit, out)
 	}
 }
