@@ -18,7 +18,7 @@ type connection struct {
 	tty        bool // the process has a terminal
 	stdin      bool // pass on what is typed
 	detachKeys string
-	sigProxy   bool // pass on signals; never with tty, where keys make them
+	sigProxy   bool // pass on signals; without, they end this program alone. With tty keys make them
 	noOutput   bool
 	noErr      bool // pass on standard output alone
 	noOut      bool // pass on standard error alone
@@ -94,6 +94,11 @@ func (a *app) interact(ctx context.Context, c connection, begin func(context.Con
 		return workload.Exit{}, err
 	}
 	defer session.Close()
+	if !c.tty && !c.sigProxy {
+		// Signals are nobody's but this program's: they end it as they end any
+		// other, and the process goes on.
+		return session.Wait(ctx)
+	}
 	defer a.watch(ctx, c, raw, session)()
 	// From here on signals are the process's or the guard's: they no longer
 	// cancel.
@@ -107,8 +112,7 @@ const impatient = 3
 
 // watch follows window size and signals until the returned function is called.
 func (a *app) watch(ctx context.Context, c connection, raw *terminal.Raw, session *engine.Session) (stop func()) {
-	switch {
-	case c.tty:
+	if c.tty {
 		resize := func() {
 			if rows, cols := terminal.Size(a.in); rows > 0 && cols > 0 {
 				_ = session.Resize(rows, cols) // the process may just have ended
@@ -116,16 +120,14 @@ func (a *app) watch(ctx context.Context, c connection, raw *terminal.Raw, sessio
 		}
 		resize() // the window may have changed since the streams were made
 		return terminal.Guard(raw, resize, exitNow)
-	case c.sigProxy:
-		forward := a.forward(session)
-		stop := terminal.Proxy(forward)
-		if ctx.Err() != nil {
-			// Ctrl-C came after the workload had started and before it was watched for.
-			forward(syscall.SIGINT)
-		}
-		return stop
 	}
-	return func() {}
+	forward := a.forward(session)
+	stop = terminal.Proxy(forward)
+	if ctx.Err() != nil {
+		// Ctrl-C came after the workload had started and before it was watched for.
+		forward(syscall.SIGINT)
+	}
+	return stop
 }
 
 // forward passes on signals, and ends this program at the third SIGINT.
