@@ -92,12 +92,19 @@ func (p *planner) makeDirectories(loc location, butLast bool) (launch.Slot, erro
 func (p *planner) openForMaking(loc location) (launch.Slot, error) {
 	src, rel := p.view.lookup(loc.path)
 	for _, m := range p.mounts {
-		source, onHost := m.inside.(dirTree)
-		if !m.idmap || !onHost || m.shown == nil || tree(m.shown) != src {
+		if !m.bind || m.shown == nil || tree(m.shown) != src {
 			continue
 		}
-		if (m.opts.attrs.set|m.opts.recAttrs.set)&unix.MOUNT_ATTR_RDONLY != 0 {
+		attrs := m.opts.recAttrs.set
+		if m.idmap || !m.opts.recursive { // else it may be in what is mounted below, which is as it was
+			attrs |= m.opts.attrs.set
+		}
+		if attrs&unix.MOUNT_ATTR_RDONLY != 0 {
 			return 0, fmt.Errorf("%s does not exist in the volume at %s, which is read-only", loc.full(), m.dest)
+		}
+		source, onHost := m.inside.(dirTree)
+		if !m.idmap || !onHost {
+			continue
 		}
 		if m.plain == 0 {
 			fd, err := unix.FcntlInt(uintptr(source.fd), unix.F_DUPFD_CLOEXEC, 3)

@@ -366,7 +366,11 @@ func (s *stager) planTree() {
 			if err := staysInside(value(s.tree), holder, pl.dest); err != nil {
 				return err
 			}
-			return mountInside(value(s.tree), value(from), pl, owner)
+			err := mountInside(value(s.tree), value(from), pl, owner)
+			if errors.Is(err, unix.EROFS) {
+				return fmt.Errorf("%s does not exist in the volume at %s, which is read-only", pl.dest, holder)
+			}
+			return err
 		}, s.tree, from)
 	}
 }

@@ -37,7 +37,8 @@ func TestWorkingDirectoryInVolume(t *testing.T) {
 		want    string
 	}{
 		"writable":            {[]string{"bind", "idmap"}, ""},
-		"read-only":           {[]string{"bind", "idmap", "ro"}, "does not exist in the volume at /data, which is read-only"},
+		"read-only":           {[]string{"bind", "ro"}, "does not exist in the volume at /data, which is read-only"},
+		"read-only, mapped":   {[]string{"bind", "idmap", "ro"}, "does not exist in the volume at /data, which is read-only"},
 		"recursive read-only": {[]string{"rbind", "ridmap", "rro"}, "does not exist in the volume at /data, which is read-only"},
 	} {
 		t.Run(name, func(t *testing.T) {

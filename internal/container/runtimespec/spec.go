@@ -201,9 +201,6 @@ func mounts(s workload.Spec, p boundary.Prepared) ([]specs.Mount, error) {
 			specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 			specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", fmt.Sprintf("size=%d", shm)}})
 	}
-	for _, target := range sortedKeys(p.Files) {
-		out = append(out, specs.Mount{Destination: target, Type: "bind", Source: p.Files[target], Options: []string{"bind", "nosuid", "nodev", "noexec"}})
-	}
 	for _, m := range s.Mounts {
 		sm, err := userMount(s, m, slices.Contains(p.Shifted, m.Source))
 		if err != nil {
@@ -212,6 +209,13 @@ func mounts(s workload.Spec, p boundary.Prepared) ([]specs.Mount, error) {
 		// A mount of the user's replaces one of ours at the same place.
 		out = slices.DeleteFunc(out, func(o specs.Mount) bool { return path.Clean(o.Destination) == path.Clean(m.Target) })
 		out = append(out, sm)
+	}
+	// After them, or a volume at /etc would hide the engine's files, and after a
+	// tmpfs at /run, to which an image's resolv.conf may be a link.
+	for _, target := range sortedKeys(p.Files) {
+		if !slices.ContainsFunc(s.Mounts, func(m workload.Mount) bool { return path.Clean(m.Target) == path.Clean(target) }) {
+			out = append(out, specs.Mount{Destination: target, Type: "bind", Source: p.Files[target], Options: []string{"bind", "nosuid", "nodev", "noexec"}})
+		}
 	}
 	return out, nil
 }

@@ -179,6 +179,25 @@ func TestUserMountsReplaceOurs(t *testing.T) {
 	}
 }
 
+// TestFilesComeAfterUserMounts: a volume at /etc covers the image's files, not the
+// engine's, but for those that the user mounts something in the place of.
+func TestFilesComeAfterUserMounts(t *testing.T) {
+	s := workload.Spec{Mounts: []workload.Mount{{Type: "bind", Source: "/srv", Target: "/etc"}, {Type: "bind", Source: "/opt", Target: "/etc/hosts/"}}}
+	all, err := mounts(s, boundary.Prepared{Files: map[string]string{"/etc/hosts": "/run/hosts", "/etc/resolv.conf": "/run/resolv", "/etc/hostname": "/run/name"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range all {
+		if strings.HasPrefix(m.Destination, "/etc") {
+			got = append(got, m.Destination+" "+m.Source)
+		}
+	}
+	if want := []string{"/etc /srv", "/etc/hosts/ /opt", "/etc/hostname /run/name", "/etc/resolv.conf /run/resolv"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestShiftedSources wants an ID-mapped mount for every source but those whose
 // files show the workload's owners already: mapped twice, they would belong to nobody.
 func TestShiftedSources(t *testing.T) {
