@@ -10,17 +10,15 @@ import (
 
 var _ boundary.Files = (*instance)(nil)
 
-// transfer lets a machine that is held go on while f asks its guest. The
+// transfer lets the processors of a machine that is paused run while f asks its guest. The
 // processes of a paused workload stay as they are: the guest holds them too.
 func (i *instance) transfer(ctx context.Context, f func() error) error {
 	if i.machine != nil {
-		again, err := i.machine.awaken(ctx)
+		done, err := i.machine.processors.ask(ctx)
 		if err != nil {
 			return err
 		}
-		if again {
-			defer i.machine.hold(context.WithoutCancel(ctx)) //nolint:errcheck // a machine that is gone
-		}
+		defer done()
 	}
 	return i.blame(f())
 }

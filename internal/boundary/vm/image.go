@@ -210,13 +210,17 @@ func copyDisk(to, from *os.File) error {
 }
 
 // replaceDisk makes a workload's disk a copy of a template's, or leaves it as it
-// is.
-func replaceDisk(name string, from *os.File) (err error) {
+// is. A lasting one is on the host's disk before it has the name: no loss of power
+// leaves a file of the right size and of nothing else.
+func replaceDisk(name string, from *os.File, lasting bool) (err error) {
 	to, err := os.OpenFile(name+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	err = copyDisk(to, from)
+	if err == nil && lasting {
+		err = to.Sync()
+	}
 	if err = errors.Join(err, to.Close()); err == nil {
 		err = os.Rename(to.Name(), name)
 	}
@@ -242,7 +246,7 @@ func (b Boundary) fromImage(ctx context.Context, from *source, s workload.Spec, 
 	}
 	finding.End()
 	if err == nil {
-		if err = replaceDisk(p.Machine.Data, t.Disk); err == nil {
+		if err = replaceDisk(p.Machine.Data, t.Disk, !s.AutoRemove); err == nil {
 			r.machine, err = b.restore(ctx, t, c, r.cgroup, p.Notice)
 		}
 		t.Close() // QEMU has what it needs

@@ -233,15 +233,19 @@ func (r *remains) outcome(e workload.Exit, err error) (workload.Exit, error) {
 
 // Signal asks the agent. SIGKILL is in force whatever the agent makes of it.
 func (i *instance) Signal(ctx context.Context, sig syscall.Signal) error {
-	if i.machine != nil {
-		// One that is held takes the signal, and is held again unless it ends.
-		again, err := i.machine.awaken(ctx)
+	switch {
+	case i.machine == nil:
+	case sig == syscall.SIGKILL:
+		if _, err := i.machine.processors.release(ctx); err != nil {
+			i.force()
+			return nil
+		}
+	default: // one that is paused takes the signal, and is paused again
+		done, err := i.machine.processors.ask(ctx)
 		if err != nil {
 			return err
 		}
-		if again && sig != syscall.SIGKILL {
-			defer i.machine.hold(ctx) //nolint:errcheck // a machine that is gone
-		}
+		defer done()
 	}
 	err := within(ctx, killTimeout, func(ctx context.Context) error { return i.Instance.Signal(ctx, sig) })
 	if sig != syscall.SIGKILL {
@@ -332,7 +336,16 @@ func (i *instance) Pause(ctx context.Context) error {
 	if i.machine == nil {
 		return nil
 	}
-	return i.machine.hold(ctx)
+	err := i.machine.processors.hold(ctx)
+	if err == nil {
+		return nil
+	}
+	// Not half paused: that is for the engine a workload that runs.
+	undo := context.WithoutCancel(ctx)
+	if _, again := i.machine.processors.release(undo); again != nil {
+		return errors.Join(err, again)
+	}
+	return errors.Join(err, within(undo, killTimeout, i.Instance.Resume))
 }
 
 // Resume continues what Pause stopped.

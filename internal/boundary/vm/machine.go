@@ -60,8 +60,7 @@ type machine struct {
 	slots []*slot
 	nics  []nicSlot
 
-	holding sync.Mutex // of held, and while it changes
-	held    bool       // its processors are stopped
+	processors processors
 
 	trimming sync.Once     // by trimLater, or never by untrim
 	trim     *time.Timer   // nil without trimLater
@@ -138,7 +137,7 @@ func start(ctx context.Context, c qemu.Config, cg *cgroup.Manager, notice func(s
 		}
 		return nil, err
 	}
-	m := &machine{vmm: vmm, cgroup: cg, notice: notice}
+	m := &machine{vmm: vmm, cgroup: cg, notice: notice, processors: processors{stop: vmm.Stop, cont: vmm.Cont}}
 	for _, d := range c.Disks {
 		if d.File == "" {
 			m.slots = append(m.slots, &slot{serial: d.Serial})
@@ -298,38 +297,6 @@ func (m *machine) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	return s, nil
 }
 
-// hold stops the machine's processors.
-func (m *machine) hold(ctx context.Context) error {
-	m.holding.Lock()
-	defer m.holding.Unlock()
-	err := within(ctx, killTimeout, m.vmm.Stop)
-	if err == nil {
-		m.held = true
-	}
-	return err
-}
-
-// letGo undoes hold, and tells the guest what time it has become.
-func (m *machine) letGo(ctx context.Context) error {
-	held, err := m.awaken(ctx)
-	if err != nil || !held {
-		return err
-	}
-	return within(ctx, killTimeout, func(ctx context.Context) error { return clientOf(m).SetClock(ctx, time.Now()) })
-}
-
-// awaken lets the processors run if they were stopped, and reports whether.
-func (m *machine) awaken(ctx context.Context) (held bool, err error) {
-	m.holding.Lock()
-	defer m.holding.Unlock()
-	if held = m.held; held {
-		if err = within(ctx, killTimeout, m.vmm.Cont); err == nil {
-			m.held = false
-		}
-	}
-	return held, err
-}
-
 // powerOff lets the guest write its disk back and end, for a limited time.
 func (m *machine) powerOff(ctx context.Context) {
 	if m.sess == nil {
@@ -337,7 +304,7 @@ func (m *machine) powerOff(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, powerOffTimeout)
 	defer cancel()
-	if _, err := m.awaken(ctx); err != nil {
+	if _, err := m.processors.release(ctx); err != nil {
 		return
 	}
 	if clientOf(m).PowerOff(ctx) != nil {

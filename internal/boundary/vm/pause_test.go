@@ -54,6 +54,19 @@ func TestPauseStopsProcessors(t *testing.T) {
 	if err := p.Pause(ctx); err != nil {
 		t.Fatal(err)
 	}
+	done, err := in.(*instance).machine.processors.ask(ctx) // as a long copy does
+	if err != nil {
+		t.Fatal(err)
+	}
+	running(true, "while somebody asks")
+	if err := p.Resume(ctx); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	running(true, "resumed while somebody asked")
+	if err := p.Pause(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if err := in.Signal(ctx, syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}

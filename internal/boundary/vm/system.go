@@ -107,7 +107,7 @@ func (s *system) Signal(ctx context.Context, sig syscall.Signal) error {
 }
 
 // Pause stops the machine's processors.
-func (s *system) Pause(ctx context.Context) error { return s.machine.vmm.Stop(ctx) }
+func (s *system) Pause(ctx context.Context) error { return s.machine.processors.hold(ctx) }
 
 // Resume lets them go on.
-func (s *system) Resume(ctx context.Context) error { return s.machine.vmm.Cont(ctx) }
+func (s *system) Resume(ctx context.Context) error { return s.machine.letGo(ctx) }

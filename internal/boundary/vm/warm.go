@@ -111,7 +111,7 @@ func (b Boundary) Warm(ctx context.Context, s workload.Spec, p boundary.Prepared
 			return nil, fmt.Errorf("rehearse the start of a workload: %w", err)
 		}
 	}
-	if err := w.r.machine.hold(ctx); err != nil {
+	if err := w.r.machine.processors.hold(ctx); err != nil {
 		return nil, err
 	}
 	return &warm{waiting: w, machine: w.r.machine}, nil
@@ -176,8 +176,13 @@ func unnamed(dir string) (*os.File, error) {
 }
 
 // name gives such a file the name of a workload's disk, in the place of the one
-// that is there.
-func name(disk *os.File, path string) error {
+// that is there; replaceDisk says what lasting is about.
+func name(disk *os.File, path string, lasting bool) error {
+	if lasting {
+		if err := disk.Sync(); err != nil {
+			return err
+		}
+	}
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -280,7 +285,7 @@ func (b Boundary) wake(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if key, err := b.ImageKey(s, p); err != nil || key != b.waiting.key {
 		return nil, errors.Join(err, errors.New("it is outdated, or for other workloads"))
 	}
-	if _, err := r.machine.awaken(ctx); err != nil {
+	if _, err := r.machine.processors.release(ctx); err != nil {
 		return nil, err
 	}
 	err := within(ctx, answerTimeout, func(ctx context.Context) error { return clientOf(r.machine).SetClock(ctx, time.Now()) })
@@ -297,7 +302,7 @@ func (b Boundary) wake(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if err != nil {
 		return nil, err
 	}
-	if err := name(b.waiting.disk, p.Machine.Data); err != nil {
+	if err := name(b.waiting.disk, p.Machine.Data, !s.AutoRemove); err != nil {
 		return nil, fmt.Errorf("the writable disk: %w", err)
 	}
 	return i, nil

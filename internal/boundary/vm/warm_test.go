@@ -95,7 +95,7 @@ func TestRehearsal(t *testing.T) {
 	f.templates(t)
 	made, _ := f.warm(t, ofImage("nobody"))
 	m := made.(*warm).machine
-	if _, err := m.awaken(t.Context()); err != nil {
+	if _, err := m.processors.release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	status := func() protocol.Status {

@@ -1,0 +1,90 @@
+package vm
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// processors are those of a machine: while its workload is paused they stand, but
+// for the time in which somebody asks its guest something. The zero value, with stop
+// and cont, is that of a machine that runs.
+type processors struct {
+	stop, cont func(context.Context) error // of the VMM
+
+	mu       sync.Mutex // held while they change
+	held     bool       // they shall stand
+	standing bool       // they do, or may: the VMM did not say
+	askers   int        // who wants them to run in spite of held
+}
+
+// hold stops them, at once or when the last who asks is done.
+func (p *processors) hold(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.held
+	p.held = true
+	err := p.settle(ctx)
+	if err != nil {
+		p.held = was
+	}
+	return err
+}
+
+// release undoes hold, and reports whether there was anything to undo.
+func (p *processors) release(ctx context.Context) (held bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held = p.held
+	p.held = false
+	if err = p.settle(ctx); err != nil {
+		p.held = held
+	}
+	return held, err
+}
+
+// ask lets them run until done is called, whoever else holds or asks.
+func (p *processors) ask(ctx context.Context) (done func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.askers++
+	if err := p.settle(ctx); err != nil {
+		p.askers--
+		return nil, err
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.askers--
+		p.settle(context.WithoutCancel(ctx)) //nolint:errcheck // a machine that is gone
+	}, nil
+}
+
+// settle makes them stand or run, as is due. A VMM that gave no answer may have
+// done either, so it is told again the next time that they shall run.
+func (p *processors) settle(ctx context.Context) error {
+	stand := p.held && p.askers == 0
+	if stand == p.standing {
+		return nil
+	}
+	tell := p.cont
+	if stand {
+		tell = p.stop
+	}
+	p.standing = true
+	err := within(ctx, killTimeout, tell)
+	if err == nil {
+		p.standing = stand
+	}
+	return err
+}
+
+// letGo lets the processors of a paused workload run, and tells the guest what time
+// it has become.
+func (m *machine) letGo(ctx context.Context) error {
+	held, err := m.processors.release(ctx)
+	if err != nil || !held {
+		return err
+	}
+	return within(ctx, killTimeout, func(ctx context.Context) error { return clientOf(m).SetClock(ctx, time.Now()) })
+}

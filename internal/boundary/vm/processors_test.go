@@ -1,0 +1,83 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"testing"
+)
+
+// vmmOf is a VMM's processors: what it was told, and what it does when told.
+type vmmOf struct {
+	standing bool
+	fails    error // of the next command, which is carried out all the same
+}
+
+func (v *vmmOf) processors() *processors {
+	set := func(standing bool) func(context.Context) error {
+		return func(context.Context) error {
+			v.standing = standing
+			err := v.fails
+			v.fails = nil
+			return err
+		}
+	}
+	return &processors{stop: set(true), cont: set(false)}
+}
+
+// TestProcessors: what several ask of a paused machine at once does not change for how
+// long it is paused.
+func TestProcessors(t *testing.T) {
+	ctx := context.Background()
+	failed := errors.New("no answer")
+	type step struct {
+		do       string
+		standing bool // after it
+	}
+	for name, steps := range map[string][]step{
+		"asked while paused":                {{"hold", true}, {"ask", false}, {"done", true}, {"release", false}},
+		"two ask":                           {{"hold", true}, {"ask", false}, {"ask", false}, {"done", false}, {"done", true}},
+		"resumed while somebody asks":       {{"hold", true}, {"ask", false}, {"release", false}, {"done", false}},
+		"paused while somebody asks":        {{"ask", false}, {"hold", false}, {"done", true}, {"release", false}},
+		"paused twice":                      {{"hold", true}, {"hold", true}, {"release", false}},
+		"never paused":                      {{"ask", false}, {"done", false}, {"release", false}},
+		"no answer to stop, and taken back": {{"hold!", true}, {"release", false}},
+		"no answer to stop, and asked":      {{"hold!", true}, {"ask", false}, {"done", false}},
+		"no answer to the end of asking":    {{"hold", true}, {"ask", false}, {"done!", true}, {"ask", false}, {"done", true}},
+		"no answer to cont":                 {{"hold", true}, {"release!", false}, {"release", false}},
+		"no answer to who asks":             {{"hold", true}, {"ask!", false}, {"release", false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := &vmmOf{}
+			p := v.processors()
+			var asking []func()
+			for n, s := range steps {
+				what, fails := s.do, false
+				if what[len(what)-1] == '!' {
+					what, fails, v.fails = what[:len(what)-1], true, failed
+				}
+				var err error
+				switch what {
+				case "hold":
+					err = p.hold(ctx)
+				case "release":
+					_, err = p.release(ctx)
+				case "ask":
+					var done func()
+					if done, err = p.ask(ctx); err == nil {
+						asking = append(asking, done)
+					}
+				case "done":
+					asking[0]()
+					asking = asking[1:]
+					fails = false // it has nobody to tell
+				}
+				if (err != nil) != fails {
+					t.Fatalf("step %d, %s: %v", n, s.do, err)
+				}
+				if v.standing != s.standing {
+					t.Fatalf("step %d, %s: the processors stand: %v", n, s.do, v.standing)
+				}
+			}
+		})
+	}
+}
