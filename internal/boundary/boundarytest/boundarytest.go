@@ -39,7 +39,6 @@ const (
 	Users          Ability = "users"
 	Hostnames      Ability = "host names"
 	MemoryLimits   Ability = "memory limits"
-	MemoryKills    Ability = "killing what exceeds its memory, soon"
 	PidsLimits     Ability = "limits on processes"
 	EnvOrder       Ability = "the order of the environment"
 	Survivors      Ability = "processes that outlive another's want of memory"
@@ -178,7 +177,7 @@ var tests = []test{
 	{"archives", testArchives, []Ability{Files}},
 	{"archives of mounts", testArchivesOfMounts, []Ability{Mounts, Files, VolumeOwners}},
 	{"descriptors", testDescriptors, []Ability{Descriptors}},
-	{"memory limit", testMemoryLimit, []Ability{MemoryLimits, MemoryKills}},
+	{"memory limit", testMemoryLimit, []Ability{MemoryLimits}},
 	{"pids limit", testPidsLimit, []Ability{PidsLimits}},
 }
 

@@ -118,14 +118,6 @@ func TestTenantConformance(t *testing.T) {
 			t.Errorf("delete the tenant's machine: %v", err)
 		}
 	})
-	lacks := map[boundarytest.Ability]string{
-		boundarytest.CreatorDies: "the machine belongs to the test's own process, which another cannot reach",
-	}
-	if testing.Short() {
-		// An open fault: in one run of three a workload that had reached its limit was
-		// not killed within two minutes, and another run took as long somewhere.
-		lacks[boundarytest.MemoryKills] = "at times an emulated guest does not kill within two minutes what has reached its limit; the other tiers try"
-	}
 	boundarytest.Run(t, boundarytest.Harness{
 		Boundary: tenantBoundary{Boundary{Reach: func(string) boundary.Host { return host.(boundary.Host) }}},
 		Program:  "/bin/program", NotExecutable: "/etc/passwd",
@@ -134,7 +126,9 @@ func TestTenantConformance(t *testing.T) {
 			p.Machine.Data, p.Machine.Socket = "", "tenant"
 			return p
 		},
-		Lacks: lacks,
+		Lacks: map[boundarytest.Ability]string{
+			boundarytest.CreatorDies: "the machine belongs to the test's own process, which another cannot reach",
+		},
 		Leaks: leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
 }
