@@ -111,7 +111,7 @@ func TestRecordI386(t *testing.T) {
 	pid := uintptr(r.pid)
 	got, ws, err := r.Wait()
 	if err == nil && ws.Signaled() && ws.Signal() == unix.SIGSEGV {
-		t.Skip("needs a kernel with CONFIG_IA32_EMULATION")
+		t.Skip("needs a machine that takes the system calls of i386")
 	}
 	if err != nil || got[0] != (Result{true, pid, 0}) || got[1] != (Result{true, 0, syscall.EBADF}) || got[2] != (Result{true, pid, 0}) {
 		t.Errorf("got %+v, status %v, %v", got, ws, err)
