@@ -137,6 +137,9 @@ func TestStageRefuses(t *testing.T) {
 		{"no layers", func(c *StageConfig) { c.Layers.Lower = nil }, "no layers"},
 		{"shared", func(c *StageConfig) { c.Mounts[1].Options = []string{"bind", "rshared"} }, "private only"},
 		{"missing", func(c *StageConfig) { c.Mounts[1].Source = "/no/such/place" }, "no such file"},
+		{"read-only", func(c *StageConfig) {
+			c.Mounts = append(c.Mounts, specs.Mount{Destination: "/vol/missing", Type: "bind", Source: c.Mounts[1].Source, Options: []string{"bind"}})
+		}, "/vol/missing does not exist in the volume at /vol, which is read-only"},
 		{"many", func(c *StageConfig) { c.Mounts = make([]specs.Mount, maxListed+1) }, "at most"},
 	} {
 		c := cfg
