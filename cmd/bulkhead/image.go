@@ -81,18 +81,16 @@ func familiar(ref string) string {
 	return r.Familiar()
 }
 
-// inUse asks the engine which workloads were made from an image. The list is
-// read first: the answer is given while the image store is locked.
-func (a *app) inUse(cmd *cobra.Command, e *engine.Engine) (image.InUse, error) {
-	records, err := e.List(cmd.Context())
-	if err != nil {
-		return nil, err
+// inUse lets the image store ask the engine which workloads were made from an
+// image.
+func inUse(e *engine.Engine) image.InUse {
+	return func() (func(digest.Digest) []string, error) {
+		users, err := e.ImageUsers()
+		if err != nil {
+			return nil, err
+		}
+		return func(d digest.Digest) []string { return users(d.String()) }, nil
 	}
-	users := map[string][]string{}
-	for _, r := range records {
-		users[r.Spec.Image.Digest] = append(users[r.Spec.Image.Digest], r.Spec.Name)
-	}
-	return func(d digest.Digest) []string { return users[d.String()] }, nil
 }
 
 // platform reads --platform; "" is the host's.

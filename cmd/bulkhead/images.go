@@ -131,11 +131,7 @@ func (a *app) imageDetails(cmd *cobra.Command, s *image.Store, format string) (f
 		return nil, err
 	}
 	defer e.Close()
-	users, err := a.inUse(cmd, e)
-	if err != nil {
-		return nil, err
-	}
-	usage, err := s.Usage(users)
+	usage, err := s.Usage(inUse(e))
 	if err != nil && !errors.Is(err, image.ErrDamaged) {
 		return nil, err
 	}
@@ -389,11 +385,7 @@ func (a *app) removing(cmd *cobra.Command, f func(s *image.Store, users image.In
 		return err
 	}
 	defer e.Close()
-	users, err := a.inUse(cmd, e)
-	if err != nil {
-		return err
-	}
-	return a.withImages(func(s *image.Store) error { return f(s, users) })
+	return a.withImages(func(s *image.Store) error { return f(s, inUse(e)) })
 }
 
 // printRemoved lists what is gone.

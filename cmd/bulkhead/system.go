@@ -95,15 +95,11 @@ func (a *app) pruneSystem(cmd *cobra.Command, ctx context.Context, e *engine.Eng
 			return err
 		}
 	}
-	users, err := a.inUse(cmd, e)
-	if err != nil {
-		return err
-	}
 	store, err := a.images()
 	if err != nil {
 		return err
 	}
-	bytes, err := a.pruneImages(store, users, all, keep)
+	bytes, err := a.pruneImages(store, inUse(e), all, keep)
 	if err != nil {
 		return err
 	}

@@ -119,15 +119,11 @@ func (u *diskUsage) rows() []usageRow {
 // measure looks at everything.
 func (a *app) measure(cmd *cobra.Command, ctx context.Context, e *engine.Engine) (*diskUsage, error) {
 	u := &diskUsage{}
-	users, err := a.inUse(cmd, e)
-	if err != nil {
-		return nil, err
-	}
 	store, err := a.images()
 	if err != nil {
 		return nil, err
 	}
-	if u.images, err = store.Usage(users); err != nil && !errors.Is(err, image.ErrDamaged) {
+	if u.images, err = store.Usage(inUse(e)); err != nil && !errors.Is(err, image.ErrDamaged) {
 		return nil, err
 	} else if err != nil {
 		a.warn(err.Error())

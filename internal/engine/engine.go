@@ -62,9 +62,9 @@ const DefaultCgroup = "/bulkhead"
 
 // ImageSource unpacks images. The image store implements it.
 type ImageSource interface {
-	// Layers returns the unpacked layers of img. They stay on disk until release is called; the engine calls
-	// it once the workload is listed by Engine.List, whose Spec.Image.Digest
-	// must keep the layers from then on.
+	// Layers returns the unpacked layers of img, or fails if the image has been
+	// removed. They stay on disk until release is called; Engine.ImageUsers names
+	// the workload since before Layers was called, which must keep them from then on.
 	Layers(ctx context.Context, img workload.Image) (layers workload.Layers, release func(), err error)
 }
 
@@ -195,6 +195,11 @@ func (e *Engine) List(ctx context.Context) ([]*Record, error) {
 	sortRecords(records)
 	return records, nil
 }
+
+// ImageUsers returns what tells, as of now, which workloads were made from the
+// image with a manifest digest, running or not, or being made: whoever removes an
+// image asks while nobody can get its layers, see ImageSource.
+func (e *Engine) ImageUsers() (func(manifest string) []string, error) { return e.layout.ImageUsers() }
 
 // Inspect returns one workload. ref, here and elsewhere, is a whole ID, a name,
 // or the beginning of an ID, tried in this order. The error wraps

@@ -13,9 +13,11 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 )
 
-// InUse tells which workloads were made from the image with this manifest
-// digest. It is called with the store's lock held and must not call the store.
-type InUse func(manifest digest.Digest) []string
+// InUse returns what tells, as of now, which workloads were made from the image
+// with a manifest digest. Remove and Prune call it with the store's lock held, so
+// that no workload comes between its answer and what follows from it; it must not
+// call the store.
+type InUse func() (users func(manifest digest.Digest) []string, err error)
 
 // Report says what Remove and Prune took away.
 type Report struct {
@@ -46,7 +48,11 @@ func (s *Store) Remove(ref string, force bool, inUse InUse) (Report, error) {
 		} else if len(e.References) > 1 && !force {
 			return fmt.Errorf("image %s has more than one name, remove them one by one or use force: %s", ref, strings.Join(e.References, ", "))
 		}
-		if users := inUse.of(e.Digest); len(users) > 0 {
+		usersOf, err := inUse.now()
+		if err != nil {
+			return err
+		}
+		if users := usersOf(e.Digest); len(users) > 0 {
 			return fmt.Errorf("%w: %s is what %s was made from, remove that first", ErrInUse, ref, strings.Join(users, ", "))
 		}
 		rep.Untagged = e.References
@@ -67,9 +73,13 @@ func (s *Store) Prune(all bool, inUse InUse) (Report, error) { return s.PruneSom
 func (s *Store) PruneSome(all bool, want func(Image) bool, inUse InUse) (Report, error) {
 	var rep Report
 	err := s.collect(&rep, func(t *table) error {
+		usersOf, err := inUse.now()
+		if err != nil {
+			return err
+		}
 		for _, e := range slices.Clone(t.Images) {
 			// A name with a digest alone is kept: the user asked for just it.
-			if !all && len(e.References)+len(e.Digests) > 0 || len(inUse.of(e.Digest)) > 0 {
+			if !all && len(e.References)+len(e.Digests) > 0 || len(usersOf(e.Digest)) > 0 {
 				continue
 			}
 			if want != nil {
@@ -86,11 +96,15 @@ func (s *Store) PruneSome(all bool, want func(Image) bool, inUse InUse) (Report,
 	return rep, err
 }
 
-func (f InUse) of(d digest.Digest) []string {
+// now calls f; nil stands for no workloads.
+func (f InUse) now() (users func(digest.Digest) []string, err error) {
 	if f == nil {
-		return nil
+		return func(digest.Digest) []string { return nil }, nil
 	}
-	return f(d)
+	if users, err = f(); err != nil {
+		return nil, fmt.Errorf("find out who was made from an image: %w", err)
+	}
+	return users, nil
 }
 
 func (t *table) remove(d digest.Digest) {

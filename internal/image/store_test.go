@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
@@ -112,12 +113,7 @@ func TestTagRemovePrune(t *testing.T) {
 	if err != nil || len(rep.Deleted) != 0 || !slices.Equal(rep.Untagged, []string{"docker.io/library/a:1"}) {
 		t.Errorf("Remove(a:1) = %+v, %v", rep, err)
 	}
-	inUse := func(d digest.Digest) []string {
-		if d == a.Digest {
-			return []string{"web"}
-		}
-		return nil
-	}
+	inUse := usedBy(a.Digest, "web")
 	if _, err := s.Remove("a:2", false, inUse); !errors.Is(err, image.ErrInUse) || !strings.Contains(err.Error(), "web") {
 		t.Errorf("Remove of an image in use: %v", err)
 	}
@@ -140,6 +136,69 @@ func TestTagRemovePrune(t *testing.T) {
 	}
 	if _, err := s.Remove("a:2", false, nil); !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("Remove of nothing: %v", err)
+	}
+}
+
+// usedBy is an InUse for one image.
+func usedBy(d digest.Digest, users ...string) image.InUse {
+	return func() (func(digest.Digest) []string, error) {
+		return func(asked digest.Digest) []string {
+			if asked == d {
+				return users
+			}
+			return nil
+		}, nil
+	}
+}
+
+// TestRemoveBesideStart removes an image while a workload of it is being made:
+// one of the two fails, whoever comes first.
+func TestRemoveBesideStart(t *testing.T) {
+	needRoot(t)
+	s := openStore(t)
+	for name, remove := range map[string]func(image.InUse) error{
+		"remove": func(u image.InUse) error { _, err := s.Remove("a", false, u); return err },
+		"prune":  func(u image.InUse) error { _, err := s.Prune(true, u); return err },
+	} {
+		im := load(t, s, small(t, "a"), "a")
+		layers := make(chan error)
+		// The workload is recorded right after it was looked for.
+		err := remove(func() (func(digest.Digest) []string, error) {
+			go func() {
+				chain, err := s.Layers(context.Background(), im)
+				if err == nil {
+					err = chain.Release()
+				}
+				layers <- err
+			}()
+			select {
+			case err := <-layers:
+				t.Errorf("%s: layers were given away in the middle: %v", name, err)
+				return nil, errors.New("too early")
+			case <-time.After(100 * time.Millisecond):
+			}
+			return usedBy("")()
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := <-layers; !errors.Is(err, image.ErrNotFound) {
+			t.Errorf("%s: layers of an image that is gone: %v, want ErrNotFound", name, err)
+		}
+		// It is recorded before it is looked for.
+		im = load(t, s, small(t, "a"), "a")
+		if err := remove(usedBy(im.Digest, "web")); name == "remove" && !errors.Is(err, image.ErrInUse) || name == "prune" && err != nil {
+			t.Errorf("%s of an image in use: %v", name, err)
+		}
+		if err := remove(func() (func(digest.Digest) []string, error) { return nil, os.ErrPermission }); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s where the workloads cannot be told: %v", name, err)
+		}
+		if _, err := s.Resolve("a"); err != nil {
+			t.Errorf("%s: the image is gone: %v", name, err)
+		}
+		if _, err := s.Remove("a", false, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

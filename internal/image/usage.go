@@ -31,12 +31,16 @@ func (s *Store) Usage(inUse InUse) (Usage, error) {
 	if damaged != nil && !errors.Is(damaged, ErrDamaged) {
 		return Usage{}, damaged
 	}
+	usersOf, err := inUse.now()
+	if err != nil {
+		return Usage{}, err
+	}
 	sizes := map[digest.Digest]int64{} // of each part
 	count := map[digest.Digest]int{}   // images that need it
 	active := map[digest.Digest]bool{} // an active image needs it
 	var u Usage
 	for _, im := range list {
-		iu := ImageUsage{Image: im, Users: inUse.of(im.Digest)}
+		iu := ImageUsage{Image: im, Users: usersOf(im.Digest)}
 		if len(iu.Users) > 0 {
 			u.Active++
 		}
