@@ -33,6 +33,7 @@ const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
 	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
 	envTaps    = "ENGINE_TEST_TAPS"    // not empty: the fake takes interfaces as a machine does
+	envHang    = "ENGINE_TEST_HANG"    // not empty: the fake cannot be paused, and tries until it may not any more
 	envWarm    = "ENGINE_TEST_WARM"    // not empty: the fake can be made before there is a workload
 	envCgroup  = "ENGINE_TEST_CGROUP"  // see testCgroup
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary
@@ -93,6 +94,9 @@ func testBoundary(world string) boundary.Boundary {
 	}
 	if os.Getenv(envTaps) != "" {
 		return tapBoundary{&fake.Boundary{World: world}}
+	}
+	if os.Getenv(envHang) != "" {
+		return hangingBoundary{&fake.Boundary{World: world}}
 	}
 	if os.Getenv(envWarm) != "" {
 		return &warmBoundary{Boundary: &fake.Boundary{World: world}}
@@ -203,7 +207,7 @@ func config(dir string) Config {
 	root, run, _ := RootsBelow(filepath.Join(dir, "root"))
 	world := filepath.Join(dir, "world")
 	env := []string{envRole + "=supervisor", envWorld + "=" + world, "GORACE=halt_on_error=1"}
-	for _, name := range []string{envReal, envTaps, envWarm, envTimer, envCrash, envCrashed, envSteps} {
+	for _, name := range []string{envReal, envTaps, envHang, envWarm, envTimer, envCrash, envCrashed, envSteps} {
 		env = append(env, name+"="+os.Getenv(name))
 	}
 	cfg := Config{

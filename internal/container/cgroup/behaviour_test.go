@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -316,6 +317,26 @@ func TestFreeze(t *testing.T) {
 			t.Errorf("kill while frozen: %v", err)
 		}
 	})
+}
+
+// TestFreezeGivesUp freezes a cgroup in which a process never stops, and that
+// without a deadline. The files are no kernel's.
+func TestFreezeGivesUp(t *testing.T) {
+	defer func(d time.Duration) { killTime = d }(killTime)
+	killTime = 50 * time.Millisecond
+	m := &Manager{path: "/stubborn", v2: t.TempDir()}
+	for name, content := range map[string]string{"cgroup.freeze": "0", "cgroup.events": "populated 1\nfrozen 0\n"} {
+		if err := os.WriteFile(filepath.Join(m.v2, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := m.Freeze(context.Background())
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "a process does not stop") {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(m.v2, "cgroup.freeze")); err != nil || string(b) != "0" {
+		t.Errorf("afterwards cgroup.freeze has %q, %v: want it thawed", b, err)
+	}
 }
 
 // disk returns a whole block device with a size, and a file on it.

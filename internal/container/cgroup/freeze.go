@@ -11,7 +11,13 @@ import (
 
 // Freeze stops every process of the cgroup and below, and returns when all
 // are stopped. When ctx ends first, or on any error, the cgroup is thawed.
+// Without a deadline in ctx it gives up after ten seconds: a process in a system
+// call that only a fatal signal ends, such as one that waits for the answer to a
+// seccomp notification (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19), is
+// never stopped.
 func (m *Manager) Freeze(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	err := m.freeze(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("freeze cgroup %s: %w", m.path, noAccess(err)), m.Thaw())
@@ -24,7 +30,11 @@ func (m *Manager) freeze(ctx context.Context) error {
 		if err := writeFile(m.v2, "cgroup.freeze", "1"); err != nil {
 			return err
 		}
-		return waitEvent(ctx, m.v2, "frozen 1")
+		err := waitEvent(ctx, m.v2, "frozen 1")
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("a process does not stop, as in a system call that only a fatal signal ends: %w", err)
+		}
+		return err
 	}
 	return m.freezeV1(cgroups.Frozen)
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/opencontainers/cgroups"
 )
 
-// killTime bounds Kill and Destroy when their context has no deadline.
-const killTime = 10 * time.Second
+// killTime bounds Kill, Destroy and Freeze when their context has no deadline.
+// Tests set it.
+var killTime = 10 * time.Second
 
 // Kill ends every process of the cgroup and below with SIGKILL and returns
 // when none is left. A frozen cgroup is killed too, and thawed on v1. Without

@@ -61,6 +61,9 @@ func (s *supervisor) signal(sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
+	if sig == killSignal {
+		s.callOffPause()
+	}
 	if err := l.inst.Signal(context.Background(), sig); err != nil {
 		return err
 	}
@@ -70,15 +73,52 @@ func (s *supervisor) signal(sig syscall.Signal) error {
 	return nil
 }
 
+// pauseLimit is how long a boundary may take to pause a workload, or to continue
+// it: longer than any of them needs to find out that a guest or a runtime is silent.
+const pauseLimit = 15 * time.Second
+
+// callOffPause ends a pause under way, so that nobody who wants to end the workload
+// waits for it.
+func (s *supervisor) callOffPause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.callOff != nil {
+		s.callOff()
+	}
+}
+
+// thaw continues the workload if it is paused, or about to be.
 func (s *supervisor) thaw() error {
+	s.callOffPause()
+	s.pausing.Lock()
+	defer s.pausing.Unlock()
 	if s.snapshot().Status != workload.Paused {
 		return nil
 	}
-	return s.pause(workload.Running)
+	return s.turn(workload.Running)
+}
+
+// paused tells whether the workload is paused, when a change of that under way is
+// over, and returns what is closed at the next change of anything.
+func (s *supervisor) paused() (bool, <-chan struct{}) {
+	s.pausing.Lock()
+	defer s.pausing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Status == workload.Paused, s.changed
 }
 
 // pause makes the workload Paused or Running.
 func (s *supervisor) pause(to workload.Status) error {
+	s.pausing.Lock()
+	defer s.pausing.Unlock()
+	return s.turn(to)
+}
+
+// turn is pause with s.pausing held. s.mu is not held while the boundary is at
+// work: a process in a system call that only a fatal signal ends does not stop for
+// a freezer, and then the workload must be one that can still be killed.
+func (s *supervisor) turn(to workload.Status) error {
 	l, err := s.running()
 	if err != nil {
 		return err
@@ -87,24 +127,37 @@ func (s *supervisor) pause(to workload.Status) error {
 	if !ok {
 		return fmt.Errorf("%w: boundary %q cannot pause", workload.ErrUnsupported, s.spec.Boundary)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), pauseLimit)
+	defer cancel()
+	s.mu.Lock()
+	next := s.state
+	if err = next.To(to); s.state.Exit != nil {
+		err = workload.ErrNotRunning
+	}
+	if err == nil && to == workload.Paused {
+		s.callOff = cancel
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if to == workload.Running {
+		err = p.Resume(ctx)
+	} else if err = p.Pause(ctx); err != nil {
+		err = undoPause(ctx, p, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state.Exit != nil {
-		return workload.ErrNotRunning
+	s.callOff = nil
+	if s.life != l || s.state.Exit != nil {
+		return workload.ErrNotRunning // meanwhile
 	}
-	next := s.state
-	if err := next.To(to); err != nil {
+	if err != nil {
 		return err
 	}
-	ctx := context.Background()
-	f := p.Pause
-	if to == workload.Running {
-		f = p.Resume
-	}
-	if err := f(ctx); err != nil {
+	if err := s.state.To(to); err != nil {
 		return err
 	}
-	s.state = next
 	s.announce()
 	if err := s.write(); err != nil {
 		return err
@@ -115,6 +168,18 @@ func (s *supervisor) pause(to workload.Status) error {
 	}
 	s.layout.Happened(&s.spec, action)
 	return nil
+}
+
+// undoPause continues what has stopped of a workload that could not be paused, and
+// returns why that was.
+func undoPause(ctx context.Context, p boundary.Pauser, err error) error {
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseLimit)
+	defer cancel()
+	p.Resume(undo) //nolint:errcheck // some refuse where nothing has stopped
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("%w: it is being ended", workload.ErrNotRunning)
+	}
+	return err
 }
 
 // stopSignal is the one that asks the workload to end; s.mu is held.
@@ -167,6 +232,7 @@ func (s *supervisor) orStopSignal(sig syscall.Signal) (syscall.Signal, error) {
 // quit sends the life that runs sig, and SIGKILL when timeout has passed and ended
 // is not closed. It returns when it is.
 func (s *supervisor) quit(timeout time.Duration, sig syscall.Signal, ended <-chan struct{}) error {
+	s.callOffPause()
 	if err := s.signal(sig); err == nil {
 		s.thaw()
 		var over <-chan time.Time // nil blocks for ever

@@ -104,9 +104,7 @@ func (c *checker) run(ctx context.Context) {
 // awaitUnpaused waits while the workload is paused, and reports whether it was.
 func (c *checker) awaitUnpaused(ctx context.Context) (paused bool, err error) {
 	for {
-		c.s.mu.Lock()
-		now, changed := c.s.state.Status == workload.Paused, c.s.changed
-		c.s.mu.Unlock()
+		now, changed := c.s.paused()
 		if !now {
 			return paused, nil
 		}

@@ -182,7 +182,7 @@ func (s *supervisor) exec(e *wire.Exec) (*stdio, boundary.Process, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.snapshot().Status == workload.Paused {
+	if paused, _ := s.paused(); paused {
 		return nil, nil, fmt.Errorf("%w: it is paused", workload.ErrNotRunning)
 	}
 	io, err := newStdio(e.Process.Terminal, e.Stdin)

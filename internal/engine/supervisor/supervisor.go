@@ -88,6 +88,10 @@ type supervisor struct {
 	changed chan struct{}
 
 	changing sync.Mutex // orders updates
+	// pausing is held while the workload is paused or continued. callOff, which mu
+	// guards, ends a pause under way; nil without one.
+	pausing sync.Mutex
+	callOff context.CancelFunc
 
 	// halted ends when there is to be no other life.
 	halted context.Context
