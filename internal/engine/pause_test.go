@@ -14,16 +14,30 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// hangingBoundary has workloads that do not stop for a pause. While one is tried
-// there is a file "pausing" in the world.
-type hangingBoundary struct{ *fake.Boundary }
+// hangingBoundary takes its time, and while it does there is a file in the world:
+// "pausing", as workloads do not stop for a pause, or "creating", for as long as
+// there is one called "hold".
+type hangingBoundary struct {
+	*fake.Boundary
+	over string // what hangs: "pause" or "create"
+}
 
 func (b hangingBoundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
 	in, err := b.Boundary.Create(ctx, s, p)
 	if err != nil {
 		return nil, err
 	}
-	return &hanging{in, filepath.Join(b.World, "pausing")}, nil
+	if b.over == "pause" {
+		return &hanging{in, filepath.Join(b.World, "pausing")}, nil
+	}
+	creating, hold := filepath.Join(b.World, "creating"), filepath.Join(b.World, "hold")
+	for ; exists(hold); time.Sleep(time.Millisecond) {
+		if err := os.WriteFile(creating, nil, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	os.Remove(creating) // there is none without "hold"
+	return in, nil
 }
 
 type hanging struct {
@@ -41,9 +55,19 @@ func (h *hanging) Pause(ctx context.Context) error {
 
 func (h *hanging) Resume(context.Context) error { return errors.New("it was not paused") }
 
+// awaitFile waits for a file in the world.
+func (w *world) awaitFile(name string) {
+	w.t.Helper()
+	for end := time.Now().Add(patience); !exists(filepath.Join(w.dir, "world", name)); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("%s: it does not come", name)
+		}
+	}
+}
+
 // TestPauseHangs ends workloads while they are being paused, which takes for ever.
 func TestPauseHangs(t *testing.T) {
-	t.Setenv(envHang, "1")
+	t.Setenv(envHang, "pause")
 	w := newWorld(t)
 	for name, end := range map[string]func() error{
 		"stop":   func() error { return w.Stop(ctx(t), "p", nil) },
@@ -58,11 +82,7 @@ func TestPauseHangs(t *testing.T) {
 			}
 			paused := make(chan error, 1)
 			go func() { paused <- w.Pause(ctx(t), "p") }()
-			for limit := time.Now().Add(patience); !exists(filepath.Join(w.dir, "world", "pausing")); time.Sleep(time.Millisecond) {
-				if time.Now().After(limit) {
-					t.Fatal("it is not being paused")
-				}
-			}
+			w.awaitFile("pausing")
 			if r := w.want("p", workload.Running); r.Exit != nil {
 				t.Errorf("while it is being paused: got %+v", r)
 			}

@@ -83,6 +83,55 @@ func TestUpdateRestartPolicy(t *testing.T) {
 	}
 }
 
+// TestChangeBesideRestart changes limits and name of a workload whose next life is
+// just being made: they are that life's.
+func TestChangeBesideRestart(t *testing.T) {
+	t.Setenv(envHang, "create")
+	w := newWorld(t)
+	if _, err := w.Run(ctx(t), restarted("always", 0, "wait-signal", "USR1"), nil); err != nil {
+		t.Fatal(err)
+	}
+	pids, name := int64(50), "r"
+	for what, change := range map[string]func() error{
+		"update": func() error { return w.Update(ctx(t), name, workload.Resources{Pids: &pids}, nil) },
+		"rename": func() error { return w.Rename(ctx(t), "r", "renamed") },
+	} {
+		restarts := w.want(name, workload.Running).Restarts
+		hold := filepath.Join(w.dir, "world", "hold")
+		if err := os.WriteFile(hold, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Kill(ctx(t), name, syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitFile("creating")
+		changed := make(chan error, 1)
+		go func() { changed <- change() }()
+		select {
+		case err := <-changed:
+			t.Errorf("%s: it is over before the life has begun: %v", what, err)
+			changed <- err
+		case <-time.After(100 * time.Millisecond):
+		}
+		if err := os.Remove(hold); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-changed; err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if what == "rename" {
+			name = "renamed"
+		}
+		w.await(name, func(r *Record) bool { return r.Status == workload.Running && r.Restarts > restarts })
+		if what == "rename" {
+			continue
+		}
+		if u, err := w.Measure(ctx(t), name); err != nil || u.PidsLimit != pids {
+			t.Errorf("%s: in force: %+v, %v", what, u, err)
+		}
+	}
+}
+
 func TestRename(t *testing.T) {
 	w := newWorld(t)
 	for _, name := range []string{"one", "two"} {

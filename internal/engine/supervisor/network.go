@@ -36,7 +36,8 @@ type networking struct {
 	got     *attach.Attachment
 	err     error
 
-	// wiring is held while a life begins, and while its networks change.
+	// wiring is held while a life begins, and while its networks, limits or name
+	// change.
 	wiring sync.Mutex
 	// more is what is reserved beside got.Reserved.
 	more []*os.File

@@ -44,13 +44,16 @@ func (s *supervisor) measure() (*workload.Usage, error) {
 }
 
 // update puts other limits in force and records them. Between two lives there is
-// nothing to put them in force for.
+// nothing to put them in force for. No life begins meanwhile: it would have the
+// limits of before.
 func (s *supervisor) update(u *wire.Update) error {
 	if u == nil {
 		return fmt.Errorf("%w: an update of nothing", wire.ErrProtocol)
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	s.net.wiring.Lock()
+	defer s.net.wiring.Unlock()
 	merged := s.asked().Resources.Merge(u.Resources)
 	if err := merged.Coherent(); err != nil {
 		return err
@@ -98,11 +101,14 @@ func changesLimits(r workload.Resources) bool {
 }
 
 // rename gives the workload another name. s.mu is held all the time: the end
-// removes a workload by its name.
+// removes a workload by its name. No life begins meanwhile: it would join its
+// networks by the old one, after the engine has put the new one there.
 func (s *supervisor) rename(name string) error {
 	if err := state.CheckName(name); err != nil {
 		return err
 	}
+	s.net.wiring.Lock()
+	defer s.net.wiring.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {
