@@ -74,6 +74,9 @@ func runNetworkProgram(dir string) error {
 	if err != nil {
 		return err
 	}
+	if m.Release != "" && os.Remove(filepath.Join(dir, "stuck")) == nil { // that once
+		return attach.Send(conn, attach.Fail(errors.New("a rule is stuck")), nil, nil)
+	}
 	if m.Release != "" {
 		if err := f.Release(context.Background(), m.Release); err != nil {
 			return attach.Send(conn, attach.Fail(err), nil, nil)
@@ -271,6 +274,25 @@ func TestNetworkRestart(t *testing.T) {
 		t.Errorf("got %s, %v", b, err)
 	}
 	w.wantNoNetwork("ended")
+}
+
+// TestNetworkReleaseFails restarts a workload that is removed at its end, and that
+// cannot be taken out of its networks at the first try.
+func TestNetworkReleaseFails(t *testing.T) {
+	needNamespaces(t)
+	w := newWorld(t)
+	s := networkSpec("web", "wait-signal", "TERM")
+	s.AutoRemove = true
+	if _, err := w.Run(ctx(t), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "world", "stuck"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Restart(ctx(t), "web", nil, 0); err == nil || !strings.Contains(err.Error(), "a rule is stuck") {
+		t.Errorf("got %v", err)
+	}
+	w.wantEmpty()
 }
 
 // TestNetworkSupervisorKilled kills a supervisor while the

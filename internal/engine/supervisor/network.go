@@ -31,7 +31,7 @@ type networking struct {
 	taps   bool
 
 	begun   bool          // something may have been made
-	leaving chan error    // of beginLeave; nil before
+	leaving chan error    // of beginLeave; nil before, and when it was received from
 	done    chan struct{} // of what join began; nil if that was nothing
 	got     *attach.Attachment
 	err     error
@@ -58,7 +58,6 @@ func (s *supervisor) join(ctx context.Context, spec *workload.Spec, p *boundary.
 		if err := s.leave(ctx); err != nil {
 			return err
 		}
-		n.leaving = nil
 	}
 	n.unreserve() // of the life before: a port cannot be reserved twice
 	n.taps, n.done = s.boundary.Needs(*spec).Network == boundary.Tap, nil
@@ -182,23 +181,27 @@ func (n *networking) unreserve() {
 func (s *supervisor) beginLeave() {
 	policy := s.asked().Restart.Policy
 	if s.net.begun && (policy == "" || policy == workload.RestartNo) {
-		s.net.leaving = make(chan error, 1)
+		left := make(chan error, 1)
+		s.net.leaving = left
 		ctx, leaving := trace.Begin(s.context(), "networks taken back")
 		go func() {
 			err := s.release(ctx)
 			leaving.End()
-			s.net.leaving <- err
+			left <- err
 		}()
 	}
 }
 
-// leave takes the workload, of which no process is left, out of its networks.
+// leave takes the workload, of which no process is left, out of its networks. Where
+// beginLeave did so it tells how that went, once: after an error the next call tries
+// again.
 func (s *supervisor) leave(ctx context.Context) error {
-	switch {
-	case !s.net.begun:
+	if !s.net.begun {
 		return nil
-	case s.net.leaving != nil:
-		return <-s.net.leaving
+	}
+	if left := s.net.leaving; left != nil {
+		s.net.leaving = nil
+		return <-left
 	}
 	return s.release(ctx)
 }
