@@ -41,6 +41,31 @@ func TestTenantInUse(t *testing.T) {
 	w.wantEmpty()
 }
 
+// TestRenameTenant: a tenant's machine keeps its name, running or not, and so its
+// workloads keep it.
+func TestRenameTenant(t *testing.T) {
+	w := newWorld(t)
+	machine := newTenant(t, w, spec("pause"))
+	for _, status := range []workload.Status{workload.Running, workload.Exited} {
+		if err := w.Rename(ctx(t), string(machine), "other"); !errors.Is(err, workload.ErrUnsupported) {
+			t.Errorf("%s: got %v, want %v", status, err, workload.ErrUnsupported)
+		}
+		if r := w.want(string(machine), status); r.Spec.Name != TenantName("acme") {
+			t.Errorf("%s: it is called %q", status, r.Spec.Name)
+		}
+		if err := w.Remove(ctx(t), string(machine), true); !errors.Is(err, ErrTenantInUse) {
+			t.Errorf("%s: remove: got %v, want %v", status, err, ErrTenantInUse)
+		}
+		if err := w.StopTenant(ctx(t), "acme"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.RemoveTenant(ctx(t), "acme", true); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEmpty()
+}
+
 // TestStopTenant: a workload that cannot be stopped does not keep the machine
 // from it.
 func TestStopTenant(t *testing.T) {

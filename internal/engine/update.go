@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -79,13 +80,18 @@ func (e *Engine) update(ctx context.Context, id workload.ID, r workload.Resource
 }
 
 // Rename gives a workload another name, in its networks too. The error wraps
-// workload.ErrNameTaken, among others.
+// workload.ErrNameTaken, among others. A tenant's machine keeps its own, by which
+// the tenant's workloads find it, and which protects their disk:
+// workload.ErrUnsupported.
 func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	id, err := e.layout.Find(ref)
 	if err != nil {
 		return about("rename", ref, err)
 	}
 	old, err := e.layout.ReadSpec(id)
+	if err == nil && old.VM.Machine {
+		err = fmt.Errorf("%w: it is the machine of tenant %s, which keeps its name", workload.ErrUnsupported, strings.TrimPrefix(old.Name, tenantMark))
+	}
 	if err == nil {
 		err = state.CheckName(name)
 	}
