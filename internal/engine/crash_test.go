@@ -275,7 +275,8 @@ func TestKillSupervisor(t *testing.T) {
 	}
 }
 
-// TestReboot lets the run root belong to another boot.
+// TestReboot lets the run root belong to another boot. What it says of networks is
+// gone with the rest, but not what happened.
 func TestReboot(t *testing.T) {
 	for _, cleared := range []bool{false, true} {
 		w := newWorld(t)
@@ -292,6 +293,10 @@ func TestReboot(t *testing.T) {
 			os.Remove(filepath.Join(w.dir, "world", string(r.Spec.ID))) // as a reboot does
 			w.awaitDeath(r.Spec.ID)
 		}
+		member := filepath.Join(w.layout.Run, "networks", "members", "somebody")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(member), 0o700), os.WriteFile(member, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
 		if cleared {
 			os.RemoveAll(w.layout.Run)
 		} else if err := os.WriteFile(filepath.Join(w.layout.Run, "boot"), []byte("another"), 0o600); err != nil {
@@ -301,6 +306,12 @@ func TestReboot(t *testing.T) {
 		rs := w.list()
 		if len(rs) != 1 || rs[0].Spec.Name != "kept" || rs[0].Status != workload.Exited || rs[0].Exit.Error != "supervisor lost" {
 			t.Errorf("got %+v", rs)
+		}
+		if left, err := os.ReadDir(filepath.Join(w.layout.Run, "networks")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("of networks: got %v, %v", left, err)
+		}
+		if _, err := os.Lstat(filepath.Join(w.layout.Run, "events")); err != nil {
+			t.Errorf("what happened: %v", err)
 		}
 		if active, err := w.layout.Active(); err != nil || len(active) > 0 {
 			t.Errorf("active: got %v, %v", active, err)

@@ -52,9 +52,10 @@ func (e *Engine) heal(ctx context.Context, rebooted bool) error {
 	return nil
 }
 
-// healBoot cleans up after a reboot: no process, mount or cgroup of before is
-// left, but numbers of processes in a run root that was not cleared would now
-// mean others, so its contents go before any boundary reads them.
+// healBoot cleans up after a reboot: no process, mount, cgroup, interface or rule
+// of before is left, but numbers of processes in a run root that was not cleared
+// would now mean others, and addresses have owners that are gone, so its contents go
+// before anybody reads them. What happened stays to be read, see package events.
 func (e *Engine) healBoot() error {
 	return e.layout.Exclusive(func() error {
 		// Another command may have been first.
@@ -70,8 +71,10 @@ func (e *Engine) healBoot() error {
 				return err
 			}
 		}
-		if err := os.RemoveAll(warm.Dir(e.layout.Run)); err != nil {
-			return err
+		for _, dir := range []string{warm.Dir(e.layout.Run), e.layout.RunNetworks()} {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
 		}
 		all, err := e.layout.All()
 		if err != nil {

@@ -22,6 +22,7 @@
 //	                           see idrange.Pool.Among
 //	  events, events.1         what happened, see package events
 //	  warm/                    machines that wait for workloads, see package warm
+//	  networks/                who has what in networks, see package bridge
 //	  <id>/                    exists while a workload is created, runs, or is removed
 //	    socket                 the supervisor's
 //	    …                      the boundary's
@@ -61,6 +62,9 @@ type Layout struct {
 // clears.
 func (l Layout) Dir(id workload.ID) string    { return filepath.Join(l.Root, "workloads", string(id)) }
 func (l Layout) RunDir(id workload.ID) string { return filepath.Join(l.Run, string(id)) }
+
+// RunNetworks is what is so now of networks, as package bridge keeps it.
+func (l Layout) RunNetworks() string { return filepath.Join(l.Run, "networks") }
 
 // Events is the log of what happens below this run root.
 func (l Layout) Events() events.Log { return events.Log{Dir: l.Run} }
