@@ -275,6 +275,36 @@ func TestKillSupervisor(t *testing.T) {
 	}
 }
 
+// TestStartInterrupted loses the supervisor when it has recorded that the workload
+// runs, before that is so. The workload stays what it was.
+func TestStartInterrupted(t *testing.T) {
+	t.Setenv(envCrash, "supervisor: start: running recorded")
+	t.Setenv(envCrashed, filepath.Join(t.TempDir(), "crashed"))
+	w := newWorld(t)
+	s := spec("exit", "3")
+	s.Name, s.AutoRemove = "s", true
+	if _, err := w.Create(ctx(t), s); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := w.Start(ctx(t), "s", nil); !errors.Is(err, workload.ErrSupervisorLost) {
+			t.Errorf("got %v, want %v", err, workload.ErrSupervisorLost)
+		}
+		if st, err := w.layout.ReadState(w.want("s", workload.Created).Spec.ID); err != nil || !st.Started.IsZero() {
+			t.Errorf("it says that it started: %+v, %v", st, err)
+		}
+		w.reopen()
+	}
+	os.Unsetenv(envCrash)
+	w.reopen()
+	if _, err := w.Start(ctx(t), "s", nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Wait(ctx(t), "s"); err != nil && !ended(err) { // it is removed at its end
+		t.Error(err)
+	}
+}
+
 // TestReboot lets the run root belong to another boot. What it says of networks is
 // gone with the rest, but not what happened.
 func TestReboot(t *testing.T) {

@@ -98,6 +98,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	if err != nil {
 		return nil, err
 	}
+	before := *st
 	if st.IDCount > 0 {
 		// Another root may have taken the range since a reboot.
 		if err := e.layout.IDs().Claim(st.IDBase); err != nil {
@@ -128,7 +129,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 		sup.abandon()
 		rerr := e.deleteBoundary(context.WithoutCancel(ctx), id)
 		if rerr == nil {
-			rerr = e.untaken(sup, spec, st)
+			rerr = e.unstarted(sup, spec, st, &before)
 		}
 		if rerr == nil {
 			rerr = os.RemoveAll(e.layout.RunDir(id))
@@ -138,6 +139,25 @@ func (e *Engine) Start(ctx context.Context, ref string, io *Streams) (*Session, 
 	e.taken(sup, spec)
 	e.refillLater(ctx, sup)
 	return session, nil
+}
+
+// unstarted makes a workload what it was before a start that failed. Its supervisor
+// is dead, and may have recorded that it runs; what has run to its end by itself
+// keeps that. If it got a machine that waited, it gives the range of IDs back that
+// came with it.
+func (e *Engine) unstarted(sup *starting, s *workload.Spec, st, before *state.State) error {
+	now, err := e.layout.ReadState(s.ID)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // removed at its end
+	}
+	waited := sup != nil && sup.pool != nil
+	if err == nil && (now.Live() || waited) {
+		err = e.layout.WriteState(s.ID, before, false)
+	}
+	if err == nil && waited {
+		err = e.layout.IDs().Release(st.IDBase, string(s.ID))
+	}
+	return err
 }
 
 // claimOrSpawn finds a machine that waits for a workload, or starts a supervisor.
@@ -185,10 +205,10 @@ type starting struct {
 	kill   func()
 	exited chan struct{}
 
-	// Of one that waited with a machine: where, and the workload's state before it
-	// was claimed.
+	// Of one that waited with a machine: where, and the range of IDs that the
+	// workload had before it was claimed.
 	pool   *warm.Pool
-	before state.State
+	before uint32
 }
 
 // spawn starts a supervisor for a workload whose lock the caller holds and

@@ -408,7 +408,7 @@ func (e *Engine) take(ctx context.Context, pool warm.Pool, h warm.Holder, s *wor
 		return nil, err
 	}
 	state.Did("claim: IDs transferred")
-	sup.before = *st
+	sup.before = st.IDBase
 	st.IDBase, st.IDCount, st.Cgroup = reply.State.IDBase, reply.State.IDCount, reply.State.Cgroup
 	return sup, nil
 }
@@ -417,21 +417,8 @@ func (e *Engine) take(ctx context.Context, pool warm.Pool, h warm.Holder, s *wor
 // machine which waited for it.
 func (e *Engine) taken(sup *starting, s *workload.Spec) {
 	if sup.pool != nil {
-		e.warn(e.layout.IDs().Release(sup.before.IDBase, string(s.ID)))
+		e.warn(e.layout.IDs().Release(sup.before, string(s.ID)))
 	}
-}
-
-// untaken makes a workload that did not start in what waited what it was. Its
-// supervisor is dead.
-func (e *Engine) untaken(sup *starting, s *workload.Spec, st *state.State) error {
-	if sup == nil || sup.pool == nil {
-		return nil
-	}
-	err := e.layout.WriteState(s.ID, &sup.before, false)
-	if err == nil {
-		err = e.layout.IDs().Release(st.IDBase, string(s.ID))
-	}
-	return err
 }
 
 // refill starts as many holders as a pool lacks. With wait it returns when they
