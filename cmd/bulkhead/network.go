@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -214,6 +215,9 @@ that is not running, and whose network is gone, cannot be started any more.`,
 			return a.withNetworks(cmd, func(ctx context.Context, _ *engine.Engine, s *bridge.Store) error {
 				return a.each(args, func(ref string) error {
 					n, err := s.Get(ctx, ref)
+					if errors.Is(err, network.ErrDamaged) {
+						n, err = &network.Network{Name: ref}, nil
+					}
 					if err == nil {
 						err = s.Remove(ctx, n.Name)
 					}

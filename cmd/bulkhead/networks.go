@@ -33,6 +33,7 @@ var networkFixes = []struct {
 	{network.ErrExhausted, "remove workloads that are not needed, or make a network with a larger --subnet"},
 	{network.ErrAddressTaken, "choose another --ip, or leave it out; `bulkhead network inspect` lists those in use"},
 	{network.ErrPortTaken, "publish another port of the host, such as -p 8081:80, or end what has this one; `ss -lntup` shows it"},
+	{network.ErrDamaged, "remove it with `bulkhead network rm NAME`, and make it again; workloads find it by its name"},
 	{network.ErrInvalid, "`bulkhead network inspect` shows what the network has; `bulkhead network create --help` what can be asked for"},
 }
 
@@ -57,7 +58,7 @@ func (a *app) networks() *networks {
 		if err != nil {
 			return nil, err
 		}
-		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram, CgroupParent: c.CgroupParent})
+		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram, CgroupParent: c.CgroupParent, Warn: a.warn})
 	})
 	return n
 }

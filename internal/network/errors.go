@@ -19,6 +19,8 @@ var (
 	ErrExhausted    = errors.New("no address is left")
 	ErrAddressTaken = errors.New("the address is in use")
 	ErrPortTaken    = errors.New("port is already in use")
+	// ErrDamaged tells that nobody knows what the network was.
+	ErrDamaged = errors.New("the network's record is damaged")
 )
 
 // invalid is an ErrInvalid that says what is wrong and no more.

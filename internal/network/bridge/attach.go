@@ -157,8 +157,8 @@ func (s *Store) activateAll(ctx context.Context, r network.Request) ([]*network.
 	var nets []*network.Network
 	for _, a := range r.Networks {
 		n, err := s.read(a.Network)
-		if errors.Is(err, network.ErrNotFound) && a.Network == workload.DefaultNetwork {
-			n, err = s.ensureDefault()
+		if err != nil && a.Network == workload.DefaultNetwork {
+			n, err = s.ensureDefault(ctx)
 		}
 		if err == nil {
 			err = s.activate(ctx, n)

@@ -5,7 +5,8 @@
 //
 // What is kept of networks:
 //
-//	root/networks/<name>.json      what was asked of a network; written once
+//	root/networks/<name>.json      what was asked of a network; on disk before anybody
+//	                               is told of it
 //	root/networks/<name>.ids       the user IDs of its name server
 //	run/networks/                  gone after a reboot, like the bridges themselves
 //	  lock                         held while networks, rules or leases change

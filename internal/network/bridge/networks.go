@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -79,7 +81,7 @@ func bridgeName(id string) string { return "bh-" + id[:12] }
 func (s *Store) write(n network.Network) error {
 	b, err := json.MarshalIndent(n, "", "\t")
 	if err == nil {
-		err = replace(s.record(n.Name), append(b, '\n'))
+		err = replaceDurably(s.record(n.Name), append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("record the network: %w", err)
@@ -108,7 +110,8 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// read returns the network of a name, or an error that wraps ErrNotFound.
+// read returns the network of a name, or an error that wraps ErrNotFound or
+// ErrDamaged.
 func (s *Store) read(name string) (*network.Network, error) {
 	if network.CheckName(name) != nil {
 		return nil, fmt.Errorf("%w: %q", network.ErrNotFound, name)
@@ -120,6 +123,10 @@ func (s *Store) read(name string) (*network.Network, error) {
 	}
 	if err == nil {
 		err = intact(n, name)
+	}
+	var cannot syscall.Errno // be read: who knows what is in it
+	if err != nil && !errors.As(err, &cannot) {
+		err = fmt.Errorf("%w: %w", network.ErrDamaged, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the record of network %q: %w", name, err)
@@ -146,7 +153,9 @@ func intact(n *network.Network, name string) error {
 	return n.Check()
 }
 
-// all returns every network that is recorded, by name.
+// all returns every network that is recorded, by name. One whose record is damaged,
+// as a power cut may leave it, is in nobody's way: it is left out, with a warning.
+// While workloads are in it that is an error, as they would be left out of the rules.
 func (s *Store) all() (map[string]network.Network, error) {
 	entries, err := os.ReadDir(s.networks())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -162,6 +171,10 @@ func (s *Store) all() (map[string]network.Network, error) {
 		if errors.Is(err, network.ErrNotFound) {
 			continue // removed meanwhile
 		}
+		if errors.Is(err, network.ErrDamaged) && s.deserted(name) == nil {
+			s.leftOut(name, err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -170,9 +183,29 @@ func (s *Store) all() (map[string]network.Network, error) {
 	return all, nil
 }
 
-// ensureDefault makes the default network if there is none; the lock is held.
-func (s *Store) ensureDefault() (*network.Network, error) {
+// leftOut warns of a network, once.
+func (s *Store) leftOut(name string, why error) {
+	if _, told := s.warned.LoadOrStore(name, true); !told && s.o.Warn != nil {
+		s.o.Warn(fmt.Sprintf("network %s is left out: %v", name, why))
+	}
+}
+
+// deserted returns ErrInUse if a workload is in a network.
+func (s *Store) deserted(name string) error {
+	in, err := s.membersOf(name)
+	if err == nil && len(in) > 0 {
+		err = fmt.Errorf("%w: %s", network.ErrInUse, who(in))
+	}
+	return err
+}
+
+// ensureDefault makes the default network if there is none; the lock is held. Nobody
+// has asked for anything in it, so one whose record is damaged is made anew.
+func (s *Store) ensureDefault(ctx context.Context) (*network.Network, error) {
 	n, err := s.read(workload.DefaultNetwork)
+	if errors.Is(err, network.ErrDamaged) && s.removeDamaged(ctx, workload.DefaultNetwork) == nil {
+		err = network.ErrNotFound
+	}
 	if !errors.Is(err, network.ErrNotFound) {
 		return n, err
 	}
@@ -190,16 +223,19 @@ func (s *Store) ensureDefault() (*network.Network, error) {
 // Get returns the network that ref means: a name, an ID or the beginning of one,
 // tried in this order. The default network is made by that if it has to be.
 func (s *Store) Get(ctx context.Context, ref string) (*network.Network, error) {
-	if n, err := s.read(ref); err == nil || !errors.Is(err, network.ErrNotFound) {
-		return n, err
-	}
-	if ref == workload.DefaultNetwork {
+	n, err := s.read(ref)
+	switch {
+	case err == nil:
+		return n, nil
+	case ref == workload.DefaultNetwork:
 		unlock, err := s.lock(ctx)
 		if err != nil {
 			return nil, err
 		}
 		defer unlock()
-		return s.ensureDefault()
+		return s.ensureDefault(ctx)
+	case !errors.Is(err, network.ErrNotFound):
+		return nil, err
 	}
 	all, err := s.all()
 	if err != nil {
@@ -233,9 +269,13 @@ func (s *Store) List(ctx context.Context) ([]network.Network, error) {
 }
 
 // Remove removes a network that no workload is attached to; otherwise the error
-// wraps network.ErrInUse. The default network stays: network.ErrDefault.
+// wraps network.ErrInUse. The default network stays: network.ErrDefault. One whose
+// record is damaged is found by its name only.
 func (s *Store) Remove(ctx context.Context, ref string) error {
 	n, err := s.Get(ctx, ref)
+	if errors.Is(err, network.ErrDamaged) {
+		n, err = &network.Network{Name: ref}, nil
+	}
 	if err == nil && n.Name == workload.DefaultNetwork {
 		err = network.ErrDefault
 	}
@@ -247,8 +287,11 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 		return err
 	}
 	defer unlock()
-	if n, err = s.read(n.Name); err == nil {
+	name := n.Name
+	if n, err = s.read(name); err == nil {
 		err = s.remove(ctx, n)
+	} else if errors.Is(err, network.ErrDamaged) {
+		err = s.removeDamaged(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("remove network %q: %w", ref, err)
@@ -259,17 +302,31 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 // remove removes a network that nobody is in; the lock is held. The record goes
 // last: nobody would know whose a bridge without one is.
 func (s *Store) remove(ctx context.Context, n *network.Network) error {
-	in, err := s.membersOf(n.Name)
-	if err != nil {
+	if err := s.deserted(n.Name); err != nil {
 		return err
-	}
-	if len(in) > 0 {
-		return fmt.Errorf("%w: %s", network.ErrInUse, who(in))
 	}
 	if err := s.dismantle(ctx, n); err != nil {
 		return err
 	}
 	return os.Remove(s.record(n.Name))
+}
+
+// removeDamaged removes what can be found of a network whose record is damaged; the
+// lock is held. A bridge may be left, with nothing on it, until the next boot.
+func (s *Store) removeDamaged(ctx context.Context, name string) error {
+	if err := s.deserted(name); err != nil {
+		return err
+	}
+	var err error
+	if _, serr := os.Lstat(s.server(name)); serr == nil {
+		gone, kerr := dns.Kill(s.server(name))
+		err = errors.Join(ignoreMissing(kerr), gone(ctx))
+	}
+	err = errors.Join(err, os.RemoveAll(filepath.Dir(s.leases(name))), s.freeIDs(name))
+	if err != nil {
+		return err
+	}
+	return os.Remove(s.record(name))
 }
 
 // who names the first few workloads.

@@ -21,6 +21,9 @@ type Options struct {
 	// DNSProgram is the path of bulkhead-dns; "" starts no name servers, and none
 	// are told to workloads.
 	DNSProgram string
+	// Warn receives a sentence about each network that is left out because its record
+	// is damaged; nil drops it.
+	Warn func(message string)
 	// CgroupParent is the cgroup below which name servers are, such as
 	// "/bulkhead"; "" leaves them in that of the caller, with which they end.
 	CgroupParent string
@@ -32,6 +35,7 @@ type Store struct {
 	root, run string
 	o         Options
 	t         *tables
+	warned    sync.Map // the names of networks that Warn was told of
 }
 
 // defaultRoot has the table names without a suffix.
@@ -133,16 +137,22 @@ func (s *Store) tryLock() (unlock func(), err error) {
 	return nil, fmt.Errorf("lock the networks: %w", err)
 }
 
-// replace gives path a new content, whole or not at all.
+// replace gives path a new content, whole or not at all. It is for what a reboot
+// takes away: a power cut may leave it blank.
 func replace(path string, content []byte) error { return replaceMode(path, content, 0o600) }
 
 func replaceMode(path string, content []byte, mode os.FileMode) error {
-	tmp := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
-	err := os.WriteFile(tmp, content, 0o600)
-	if err == nil {
-		err = os.Chmod(tmp, mode)
-	}
-	if err != nil {
+	return put(path, content, mode, false)
+}
+
+// replaceDurably is replace for what must survive a power cut. It is on disk when
+// replaceDurably returns, which takes milliseconds.
+func replaceDurably(path string, content []byte) error { return put(path, content, 0o600, true) }
+
+func put(path string, content []byte, mode os.FileMode, durable bool) error {
+	dir := filepath.Dir(path)
+	tmp := filepath.Join(dir, ".new-"+filepath.Base(path))
+	if err := write(tmp, content, mode, durable); err != nil {
 		os.Remove(tmp)
 		return err
 	}
@@ -150,5 +160,28 @@ func replaceMode(path string, content []byte, mode os.FileMode) error {
 		os.Remove(tmp)
 		return err
 	}
-	return nil
+	if !durable {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func write(path string, content []byte, mode os.FileMode, durable bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
