@@ -3,6 +3,7 @@ package meter
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -48,6 +49,41 @@ func TestMalformedTraffic(t *testing.T) {
 			t.Errorf("%.80s: %+v, %v", s, got, err)
 		}
 	}
+}
+
+// FuzzTraffic: a line is refused as malformed, or has figures that a call can have, and
+// means the same when it is written anew.
+func FuzzTraffic(f *testing.F) {
+	for _, s := range []string{
+		"", "{}", `{"rate":1e9,"trips":20000,"p50":0.00002,"p99":0.0001}` + "\n", `{"rate":1e308,"trips":1,"p50":5e-324,"p99":1e308}`,
+		`{"rate":1e309,"trips":1,"p50":1,"p99":1}`, `{"rate":1,"trips":1,"trips":2,"p50":1,"p99":1}`, `{"rate":NaN,"trips":1,"p50":1,"p99":1}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := DecodeTraffic(b)
+		if err != nil {
+			if !errors.Is(err, report.ErrMalformed) || got != nil {
+				t.Errorf("%+v, and another error: %v", got, err)
+			}
+			return
+		}
+		for _, n := range []float64{got.Rate, got.P50, got.P99, float64(got.Trips)} {
+			if !(n > 0) || math.IsInf(n, 0) {
+				t.Errorf("no call has %v: %+v", n, *got)
+			}
+		}
+		if got.P99 < got.P50 {
+			t.Errorf("99 of 100 are faster than 50: %+v", *got)
+		}
+		line, err := got.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := DecodeTraffic(line); err != nil || *again != *got {
+			t.Errorf("%+v was written as %s and read as %+v, %v", *got, line, again, err)
+		}
+	})
 }
 
 // TestLostBytes has a server that did not get all.

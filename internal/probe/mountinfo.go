@@ -24,13 +24,16 @@ func mounts() (list []mount, whole bool, err error) {
 	return list, whole && len(text) < 64<<10, nil
 }
 
-// parseMounts takes lines apart; whole is false where one makes no sense.
+// parseMounts takes lines apart; whole is false where one makes no sense. Fields end at a
+// space and at nothing else: of what is in a name the kernel writes space, tab, newline
+// and backslash by their numbers (mangle_path() of fs/seq_file.c), and no other space
+// that Unicode has.
 func parseMounts(text string) (list []mount, whole bool) {
 	whole = true
 	for line := range strings.Lines(text) {
-		front, back, ok := strings.Cut(strings.TrimSpace(line), " - ")
-		f, b := strings.Fields(front), strings.Fields(back)
-		if !ok || len(f) < 6 || len(b) < 1 {
+		front, back, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+		f, b := strings.Split(front, " "), strings.Split(back, " ")
+		if !ok || len(f) < 6 || b[0] == "" {
 			whole = false
 			continue
 		}

@@ -416,3 +416,37 @@ func TestSurface(t *testing.T) {
 		}
 	}
 }
+
+// FuzzMounts: whatever the text, every line is a mount or told to be none, and a mount
+// whose fields are written as the kernel does is read as it was.
+func FuzzMounts(f *testing.F) {
+	f.Add("45 27 0:41 / /a\\040b rw,nosuid shared:3 master:1 - tmpfs none rw\n46 27 0:42 /x /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n", "/a b", "/x\ny")
+	f.Add("45 27 0:41 / /a rw", "/\\", "/a - b")
+	f.Add("1 2 3 4 5 6 - k\n - \n\\777\\04", "", "\\040")
+	escaper := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`, "#", `\043`) // mangle_path() of fs/seq_file.c
+	f.Fuzz(func(t *testing.T, text, root, point string) {
+		list, whole := parseMounts(text)
+		lines := strings.Count(text, "\n")
+		if !strings.HasSuffix(text, "\n") && text != "" {
+			lines++
+		}
+		if len(list) > lines || whole != (len(list) == lines) {
+			t.Errorf("%d mounts in %d lines, whole: %v", len(list), lines, whole)
+		}
+		for n := range list {
+			if list[n].kind == "" {
+				t.Errorf("a mount of no file system: %+v", list[n])
+			}
+			if c := clean(list[n].point); report.CheckText(c, maxText) != nil {
+				t.Errorf("%q is no evidence", c)
+			}
+		}
+		if !strings.HasPrefix(root, "/") || !strings.HasPrefix(point, "/") {
+			return // no path that the kernel writes
+		}
+		line := "45 27 0:41 " + escaper.Replace(root) + " " + escaper.Replace(point) + " rw shared:1 - tmpfs none rw\n"
+		if got, whole := parseMounts(line); !whole || len(got) != 1 || got[0].root != root || got[0].point != point || !got[0].shared {
+			t.Errorf("%q: got %+v", line, got)
+		}
+	})
+}

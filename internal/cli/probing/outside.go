@@ -103,7 +103,8 @@ func parseGroups(text string, layout *cgroup.Layout) (groups, error) {
 	found := groups{}
 	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(f) != 3 || !strings.HasPrefix(f[2], "/") || strings.HasPrefix(f[2], "/..") {
+		// The kernel writes ".." for what lies above the root of a cgroup namespace.
+		if len(f) != 3 || !strings.HasPrefix(f[2], "/") || slices.Contains(strings.Split(f[2], "/"), "..") {
 			return nil, fmt.Errorf("the workload's cgroup %.200q cannot be reached from here", line)
 		}
 		if f[1] == "" {

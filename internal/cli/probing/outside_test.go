@@ -1,9 +1,11 @@
 package probing
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
@@ -65,11 +67,44 @@ func TestParseGroups(t *testing.T) {
 	if err != nil || len(got) != 4 || got["pids"] != (place{"/p", "/a"}) || got["cpu"] != (place{"/c", "/b"}) || got[""] != (place{"/u", "/x:y"}) {
 		t.Errorf("got %v, %v", got, err)
 	}
-	for _, text := range []string{"4:pids:/../a\n", "4:pids\n", "4:pids:a\n"} {
+	for _, text := range []string{"4:pids:/../a\n", "4:pids\n", "4:pids:a\n", "4:pids:/a/../../b\n", "4:pids:/a/..\n"} {
 		if got, err := parseGroups(text, layout); err == nil {
 			t.Errorf("%q: got %v", text, got)
 		}
 	}
+}
+
+// FuzzGroups: a text is refused, or every place is a path below a mount of the layout, for
+// a controller that the text names.
+func FuzzGroups(f *testing.F) {
+	f.Add("4:pids:/a\n3:cpuacct,cpu:/b\n1:name=systemd:/s\n0::/x:y\n")
+	f.Add("4:pids:/../a\n")
+	f.Add("0::/a/../../b\n0::/c")
+	f.Add("::\n:,:/\n")
+	layout := &cgroup.Layout{V1: []cgroup.Hierarchy{{Name: "cpu,cpuacct", Controllers: []string{"cpu", "cpuacct"}, Mount: "/c"}, {Name: "pids", Controllers: []string{"pids"}, Mount: "/p"}}, V2: "/u"}
+	mounts := map[string]string{"": "/u", "cpu": "/c", "cpuacct": "/c", "pids": "/p"}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parseGroups(text, layout)
+		if err != nil {
+			return
+		}
+		for controller, at := range got {
+			if mounts[controller] != at.mount || at.mount == "" {
+				t.Errorf("%q is at %+v", controller, at)
+			}
+			if !strings.Contains(text, ":"+at.path) || !strings.HasPrefix(at.path, "/") {
+				t.Errorf("%q has the path %q", controller, at.path)
+			}
+			for _, part := range strings.Split(at.path, "/") {
+				if part == ".." {
+					t.Errorf("%q leads out of its mount by %q", controller, at.path)
+				}
+			}
+		}
+		if again, err := parseGroups(text, layout); err != nil || !maps.Equal(got, again) {
+			t.Errorf("%v, and then %v: %v", got, again, err)
+		}
+	})
 }
 
 // TestPrograms: only the file that was to be started counts, by whatever name.
