@@ -82,6 +82,7 @@ type Declared struct {
 	Terminal     bool `json:"terminal,omitempty"`
 	// The limits; 0 where none was asked for.
 	Memory int64   `json:"memory,omitempty"` // bytes
+	Swap   int64   `json:"swap,omitempty"`   // bytes of memory and swap together; negative for any amount
 	Pids   int64   `json:"pids,omitempty"`
 	CPUs   float64 `json:"cpus,omitempty"`
 	Files  uint64  `json:"files,omitempty"` // RLIMIT_NOFILE

@@ -105,6 +105,8 @@ const (
 
 	memoryReached = "mmap(MAP_POPULATE) of more than the limit, by a child"
 	memoryKilled  = "the child is killed"
+	memoryHeld    = "read(smaps_rollup, Rss) of the child"
+	memorySwapped = "read(smaps_rollup, Swap) of the child"
 )
 
 var limitProbes = []Probe{
@@ -182,7 +184,7 @@ var limitProbes = []Probe{
 			case e.Errno != "":
 				return isUnclear("mmap fails: " + e.Errno)
 			}
-			return isOpen("more than the limit: " + e.Value)
+			return judgeMemory(v, e.Value, v.context.Declared.Swap)
 		},
 	},
 	{
@@ -310,42 +312,6 @@ func observeProcesses(p *prober) {
 		}
 	}
 	p.add(pidsReached, strconv.Itoa(len(children)), failed)
-}
-
-// safeMemory is the highest limit that is tried, in bytes.
-const safeMemory = 128 << 20
-
-// observeMemory has a child take 32 MiB more than the limit. It is far larger than
-// this process, so that it is the one that is killed.
-func observeMemory(p *prober) {
-	var found prober
-	memoryFiles.read(&found, memoryLimit)
-	limit, ok := toReach(p.targets.Memory, found.o.Calls[0].Value, safeMemory/4, safeMemory)
-	if !ok {
-		return
-	}
-	child, err := launch.Record(0, []launch.Trial{
-		{Call: unix.SYS_MMAP, Args: [6]uintptr{
-			0, uintptr(limit + 32<<20), unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_POPULATE, ^uintptr(0), 0,
-		}},
-	})
-	if err != nil {
-		p.trouble("make a child: %v", err)
-		return
-	}
-	results, ws, err := child.Wait()
-	switch {
-	case err != nil:
-		p.trouble("wait for a child: %v", err)
-	case ws.Signaled() && ws.Signal() == unix.SIGKILL:
-		p.add(memoryReached, memoryKilled, nil)
-	case !results[0].Ended:
-		p.trouble("the child ended with status %#x", uint32(ws))
-	case results[0].Errno != 0:
-		p.add(memoryReached, "", results[0].Errno)
-	default:
-		p.add(memoryReached, fmt.Sprintf("%d bytes", limit+32<<20), nil)
-	}
 }
 
 func judgeQuota(v *view) outcome {

@@ -22,7 +22,7 @@ func Declared(s workload.Spec) *probe.Declared {
 	for _, w := range s.Weakenings() {
 		d.Options = append(d.Options, w.Flag)
 	}
-	for _, l := range []struct{ to, from *int64 }{{&d.Memory, s.Resources.Memory}, {&d.Pids, s.Resources.Pids}} {
+	for _, l := range []struct{ to, from *int64 }{{&d.Memory, s.Resources.Memory}, {&d.Swap, s.Resources.MemorySwap}, {&d.Pids, s.Resources.Pids}} {
 		if l.from != nil {
 			*l.to = *l.from
 		}
