@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,12 +169,17 @@ func judgeStatus(v *view, name, want string) outcome {
 	return isOpen(name + " " + e.Value)
 }
 
+// nodeDirs are where a node is made, in the first that lets it.
+var nodeDirs = []string{"/tmp", "/dev/shm", "/"}
+
+func nodeName(dir, nonce string) string { return path.Join(dir, ".bulkhead-probe-"+nonce) }
+
 // observeMknod makes /dev/null once more where something can be written, and
 // removes it.
 func observeMknod(p *prober) {
 	const device = 1<<8 | 3
-	for _, dir := range []string{"/tmp", "/dev/shm", "/"} {
-		name := fmt.Sprintf("%s/.bulkhead-probe-%s", strings.TrimSuffix(dir, "/"), p.targets.Nonce)
+	for _, dir := range nodeDirs {
+		name := nodeName(dir, p.targets.Nonce)
 		err := unix.Mknod(name, unix.S_IFCHR|0o600, device)
 		if err == nil {
 			_ = unix.Unlink(name) // it was made a moment ago

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -23,7 +24,7 @@ var kernelDevices = map[string]string{
 	"c 10:234": "btrfs-control", "c 10:237": "loop-control", "c 10:236": "mapper/control", "c 10:203": "cuse", "c 10:223": "uinput",
 }
 
-const foundDevices = "readdir(/dev)"
+const foundDevices = "readdir(/dev), and what is mounted elsewhere"
 
 var deviceProbes = []Probe{
 	{
@@ -34,12 +35,15 @@ var deviceProbes = []Probe{
 		Fix:         "name the devices that are needed with --device, and only those",
 		References:  []string{"OCI runtime-spec, config-linux.md", "CIS Docker 5.17"},
 		observe: func(p *prober) {
-			found, err := devices()
+			found, err := everyDevice()
 			var more []string
 			for _, d := range found {
 				if !slices.Contains(usualDevices, d.id) && !strings.HasPrefix(d.id, "c 136:") { // terminals of /dev/pts
 					more = append(more, d.path+" ("+d.id+")")
 				}
+			}
+			if len(more) > 0 {
+				err = nil // there may be others still
 			}
 			p.add(foundDevices, list(more), err)
 		},
@@ -47,7 +51,7 @@ var deviceProbes = []Probe{
 			e, ok := v.call(foundDevices)
 			switch {
 			case !ok || e.Errno != "":
-				return isUnclear("/dev cannot be read: " + e.Errno)
+				return isUnclear(notListed(e))
 			case e.Value == "":
 				return isShut("the usual ones")
 			}
@@ -80,15 +84,53 @@ var deviceProbes = []Probe{
 	},
 }
 
-// device is a node below /dev.
+func notListed(e report.Evidence) string {
+	return "not every device can be listed: " + first(e.Value, e.Errno)
+}
+
+// device is a device node.
 type device struct{ path, id string }
 
-// devices are the nodes below /dev, a limited number of them.
-func devices() (list []device, err error) {
+// everyDevice are the nodes below /dev, those that are mounted elsewhere, and those
+// below another /dev that is. With an error there may be more.
+func everyDevice() ([]device, error) {
+	found, err := devices("/dev")
+	mounted, whole, merr := mounts()
+	if merr == nil && !whole {
+		merr = errors.New(mountinfo + " is not read to its end")
+	}
+	for _, m := range mounted {
+		if m.point == "/dev" || strings.HasPrefix(m.point, "/dev/") {
+			continue
+		}
+		d, isDevice := deviceAt(m.point)
+		switch {
+		case isDevice:
+			found = append(found, d)
+		case m.kind == "devtmpfs":
+			more, _ := devices(m.point) // what cannot be listed cannot be opened by its name
+			found = append(found, more...)
+		}
+	}
+	return found, errors.Join(err, merr)
+}
+
+// deviceAt is the node at a path, if it is one.
+func deviceAt(path string) (device, bool) {
+	var s unix.Stat_t
+	if unix.Lstat(path, &s) != nil {
+		return device{}, false
+	}
+	kind, ok := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[s.Mode&unix.S_IFMT]
+	return device{path, fmt.Sprintf("%s %d:%d", kind, unix.Major(s.Rdev), unix.Minor(s.Rdev))}, ok
+}
+
+// devices are the nodes below a directory, a limited number of them.
+func devices(dir string) (list []device, err error) {
 	const most = 4096
-	err = filepath.WalkDir("/dev", func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			if path == "/dev" {
+			if path == dir {
 				return err
 			}
 			return nil // what cannot be listed cannot be opened by its name
@@ -96,10 +138,8 @@ func devices() (list []device, err error) {
 		if d.Type()&fs.ModeDevice == 0 {
 			return nil
 		}
-		var s unix.Stat_t
-		if unix.Lstat(path, &s) == nil {
-			kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[s.Mode&unix.S_IFMT]
-			list = append(list, device{path, fmt.Sprintf("%s %d:%d", kind, unix.Major(s.Rdev), unix.Minor(s.Rdev))})
+		if found, ok := deviceAt(path); ok {
+			list = append(list, found)
 		}
 		if len(list) > most {
 			return fs.SkipAll
@@ -113,11 +153,7 @@ const noDevice = "no such device"
 
 // openDevices opens, without reading or writing, those that are wanted.
 func openDevices(p *prober, want func(device) bool) {
-	found, err := devices()
-	if err != nil {
-		p.add(foundDevices, "", err)
-		return
-	}
+	found, err := everyDevice()
 	some := 0
 	for _, d := range found {
 		if !want(d) || some == maxCalls-1 {
@@ -136,7 +172,10 @@ func openDevices(p *prober, want func(device) bool) {
 			}
 		}
 	}
-	if some == 0 {
+	switch {
+	case err != nil:
+		p.add(foundDevices, "", err)
+	case some == 0:
 		p.add(foundDevices, noDevice, nil)
 	}
 }
@@ -144,7 +183,7 @@ func openDevices(p *prober, want func(device) bool) {
 func inDevices(v *view) outcome {
 	if e, ok := v.call(foundDevices); ok {
 		if e.Errno != "" {
-			return isUnclear("/dev cannot be read: " + e.Errno)
+			return isUnclear(notListed(e))
 		}
 		return isShut(e.Value)
 	}

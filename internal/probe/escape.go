@@ -68,11 +68,7 @@ var escapeProbes = []Probe{
 	escape("clock", "the host's clock", "changing the time, and with it certificates and logs, of everybody",
 		[]string{capAdd + "CAP_SYS_TIME", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
 		"drop SYS_TIME", "settimeofday(2)", func(v *view) outcome { return all(v.holds("SYS_TIME"), v.of("syscalls.clock")) }),
-	escape("disks", "a disk of the host by a node of one's own", "reading and changing every file of the host",
-		[]string{capAdd + "CAP_MKNOD", capAdd + "ALL", "--userns host", deviceFlag},
-		"drop MKNOD, and leave block devices out", "mknod(2)", func(v *view) outcome {
-			return all(v.of("capabilities.device-nodes"), v.of("devices.disks"))
-		}),
+	ownDisks,
 	{
 		ID: "escape.processes", Door: "a process of the host", Expected: "no process with another root can be entered",
 		Enables:     "reading and writing the host's files, and running code in its processes",
@@ -95,6 +91,87 @@ var escapeProbes = []Probe{
 			return all(isOpen(e.Value), either(v.of("namespaces.pid"), v.of("namespaces.processes")))
 		},
 	},
+}
+
+// ownDisks is a conjunction, too, with an attempt: what the device cgroup says of
+// disks that have no node yet.
+var ownDisks = func() Probe {
+	p := escape("disks", "a disk of the host by a node of one's own", "reading and changing every file of the host",
+		[]string{capAdd + "CAP_MKNOD", capAdd + "ALL", "--userns host", deviceFlag},
+		"drop MKNOD, and leave block devices out", "mknod(2); access(2)", func(v *view) outcome {
+			return all(v.of("capabilities.device-nodes"), either(v.of("devices.disks"), judgeOwnDisks(v)))
+		})
+	p.observe = observeOwnDisks
+	return p
+}()
+
+const partitions = "/proc/partitions"
+
+// observeOwnDisks makes a node for each disk of the kernel's list, asks whether it could
+// be read or written, and removes it. access(2) asks the device cgroup as open(2) does, and opens
+// nothing.
+func observeOwnDisks(p *prober) {
+	const most = 16
+	text, err := beginning(partitions)
+	p.add(readCall(partitions), "", err)
+	tried := 0
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line) // major minor #blocks name
+		if len(f) != 4 || tried == most {
+			continue
+		}
+		major, err := strconv.ParseUint(f[0], 10, 12)
+		minor, err2 := strconv.ParseUint(f[1], 10, 20)
+		if err != nil || err2 != nil {
+			continue // the headings
+		}
+		tried++
+		dir, err := askNode(p.targets.Nonce, unix.Mkdev(uint32(major), uint32(minor)))
+		p.add("mknod("+dir+", b "+f[0]+":"+f[1]+") and access(2)", "", err)
+	}
+}
+
+// askNode makes the node of a block device where something can be written, and asks
+// whether it could be read or written.
+func askNode(nonce string, device uint64) (dir string, err error) {
+	for _, dir = range nodeDirs {
+		name := nodeName(dir, nonce)
+		if err = unix.Mknod(name, unix.S_IFBLK|0o600, int(device)); err == nil {
+			for _, mode := range []uint32{unix.R_OK, unix.W_OK} {
+				if err = unix.Faccessat(unix.AT_FDCWD, name, mode, 0); err == nil {
+					break
+				}
+			}
+			_ = unix.Unlink(name) // it was made a moment ago
+			return dir, err
+		}
+		if err == unix.EPERM { //nolint:errorlint // a bare error number: no better elsewhere
+			break
+		}
+	}
+	return dir, err
+}
+
+// judgeOwnDisks judges whether the device cgroup lets any disk be opened.
+func judgeOwnDisks(v *view) outcome {
+	e, ok := v.call(readCall(partitions))
+	if !ok || e.Errno != "" {
+		return isUnclear("no disk has a node, and which there are cannot be read: " + e.Errno)
+	}
+	var tried []report.Evidence
+	for _, e := range v.calls() {
+		if !strings.HasPrefix(e.Call, "mknod(") {
+			continue
+		}
+		if e.Errno != "" && e.Errno != "EPERM" && e.Errno != "EACCES" {
+			return isUnclear("no node of a disk can be made to ask the device cgroup about it: " + e.Errno)
+		}
+		tried = append(tried, e)
+	}
+	if len(tried) == 0 {
+		return isUnclear("no disk is there to ask the device cgroup about")
+	}
+	return attempts(tried)
 }
 
 const (

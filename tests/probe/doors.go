@@ -91,6 +91,8 @@ var opened = []scene{
 	probed("--security-opt no-new-privileges=false", report.Leaked, "capabilities.no-new-privileges"),
 	probed("--device /dev/kmsg", report.Leaked, "devices.extra", "devices.kernel"),
 	probed("--device {disk}", report.Leaked, "devices.disks"),
+	probed("--userns host -v /dev:/x", report.Leaked, "devices.extra"),
+	probed("--userns host -v /dev/kmsg:/log", report.Leaked, "devices.extra"),
 	probed("--pids-limit -1", report.Leaked, "limits.processes", "limits.processes-reached"),
 	probed("--network host --target {address}", report.Leaked, "network.named-targets"),
 	probed("--pid host --userns host --cap-add SYS_PTRACE --security-opt apparmor=unconfined", report.Leaked, "escape.processes"),

@@ -384,6 +384,19 @@ func shutOnHost(id string) bool {
 	return err != nil || bytes.HasPrefix(b, []byte("0000000000000000"))
 }
 
+// TestDisksByNumber: whoever can make nodes and has none of a disk is kept from disks
+// by the device cgroup, and that is found out, not taken for granted.
+func TestDisksByNumber(t *testing.T) {
+	w := newWorld(t)
+	w.fill("{disk}")
+	found := w.look(probed("--userns host --cap-add MKNOD", ""))
+	f := found["escape.disks"]
+	asked := slices.ContainsFunc(f.Evidence, func(e report.Evidence) bool { return strings.Contains(e.Call, "access(2)") && e.Errno == "EPERM" })
+	if f.Verdict != report.Held || found["capabilities.device-nodes"].Verdict != report.Leaked || !asked {
+		t.Errorf("%s: %s%s %v", f.Verdict, f.Observed, f.Reason, f.Evidence)
+	}
+}
+
 // TestDefaultIsShut: of a workload that was asked for nothing, no door is open and
 // none is unknown.
 func TestDefaultIsShut(t *testing.T) {
