@@ -23,7 +23,7 @@ type Context struct {
 	Outside []Observation `json:"outside,omitempty"`
 }
 
-const contextFormat = 1
+const contextFormat = 2
 
 // maxContext bounds a context in bytes.
 const maxContext = 64 << 10
@@ -33,9 +33,10 @@ const maxContext = 64 << 10
 type Targets struct {
 	// Nonce comes back with the observations.
 	Nonce string `json:"nonce,omitempty"`
-	// File is the path of a file on the host, and Token what it holds.
-	File  string `json:"file,omitempty"`
-	Token string `json:"token,omitempty"`
+	// Files are the paths of files on the host, in directories of different file systems
+	// where there are, and Token what each of them holds.
+	Files []string `json:"files,omitempty"`
+	Token string   `json:"token,omitempty"`
 	// Abstract is the name of a listening abstract socket in the host's network
 	// namespace, without the zero byte.
 	Abstract string `json:"abstract,omitempty"`
@@ -73,6 +74,8 @@ type Declared struct {
 	OwnKernel bool `json:"ownKernel,omitempty"`
 	// Options are those that weaken it, as workload.Weakening.Flag has them.
 	Options []string `json:"options,omitempty"`
+	// Binds are the directories and files of the host that were asked for inside.
+	Binds []Bind `json:"binds,omitempty"`
 	// Passes are the numbers of system calls that the default filter lets pass to a
 	// workload with its capabilities, as ranges; "" if nobody knows.
 	Passes string `json:"passes,omitempty"`
@@ -89,6 +92,12 @@ type Declared struct {
 	Shm    int64   `json:"shm,omitempty"`   // bytes of /dev/shm
 	// Recheck is the command that looks again.
 	Recheck string `json:"recheck,omitempty"`
+}
+
+// Bind is a path of the host, and where it is inside.
+type Bind struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
 }
 
 // Encode returns one line of JSON.

@@ -61,19 +61,14 @@ var fileProbes = []Probe{
 		judge:       inMounts,
 	},
 	{
-		ID: "files.host-file", Door: "a file of the host", Expected: "the file that was put up on the host is nowhere below /",
+		ID: "files.host-file", Door: "a file of the host", Expected: "no directory that the host runs on is mounted, and no file that was put up on the host is below /",
 		Enables:     "reading, and often changing, what the host runs on",
 		Consequence: report.Takeover, beyond: true,
 		Opens:      []string{"--volume /:", "--volume /tmp", "--volume /var", "--volume /run"},
 		Fix:        "mount the one directory that is needed, read-only",
 		References: []string{"CIS Docker 5.6"},
 		observe:    observeHostFile,
-		judge: func(v *view) outcome {
-			if v.context.Targets.File == "" {
-				return isAbsent("no file was put up: give --context")
-			}
-			return refused(v)
-		},
+		judge:      judgeHostFile,
 	},
 	{
 		ID: "files.propagation", Door: "mounts that appear on the host", Expected: "no mount is shared",
@@ -102,15 +97,7 @@ var fileProbes = []Probe{
 		Fix:        "do not mount the socket; a filtering proxy where something needs it",
 		References: []string{"CIS Docker 5.31"},
 		observe:    observeSockets,
-		judge: func(v *view) outcome {
-			calls := slices.Clone(v.calls())
-			for n := range calls {
-				if calls[n].Errno == "ECONNREFUSED" { // nobody listens
-					calls[n].Errno = "ENOENT"
-				}
-			}
-			return attempts(calls)
-		},
+		judge:      judgeSockets,
 	},
 	{
 		ID: "files.root", Door: "the image's files", Expected: "the root file system is read-only, as was asked for",
@@ -271,44 +258,6 @@ func inMounts(v *view) outcome {
 	return attempts(calls[1:])
 }
 
-// observeHostFile looks for the file at its path and below every mount, as it
-// would be if the host's root, or a directory above the file, were mounted there.
-func observeHostFile(p *prober) {
-	if p.targets.File == "" || p.targets.Token == "" {
-		return
-	}
-	list, _, err := mounts()
-	if err != nil {
-		list = nil // then at its own path alone
-	}
-	try := func(f string) bool {
-		text, err := beginning(f)
-		if err == nil && strings.TrimSpace(text) != p.targets.Token {
-			err = unix.ENOENT // another file of that name
-		}
-		if err == nil {
-			p.add(readCall(f), "the host's token", nil)
-		}
-		return err == nil
-	}
-	if try(p.targets.File) || try(path.Join("/proc/1/root", p.targets.File)) {
-		return
-	}
-	for _, m := range list {
-		for rest := p.targets.File; rest != ""; {
-			if try(path.Join(m.point, rest)) {
-				return
-			}
-			_, after, ok := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
-			if !ok {
-				break
-			}
-			rest = "/" + after
-		}
-	}
-	p.add(readCall(p.targets.File), "", unix.ENOENT)
-}
-
 const sharedMounts = "read(" + mountinfo + ", shared:)"
 
 func observePropagation(p *prober) {
@@ -323,28 +272,6 @@ func observePropagation(p *prober) {
 	if err == nil && !whole && len(points) == 0 {
 		p.trouble("%s is too long", mountinfo)
 	}
-}
-
-// engineSockets are where engines listen.
-var engineSockets = []string{
-	"/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock", "/run/crio/crio.sock",
-	"/var/run/cri-dockerd.sock", "/run/buildkit/buildkitd.sock", "/run/libvirt/libvirt-sock",
-}
-
-// observeSockets connects, says nothing, and closes.
-func observeSockets(p *prober) {
-	for _, s := range engineSockets {
-		p.add("connect("+s+")", "", connectUnix(s))
-	}
-}
-
-func connectUnix(name string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: name})
 }
 
 const leftOpen = "readlink(/proc/self/fd/3 and higher)"

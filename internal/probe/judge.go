@@ -22,6 +22,8 @@ type outcome struct {
 	state    state
 	observed string
 	reason   string // for unclear and absent
+	// points are where mounts open it; whoever declared them declared it open.
+	points []string
 }
 
 func isShut(observed string) outcome  { return outcome{state: shut, observed: observed} }
@@ -175,7 +177,7 @@ func finding(p *Probe, c *Context, out outcome, own bool, o *Observation) report
 	var by []string
 	design := byDesign(c.Declared, p.ID, out)
 	if c.Declared != nil {
-		by = openedBy(p, c.Declared.Options)
+		by = openedBy(p, c.Declared, out)
 		f.Declared = "shut"
 		if len(by) > 0 {
 			f.Declared = clean("open: " + strings.Join(by, ", "))
@@ -214,9 +216,17 @@ func finding(p *Probe, c *Context, out outcome, own bool, o *Observation) report
 }
 
 // openedBy are the options among those given that open a door.
-func openedBy(p *Probe, options []string) (by []string) {
-	for _, o := range options {
+func openedBy(p *Probe, d *Declared, out outcome) (by []string) {
+	for _, o := range d.Options {
 		if slices.ContainsFunc(p.Opens, func(prefix string) bool { return strings.HasPrefix(o, prefix) }) {
+			by = append(by, o)
+		}
+	}
+	for _, b := range d.Binds {
+		in := func(point string) bool {
+			return point == b.Target || strings.HasPrefix(point, strings.TrimSuffix(b.Target, "/")+"/")
+		}
+		if o := clean("--volume " + b.Source + ":" + b.Target); slices.ContainsFunc(out.points, in) && !slices.Contains(by, o) {
 			by = append(by, o)
 		}
 	}

@@ -1,6 +1,8 @@
 package probe
 
 import (
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,6 +24,68 @@ func mounts() (list []mount, whole bool, err error) {
 	}
 	list, whole = parseMounts(text)
 	return list, whole && len(text) < 64<<10, nil
+}
+
+// cutShort is what is written down where not every mount was looked at.
+const cutShort = "cut short"
+
+// addMounts writes down that mountinfo was read, for seenMounts.
+func (p *prober) addMounts(whole bool, err error) {
+	value := ""
+	if err == nil && !whole {
+		value = cutShort
+	}
+	p.add(mountsRead, value, err)
+}
+
+// seenMounts is out, of a door that is shut where every mount was looked at, and
+// unclear where not.
+func seenMounts(v *view, out outcome) outcome {
+	e, ok := v.call(mountsRead)
+	switch {
+	case !ok || e.Errno != "":
+		return isUnclear(mountinfo + " cannot be read: " + first(e.Errno, "it was not tried"))
+	case e.Value == cutShort:
+		return isUnclear(mountinfo + " is longer than what is read of it, or has lines that make no sense")
+	}
+	return out
+}
+
+// kernelKinds are file systems that show a kernel's own state, and nothing that lies on
+// a host's disks.
+var kernelKinds = []string{
+	"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs",
+	"proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
+}
+
+// carries reports whether a mount may bring files from somewhere else: it is not the
+// root, and not a file system of the kernel's.
+func (m *mount) carries() bool { return m.point != "/" && !slices.Contains(kernelKinds, m.kind) }
+
+// access is "ro" or "rw".
+func (m *mount) access() string {
+	if slices.Contains(strings.Split(m.options, ","), "ro") {
+		return "ro"
+	}
+	return "rw"
+}
+
+// sources are the paths on the host that the root of a mount may have there: the line
+// tells it within its file system, of which /run is one, and what a subvolume of btrfs
+// is called on most systems is no directory.
+func (m *mount) sources() []string {
+	root := path.Clean("/" + m.root)
+	switch m.kind {
+	case "tmpfs":
+		return []string{root, path.Join("/run", root)}
+	case "btrfs":
+		for _, volume := range []string{"/@", "/@rootfs", "/root"} {
+			if rest, ok := strings.CutPrefix(root, volume); ok && (rest == "" || rest[0] == '/') {
+				return []string{root, path.Clean("/" + rest)}
+			}
+		}
+	}
+	return []string{root}
 }
 
 // parseMounts takes lines apart; whole is false where one makes no sense. Fields end at a

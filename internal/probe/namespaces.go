@@ -78,7 +78,7 @@ var namespaceProbes = []Probe{
 			e, ok := v.call("shmget(the host's key)")
 			switch {
 			case v.context.Targets.ShmKey == 0:
-				return isAbsent("no segment was put up: give --context")
+				return isUnclear("no segment was put up on the host to look for: give --context with one")
 			case ok && (e.Errno == "EACCES" || e.Errno == "EINVAL"):
 				return isOpen("the segment is there: " + e.Errno)
 			}

@@ -22,7 +22,7 @@ var networkProbes = []Probe{
 		observe:    func(p *prober) { connectAll(p, p.targets.Loopback, p.targets.Token) },
 		judge: func(v *view) outcome {
 			if len(v.context.Targets.Loopback) == 0 {
-				return isAbsent("nothing was put up: give --context")
+				return isUnclear("nothing was put up on the host to connect to: give --context with it")
 			}
 			return unreached(v)
 		},
@@ -41,7 +41,7 @@ var networkProbes = []Probe{
 		},
 		judge: func(v *view) outcome {
 			if v.context.Targets.Abstract == "" {
-				return isAbsent("nothing was put up: give --context")
+				return isUnclear("nothing was put up on the host to connect to: give --context with it")
 			}
 			return unreached(v)
 		},

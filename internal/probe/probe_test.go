@@ -250,7 +250,7 @@ func FuzzJudge(f *testing.F) {
 		one := *d
 		one.OwnKernel = own
 		c := NewContext(h, &one)
-		c.Targets = Targets{File: "/x", Token: "t", Abstract: "a", Loopback: []string{"127.0.0.1:1"}, ShmKey: 1, Addresses: []string{"127.0.0.1:1"}}
+		c.Targets = Targets{Files: []string{"/x"}, Token: "t", Abstract: "a", Loopback: []string{"127.0.0.1:1"}, ShmKey: 1, Addresses: []string{"127.0.0.1:1"}}
 		r := Judge(c, o, "")
 		doc := report.Document{Format: report.Format, Kind: report.Probe, Reports: []report.Report{r}}
 		if _, err := doc.Encode(); err != nil {
@@ -434,10 +434,10 @@ func FuzzMounts(f *testing.F) {
 			t.Errorf("%d mounts in %d lines, whole: %v", len(list), lines, whole)
 		}
 		for n := range list {
-			if m := &list[n]; m.kind == "" {
+			if m := &list[n]; m.kind == "" || len(m.sources()) == 0 || m.access() == "" {
 				t.Errorf("a mount without something: %+v", *m)
 			}
-			if c := clean(list[n].point); report.CheckText(c, maxText) != nil {
+			if c := clean(mountCall(list[n].point)); report.CheckText(c, maxText) != nil {
 				t.Errorf("%q is no evidence", c)
 			}
 		}

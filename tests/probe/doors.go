@@ -35,7 +35,7 @@ type scene struct {
 	// how is what a reader is told: flags, or words.
 	how   string
 	way   way
-	flags []string // of probe, or of run; {dir}, {disk}, {socket}, {cgroup}, {address} stand for what the test makes
+	flags []string // of probe, or of run; {dir}, {disk}, {socket}, {sockets}, {cgroup}, {address} stand for what the test makes
 	// context changes what the prober is told, for Declared and Unconfined.
 	context func(*probe.Context)
 	verdict report.Verdict
@@ -83,8 +83,13 @@ var opened = []scene{
 	probed("--userns host -v /sys:/sys --security-opt apparmor=unconfined", report.Leaked, "files.sysfs"),
 	probed("--userns host -v {cgroup}:/cgroup --security-opt apparmor=unconfined", report.Weaker, "files.cgroups", "files.release-agent"),
 	probed("--userns host -v /:/host", report.Leaked, "files.host-file"),
+	probed("-v /etc:/x:ro", report.Leaked, "files.host-file"),
+	probed("-v /run:/hostrun", report.Leaked, "files.host-file"),
+	probed("-v /var:/x", report.Leaked, "files.host-file"),
 	probed("--mount type=bind,src={dir},dst=/mnt,bind-propagation=rshared", report.Leaked, "files.propagation"),
 	probed("-v {socket}:/run/docker.sock", report.Leaked, "files.engine-sockets"),
+	probed("-v {socket}:/sock", report.Leaked, "files.engine-sockets"),
+	probed("-v {sockets}:/x", report.Leaked, "files.engine-sockets"),
 	probed("--device /dev/zero:/dev/null", report.Leaked, "files.null"),
 	probed("--cap-add NET_RAW", report.Leaked, "capabilities.effective", "capabilities.bounding", "capabilities.packets"),
 	probed("--userns host --cap-add MKNOD", report.Leaked, "capabilities.device-nodes"),

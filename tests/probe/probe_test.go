@@ -184,7 +184,7 @@ func (w *world) look(s scene) map[string]report.Finding {
 
 // fill replaces what the test makes, and makes it when it is first wanted.
 func (w *world) fill(flag string) string {
-	for _, word := range []string{"{dir}", "{disk}", "{socket}", "{cgroup}", "{address}"} {
+	for _, word := range []string{"{dir}", "{disk}", "{socket}", "{sockets}", "{cgroup}", "{address}"} {
 		if !strings.Contains(flag, word) {
 			continue
 		}
@@ -204,6 +204,13 @@ func (w *world) make(word string) string {
 		name := filepath.Join(w.dir, "docker.sock")
 		serve(w.T, "unix", name)
 		return name
+	case "{sockets}":
+		dir := filepath.Join(w.dir, "sockets")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			w.Fatal(err)
+		}
+		serve(w.T, "unix", filepath.Join(dir, "docker.sock"))
+		return dir
 	case "{cgroup}":
 		// A hierarchy of version 1 with no controller, which every kernel has room for.
 		dir := filepath.Join(w.dir, "cgroup")
@@ -397,6 +404,20 @@ func TestDisksByNumber(t *testing.T) {
 	}
 }
 
+// TestNothingPutUp: where nobody put anything up on the host, nobody knows whether it is
+// within reach.
+func TestNothingPutUp(t *testing.T) {
+	w := newWorld(t)
+	for id, f := range w.look(scene{way: Declared}) {
+		switch id {
+		case "files.host-file", "namespaces.shared-memory", "network.loopback", "network.abstract-sockets":
+			if f.Verdict != report.Unknown || !strings.Contains(f.Reason, "put up") {
+				t.Errorf("%s: %s%s, want unknown", id, f.Verdict, f.Reason)
+			}
+		}
+	}
+}
+
 // TestDefaultIsShut: of a workload that was asked for nothing, no door is open and
 // none is unknown.
 func TestDefaultIsShut(t *testing.T) {
@@ -523,7 +544,7 @@ func checkTable(t *testing.T, name, tableBegin, table string) {
 func TestNothingLeft(t *testing.T) {
 	w := newWorld(t)
 	list := func() (all []string) {
-		for _, pattern := range []string{"/tmp/*bulkhead-probe-*", "/tmp/.bulkhead-probe*", "/dev/shm/.bulkhead-probe*", "/.bulkhead-probe*"} {
+		for _, pattern := range []string{"/tmp/*bulkhead-probe-*", "/run/*bulkhead-probe-*", "/var/tmp/*bulkhead-probe-*", "/tmp/.bulkhead-probe*", "/dev/shm/.bulkhead-probe*", "/.bulkhead-probe*"} {
 			found, _ := filepath.Glob(pattern) // the patterns are well-formed
 			all = append(all, found...)
 		}

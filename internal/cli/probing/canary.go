@@ -18,12 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Canaries are what a workload must not find: a file, a shared memory segment,
+// Canaries are what a workload must not find: files, a shared memory segment,
 // services on loopback and on an abstract socket, all of this process.
 type Canaries struct {
 	Targets probe.Targets
 
-	dir       string
+	dirs      []string
 	shm       int
 	listeners []net.Listener
 	serving   sync.WaitGroup
@@ -39,17 +39,10 @@ func PutUp() (_ *Canaries, err error) {
 		}
 	}()
 	c.Targets.Nonce, c.Targets.Token = rand.Text(), rand.Text()
-	if c.dir, err = os.MkdirTemp("", "bulkhead-probe-"); err != nil {
-		return nil, err
-	}
-	c.Targets.File = filepath.Join(c.dir, "canary")
-	if err := os.WriteFile(c.Targets.File, []byte(c.Targets.Token+"\n"), 0o600); err != nil {
-		return nil, err
-	}
-	// Whoever gets at the directory from a workload is to see the file, whatever
-	// user he is.
-	if err := errors.Join(os.Chmod(c.dir, 0o755), os.Chmod(c.Targets.File, 0o644)); err != nil {
-		return nil, err
+	for n, parent := range append([]string{os.TempDir()}, fileDirs...) {
+		if err := c.putUpFile(parent); err != nil && n == 0 {
+			return nil, err
+		}
 	}
 	c.putUpShm()
 	name := "bulkhead-probe-" + rand.Text()
@@ -64,6 +57,29 @@ func PutUp() (_ *Canaries, err error) {
 		}
 	}
 	return c, nil
+}
+
+// fileDirs are where files are put up beside the one for temporary files: each is seen
+// through mounts that do not show the others.
+var fileDirs = []string{"/run", "/var/tmp"}
+
+func (c *Canaries) putUpFile(parent string) error {
+	dir, err := os.MkdirTemp(parent, "bulkhead-probe-")
+	if err != nil {
+		return err
+	}
+	c.dirs = append(c.dirs, dir)
+	name := filepath.Join(dir, "canary")
+	if err := os.WriteFile(name, []byte(c.Targets.Token+"\n"), 0o600); err != nil {
+		return err
+	}
+	// Whoever gets at the directory from a workload is to see the file, whatever
+	// user he is.
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(name, 0o644)); err != nil {
+		return err
+	}
+	c.Targets.Files = append(c.Targets.Files, name)
+	return nil
 }
 
 // putUpShm makes a page of shared memory with a random key.
@@ -104,8 +120,8 @@ func (c *Canaries) TakeDown() error {
 		_, err := unix.SysvShmCtl(c.shm, unix.IPC_RMID, nil)
 		errs = append(errs, os.NewSyscallError("shmctl", err))
 	}
-	if c.dir != "" {
-		errs = append(errs, os.RemoveAll(c.dir))
+	for _, dir := range c.dirs {
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }

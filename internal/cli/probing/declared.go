@@ -2,6 +2,7 @@ package probing
 
 import (
 	"fmt"
+	"path"
 	"runtime"
 	"strings"
 
@@ -21,6 +22,11 @@ func Declared(s workload.Spec) *probe.Declared {
 	}
 	for _, w := range s.Weakenings() {
 		d.Options = append(d.Options, w.Flag)
+	}
+	for _, m := range s.Mounts {
+		if m.Type == "bind" {
+			d.Binds = append(d.Binds, probe.Bind{Source: m.Source, Target: path.Clean(m.Target)})
+		}
 	}
 	for _, l := range []struct{ to, from *int64 }{{&d.Memory, s.Resources.Memory}, {&d.Swap, s.Resources.MemorySwap}, {&d.Pids, s.Resources.Pids}} {
 		if l.from != nil {
