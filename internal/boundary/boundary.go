@@ -197,7 +197,9 @@ type (
 		// program to run.
 		Adopt(ctx context.Context, a Adoption) error
 	}
-	// Pauser stops and continues all processes of a workload.
+	// Pauser stops and continues all processes of a workload. A Pause that failed may
+	// have stopped some: whoever asked for it calls Resume, which may refuse if it
+	// has not.
 	Pauser interface {
 		Pause(ctx context.Context) error
 		Resume(ctx context.Context) error

@@ -336,16 +336,7 @@ func (i *instance) Pause(ctx context.Context) error {
 	if i.machine == nil {
 		return nil
 	}
-	err := i.machine.processors.hold(ctx)
-	if err == nil {
-		return nil
-	}
-	// Not half paused: that is for the engine a workload that runs.
-	undo := context.WithoutCancel(ctx)
-	if _, again := i.machine.processors.release(undo); again != nil {
-		return errors.Join(err, again)
-	}
-	return errors.Join(err, within(undo, killTimeout, i.Instance.Resume))
+	return i.machine.processors.hold(ctx)
 }
 
 // Resume continues what Pause stopped.
