@@ -133,6 +133,9 @@ func (d *Document) Comparison(w io.Writer, verbose bool) error {
 	d.doors(p)
 	d.notes(p, verbose)
 	p.line("\nMedians. * marks the best, together with those that noise cannot tell from it; ≈ an estimate.")
+	if verbose {
+		p.line("In brackets: the p99 of times, or the max of fewer than %d samples, which have no p99; the least and the greatest; how many there are.", enoughForP99)
+	}
 	return p.err
 }
 
@@ -191,11 +194,29 @@ func (d *Document) column(id string, verbose bool) []string {
 			cell += "  "
 		}
 		if verbose && len(m.Samples) > 1 {
-			cell += fmt.Sprintf(" (%s to %s, %d)", m.Unit.Format(m.Quantile(0)), m.Unit.Format(m.Quantile(1)), len(m.Samples))
+			cell += " (" + m.spread() + ")"
 		}
 		c = append(c, cell)
 	}
 	return c
+}
+
+// enoughForP99 is how many samples have a 99th percentile worth the name. That of
+// fewer than a hundred is the greatest of them; of fewer than these it is called so.
+const enoughForP99 = 10
+
+// spread is what lies around the median: of times the slow end, and of everything
+// the least, the greatest and how many samples there are.
+func (m *Measure) spread() string {
+	least, greatest := m.Unit.Format(m.Quantile(0)), m.Unit.Format(m.Quantile(1))
+	switch {
+	case m.Unit != Seconds:
+		return fmt.Sprintf("%s to %s, %d", least, greatest, len(m.Samples))
+	case len(m.Samples) < enoughForP99:
+		return fmt.Sprintf("p50; max %s; from %s, %d", greatest, least, len(m.Samples))
+	default:
+		return fmt.Sprintf("p50; p99 %s; %s to %s, %d", m.Unit.Format(m.Quantile(0.99)), least, greatest, len(m.Samples))
+	}
 }
 
 // doors writes how many doors stand open behind each boundary.

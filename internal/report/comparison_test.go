@@ -84,9 +84,33 @@ Medians. * marks the best, together with those that noise cannot tell from it; â
 	if err := d.Comparison(&b, true); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"1.1.5", "400 ms   (400 ms to 500 ms, 6)"} {
+	for _, want := range []string{"1.1.5", "400 ms   (p50; max 500 ms; from 400 ms, 6)", "fewer than 10 samples"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("verbose has no %q:\n%s", want, b.String())
+		}
+	}
+}
+
+// TestSpread: of times the slow end is told, as p99 where there are enough samples.
+func TestSpread(t *testing.T) {
+	many := func(n int) (s []float64) {
+		for i := range n {
+			s = append(s, float64(i+1)/1000)
+		}
+		return s
+	}
+	for _, tt := range []struct {
+		m    Measure
+		want string
+	}{
+		{Measure{Unit: Seconds, Samples: many(2)}, "p50; max 2.00 ms; from 1.00 ms, 2"},
+		{Measure{Unit: Seconds, Samples: many(9)}, "p50; max 9.00 ms; from 1.00 ms, 9"},
+		{Measure{Unit: Seconds, Samples: many(10)}, "p50; p99 10.0 ms; 1.00 ms to 10.0 ms, 10"},
+		{Measure{Unit: Seconds, Samples: many(200)}, "p50; p99 198 ms; 1.00 ms to 200 ms, 200"},
+		{Measure{Unit: Number, Samples: []float64{3, 1, 2}}, "1 to 3, 3"},
+	} {
+		if got := tt.m.spread(); got != tt.want {
+			t.Errorf("%d samples: %q, want %q", len(tt.m.Samples), got, tt.want)
 		}
 	}
 }
