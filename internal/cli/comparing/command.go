@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -103,29 +104,45 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// draining is how long is waited, after the end of a command, for what it has
+// written. That is in the pipes by then; only what it left running keeps them open.
+const draining = time.Second
+
 // timed runs a command and returns how long it took from its start to its first
-// output and to its end.
+// output and to its end. What the command leaves running is not waited for.
 func timed(ctx context.Context, cmd *exec.Cmd, l launcher) (first, end time.Duration, err error) {
-	r, w, err := os.Pipe()
+	out, w, err := os.Pipe()
 	if err != nil {
 		return 0, 0, err
 	}
-	defer r.Close()
-	stderr := &capped.Buffer{Max: maxErrors}
-	cmd.Stdout, cmd.Stderr = w, stderr
-	start := time.Now()
-	if err := l.launch(cmd); err != nil {
+	defer out.Close()
+	errs, we, err := os.Pipe()
+	if err != nil {
 		w.Close()
 		return 0, 0, err
 	}
+	defer errs.Close()
+	cmd.Stdout, cmd.Stderr = w, we
+	start := time.Now()
+	err = l.launch(cmd)
 	w.Close()
+	we.Close()
+	if err != nil {
+		return 0, 0, err
+	}
 	heard := make(chan time.Duration, 1)
+	said := make(chan string, 1)
+	go func() {
+		stderr := &capped.Buffer{Max: maxErrors}
+		_, _ = io.Copy(stderr, errs) // until its end, or the deadline
+		said <- stderr.String()
+	}()
 	go func() {
 		var b [32 << 10]byte
-		n, err := r.Read(b[:])
+		n, err := out.Read(b[:])
 		at := time.Since(start)
 		for err == nil {
-			_, err = r.Read(b[:])
+			_, err = out.Read(b[:])
 		}
 		if n == 0 {
 			at = -1
@@ -134,10 +151,15 @@ func timed(ctx context.Context, cmd *exec.Cmd, l launcher) (first, end time.Dura
 	}()
 	err = cmd.Wait()
 	end = time.Since(start)
+	until := time.Now().Add(draining)
+	if e := errors.Join(out.SetReadDeadline(until), errs.SetReadDeadline(until)); e != nil {
+		return 0, 0, e
+	}
 	first = <-heard
+	stderr := <-said
 	switch {
 	case err != nil:
-		return 0, 0, failure(ctx, cmd, err, stderr.String())
+		return 0, 0, failure(ctx, cmd, err, stderr)
 	case first < 0:
 		return 0, end, errSilent
 	}

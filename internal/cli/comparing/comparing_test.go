@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 )
 
 func TestTimed(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
 	sh := func(script string) (first, end time.Duration, err error) {
 		return timed(t.Context(), prepared(t.Context(), "sh", "-c", script), ordinary{})
 	}
@@ -31,6 +34,20 @@ func TestTimed(t *testing.T) {
 	}
 	if _, _, err := timed(t.Context(), exec.Command("/does/not/exist"), ordinary{}); err == nil {
 		t.Error("a program that is not there")
+	}
+	// What is left in the background keeps the pipes, and may write on and on.
+	for _, script := range []string{"sleep 20 & echo a", "yes >&2 & echo a; sleep 0.05", "yes & sleep 0.05"} {
+		begin := time.Now()
+		first, end, err := sh(script + "\necho $! > " + pid)
+		if b, e := os.ReadFile(pid); e == nil {
+			n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+			if p, e := os.FindProcess(n); e == nil {
+				_ = p.Kill() // yes may have ended for want of a reader
+			}
+		}
+		if took := time.Since(begin); err != nil || took > 10*time.Second || end > took-draining/2 || first > draining/2 {
+			t.Errorf("%s: output after %v, end after %v, all of it %v: %v", script, first, end, took, err)
+		}
 	}
 	// More than a pipe holds: nobody may wait for the other.
 	if _, _, err := sh("head -c 1000000 /dev/zero"); err != nil {
