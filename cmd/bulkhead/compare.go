@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/comparing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -124,11 +125,10 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 	words := flagWords(cmd.Flags(), func(name string) bool { return ofRun.Lookup(name) != nil })
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 		return a.withImages(func(s *image.Store) (err error) {
-			dir, err := os.MkdirTemp("/var/tmp", fmt.Sprintf("%s%d.", comparing.DirPrefix, os.Getpid()))
+			root, _, err := a.roots()
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 			line := []string{self}
 			if a.root != "" {
 				line = append(line, "--root", a.root)
@@ -137,7 +137,7 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 			d, complete, err := comparing.Run(ctx, comparing.Options{
 				Bulkhead: line, Flags: words, Image: args[0], Command: args[1:], System: f.system,
 				Only: f.only, Without: f.without, Groups: f.measure, Rounds: f.rounds, Cold: !f.noCold, Density: f.density, TrustImage: f.trust,
-				Meter: meter, Prober: prober, Dir: dir, Images: s, Inspect: e.Inspect, InspectTenant: e.InspectTenant,
+				Meter: meter, Prober: prober, Scratch: scratch.Below(root, "compare"), Images: s, Inspect: e.Inspect, InspectTenant: e.InspectTenant,
 				Pull: func(ctx context.Context, name string) (workload.Image, error) {
 					im, _, err := a.imageFor(ctx, name, "missing", "", false)
 					return im, err
@@ -148,6 +148,7 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 				},
 				Say:  func(step, detail string) { shown.Update(step, detail, 0, 0) },
 				Said: shown.Done,
+				Warn: a.warn,
 			})
 			shown.Close()
 			if d != nil {

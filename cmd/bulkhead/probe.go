@@ -14,6 +14,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -100,6 +101,7 @@ type prober struct {
 	recheck string           // the command line, for reports
 	earlier *report.Document // of --diff, nil without
 	gate    gate
+	scratch *scratch.Dir
 }
 
 // probed is one workload that is looked at.
@@ -132,10 +134,20 @@ func (a *app) probe(cmd *cobra.Command, o *runspec.Options, f probeFlags, image 
 	}
 	return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 		p.e = e
-		if f.all {
-			return p.all(ctx, o)
+		d, err := p.look(ctx, func() (*report.Document, error) {
+			if f.all {
+				return p.all(ctx, o)
+			}
+			return p.gather(ctx, []probed{{req: one}})
+		})
+		if err != nil {
+			return err
 		}
-		return p.look(ctx, []probed{{req: one}})
+		if p.earlier != nil {
+			d.Changes = report.Diff(p.earlier, d)
+		}
+		p.gate.apply(d)
+		return p.print(d)
 	})
 }
 
@@ -202,26 +214,34 @@ func flagWords(fs *pflag.FlagSet, wanted func(name string) bool) (words []string
 	return words
 }
 
-// look looks at workloads one after the other, and prints. By then nothing is left:
-// writing to a closed pipe ends this program.
-func (p *prober) look(ctx context.Context, these []probed) error {
-	d, err := p.gather(ctx, these)
+// look looks at workloads, with a directory for what it makes. Nothing is left when
+// it returns: writing to a closed pipe ends this program.
+func (p *prober) look(ctx context.Context, f func() (*report.Document, error)) (d *report.Document, err error) {
+	root, _, err := p.a.roots()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if p.earlier != nil {
-		d.Changes = report.Diff(p.earlier, d)
+	own, stale, err := scratch.Open(scratch.Below(root, "probe"))
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for the probe: %w", err)
 	}
-	p.gate.apply(d)
-	return p.print(d)
+	p.scratch = own
+	probing.Sweep(ctx, p.e, stale, p.a.warn)
+	d, err = f()
+	if err != nil {
+		probing.Sweep(context.WithoutCancel(ctx), p.e, []*scratch.Dir{own}, p.a.warn)
+		return nil, err
+	}
+	return d, own.Remove()
 }
 
+// gather looks at workloads one after the other.
 func (p *prober) gather(ctx context.Context, these []probed) (d *report.Document, err error) {
 	host, err := probe.LocalHost()
 	if err != nil {
 		return nil, err
 	}
-	canaries, err := probing.PutUp()
+	canaries, err := probing.PutUp(p.scratch.Path)
 	if err != nil {
 		return nil, fmt.Errorf("put up what the workload must not find: %w", err)
 	}
@@ -229,7 +249,7 @@ func (p *prober) gather(ctx context.Context, these []probed) (d *report.Document
 	canaries.Targets.Addresses = p.f.targets
 	d = &report.Document{Format: report.Format, Kind: report.Probe, Tool: "bulkhead " + version, Time: time.Now().UTC().Truncate(time.Second)}
 	for _, one := range these {
-		r, err := p.lookAt(ctx, one, probing.Options{Program: p.program, Timeout: p.f.timeout, Targets: canaries.Targets, Host: host, Recheck: p.recheck})
+		r, err := p.lookAt(ctx, one, probing.Options{Program: p.program, Timeout: p.f.timeout, Targets: canaries.Targets, Host: host, Recheck: p.recheck, Labels: map[string]string{probing.Label: p.scratch.ID}})
 		if err != nil {
 			if !p.f.all || ctx.Err() != nil {
 				return nil, err
@@ -257,7 +277,7 @@ func (p *prober) lookAt(ctx context.Context, one probed, o probing.Options) (rep
 
 // all looks behind every boundary that works, and in a tenant's machine where
 // machines do: one that is made for it.
-func (p *prober) all(ctx context.Context, o *runspec.Options) (err error) {
+func (p *prober) all(ctx context.Context, o *runspec.Options) (_ *report.Document, err error) {
 	var these []probed
 	add := func(label, boundary, tenant string) error {
 		one := *o
@@ -280,20 +300,20 @@ func (p *prober) all(ctx context.Context, o *runspec.Options) (err error) {
 		}
 		machines = machines || b.Name() == "vm"
 		if err := add(b.Name(), b.Name(), ""); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if machines {
-		tenant := "probe-" + workload.NewID().Short()
+		tenant := probing.TenantName(p.scratch.ID)
 		if err := add("tenant", "vm", tenant); err != nil {
-			return err
+			return nil, err
 		}
 		if err := p.makeTenant(ctx, tenant); err != nil {
-			return fmt.Errorf("make a tenant to look at: %w", err)
+			return nil, fmt.Errorf("make a tenant to look at: %w", err)
 		}
 		defer func() { err = errors.Join(err, p.e.RemoveTenant(context.WithoutCancel(ctx), tenant, true)) }()
 	}
-	return p.look(ctx, these)
+	return p.gather(ctx, these)
 }
 
 // makeTenant starts a machine as `bulkhead tenant create` does without flags.

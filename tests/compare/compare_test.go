@@ -118,18 +118,14 @@ func (w *world) nothingLeft() {
 	}
 }
 
-// directories are those of comparisons whose process is gone.
+// directories are those of comparisons.
 func (w *world) directories() []string {
 	w.Helper()
-	all, err := filepath.Glob("/var/tmp/bulkhead-compare.*")
+	all, err := filepath.Glob(filepath.Join(w.root, "scratch/compare/*"))
 	if err != nil {
 		w.Fatal(err)
 	}
-	return slices.DeleteFunc(all, func(dir string) bool {
-		var pid int
-		_, err := fmt.Sscanf(filepath.Base(dir), "bulkhead-compare.%d.", &pid)
-		return err != nil || syscall.Kill(pid, 0) == nil
-	})
+	return all
 }
 
 func (w *world) cmd(args ...string) *exec.Cmd {
@@ -435,4 +431,95 @@ func TestInterrupted(t *testing.T) {
 			w.nothingLeft()
 		})
 	}
+}
+
+// TestPlanted: what others put where everybody can write is not executed, and what
+// others run is not removed, whatever it is called.
+func TestPlanted(t *testing.T) {
+	w := newWorld(t)
+	bin := t.TempDir()
+	log := filepath.Join(bin, "log")
+	for name, script := range map[string]string{
+		"evil": `echo evil "$@" >> ` + log,
+		// An engine with a workload whose name is like one of ours.
+		"docker": `echo docker "$@" >> ` + log + `
+case "$*" in
+ps*label=*) ;;
+ps*) echo compare-4194305-db-1 ;;
+images*) echo localhost/bulkhead-compare:compare-4194305-0123 ;;
+run*) echo hello ;;
+esac`,
+	} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// No process has this number: it is above the greatest (/proc/sys/kernel/pid_max).
+	planted := "/var/tmp/bulkhead-compare.4194305." + filepath.Base(w.root)
+	t.Cleanup(func() { os.RemoveAll(planted) })
+	if err := os.MkdirAll(filepath.Join(planted, "evil/state/x"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd := w.cmd("compare", "--no-cold", "--rounds", "1", "--measure", "start", "--only", "container,docker", "box")
+	cmd.Env = append(cmd.Env, "PATH="+bin+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	b, _ := os.ReadFile(log)
+	if !strings.Contains(string(b), "docker run") {
+		t.Errorf("the engine was not asked: the test shows nothing: %v\n%s", err, out)
+	}
+	for _, bad := range []string{"evil", "db-1", "compare-4194305-0123"} {
+		if strings.Contains(string(b), bad) {
+			t.Errorf("%s was touched:\n%s", bad, b)
+		}
+	}
+	if _, err := os.Stat(planted); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLeftBehind: what a program without a boundary leaves in the background is
+// not waited for, and not left.
+func TestLeftBehind(t *testing.T) {
+	w := newWorld(t)
+	begin := time.Now()
+	r := w.compare("--only", "none", "--measure", "start", "--trust-image", "box", "sh", "-c", "busybox setsid busybox sleep 4321 & echo x")["none"]
+	if n := number(t, r, "start.exit"); n > 10 || time.Since(begin) > 2*time.Minute {
+		t.Errorf("the start took %v s, and all %v", n, time.Since(begin))
+	}
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		if b, err := os.ReadFile(file); err == nil && bytes.Contains(b, []byte("sleep\x004321")) {
+			t.Errorf("%s is left", file)
+		}
+	}
+}
+
+// TestStubborn: a COMMAND that ignores that it is to end does not outlive the
+// comparison that was interrupted while it ran.
+func TestStubborn(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := w.cmd("compare", "--no-cold", "--measure", "start", "--only", "container", "box", "sh", "-c", "trap '' TERM INT; while :; do busybox sleep 0.1; done")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(w.must("ps", "--filter", "label=bulkhead.compare", "--format", "{{.Command}}"), "trap") {
+		if ctx.Err() != nil {
+			cmd.Process.Kill()
+			_ = cmd.Wait()
+			t.Fatal("the program did not start within a minute")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 128+int(syscall.SIGINT) {
+		t.Errorf("interrupted it ended with %v", err)
+	}
+	w.nothingLeft()
 }

@@ -115,7 +115,7 @@ func (d *docker) run(args ...string) (stdout, stderr string, code int) {
 // probe has the prober look from a container, and judge by what the host tells.
 func (d *docker) probe(label string, flags ...string) *report.Report {
 	d.w.Helper()
-	canaries, err := probing.PutUp()
+	canaries, err := probing.PutUp(d.w.TempDir())
 	if err != nil {
 		d.w.Fatal(err)
 	}

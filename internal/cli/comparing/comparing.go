@@ -21,6 +21,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
@@ -59,7 +60,7 @@ type Options struct {
 	TrustImage bool
 
 	Meter, Prober string // programs on the host
-	Dir           string // for what does not outlive the command
+	Scratch       string // where directories of comparisons are made, see package scratch
 	Images        *image.Store
 	// Pull makes sure that an image is there.
 	Pull func(ctx context.Context, name string) (workload.Image, error)
@@ -69,6 +70,8 @@ type Options struct {
 	Probe func(ctx context.Context, image string, flags []string, o probing.Options) (report.Report, error)
 	// Say is told what is being done, and Said how it ended.
 	Say, Said func(step, detail string)
+	// Warn is told what a reader has to know who gets his figures nevertheless.
+	Warn func(message string)
 }
 
 // The limits of Options.
@@ -87,8 +90,10 @@ const memoryRounds = 3
 // comparison is one run of the command.
 type comparison struct {
 	Options
+	id   string // which everything that it makes can be told by, see Label
+	dir  string // for what does not outlive the command
 	host *host
-	made *made
+	made *made // nil before it was
 	ways []*way
 	left error // what could not be taken down
 }
@@ -98,20 +103,22 @@ type comparison struct {
 // be taken down; in the second case there is a document as well.
 func Run(ctx context.Context, o Options) (_ *report.Document, complete bool, err error) {
 	c := &comparison{Options: o, host: localHost()}
+	before := meter.Load()
+	own, stale, err := scratch.Open(o.Scratch)
+	if err != nil {
+		return nil, false, fmt.Errorf("make a directory for the comparison: %w", err)
+	}
+	c.id, c.dir = own.ID, own.Path
+	defer func() { err = errors.Join(err, c.end(context.WithoutCancel(ctx), own)) }()
 	if c.ways, err = c.choose(); err != nil {
 		return nil, false, err
 	}
-	before := meter.Load()
-	if err := c.sweep(ctx); err != nil {
-		return nil, false, fmt.Errorf("remove what a comparison left that was killed: %w", err)
-	}
+	c.sweep(ctx, stale)
 	c.Say("image", "adding what measures")
 	if c.made, err = c.prepare(ctx); err != nil {
 		return nil, false, err
 	}
 	c.Said("image", "ready")
-	defer func() { err = errors.Join(err, c.made.remove(context.WithoutCancel(ctx))) }()
-	defer func() { err = errors.Join(err, c.tearDown(context.WithoutCancel(ctx))) }()
 	if err := c.setUp(ctx); err != nil {
 		return nil, false, err
 	}
@@ -180,9 +187,22 @@ func (c *comparison) setUp(ctx context.Context) error {
 	return nil
 }
 
+// end takes down whatever was made. If something of it cannot be, the directory
+// stays, by which the next comparison finds it.
+func (c *comparison) end(ctx context.Context, own *scratch.Dir) (err error) {
+	if c.made != nil {
+		err = errors.Join(c.tearDown(ctx), c.made.remove(ctx))
+	}
+	if err != nil {
+		own.Close()
+		return err
+	}
+	return own.Remove()
+}
+
 // tearDown removes what is left of workloads, and then what was set up.
 func (c *comparison) tearDown(ctx context.Context) error {
-	errs := []error{c.left, (&tool{program: c.Bulkhead}).sweep(ctx, mine), sweepStates(ctx, c.Dir)}
+	errs := []error{c.left, c.ours(c.id).sweep(ctx), sweepStates(ctx, c.dir)}
 	for _, w := range slices.Backward(c.ways) {
 		if err := w.tearDown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.subject.Label, err))

@@ -3,7 +3,6 @@ package comparing
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,27 +145,6 @@ func TestMechanism(t *testing.T) {
 	} {
 		if got, _ := h.mechanism(&tt.f, tt.machine); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.f, got, tt.want)
-		}
-	}
-}
-
-func TestStale(t *testing.T) {
-	// The number of a process that has ended, and was waited for.
-	cmd := exec.Command("true")
-	if err := cmd.Run(); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]bool{
-		fmt.Sprintf("compare-%d-idle-0123", cmd.Process.Pid): true,
-		newName("idle"): false,
-		fmt.Sprintf("compare-%d-idle-0123", os.Getppid()): true, // another program's
-		"compare-x-idle":                    false,
-		"compare-0-idle":                    false,
-		"compare--1-idle":                   false,
-		fmt.Sprintf("idle-%d", os.Getpid()): false,
-	} {
-		if got := stale(name); got != want {
-			t.Errorf("%s: stale is %v", name, got)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
@@ -35,12 +36,12 @@ func (c *comparison) doors(ctx context.Context) {
 // lookout is what every look has in common: what the host says of itself, and what
 // workloads must not find.
 func (c *comparison) lookout() (o probing.Options, takeDown func() error, err error) {
-	o = probing.Options{Program: c.Prober, Timeout: patience}
+	o = probing.Options{Program: c.Prober, Timeout: patience, Labels: map[string]string{Label: c.id}}
 	takeDown = func() error { return nil }
 	if o.Host, err = probe.LocalHost(); err != nil {
 		return o, takeDown, err
 	}
-	canaries, err := probing.PutUp()
+	canaries, err := probing.PutUp(c.dir)
 	if err != nil {
 		return o, takeDown, fmt.Errorf("put up what workloads must not find: %w", err)
 	}
@@ -64,28 +65,12 @@ func observe(ctx context.Context, w *way, o probing.Options) (r report.Report, e
 	if err != nil {
 		return r, err
 	}
-	cmd, err := w.command(ctx, []string{proberPath, "-observe"})
+	var said []byte
+	err = run(ctx, w.driver, []string{proberPath, "-observe"}, func(cmd *exec.Cmd) (err error) {
+		said, err = converse(ctx, w, cmd, line)
+		return err
+	})
 	if err != nil {
-		return r, err
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return r, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return r, err
-	}
-	stderr := &capped.Buffer{Max: maxErrors}
-	cmd.Stderr = stderr
-	if err := w.launch(cmd); err != nil {
-		return r, err
-	}
-	_, werr := in.Write(line)
-	said, rerr := bufio.NewReader(io.LimitReader(out, probe.MaxObservations)).ReadBytes('\n')
-	in.Close()
-	_, _ = io.Copy(io.Discard, out) // so that it can end
-	if err := failure(ctx, cmd, errors.Join(cmd.Wait(), werr, rerr), stderr.String()); err != nil {
 		return r, err
 	}
 	seen, err := probing.Heard(said, o.Targets)
@@ -95,4 +80,26 @@ func observe(ctx context.Context, w *way, o probing.Options) (r report.Report, e
 	c := probe.NewContext(o.Host, nil)
 	c.Targets = o.Targets
 	return probe.Judge(c, seen, ""), nil
+}
+
+// converse starts the prober, gives it a line, and takes the line that it answers.
+func converse(ctx context.Context, l launcher, cmd *exec.Cmd, line []byte) (said []byte, err error) {
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	stderr := &capped.Buffer{Max: maxErrors}
+	cmd.Stderr = stderr
+	if err := l.launch(cmd); err != nil {
+		return nil, err
+	}
+	_, werr := in.Write(line)
+	said, rerr := bufio.NewReader(io.LimitReader(out, probe.MaxObservations)).ReadBytes('\n')
+	in.Close()
+	_, _ = io.Copy(io.Discard, out) // so that it can end
+	return said, failure(ctx, cmd, errors.Join(cmd.Wait(), werr, rerr), stderr.String())
 }

@@ -43,15 +43,29 @@ func (d *direct) tearDown(ctx context.Context) error {
 	}
 	err := d.remove(ctx, names...)
 	if d.thread != nil {
+		err = errors.Join(err, endRooted(ctx, d.root, nil))
 		d.thread.end()
 	}
 	return err
 }
 
+// ended ends what a program left in the background: what has the image's files as
+// its root directory, and is none of the workloads that are to go on.
+func (d *direct) ended(ctx context.Context, _ string, _ error) error {
+	return endRooted(ctx, d.root, func(pid int) bool {
+		for _, cmd := range d.running {
+			if cmd.Process.Pid == pid {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // errUntrusted is why a program is not run.
 const errUntrusted = errNone("the program of the image would run as root on this host; --trust-image allows it")
 
-func (d *direct) command(ctx context.Context, program []string) (*exec.Cmd, error) {
+func (d *direct) command(ctx context.Context, _ string, program []string) (*exec.Cmd, error) {
 	if !d.trusted && !strings.HasPrefix(program[0], insideDir+"/") {
 		return nil, errUntrusted
 	}
@@ -96,7 +110,7 @@ func (d *direct) detach(ctx context.Context, name string, program []string, port
 		program = append(append([]string{}, program[:len(program)-1]...), l.Addr().String())
 		l.Close()
 	}
-	cmd, err := d.command(context.WithoutCancel(ctx), program)
+	cmd, err := d.command(context.WithoutCancel(ctx), name, program)
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +22,7 @@ type tool struct {
 	ordinary
 	program []string // with its global flags
 	flags   []string // of run
+	id      string   // of the comparison, which workloads have as a label
 	image   string
 	others  []string // names of daemons
 }
@@ -28,22 +31,29 @@ func (t *tool) args(args ...string) []string { return slices.Concat(t.program, a
 
 // running is a command line of run.
 func (t *tool) running(how []string, program []string) []string {
-	return slices.Concat(t.program, []string{"run"}, how, t.flags, []string{"--entrypoint", program[0], t.image}, program[1:])
+	return slices.Concat(t.begin("run"), how, t.flags, []string{"--entrypoint", program[0], t.image}, program[1:])
 }
 
-func (t *tool) command(ctx context.Context, program []string) (*exec.Cmd, error) {
-	return prepared(ctx, t.running([]string{"--rm", "-i"}, program)...), nil
+// begin is how command lines begin that make a workload.
+func (t *tool) begin(command string) []string {
+	return slices.Concat(t.program, []string{command, "--label", Label + "=" + t.id})
+}
+
+func (t *tool) command(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
+	return prepared(ctx, t.running([]string{"--rm", "-i", "--name", name}, program)...), nil
+}
+
+// ended: a program may ignore that its command was told to end, and go on without it.
+func (t *tool) ended(ctx context.Context, name string, err error) error {
+	if err == nil || errors.Is(err, errSilent) {
+		return nil // --rm has removed it
+	}
+	return t.clearRun(ctx, name)
 }
 
 // greet runs a program that says something, with the flags of all that is measured:
 // templates are made for those.
-func (t *tool) greet(ctx context.Context) error {
-	cmd, err := t.command(ctx, []string{meterPath, "hello"})
-	if err == nil {
-		_, err = outputOf(ctx, cmd, t)
-	}
-	return err
-}
+func (t *tool) greet(ctx context.Context) error { return greet(ctx, t) }
 
 func (t *tool) detach(ctx context.Context, name string, program []string, ports bool) (string, error) {
 	how := []string{"-d", "--name", name}
@@ -151,6 +161,18 @@ type peer struct {
 	loaded bool
 }
 
+// peers are all of them, for a comparison.
+func peers(id string) []*peer {
+	return []*peer{
+		{tool: tool{program: []string{"docker"}, id: id, others: []string{"dockerd", "containerd"}}},
+		{tool: tool{program: []string{"podman"}, id: id}},
+	}
+}
+
+// marker is a file in the directory of a comparison that says that the engine may
+// have something of it.
+func (p *peer) marker(dir string) string { return filepath.Join(dir, p.program[0]+".used") }
+
 func (p *peer) setUp(ctx context.Context, m *made) error {
 	if _, err := exec.LookPath(p.program[0]); err != nil {
 		return errNone("not installed")
@@ -158,11 +180,11 @@ func (p *peer) setUp(ctx context.Context, m *made) error {
 	if _, err := output(ctx, p.args("info")...); err != nil {
 		return fmt.Errorf("installed, but it does not answer: %w", err)
 	}
-	if err := p.sweep(ctx, stale); err != nil {
-		return err
-	}
 	saved, err := m.archive(ctx)
 	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(p.marker(m.dir), nil, 0o600); err != nil {
 		return err
 	}
 	p.image, p.loaded = m.foreign, true
@@ -176,9 +198,7 @@ func (p *peer) tearDown(ctx context.Context) error {
 	if !p.loaded {
 		return nil
 	}
-	err := p.sweep(ctx, mine)
-	_, rmi := output(ctx, p.args("rmi", "-f", p.image)...)
-	return errors.Join(err, rmi)
+	return errors.Join(p.sweep(ctx), p.untag(ctx))
 }
 
 func (p *peer) size(ctx context.Context) (int64, error) {

@@ -44,11 +44,7 @@ func (r *ociRuntime) setUp(ctx context.Context, m *made) (err error) {
 	if err := json.Unmarshal(b, &r.spec); err != nil {
 		return fmt.Errorf("what %s spec writes: %w", r.program, err)
 	}
-	cmd, err := r.command(ctx, []string{meterPath, "hello"})
-	if err == nil {
-		_, err = outputOf(ctx, cmd, r)
-	}
-	return err
+	return greet(ctx, r)
 }
 
 func (r *ociRuntime) tearDown(context.Context) error { return nil }
@@ -56,8 +52,15 @@ func (r *ociRuntime) tearDown(context.Context) error { return nil }
 func (r *ociRuntime) dir(name string) string { return filepath.Join(r.made.dir, r.program, name) }
 
 func (r *ociRuntime) args(args ...string) []string {
-	return append([]string{r.program, "--root", r.dir("state")}, args...)
+	return append([]string{r.program, "--root", stateDir(r.made.dir, r.program)}, args...)
 }
+
+// runtimes are the programs that are driven so.
+var runtimes = []string{"runc", "crun"}
+
+// stateDir is where a runtime has the state of its containers, below the directory
+// of a comparison.
+func stateDir(dir, program string) string { return filepath.Join(dir, program, "state") }
 
 // bundle makes a bundle for a program.
 func (r *ociRuntime) bundle(program []string) (string, error) {
@@ -79,12 +82,12 @@ func (r *ociRuntime) bundle(program []string) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "config.json"), b, 0o644)
 }
 
-func (r *ociRuntime) command(ctx context.Context, program []string) (*exec.Cmd, error) {
+func (r *ociRuntime) command(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
 	dir, err := r.bundle(program)
 	if err != nil {
 		return nil, err
 	}
-	return prepared(ctx, r.args("run", "--bundle", dir, newName(r.program))...), nil
+	return prepared(ctx, r.args("run", "--bundle", dir, name)...), nil
 }
 
 // errNoNetwork is why nothing is published.
@@ -112,6 +115,17 @@ func (r *ociRuntime) detach(ctx context.Context, name string, program []string, 
 		return "", failure(ctx, cmd, err, string(text))
 	}
 	return name, nil
+}
+
+// ended: as with tool.ended.
+func (r *ociRuntime) ended(ctx context.Context, name string, err error) error {
+	if err == nil || errors.Is(err, errSilent) {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(stateDir(r.made.dir, r.program), name)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return r.remove(ctx, name)
 }
 
 func (r *ociRuntime) remove(ctx context.Context, names ...string) error {

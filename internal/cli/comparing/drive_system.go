@@ -45,8 +45,8 @@ func (s *system) need(ctx context.Context) error {
 
 // boot starts a system with the image's init, until it answers.
 func (s *system) boot(ctx context.Context, name string, how []string) error {
-	run := slices.Concat([]string{"run", "-d", "--name", name}, how, s.flags, []string{s.oursDriver.image})
-	if _, err := output(ctx, s.args(run...)...); err != nil {
+	run := slices.Concat(s.begin("run"), []string{"-d", "--name", name}, how, s.flags, []string{s.oursDriver.image})
+	if _, err := output(ctx, run...); err != nil {
 		return err
 	}
 	_, err := output(ctx, s.args("exec", name, meterPath, "hello")...)
@@ -91,7 +91,10 @@ func (s *system) tearDown(ctx context.Context) error {
 	return s.made.remove(ctx)
 }
 
-func (s *system) command(ctx context.Context, program []string) (*exec.Cmd, error) {
+// ended: what a program leaves goes with its system.
+func (s *system) ended(context.Context, string, error) error { return nil }
+
+func (s *system) command(ctx context.Context, _ string, program []string) (*exec.Cmd, error) {
 	if err := s.need(ctx); err != nil {
 		return nil, err
 	}

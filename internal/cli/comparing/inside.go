@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,11 +39,11 @@ func (c *comparison) inside(ctx context.Context) {
 func (w *way) meter(ctx context.Context, args ...string) (*meter.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd, err := w.command(ctx, append([]string{meterPath, "measure"}, args...))
-	if err != nil {
-		return nil, err
-	}
-	out, err := outputOf(ctx, cmd, w)
+	var out string
+	err := run(ctx, w.driver, append([]string{meterPath, "measure"}, args...), func(cmd *exec.Cmd) (err error) {
+		out, err = outputOf(ctx, cmd, w)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

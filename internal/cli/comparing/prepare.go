@@ -30,6 +30,12 @@ const (
 // imageName is the image with the layer; its tag says whose it is.
 const imageName = "bulkhead-compare"
 
+// What is made in the directory of a comparison once somebody asks for it.
+const (
+	rootfsDir   = "rootfs"
+	archiveFile = "image.tar"
+)
+
 // made is the image with the layer, in the forms that ways need it in.
 type made struct {
 	ours    string // its name in our store
@@ -79,8 +85,8 @@ func (c *comparison) prepareFrom(ctx context.Context, name string) (*made, error
 		added += n
 	}
 	m := &made{
-		added: added, images: c.Images, dir: c.Dir, self: &tool{program: c.Bulkhead}, user: config.Config.User, env: config.Config.Env,
-		ours: fmt.Sprintf("%s:compare-%d-%s", imageName, os.Getpid(), hex.EncodeToString(sum.Sum(nil))[:12]),
+		added: added, images: c.Images, dir: c.dir, self: c.ours(c.id), user: config.Config.User, env: config.Config.Env,
+		ours: tagged(c.id, hex.EncodeToString(sum.Sum(nil))[:12]),
 	}
 	m.foreign = "localhost/" + m.ours
 	o := archive.CommitOptions{
@@ -145,7 +151,7 @@ func (m *made) archive(ctx context.Context) (_ string, err error) {
 		_, e := output(context.WithoutCancel(ctx), m.self.args("image", "rm", m.foreign)...)
 		err = errors.Join(err, e)
 	}()
-	f, err := os.Create(filepath.Join(m.dir, "image.tar"))
+	f, err := os.Create(filepath.Join(m.dir, archiveFile))
 	if err != nil {
 		return "", err
 	}
@@ -169,7 +175,7 @@ func (m *made) rootfs(ctx context.Context) (string, error) {
 
 func (m *made) unpack(ctx context.Context) (_ string, err error) {
 	name := newName("files")
-	if _, err := output(ctx, m.self.args("create", "--name", name, "--network", "none", m.ours)...); err != nil {
+	if _, err := output(ctx, append(m.self.begin("create"), "--name", name, "--network", "none", m.ours)...); err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, m.self.remove(context.WithoutCancel(ctx), name)) }()
@@ -177,7 +183,7 @@ func (m *made) unpack(ctx context.Context) (_ string, err error) {
 	if _, err := output(ctx, m.self.args("export", "-o", tarball, name)...); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(m.dir, "rootfs")
+	dir := filepath.Join(m.dir, rootfsDir)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"syscall"
 	"time"
 )
@@ -60,11 +61,11 @@ func (w *way) start(ctx context.Context, program []string) (first, end time.Dura
 	if s, ok := w.driver.(starter); ok {
 		return s.start(ctx, program)
 	}
-	cmd, err := w.command(ctx, program)
-	if err != nil {
-		return 0, 0, err
-	}
-	return timed(ctx, cmd, w)
+	err = run(ctx, w.driver, program, func(cmd *exec.Cmd) (err error) {
+		first, end, err = timed(ctx, cmd, w)
+		return err
+	})
+	return first, end, err
 }
 
 // dropCaches empties the page cache, as proc_sys_vm(5) says.

@@ -7,131 +7,132 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// Everything that a comparison makes outside of its own memory has the number of
-// its process in its name, so that the next one can tell what was left by one that
-// was killed.
+// Everything that a comparison makes outside of its own memory can be told from what
+// others make: its directory has a random name (package scratch), which its workloads
+// have as a label, here and in other engines, its images in their tags, its tenant in
+// its name. What is swept is what bears the name of a directory below our own state,
+// and nothing is for a name that somebody else could have chosen.
 
-// newName is a name for a workload or a tenant that is not taken.
-func newName(what string) string {
-	return fmt.Sprintf("compare-%d-%s-%s", os.Getpid(), what, workload.NewID().Short())
+// Label is that of a comparison's workloads; its value is the name of the
+// comparison's directory.
+const Label = "bulkhead.compare"
+
+// newName is a name for a workload that is not taken.
+func newName(what string) string { return "compare-" + what + "-" + workload.NewID().Short() }
+
+// tenantName is the name of the tenant of a comparison.
+func tenantName(id string) string { return "compare-" + id }
+
+// tagged is the name of an image of a comparison; what tells apart those of one.
+func tagged(id, what string) string { return imageName + ":" + id + "-" + what }
+
+// labelled are the names of this comparison's workloads.
+func (t *tool) labelled(ctx context.Context) ([]string, error) {
+	out, err := output(ctx, t.args("ps", "-a", "--filter", "label="+Label+"="+t.id, "--format", "{{.Names}}")...)
+	return strings.Fields(out), err
 }
 
-// stale reports whether a name is one of newName, or begins like one, and its
-// comparison is not there any more.
-func stale(name string) bool {
-	rest, ok := strings.CutPrefix(name, "compare-")
-	number, _, _ := strings.Cut(rest, "-")
-	pid, err := strconv.Atoi(number)
-	return ok && err == nil && pid > 0 && gone(pid)
-}
-
-// gone reports whether there is no process with this number, or another program's.
-func gone(pid int) bool {
-	self, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return false
-	}
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist)
-	}
-	return filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != filepath.Base(self)
-}
-
-// mine reports whether a name is one of this comparison's.
-func mine(name string) bool { return strings.HasPrefix(name, fmt.Sprintf("compare-%d-", os.Getpid())) }
-
-// namesOf are the words of a command's output that are names of a kind.
-func namesOf(ctx context.Context, kind func(name string) bool, args ...string) ([]string, error) {
-	out, err := output(ctx, args...)
-	return slices.DeleteFunc(strings.Fields(out), func(n string) bool { return !kind(n) }), err
-}
-
-// sweep removes workloads with names of a kind: those of comparisons that were
-// killed, or those that a command left here that was interrupted.
-func (t *tool) sweep(ctx context.Context, kind func(name string) bool) error {
-	names, err := namesOf(ctx, kind, t.args("ps", "-a", "--format", "{{.Names}}")...)
+// sweep removes this comparison's workloads.
+func (t *tool) sweep(ctx context.Context) error {
+	names, err := t.labelled(ctx)
 	if err != nil || len(names) == 0 {
 		return err
 	}
 	return t.remove(ctx, names...)
 }
 
-// sweep removes what comparisons that were killed have left: of ours, and of
-// runtimes that have no engine. What they left of other engines goes when those
-// are set up. A workload may still be on its way.
-func (c *comparison) sweep(ctx context.Context) (err error) {
-	for range 5 {
-		if err = c.sweepOnce(ctx); err == nil {
-			return err
-		}
-		if wait(ctx, time.Second) != nil {
-			break
-		}
-	}
-	return err
-}
-
-func (c *comparison) sweepOnce(ctx context.Context) error {
-	ours := &tool{program: c.Bulkhead}
-	errs := []error{ours.sweep(ctx, stale)}
-	tenants, err := namesOf(ctx, stale, ours.args("tenant", "ls", "--format", "{{.Name}}")...)
-	errs = append(errs, err)
-	for _, name := range tenants {
-		_, err := output(ctx, ours.args("tenant", "rm", "-f", name)...)
-		errs = append(errs, err)
-	}
-	tags, err := output(ctx, ours.args("images", "--format", "{{.Repository}}:{{.Tag}}")...)
-	errs = append(errs, err)
-	for _, image := range strings.Fields(tags) {
-		if _, tag, ok := strings.Cut(image, imageName+":"); ok && stale(tag) {
-			_, err := output(ctx, ours.args("image", "rm", image)...)
+// untag removes this comparison's images.
+func (t *tool) untag(ctx context.Context) error {
+	out, err := output(ctx, t.args("images", "--format", "{{.Repository}}:{{.Tag}}")...)
+	errs := []error{err}
+	for _, image := range strings.Fields(out) {
+		if _, tag, ok := strings.Cut(image, imageName+":"); ok && strings.HasPrefix(tag, t.id+"-") {
+			_, err := output(ctx, t.args("image", "rm", "-f", image)...)
 			errs = append(errs, err)
-		}
-	}
-	dirs, err := filepath.Glob(filepath.Join(filepath.Dir(c.Dir), DirPrefix+"*"))
-	errs = append(errs, err)
-	for _, dir := range dirs {
-		number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), DirPrefix), ".")
-		if pid, err := strconv.Atoi(number); err == nil && gone(pid) {
-			errs = append(errs, sweepDir(ctx, dir))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// DirPrefix is how the name of Options.Dir begins; the number of the process and a
-// dot follow.
-const DirPrefix = "bulkhead-compare."
+// ours drives this program.
+func (c *comparison) ours(id string) *tool { return &tool{program: c.Bulkhead, id: id} }
 
-// sweepDir removes a directory of a comparison, and the containers whose state is
-// in it.
-func sweepDir(ctx context.Context, dir string) error {
-	if err := sweepStates(ctx, dir); err != nil {
-		return err // the directory stays, as it is what finds the container
+// sweep removes what comparisons that were killed have left. What cannot be removed
+// now is told, and stays written down for the next one.
+func (c *comparison) sweep(ctx context.Context, stale []*scratch.Dir) {
+	for _, d := range stale {
+		err := c.clear(ctx, d)
+		if err == nil {
+			err = d.Remove()
+		}
+		if err != nil {
+			d.Close()
+			c.Warn("not all is removed of what a comparison left that was killed; the next one tries again: " + reason(err))
+		}
 	}
-	return os.RemoveAll(dir)
+}
+
+// clear removes what one comparison left, but for its directory.
+func (c *comparison) clear(ctx context.Context, d *scratch.Dir) error {
+	ours := c.ours(d.ID)
+	var err error
+	for range 5 { // a workload may still be on its way
+		_, tenant := output(ctx, ours.args("tenant", "rm", "-f", tenantName(d.ID))...)
+		if err = errors.Join(ours.sweep(ctx), tenant); err == nil || wait(ctx, time.Second) != nil {
+			break
+		}
+	}
+	errs := []error{
+		err, ours.untag(ctx), probing.Clear(d.Path), sweepStates(ctx, d.Path), endRooted(ctx, filepath.Join(d.Path, rootfsDir), nil),
+	}
+	for _, p := range peers(d.ID) {
+		if _, err := os.Stat(p.marker(d.Path)); err == nil {
+			errs = append(errs, p.sweep(ctx), p.untag(ctx))
+		}
+	}
+	// What is big goes in any case.
+	errs = append(errs, os.RemoveAll(filepath.Join(d.Path, rootfsDir)), os.RemoveAll(filepath.Join(d.Path, archiveFile)))
+	return errors.Join(errs...)
 }
 
 // sweepStates removes the containers of runtimes without an engine.
 func sweepStates(ctx context.Context, dir string) error {
-	states, err := filepath.Glob(filepath.Join(dir, "*", "state", "*"))
-	if err != nil {
-		return err
-	}
-	for _, state := range states {
-		root := filepath.Dir(state)
-		program := filepath.Base(filepath.Dir(root))
-		if _, err := output(ctx, program, "--root", root, "delete", "--force", filepath.Base(state)); err != nil {
-			return err
+	var errs []error
+	for _, program := range runtimes {
+		root := stateDir(dir, program)
+		states, err := os.ReadDir(root)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, state := range states {
+			_, err := output(ctx, program, "--root", root, "delete", "--force", state.Name())
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// clearRun makes sure that a workload is gone whose command was ended.
+func (t *tool) clearRun(ctx context.Context, name string) error {
+	for range 5 { // its own removal may be under way
+		names, err := t.labelled(ctx)
+		if err != nil || !slices.Contains(names, name) {
+			return err
+		}
+		if err = t.remove(ctx, name); err == nil {
+			return nil
+		}
+		if wait(ctx, time.Second) != nil {
+			break
+		}
+	}
+	return fmt.Errorf("%s, whose command was ended, is still there", name)
 }

@@ -3,6 +3,7 @@ package comparing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"time"
 
@@ -17,9 +18,7 @@ type driver interface {
 	// tearDown after a setUp that failed.
 	setUp(ctx context.Context, m *made) error
 	tearDown(ctx context.Context) error
-	// command runs a program of the image and leaves nothing of it. launch starts it.
-	command(ctx context.Context, program []string) (*exec.Cmd, error)
-	launch(cmd *exec.Cmd) error
+	runner
 	// detach starts a workload that outlives the command, and returns what finds its
 	// processes: words that are in command lines and names of cgroups.
 	detach(ctx context.Context, name string, program []string, ports bool) (id string, err error)
@@ -30,6 +29,38 @@ type driver interface {
 	address(ctx context.Context, name string) (string, error)
 	// size is what the image takes on the disk, the layer that measures included.
 	size(ctx context.Context) (int64, error)
+}
+
+// runner runs programs of the image to their end.
+type runner interface {
+	launcher
+	// command runs a program, in a workload of this name where one is made for it.
+	command(ctx context.Context, name string, program []string) (*exec.Cmd, error)
+	// ended makes sure that nothing is left of a command that has ended with err.
+	ended(ctx context.Context, name string, err error) error
+}
+
+// run has f run a program of the image, of which nothing is left afterwards.
+func run(ctx context.Context, r runner, program []string, f func(cmd *exec.Cmd) error) error {
+	name := newName("run")
+	cmd, err := r.command(ctx, name, program)
+	if err != nil {
+		return err
+	}
+	err = f(cmd)
+	// Also of a command that was interrupted.
+	if left := r.ended(context.WithoutCancel(ctx), name, err); left != nil {
+		return errors.Join(err, fmt.Errorf("what it left could not be removed: %w", left))
+	}
+	return err
+}
+
+// greet runs a program that says something.
+func greet(ctx context.Context, r runner) error {
+	return run(ctx, r, []string{meterPath, "hello"}, func(cmd *exec.Cmd) error {
+		_, err := outputOf(ctx, cmd, r)
+		return err
+	})
 }
 
 // starter is a driver whose start is more than one command.

@@ -18,7 +18,7 @@ func Ways() (labels []string) {
 // first is what the others are measured against.
 func (c *comparison) all() []*way {
 	own := func(label, boundary string, drive func(t tool) driver, flags ...string) *way {
-		t := tool{program: c.Bulkhead, flags: slices.Concat(c.Flags, flags), others: []string{"bulkhead-dns"}}
+		t := tool{program: c.Bulkhead, id: c.id, flags: slices.Concat(c.Flags, flags), others: []string{"bulkhead-dns"}}
 		return &way{
 			driver: drive(t), ours: true, flags: flags,
 			subject: report.Subject{Label: label, Boundary: boundary, Engine: "bulkhead"},
@@ -31,14 +31,14 @@ func (c *comparison) all() []*way {
 	booted := func(t tool) driver { return &oursDriver{tool: t, machine: true} }
 	// Three runs make a template of the image.
 	cloned := func(t tool) driver { return &oursDriver{tool: t, machine: true, often: 3} }
-	name := newName("tenant")
+	name := tenantName(c.id)
 	shared := func(t tool) driver {
 		return &tenant{oursDriver: oursDriver{tool: t, machine: true}, name: name, inspect: c.InspectTenant}
 	}
 	whole := func(t tool) driver {
 		return &system{oursDriver: oursDriver{tool: t, machine: true}, image: c.System, prepare: c.prepareFrom}
 	}
-	return []*way{
+	ways := []*way{
 		{driver: &direct{trusted: c.TrustImage}, subject: report.Subject{
 			Label: "none", Boundary: report.Host, Note: "nothing isolates it: a process of this host, with the image's files and the host's /proc, /sys and /dev as its root directory",
 		}},
@@ -48,9 +48,12 @@ func (c *comparison) all() []*way {
 		own("vm", "vm", cloned, "--boundary", "vm"),
 		own("tenant", "vm", shared, "--tenant", name),
 		own("system", "vm", whole, "--boundary", "vm", "--systemd"),
-		other("runc", &ociRuntime{program: "runc"}),
-		other("crun", &ociRuntime{program: "crun"}),
-		other("docker", &peer{tool: tool{program: []string{"docker"}, others: []string{"dockerd", "containerd"}}}),
-		other("podman", &peer{tool: tool{program: []string{"podman"}}}),
 	}
+	for _, program := range runtimes {
+		ways = append(ways, other(program, &ociRuntime{program: program}))
+	}
+	for _, p := range peers(c.id) {
+		ways = append(ways, other(p.program[0], p))
+	}
+	return ways
 }

@@ -23,28 +23,39 @@ import (
 type Canaries struct {
 	Targets probe.Targets
 
-	dirs      []string
-	shm       int
+	record    string // the directory that they are written down in
+	left      left
 	listeners []net.Listener
 	serving   sync.WaitGroup
 }
 
 // PutUp makes them. Each holds or says a word that nobody else knows. What this
-// host cannot have, such as IPv6, is left out.
-func PutUp() (_ *Canaries, err error) {
-	c := &Canaries{shm: -1}
+// host cannot have, such as IPv6, is left out. What outlives this process is written
+// down before in a directory, for Clear.
+func PutUp(record string) (_ *Canaries, err error) {
+	c := &Canaries{record: record}
+	c.left = left{Key: randomKey(), PID: os.Getpid()}
+	for _, parent := range append([]string{os.TempDir()}, fileDirs...) {
+		c.left.Dirs = append(c.left.Dirs, filepath.Join(parent, canaryPrefix+rand.Text()))
+	}
+	if err := c.left.write(record); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.TakeDown())
 		}
 	}()
 	c.Targets.Nonce, c.Targets.Token = rand.Text(), rand.Text()
-	for n, parent := range append([]string{os.TempDir()}, fileDirs...) {
-		if err := c.putUpFile(parent); err != nil && n == 0 {
+	for n, dir := range c.left.Dirs {
+		if err := c.putUpFile(dir); err != nil && n == 0 {
 			return nil, err
 		}
 	}
-	c.putUpShm()
+	// A page of shared memory that only its own user may use.
+	if _, err := unix.SysvShmGet(c.left.Key, os.Getpagesize(), unix.IPC_CREAT|unix.IPC_EXCL|shmMode); err == nil {
+		c.Targets.ShmKey = uint32(c.left.Key)
+	}
 	name := "bulkhead-probe-" + rand.Text()
 	if l, err := net.Listen("unix", "@"+name); err == nil {
 		c.Targets.Abstract = name
@@ -63,12 +74,10 @@ func PutUp() (_ *Canaries, err error) {
 // through mounts that do not show the others.
 var fileDirs = []string{"/run", "/var/tmp"}
 
-func (c *Canaries) putUpFile(parent string) error {
-	dir, err := os.MkdirTemp(parent, "bulkhead-probe-")
-	if err != nil {
+func (c *Canaries) putUpFile(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	c.dirs = append(c.dirs, dir)
 	name := filepath.Join(dir, "canary")
 	if err := os.WriteFile(name, []byte(c.Targets.Token+"\n"), 0o600); err != nil {
 		return err
@@ -82,16 +91,11 @@ func (c *Canaries) putUpFile(parent string) error {
 	return nil
 }
 
-// putUpShm makes a page of shared memory with a random key.
-func (c *Canaries) putUpShm() {
+// randomKey is the key of a segment that nobody else has.
+func randomKey() int {
 	var b [4]byte
-	_, _ = rand.Read(b[:])                             // it never fails (crypto/rand)
-	key := binary.NativeEndian.Uint32(b[:])>>1 | 1<<16 // positive, and not IPC_PRIVATE
-	id, err := unix.SysvShmGet(int(key), os.Getpagesize(), unix.IPC_CREAT|unix.IPC_EXCL|0o600)
-	if err != nil {
-		return
-	}
-	c.shm, c.Targets.ShmKey = id, key
+	_, _ = rand.Read(b[:])                                  // it never fails (crypto/rand)
+	return int(binary.NativeEndian.Uint32(b[:])>>1 | 1<<16) // positive, and not IPC_PRIVATE
 }
 
 // serve tells everybody who connects the token.
@@ -116,12 +120,5 @@ func (c *Canaries) TakeDown() error {
 		errs = append(errs, l.Close())
 	}
 	c.serving.Wait()
-	if c.shm >= 0 {
-		_, err := unix.SysvShmCtl(c.shm, unix.IPC_RMID, nil)
-		errs = append(errs, os.NewSyscallError("shmctl", err))
-	}
-	for _, dir := range c.dirs {
-		errs = append(errs, os.RemoveAll(dir))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, Clear(c.record))...)
 }

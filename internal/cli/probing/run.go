@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -36,6 +37,9 @@ type Options struct {
 	Targets probe.Targets
 	Host    *probe.Host
 	Recheck string // the command that looks again
+	// Labels are the workload's, beside those that it has: who finds it later can
+	// tell by them whose it is.
+	Labels map[string]string
 }
 
 // Run starts a workload of s with the prober as its program and returns what
@@ -46,6 +50,10 @@ func Run(ctx context.Context, e Engine, s workload.Spec, o Options) (report.Repo
 	d.Recheck = o.Recheck
 	s.Process.Args, s.KeepStdin, s.AutoRemove = Command(), true, true
 	s.Log.Driver, s.Health, s.Restart = workload.LogNone, workload.Health{}, workload.Restart{}
+	labels := map[string]string{}
+	maps.Copy(labels, s.Labels)
+	maps.Copy(labels, o.Labels)
+	s.Labels = labels
 	s.Mounts = append(s.Mounts, workload.Mount{Type: "bind", Source: o.Program, Target: Inside, ReadOnly: true})
 
 	box := newInbox()
