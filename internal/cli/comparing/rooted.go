@@ -38,7 +38,7 @@ func endRooted(ctx context.Context, dir string, keep func(pid int) bool) error {
 		}
 		for _, e := range entries {
 			pid, err := strconv.Atoi(e.Name())
-			if err != nil || keep != nil && keep(pid) || !rooted(pid, root) {
+			if err != nil || pid == os.Getpid() || keep != nil && keep(pid) || !rooted(pid, root) {
 				continue
 			}
 			left++

@@ -247,3 +247,36 @@ func TestEndRooted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNotTheFirstThread: the thread whose root directory is another is never the one
+// that stands for this process in /proc, on which goroutines are where there is one
+// processor.
+func TestNotTheFirstThread(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const child = "COMPARING_FIRST_THREAD"
+	if os.Getenv(child) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestNotTheFirstThread$")
+		cmd.Env = append(os.Environ(), child+"=1", "GOMAXPROCS=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	root := t.TempDir()
+	want, err := os.Stat(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		thread, err := newThread(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rooted(os.Getpid(), want) {
+			t.Fatal("the process itself has the other root directory")
+		}
+		thread.end()
+	}
+}

@@ -25,19 +25,31 @@ type thread struct {
 func newThread(root string) (*thread, error) {
 	t := &thread{ask: make(chan func()), done: make(chan struct{})}
 	ready := make(chan error)
-	go func() {
-		defer close(t.done)
-		runtime.LockOSThread() // and never unlock: the thread is thrown away
-		err := mountHost(root)
-		ready <- err
-		if err != nil {
-			return
-		}
-		for f := range t.ask {
-			f()
-		}
-	}()
+	go t.serve(root, ready)
 	return t, <-ready
+}
+
+// serve is the thread. The process's first one cannot be it: that one does not end,
+// and its root directory is the process's to all who look in /proc. It is held back
+// while another takes the work.
+func (t *thread) serve(root string, ready chan<- error) {
+	runtime.LockOSThread()
+	if syscall.Gettid() == syscall.Getpid() {
+		go t.serve(root, ready)
+		<-t.done
+		runtime.UnlockOSThread()
+		return
+	}
+	defer close(t.done)
+	// It is never unlocked: the thread is thrown away.
+	err := mountHost(root)
+	ready <- err
+	if err != nil {
+		return
+	}
+	for f := range t.ask {
+		f()
+	}
 }
 
 func mountHost(root string) error {
