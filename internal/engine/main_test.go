@@ -33,7 +33,7 @@ const (
 	envRole    = "ENGINE_TEST_ROLE"    // "supervisor" or "command"
 	envReal    = "ENGINE_TEST_REAL"    // not empty: containers
 	envTaps    = "ENGINE_TEST_TAPS"    // not empty: the fake takes interfaces as a machine does
-	envHang    = "ENGINE_TEST_HANG"    // "pause" or "create": see hangingBoundary
+	envHang    = "ENGINE_TEST_HANG"    // "pause", "resume" or "create": see hangingBoundary
 	envWarm    = "ENGINE_TEST_WARM"    // not empty: the fake can be made before there is a workload
 	envCgroup  = "ENGINE_TEST_CGROUP"  // see testCgroup
 	envWorld   = "ENGINE_TEST_WORLD"   // of the fake boundary

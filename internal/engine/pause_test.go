@@ -16,10 +16,10 @@ import (
 
 // hangingBoundary takes its time, and while it does there is a file in the world:
 // "pausing", as workloads do not stop for a pause, or "creating", for as long as
-// there is one called "hold".
+// there is one called "hold". Or its workloads stop, and continue only to end.
 type hangingBoundary struct {
 	*fake.Boundary
-	over string // what hangs: "pause" or "create"
+	over string // what hangs: "pause", "resume" or "create"
 }
 
 func (b hangingBoundary) Create(ctx context.Context, s workload.Spec, p boundary.Prepared) (boundary.Instance, error) {
@@ -27,8 +27,8 @@ func (b hangingBoundary) Create(ctx context.Context, s workload.Spec, p boundary
 	if err != nil {
 		return nil, err
 	}
-	if b.over == "pause" {
-		return &hanging{in, filepath.Join(b.World, "pausing")}, nil
+	if b.over != "create" {
+		return &hanging{in, filepath.Join(b.World, "pausing"), b.over == "resume"}, nil
 	}
 	creating, hold := filepath.Join(b.World, "creating"), filepath.Join(b.World, "hold")
 	for ; exists(hold); time.Sleep(time.Millisecond) {
@@ -42,10 +42,14 @@ func (b hangingBoundary) Create(ctx context.Context, s workload.Spec, p boundary
 
 type hanging struct {
 	boundary.Instance
-	file string
+	file  string
+	stops bool
 }
 
 func (h *hanging) Pause(ctx context.Context) error {
+	if h.stops {
+		return nil
+	}
 	if err := os.WriteFile(h.file, nil, 0o600); err != nil {
 		return err
 	}
@@ -53,7 +57,41 @@ func (h *hanging) Pause(ctx context.Context) error {
 	return errors.Join(ctx.Err(), os.Remove(h.file))
 }
 
-func (h *hanging) Resume(context.Context) error { return errors.New("it was not paused") }
+func (h *hanging) Resume(ctx context.Context) error {
+	if !h.stops {
+		return errors.New("it was not paused")
+	}
+	if _, err := h.Wait(ctx); err != nil {
+		return err
+	}
+	return workload.ErrNotRunning
+}
+
+// TestKillPaused ends a paused workload that is gone before it could be continued:
+// that is what was asked for, and no error.
+func TestKillPaused(t *testing.T) {
+	t.Setenv(envHang, "resume")
+	w := newWorld(t)
+	s := spec("wait-signal", "TERM")
+	s.Name = "p"
+	if _, err := w.Run(ctx(t), s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Pause(ctx(t), "p"); err != nil {
+		t.Fatal(err)
+	}
+	w.want("p", workload.Paused)
+	if err := w.Kill(ctx(t), "p", syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if r := w.await("p", func(r *Record) bool { return r.Status == workload.Exited }); r.Exit.Code != 137 {
+		t.Errorf("got %+v", r.Exit)
+	}
+	if err := w.Remove(ctx(t), "p", true); err != nil {
+		t.Error(err)
+	}
+	w.wantEmpty()
+}
 
 // awaitFile waits for a file in the world.
 func (w *world) awaitFile(name string) {

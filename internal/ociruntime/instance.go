@@ -390,12 +390,14 @@ func (i *instance) Pause(ctx context.Context) error {
 	return err
 }
 
-// freeze has gVisor carry out a command, and otherwise calls f.
+// freeze has gVisor carry out a command, and otherwise calls f. The command is not
+// interrupted, but for its limit: what is written down of a sandbox would no longer be
+// what its kernel does, and neither pause nor resume would be possible.
 func (i *instance) freeze(ctx context.Context, command string, f func(context.Context) error) error {
 	if !i.runtime.Sentry {
 		return f(ctx)
 	}
-	_, err := i.command(ctx, boundary.Stdio{}, command, containerID)
+	_, err := i.command(context.WithoutCancel(ctx), boundary.Stdio{}, command, containerID)
 	return err
 }
 

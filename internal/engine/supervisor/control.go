@@ -68,13 +68,17 @@ func (s *supervisor) signal(sig syscall.Signal) error {
 		return err
 	}
 	if sig == killSignal {
-		return s.thaw()
+		// What has ended of it meanwhile needs no more.
+		if err := s.thaw(); !errors.Is(err, workload.ErrNotRunning) {
+			return err
+		}
 	}
 	return nil
 }
 
 // pauseLimit is how long a boundary may take to pause a workload, or to continue
-// it: longer than any of them needs to find out that a guest or a runtime is silent.
+// it: longer than any of them needs to find out that a guest is silent. What another
+// runtime has begun it ends in a time of its own.
 const pauseLimit = 15 * time.Second
 
 // callOffPause ends a pause under way, so that nobody who wants to end the workload
