@@ -98,6 +98,9 @@ type Declared struct {
 type Bind struct {
 	Source string `json:"source"`
 	Target string `json:"target"`
+	// System is which of the directories that a host runs on the source is, "" for none
+	// of them.
+	System string `json:"system,omitempty"`
 }
 
 // Encode returns one line of JSON.

@@ -21,6 +21,21 @@ var hostDirectories = []string{
 	"/var/spool", "/var/spool/cron", "/var/tmp",
 }
 
+// SystemDirectory tells which of the directories that a host runs on a path of it is,
+// by whatever name; "" for none of them, or a path that leads nowhere.
+func SystemDirectory(source string) string {
+	is, err := os.Stat(source)
+	if err != nil {
+		return ""
+	}
+	for _, dir := range hostDirectories {
+		if there, err := os.Stat(dir); err == nil && os.SameFile(is, there) {
+			return dir
+		}
+	}
+	return ""
+}
+
 // signs tell some of them where the line of a mount cannot, because the directory is
 // the root of a file system: a partition, /run, or what a machine's file server shows.
 var signs = []struct {
@@ -133,6 +148,13 @@ func ends(file string) (list []string) {
 	return list
 }
 
+// knownHarmless tells a mount that was asked for, of a directory that the host does not
+// run on: its place in its own file system is no path of the host's.
+func (v *view) knownHarmless(point string) bool {
+	d := v.context.Declared
+	return d != nil && slices.ContainsFunc(d.Binds, func(b Bind) bool { return b.Target == point && b.System == "" })
+}
+
 // judgeHostFile: a directory of the host that is mounted, or the file that was put up
 // there, opens the door. Where none was put up nobody knows what else is within reach.
 func judgeHostFile(v *view) outcome {
@@ -149,6 +171,9 @@ func judgeHostFile(v *view) outcome {
 			}
 		case e.Errno == "":
 			point = strings.TrimSuffix(point, ")")
+			if v.knownHarmless(point) {
+				continue
+			}
 			found, points = append(found, point+" is "+e.Value), append(points, point)
 		}
 	}

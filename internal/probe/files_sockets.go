@@ -90,7 +90,8 @@ func judgeSockets(v *view) outcome {
 		case e.Value == nameless && e.Errno == "":
 			others = append(others, e.Call)
 		default:
-			if e.Errno == "ECONNREFUSED" { // nobody listens
+			// Nobody listens, or not for streams, as engines do.
+			if e.Errno == "ECONNREFUSED" || e.Errno == "EPROTOTYPE" {
 				e.Errno = "ENOENT"
 			}
 			calls = append(calls, e)

@@ -69,7 +69,7 @@ func TestHostFile(t *testing.T) {
 	gone, there := report.Evidence{Call: readCall("/tmp/c"), Errno: "ENOENT"}, report.Evidence{Call: readCall("/x/c"), Value: "the host's token"}
 	etc := report.Evidence{Call: mountCall("/x"), Value: "/etc of ext4, rw"}
 	put, none := Targets{Files: []string{"/tmp/c"}, Token: "t"}, Targets{}
-	etcBind := []Bind{{Source: "/srv", Target: "/srv"}, {Source: "/etc", Target: "/x"}}
+	etcBind := []Bind{{Source: "/srv", Target: "/srv"}, {Source: "/etc", Target: "/x", System: "/etc"}}
 	for _, tt := range []struct {
 		name     string
 		targets  Targets
@@ -88,6 +88,7 @@ func TestHostFile(t *testing.T) {
 		{"a directory, nothing put up", none, nil, []report.Evidence{etc, mountsOK}, report.Leaked, "/x is /etc of ext4, rw"},
 		{"nothing tried", put, nil, []report.Evidence{mountsOK}, report.Unknown, "nothing was tried"},
 		{"a directory that nobody asked for", put, &Declared{Boundary: "container", Binds: etcBind[:1]}, []report.Evidence{etc, mountsOK, gone}, report.Weaker, "/x"},
+		{"a directory of another file system that was asked for", put, &Declared{Boundary: "container", Binds: []Bind{{Source: "/mnt/data/etc", Target: "/x"}}}, []report.Evidence{etc, mountsOK, gone}, report.Held, "ENOENT"},
 		{"the file below a directory that was asked for", put, &Declared{Boundary: "container", Binds: etcBind}, []report.Evidence{mountsOK, gone, there}, report.Leaked, "/x/c"},
 		{"the file below another one", put, &Declared{Boundary: "container", Binds: etcBind[:1]}, []report.Evidence{mountsOK, gone, there}, report.Weaker, "/x/c"},
 		{"a directory that was asked for", put, &Declared{Boundary: "container", Binds: etcBind}, []report.Evidence{etc, mountsOK, gone}, report.Leaked, "/x"},

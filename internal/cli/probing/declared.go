@@ -25,7 +25,7 @@ func Declared(s workload.Spec) *probe.Declared {
 	}
 	for _, m := range s.Mounts {
 		if m.Type == "bind" {
-			d.Binds = append(d.Binds, probe.Bind{Source: m.Source, Target: path.Clean(m.Target)})
+			d.Binds = append(d.Binds, probe.Bind{Source: m.Source, Target: path.Clean(m.Target), System: probe.SystemDirectory(m.Source)})
 		}
 	}
 	for _, l := range []struct{ to, from *int64 }{{&d.Memory, s.Resources.Memory}, {&d.Swap, s.Resources.MemorySwap}, {&d.Pids, s.Resources.Pids}} {
