@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
 )
 
 // docker is a daemon of the test's own.
@@ -201,6 +202,9 @@ func TestDocker(t *testing.T) {
 	machine := d.version
 	if len(lost) > 0 {
 		machine += ", privileged without " + strings.Join(lost, " ")
+	}
+	if !programs.TakesI386() {
+		machine += ", without calls of i386"
 	}
 	usual := d.probe("docker")
 	privileged := d.probe("docker-privileged", append(runtime, "--privileged")...)
