@@ -30,8 +30,7 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader) error {
 		if hdr.Typeflag != tar.TypeDir {
 			return fmt.Errorf("%w: the root of the layer is no directory", ErrHostile)
 		}
-		u.tree.root.meta = m
-		return nil
+		return u.tree.describe(u.tree.root, m)
 	}
 	parent, err := u.tree.dir(comps[:len(comps)-1])
 	if err != nil {

@@ -128,8 +128,9 @@ func (u *unpacker) entries(ctx context.Context, tr *tar.Reader) error {
 			}
 			return streamError(err)
 		}
-		if u.count++; u.count > u.limits.Entries {
-			return fmt.Errorf("%w: more than %d entries", ErrLimit, u.limits.Entries)
+		u.count++
+		if err := u.tree.countOne(); err != nil {
+			return err
 		}
 		if u.count%256 == 0 && ctx.Err() != nil {
 			return ctx.Err()

@@ -24,7 +24,8 @@ type Limits struct {
 	// Bytes bounds the uncompressed tar stream and, separately, the sum of
 	// the sizes of its files, which sparse files make larger than the stream.
 	Bytes int64
-	// Entries bounds the number of tar entries.
+	// Entries bounds the number of tar entries and of the directories that
+	// they lie in without an entry, together.
 	Entries int
 	// Depth bounds the components of a path.
 	Depth int
@@ -32,6 +33,10 @@ type Limits struct {
 	PathBytes int
 	// XattrBytes bounds the extended attributes of one entry, names included.
 	XattrBytes int
+	// DirBytes bounds what is held in memory of the layer's directories until
+	// its end: their names and extended attributes, and the paths of those
+	// without an entry.
+	DirBytes int64
 	// Ratio bounds uncompressed to compressed size, once the uncompressed
 	// size has passed RatioFloor. Honest layers stay below 100.
 	Ratio      int64
@@ -45,6 +50,7 @@ const (
 	DefaultDepth      = 128
 	DefaultPathBytes  = 4095 // PATH_MAX without its zero byte
 	DefaultXattrBytes = 64 << 10
+	DefaultDirBytes   = 64 << 20
 	DefaultRatio      = 200
 	DefaultRatioFloor = 1 << 30
 	// DefaultImageBytes bounds the sum over the layers of one image.
@@ -67,6 +73,7 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.Depth, DefaultDepth)
 	setInt(&l.PathBytes, DefaultPathBytes)
 	setInt(&l.XattrBytes, DefaultXattrBytes)
+	set(&l.DirBytes, DefaultDirBytes)
 	set(&l.Ratio, DefaultRatio)
 	set(&l.RatioFloor, DefaultRatioFloor)
 	return l

@@ -53,10 +53,21 @@ func (u *unpacker) meta(hdr *tar.Header) (*meta, error) {
 			return nil, fmt.Errorf("%w: extended attributes of more than %s", ErrLimit, bytesText(int64(u.limits.XattrBytes)))
 		}
 		if filetree.KeepXattr(name) {
-			m.xattrs = append(m.xattrs, xattr{name, []byte(hdr.PAXRecords[key])})
+			// The name is cloned: it is a part of the header, of up to 1 MiB.
+			m.xattrs = append(m.xattrs, xattr{strings.Clone(name), []byte(hdr.PAXRecords[key])})
 		}
 	}
 	return m, m.textACLs(hdr, u.limits.XattrBytes)
+}
+
+// size is about what the extended attributes take in memory.
+func (m *meta) size() int64 {
+	const overhead = 64 // of an attribute
+	n := 0
+	for _, x := range m.xattrs {
+		n += len(x.name) + len(x.value) + overhead
+	}
+	return int64(n)
 }
 
 // textACLs adds lists that are written as text.

@@ -18,6 +18,7 @@ type dir struct {
 	name   string
 	kids   map[string]*dir
 	depth  int
+	path   int   // its length in bytes
 	meta   *meta // nil while the layer has no entry for it
 	opaque bool
 	open   *list.Element // of tree.recent; nil when closed
@@ -30,6 +31,8 @@ type tree struct {
 	limits     Limits
 	plainOwner bool       // new files belong to 0:0
 	recent     *list.List // of openDir, most recently used first
+	count      int        // entries, and directories made without one
+	held       int64      // sum of dir.size
 }
 
 type openDir struct {
@@ -47,6 +50,14 @@ const maxLinks = 40
 // maxSteps bounds the components of one path with its links written out, so
 // that a million entries cannot each cost forty long targets.
 const maxSteps = 1024
+
+// size is what d adds to Limits.DirBytes.
+func (d *dir) size() int64 {
+	if d.meta == nil {
+		return int64(d.path) // as in Result.Implied
+	}
+	return int64(len(d.name)) + d.meta.size()
+}
 
 func newTree(root *os.File, limits Limits) *tree {
 	t := &tree{root: &dir{}, limits: limits, recent: list.New()}
@@ -108,18 +119,45 @@ func (t *tree) forget(d *dir) {
 
 func (t *tree) shutAll(d *dir) {
 	t.shut(d)
+	t.held -= d.size()
 	for _, kid := range d.kids {
 		t.shutAll(kid)
 	}
 }
 
-func (t *tree) add(parent *dir, name string) *dir {
+// add keeps a directory that was made. m is nil when it has no entry.
+func (t *tree) add(parent *dir, name string, m *meta) (*dir, error) {
 	if parent.kids == nil {
 		parent.kids = make(map[string]*dir)
 	}
-	d := &dir{parent: parent, name: name, depth: parent.depth + 1}
+	name = strings.Clone(name) // it is a part of the header
+	d := &dir{parent: parent, name: name, depth: parent.depth + 1, path: parent.path + 1 + len(name), meta: m}
 	parent.kids[name] = d
-	return d
+	t.held += d.size()
+	return d, t.checkHeld()
+}
+
+// describe gives d the attributes of an entry.
+func (t *tree) describe(d *dir, m *meta) error {
+	t.held -= d.size()
+	d.meta = m
+	t.held += d.size()
+	return t.checkHeld()
+}
+
+func (t *tree) checkHeld() error {
+	if t.held > t.limits.DirBytes {
+		return fmt.Errorf("%w: the names and attributes of the directories are longer than %s", ErrLimit, bytesText(t.limits.DirBytes))
+	}
+	return nil
+}
+
+// countOne counts an entry, or a directory that is made without one.
+func (t *tree) countOne() error {
+	if t.count++; t.count > t.limits.Entries {
+		return fmt.Errorf("%w: more than %d entries and directories without one", ErrLimit, t.limits.Entries)
+	}
+	return nil
 }
 
 // dir walks to a directory and makes what is missing on the way.
@@ -193,6 +231,9 @@ func (t *tree) make(parent *dir, fd int, name string, overWhiteout bool) (*dir, 
 	if parent.depth >= t.limits.Depth {
 		return nil, fmt.Errorf("%w: a path deeper than %d directories", ErrLimit, t.limits.Depth)
 	}
+	if err := t.countOne(); err != nil {
+		return nil, err
+	}
 	if overWhiteout {
 		if err := at.Remove(fd, name); err != nil {
 			return nil, err
@@ -201,17 +242,16 @@ func (t *tree) make(parent *dir, fd int, name string, overWhiteout bool) (*dir, 
 	if err := at.Mkdir(fd, name, 0o700); err != nil {
 		return nil, err
 	}
-	d := t.add(parent, name)
+	d, err := t.add(parent, name, nil)
 	d.opaque = overWhiteout
-	return d, nil
+	return d, err
 }
 
 // mkdir makes the directory of an entry, or gives new attributes to one that
 // exists.
 func (t *tree) mkdir(parent *dir, name string, m *meta) error {
 	if kid := parent.kids[name]; kid != nil {
-		kid.meta = m
-		return nil
+		return t.describe(kid, m)
 	}
 	fd, err := t.fd(parent)
 	if err != nil {
@@ -236,9 +276,9 @@ func (t *tree) mkdir(parent *dir, name string, m *meta) error {
 	if err != nil {
 		return err
 	}
-	kid := t.add(parent, name)
-	kid.meta, kid.opaque = m, opaque
-	return nil
+	kid, err := t.add(parent, name, m)
+	kid.opaque = opaque
+	return err
 }
 
 // finish gives the directories their attributes. It comes last, because making

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -404,6 +405,99 @@ func TestManyEntries(t *testing.T) {
 	}
 	if after := openDescriptors(t); after != before {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}
+
+// TestImpliedDirectories has few entries that lie in many directories.
+func TestImpliedDirectories(t *testing.T) {
+	deep := func(i int) string { return fmt.Sprintf("%d/", i) + strings.Repeat("d/", 99) }
+	var entries []imagetest.Entry
+	for i := range 20 {
+		entries = append(entries, imagetest.File(deep(i)+"f", ""))
+	}
+	for limit, want := range map[int]error{20 * 101: nil, 20*101 - 1: unpack.ErrLimit, 100: unpack.ErrLimit} {
+		root, outside := jail(t)
+		_, err := unpack.Layer(context.Background(), root, bytes.NewReader(imagetest.Tar(t, entries...)), unpack.Options{Limits: unpack.Limits{Entries: limit}})
+		if !errors.Is(err, want) {
+			t.Errorf("%d entries: got %v, want %v", limit, err, want)
+		}
+		checkJail(t, outside)
+	}
+	// Making the same ones again and again costs as much.
+	entries = nil
+	for range 20 {
+		entries = append(entries, imagetest.File(deep(0)+"f", ""), imagetest.File("0", ""), imagetest.Dir("0", 0o755))
+	}
+	root, _ := jail(t)
+	_, err := unpack.Layer(context.Background(), root, bytes.NewReader(imagetest.Tar(t, entries...)), unpack.Options{Limits: unpack.Limits{Entries: 500}})
+	if !errors.Is(err, unpack.ErrLimit) || !strings.Contains(err.Error(), "more than 500 entries and directories") {
+		t.Errorf("directories made again: got %v, want ErrLimit", err)
+	}
+}
+
+// TestDirectoriesInMemory has directories with much that is kept until the end
+// of the layer.
+func TestDirectoriesInMemory(t *testing.T) {
+	big := strings.Repeat("v", 3000)
+	dirs := func(n int) (entries []imagetest.Entry) {
+		for i := range n {
+			entries = append(entries, imagetest.Dir(fmt.Sprintf("d%d", i), 0o755).With(0o755, 0, 0, "user.a", big))
+		}
+		return entries
+	}
+	long := strings.Repeat("n", 200)
+	many := imagetest.Dir("many", 0o755)
+	for i := range 400 {
+		many = many.With(0o755, 0, 0, fmt.Sprintf("user.%d", i), "")
+	}
+	for name, tt := range map[string]struct {
+		entries []imagetest.Entry
+		want    error
+	}{
+		"some attributes":      {dirs(6), nil},
+		"attributes":           {dirs(7), unpack.ErrLimit},
+		"many attributes":      {[]imagetest.Entry{many}, unpack.ErrLimit},
+		"attributes replaced":  {[]imagetest.Entry{dirs(1)[0], dirs(1)[0], dirs(1)[0], dirs(1)[0], dirs(1)[0], dirs(1)[0], dirs(1)[0], dirs(1)[0]}, nil},
+		"directories replaced": {[]imagetest.Entry{dirs(5)[0], dirs(5)[1], dirs(5)[2], dirs(5)[3], imagetest.File("d0", ""), imagetest.File("d1", ""), imagetest.File("d2", ""), imagetest.File("d3", ""), dirs(5)[4], dirs(5)[0], dirs(5)[1], dirs(5)[2]}, nil},
+		"paths":                {[]imagetest.Entry{imagetest.File(strings.Repeat(long+"/", 15)+"f", "")}, unpack.ErrLimit},
+		"a path":               {[]imagetest.Entry{imagetest.File(strings.Repeat(long+"/", 10)+"f", "")}, nil},
+		"the root":             {[]imagetest.Entry{imagetest.Dir(".", 0o755).With(0o755, 0, 0, "user.a", strings.Repeat(big, 7))}, unpack.ErrLimit},
+	} {
+		root, _ := jail(t)
+		_, err := unpack.Layer(context.Background(), root, bytes.NewReader(imagetest.Tar(t, tt.entries...)), unpack.Options{Limits: unpack.Limits{DirBytes: 20_000}})
+		if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), "attributes of the directories") {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+// TestDirectoriesKeepNoHeaders has directories whose headers are large, in what
+// nobody keeps.
+func TestDirectoriesKeepNoHeaders(t *testing.T) {
+	comment := imagetest.Dir("d", 0o755).With(0o755, 0, 0, "user.a", "b")
+	comment.PAXRecords["comment"] = strings.Repeat("c", 900_000)
+	var entries []imagetest.Entry
+	for i := range 64 {
+		e := comment
+		e.Name = fmt.Sprintf("é%d/", i)
+		entries = append(entries, e)
+	}
+	layer := imagetest.Gzip(imagetest.Tar(t, entries...))
+	root, _ := jail(t)
+	var before, peak runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	_, err := unpack.Layer(context.Background(), root, bytes.NewReader(layer), unpack.Options{Progress: func(int64) {
+		runtime.GC()
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		peak.HeapAlloc = max(peak.HeapAlloc, now.HeapAlloc)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if peak.HeapAlloc > before.HeapAlloc+24<<20 {
+		t.Errorf("the heap grew by %d bytes", peak.HeapAlloc-before.HeapAlloc)
 	}
 }
 
