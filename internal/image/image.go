@@ -116,7 +116,11 @@ func (s *Store) measure(im *Image) error {
 // Resolve finds an image of this store by what a user writes, asking no
 // registry: a reference ("redis:7"), a reference with a digest, a digest of
 // the manifest or of the config, with or without "sha256:", or a beginning of
-// one that fits a single image. A name wins over a beginning of a digest.
+// one that fits a single image. A name wins over a beginning of a digest, but
+// what begins with "sha256:" is a digest and no name.
+//
+// The digest of a reference may be that of an index from which images for
+// several platforms are here: then the host's is taken, if it is among them.
 //
 // Errors wrap ErrNotFound, ErrAmbiguous, ErrDamaged or reference.ErrInvalid.
 // DiskSize, VMDisk and Unpacked are not filled in; Inspect does that.
@@ -143,20 +147,16 @@ func (s *Store) Inspect(ref string) (Image, error) {
 }
 
 func (s *Store) find(t *table, ref string) (*tableImage, error) {
+	hex, isDigest := strings.CutPrefix(ref, "sha256:")
 	r, refErr := reference.Parse(ref)
-	if refErr == nil {
-		if e := t.byReference(lookupName(r)); e != nil {
+	if refErr == nil && r.Digest() != "" {
+		return s.byDigest(t, r)
+	}
+	if refErr == nil && !isDigest {
+		if e := t.byReference(r.String()); e != nil {
 			return e, nil
 		}
-		if d := r.Digest(); d != "" {
-			// Known by its digest, but from elsewhere: the same name must have it.
-			if e := t.find(d); e != nil && e.hasName(r.Name()) {
-				return e, nil
-			}
-			return nil, fmt.Errorf("%w: %s", ErrNotFound, r.Familiar())
-		}
 	}
-	hex, isDigest := strings.CutPrefix(ref, "sha256:")
 	if len(hex) >= minPrefix && len(hex) <= 64 && strings.Trim(hex, "0123456789abcdef") == "" {
 		e, err := s.byPrefix(t, hex)
 		if e != nil || err != nil {
@@ -169,6 +169,34 @@ func (s *Store) find(t *table, ref string) (*tableImage, error) {
 		return nil, refErr
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNotFound, ref)
+}
+
+// byDigest finds the image of a reference with a digest.
+func (s *Store) byDigest(t *table, r reference.Reference) (*tableImage, error) {
+	// It may be known by its digest from elsewhere: the same name must have it.
+	if e := t.find(r.Digest()); e != nil && e.hasName(r.Name()) {
+		return e, nil
+	}
+	var found *tableImage
+	for i := range t.Images {
+		e := &t.Images[i]
+		if !slices.Contains(e.Digests, lookupName(r)) {
+			continue
+		}
+		// Documents need only be read where there is a choice.
+		if found == nil || !s.isForHost(found) && s.isForHost(e) {
+			found = e
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, r.Familiar())
+	}
+	return found, nil
+}
+
+func (s *Store) isForHost(e *tableImage) bool {
+	im, err := s.load(e)
+	return err == nil && manifest.Host().Runs(im.Platform)
 }
 
 // minPrefix is how many digits of a digest are enough to look for it.
@@ -267,14 +295,8 @@ func (s *Store) Tag(ref, name string) error {
 }
 
 func tagName(name string) (string, error) {
-	r, err := reference.Parse(name)
-	if err != nil {
-		return "", err
-	}
-	if r.Digest() != "" {
-		return "", fmt.Errorf("%w %q: a name to give cannot have a digest", reference.ErrInvalid, name)
-	}
-	return r.String(), nil
+	r, err := reference.ParseName(name)
+	return r.String(), err
 }
 
 // Commit makes a manifest that the operation stored, with all its blobs, an
@@ -282,7 +304,18 @@ func tagName(name string) (string, error) {
 // checked first: documents, the presence of each blob, and that each layer is
 // unpacked with the digest that the config says. Until then no command sees
 // anything of the image.
+//
+// A former owner loses the names. One with a digest stays with images for other
+// platforms, though: the digest may be that of an index.
+//
+// Precondition: the digest of a name is that of the manifest, or of an index
+// that leads to it, and the caller has verified it.
 func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error) {
+	for _, r := range refs {
+		if r.LooksLikeDigest() {
+			return Image{}, fmt.Errorf("%w %q: it could not be told from a digest", reference.ErrInvalid, r.Familiar())
+		}
+	}
 	if err := o.Publish(); err != nil {
 		return Image{}, err
 	}
@@ -316,8 +349,8 @@ func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error)
 		for _, r := range refs {
 			if r.Digest() == "" {
 				t.give(e, r.String())
-			} else if n := lookupName(r); !slices.Contains(e.Digests, n) {
-				e.Digests = append(e.Digests, n)
+			} else {
+				o.s.giveDigest(t, e, lookupName(r), im.Platform)
 			}
 		}
 		im.References, im.Digests, im.Added = e.References, e.Digests, e.Added
@@ -328,6 +361,23 @@ func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error)
 	}
 	err = o.s.measure(&im)
 	return im, err
+}
+
+// giveDigest makes a name with a digest one of e, and of no other image for the
+// same platform.
+func (s *Store) giveDigest(t *table, e *tableImage, name string, platform manifest.Platform) {
+	for i := range t.Images {
+		other := &t.Images[i]
+		if other == e || !slices.Contains(other.Digests, name) {
+			continue
+		}
+		if im, err := s.load(other); err != nil || im.Platform.String() == platform.String() {
+			other.Digests = slices.DeleteFunc(other.Digests, func(s string) bool { return s == name })
+		}
+	}
+	if !slices.Contains(e.Digests, name) {
+		e.Digests = append(e.Digests, name)
+	}
 }
 
 // Manifest returns the stored bytes of an image's manifest and config.

@@ -19,7 +19,9 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"golang.org/x/sys/unix"
 )
 
@@ -85,6 +87,63 @@ func TestResolve(t *testing.T) {
 	list, err := s.List()
 	if err != nil || len(list) != 2 || list[0].DiskSize != 1 || list[0].Size == 0 {
 		t.Errorf("List() = %+v, %v", list, err)
+	}
+}
+
+// TestNamedLikeADigest has an image whose name is the digest of another.
+func TestNamedLikeADigest(t *testing.T) {
+	needRoot(t)
+	root := t.TempDir()
+	s, err := image.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, evil := load(t, s, small(t, "a"), "a"), load(t, s, small(t, "evil"), "evil")
+	for _, name := range []string{a.Digest.String(), a.ID.String(), "sha256", "library/sha256:1"} {
+		if err := s.Tag("evil", name); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("Tag(%q): %v, want ErrInvalid", name, err)
+		}
+		if _, err := tryLoad(t, s, small(t, "evil"), name); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("loading as %q: %v, want ErrInvalid", name, err)
+		}
+		r, err := reference.Parse(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		op, err := s.Hold(evil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := op.Commit(evil.Digest, r); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("Commit(%q): %v, want ErrInvalid", name, err)
+		}
+		op.Close()
+	}
+	// A table of before has such names.
+	table := filepath.Join(root, "images", "index.json")
+	raw, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = []byte(strings.Replace(string(raw), "docker.io/library/evil:latest", "docker.io/library/"+a.Digest.String(), 1))
+	if err := os.WriteFile(table, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{a.Digest.String(), a.Digest.String()[:30]} {
+		if got, err := s.Resolve(ref); err != nil || got.Digest != a.Digest {
+			t.Errorf("Resolve(%q) = %s, %v; want %s", ref, got.Digest, err, a.Digest)
+		}
+	}
+	layers, release, err := image.Source{Store: s}.Layers(context.Background(), workload.Image{Digest: a.Digest.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if p, err := os.ReadFile(filepath.Join(layers.Dirs[0], "x")); err != nil || string(p) != "a" {
+		t.Errorf("a workload of the image gets %q, %v", p, err)
+	}
+	if got, err := s.Resolve("docker.io/library/" + a.Digest.String()); err != nil || got.Digest != evil.Digest {
+		t.Errorf("the whole name leads to %s, %v; want %s", got.Digest, err, evil.Digest)
 	}
 }
 

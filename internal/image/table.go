@@ -24,7 +24,8 @@ type tableImage struct {
 	// References are whole names with a tag. Each belongs to one image.
 	References []string `json:"references,omitempty"`
 	// Digests are names with a digest under which the image was pulled; the
-	// digest may be that of an index that leads to the manifest.
+	// digest may be that of an index that leads to the manifest. Each belongs
+	// to one image for a platform.
 	Digests []string  `json:"digests,omitempty"`
 	Added   time.Time `json:"added"`
 }
@@ -138,10 +139,10 @@ func (t *table) find(d digest.Digest) *tableImage {
 	return nil
 }
 
-// byReference finds the image of a whole name with a tag or a digest.
+// byReference finds the image of a whole name with a tag.
 func (t *table) byReference(name string) *tableImage {
 	for i := range t.Images {
-		if slices.Contains(t.Images[i].References, name) || slices.Contains(t.Images[i].Digests, name) {
+		if slices.Contains(t.Images[i].References, name) {
 			return &t.Images[i]
 		}
 	}

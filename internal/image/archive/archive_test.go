@@ -17,10 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 	"golang.org/x/sys/unix"
 )
@@ -176,6 +178,98 @@ func TestLoadDockerSave(t *testing.T) {
 		}
 		if names, err := os.ReadDir(filepath.Join(root, "images", "tmp")); err != nil || len(names) > 0 {
 			t.Errorf("%s: left %v, %v", name, names, err)
+		}
+	}
+}
+
+// TestDigestNames has archives that say of what digest their image is.
+func TestDigestNames(t *testing.T) {
+	other := "sha256:" + strings.Repeat("ab", 32)
+	s := store(t)
+	for _, tag := range []string{"alpine@" + other, "alpine:3@" + other, other, "sha256:latest"} {
+		p := dockerSave(t, func(f map[string]imagetest.Entry) {
+			f["manifest.json"] = imagetest.File("manifest.json",
+				`[{"Config":"c.json","RepoTags":["`+tag+`"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]}]`)
+		})
+		if _, err := archive.LoadReader(ctx, s, bytes.NewReader(p), archive.LoadOptions{}); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("a docker archive with %q: %v, want ErrInvalid", tag, err)
+		}
+		if _, err := archive.LoadReader(ctx, s, bytes.NewReader(dockerSave(t, nil)), archive.LoadOptions{Name: tag}); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("a docker archive loaded as %q: %v, want ErrInvalid", tag, err)
+		}
+		dir := t.TempDir()
+		imagetest.New(t, manifest.RunConfig{}, layers(t)...).Layout(t, dir, tag)
+		if _, err := archive.Load(ctx, s, dir, archive.LoadOptions{}); !errors.Is(err, reference.ErrInvalid) && !errors.Is(err, manifest.ErrInvalid) {
+			t.Errorf("a layout with %q: %v, want ErrInvalid", tag, err)
+		}
+		if got, err := s.Resolve(tag); !errors.Is(err, image.ErrNotFound) {
+			t.Errorf("Resolve(%q) = %s, %v; want ErrNotFound", tag, got.Digest, err)
+		}
+	}
+	dir := t.TempDir()
+	im := imagetest.New(t, manifest.RunConfig{}, layers(t)...)
+	name := "alpine@" + im.Manifest.Digest.String()
+	im.Layout(t, dir, name)
+	if got, err := archive.Load(ctx, s, dir, archive.LoadOptions{}); err != nil || !slices.Equal(got[0].Digests, []string{"docker.io/library/" + name}) {
+		t.Errorf("a layout with the image's digest: %+v, %v", got, err)
+	}
+}
+
+// TestDigestOfAnIndex loads the images for two platforms of one index.
+func TestDigestOfAnIndex(t *testing.T) {
+	foreign := manifest.Platform{OS: "linux", Architecture: "s390x"}
+	images := []*imagetest.Image{
+		imagetest.New(t, manifest.RunConfig{Cmd: []string{"/host"}}, layers(t)...),
+		imagetest.NewFor(t, foreign, manifest.RunConfig{Cmd: []string{"/foreign"}}, layers(t)...),
+	}
+	dir := t.TempDir()
+	index := manifest.Index{SchemaVersion: 2, MediaType: manifest.OCIIndex}
+	for _, im := range images {
+		im.Layout(t, dir, "x")
+		d := im.Manifest
+		d.Platform = &im.Config.Platform
+		index.Manifests = append(index.Manifests, d)
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest.FromBytes(raw)
+	name := "localhost/x@" + d.String()
+	top, err := json.Marshal(manifest.Index{SchemaVersion: 2, MediaType: manifest.OCIIndex, Manifests: []manifest.Descriptor{{
+		MediaType: manifest.OCIIndex, Digest: d, Size: int64(len(raw)),
+		Annotations: map[string]string{"io.containerd.image.name": name},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, p := range map[string][]byte{"blobs/sha256/" + d.Encoded(): raw, "index.json": top} {
+		if err := os.WriteFile(filepath.Join(dir, path), p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, order := range [][]manifest.Platform{{manifest.Host(), foreign, manifest.Host()}, {foreign, manifest.Host()}, {foreign}} {
+		s := store(t)
+		want := images[0].Manifest.Digest
+		if len(order) == 1 {
+			want = images[1].Manifest.Digest
+		}
+		for _, p := range order {
+			if _, err := archive.Load(ctx, s, dir, archive.LoadOptions{Platform: p}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := s.Resolve(name); err != nil || got.Digest != want {
+			t.Errorf("loaded for %v: the index's digest leads to the image for %s, %v", order, got.Platform, err)
+		}
+		list, err := s.List()
+		if err != nil || len(list) != min(2, len(order)) {
+			t.Errorf("%d images, %v", len(list), err)
+		}
+		for _, im := range list {
+			if !slices.Equal(im.Digests, []string{name}) {
+				t.Errorf("the image for %s has the digests %v", im.Platform, im.Digests)
+			}
 		}
 	}
 }

@@ -81,12 +81,9 @@ func newNames(name string) ([]reference.Reference, error) {
 	if name == "" {
 		return nil, nil
 	}
-	r, err := reference.Parse(name)
+	r, err := reference.ParseName(name)
 	if err != nil {
 		return nil, err
-	}
-	if r.Digest() != "" {
-		return nil, fmt.Errorf("%w %q: a name to give cannot have a digest", reference.ErrInvalid, name)
 	}
 	return []reference.Reference{r}, nil
 }

@@ -47,14 +47,14 @@ func (l *loader) dockerSave(ctx context.Context, raw []byte) ([]image.Image, err
 func (l *loader) dockerImage(ctx context.Context, e dockerImage) (image.Image, error) {
 	var names []reference.Reference
 	for _, t := range e.RepoTags {
-		r, err := reference.Parse(t)
+		r, err := reference.ParseName(t)
 		if err != nil {
 			return image.Image{}, err
 		}
 		names = append(names, r)
 	}
 	if len(names) == 0 && l.opts.Name != "" {
-		r, err := reference.Parse(l.opts.Name)
+		r, err := reference.ParseName(l.opts.Name)
 		if err != nil {
 			return image.Image{}, err
 		}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -30,7 +31,7 @@ type LoadOptions struct {
 	// Platform chooses from an index; the zero value is the host's.
 	Platform manifest.Platform
 	// Name is for an image that the archive gives no name, or a tag only.
-	// With a tag, it is used as it is.
+	// With a tag, it is used as it is. It cannot have a digest.
 	Name string
 }
 
@@ -114,6 +115,11 @@ type loader struct {
 
 func load(ctx context.Context, s *image.Store, f files, opts LoadOptions) ([]image.Image, error) {
 	defer f.Close()
+	if opts.Name != "" {
+		if _, err := reference.ParseName(opts.Name); err != nil {
+			return nil, err
+		}
+	}
 	if opts.Platform.OS == "" {
 		opts.Platform = manifest.Host()
 	}
@@ -217,7 +223,7 @@ func (l *loader) choose(index *manifest.Index) ([]choice, error) {
 			at[m.Digest] = i
 			out = append(out, choice{manifest: m})
 		}
-		name, err := l.name(d.Annotations)
+		name, err := l.name(d.Annotations, d.Digest, m.Digest)
 		if err != nil {
 			return nil, err
 		}
@@ -288,8 +294,10 @@ const (
 )
 
 // name tells what the archive calls an image. The field's own annotation is a
-// whole reference with some tools and only a tag with others.
-func (l *loader) name(annotations map[string]string) (reference.Reference, error) {
+// whole reference with some tools and only a tag with others. A name with a
+// digest must have one of those that were verified: whoever runs an image by
+// its digest relies on that.
+func (l *loader) name(annotations map[string]string, verified ...digest.Digest) (reference.Reference, error) {
 	full := annotations[imageNameAnnotation]
 	tag := annotations[refNameAnnotation]
 	if full == "" && strings.ContainsAny(tag, "/:") {
@@ -304,7 +312,14 @@ func (l *loader) name(annotations map[string]string) (reference.Reference, error
 	if full == "" {
 		return reference.Reference{}, nil
 	}
-	return reference.Parse(full)
+	r, err := reference.Parse(full)
+	if err != nil || r.Digest() == "" {
+		return reference.ParseName(full)
+	}
+	if !slices.Contains(verified, r.Digest()) {
+		return reference.Reference{}, fmt.Errorf("%w: the archive names an image %q, which has the digest %s", manifest.ErrInvalid, full, verified[len(verified)-1])
+	}
+	return r, nil
 }
 
 func hasTag(name string) bool {

@@ -118,18 +118,29 @@ type Image struct {
 // New makes an image of layers, each plain, and compresses them with gzip.
 func New(tb testing.TB, run manifest.RunConfig, layers ...[]byte) *Image {
 	tb.Helper()
+	return NewFor(tb, manifest.Host(), run, layers...)
+}
+
+// NewFor is New for a platform.
+func NewFor(tb testing.TB, platform manifest.Platform, run manifest.RunConfig, layers ...[]byte) *Image {
+	tb.Helper()
 	packed := make([][]byte, len(layers))
 	for i, l := range layers {
 		packed[i] = Gzip(l)
 	}
-	return NewPacked(tb, run, manifest.OCILayerGzip, layers, packed)
+	return newPacked(tb, platform, run, manifest.OCILayerGzip, layers, packed)
 }
 
 // NewPacked makes an image of layers that are compressed already.
 func NewPacked(tb testing.TB, run manifest.RunConfig, mediaType string, layers, packed [][]byte) *Image {
 	tb.Helper()
+	return newPacked(tb, manifest.Host(), run, mediaType, layers, packed)
+}
+
+func newPacked(tb testing.TB, platform manifest.Platform, run manifest.RunConfig, mediaType string, layers, packed [][]byte) *Image {
+	tb.Helper()
 	im := &Image{Blobs: make(map[digest.Digest][]byte)}
-	im.Config = manifest.Config{Platform: manifest.Host(), Config: run, RootFS: manifest.RootFS{Type: "layers"}}
+	im.Config = manifest.Config{Platform: platform, Config: run, RootFS: manifest.RootFS{Type: "layers"}}
 	m := manifest.Manifest{SchemaVersion: 2, MediaType: manifest.OCIManifest, Layers: []manifest.Descriptor{}}
 	for i, l := range layers {
 		im.Config.RootFS.DiffIDs = append(im.Config.RootFS.DiffIDs, digest.FromBytes(l))

@@ -47,6 +47,27 @@ func Parse(s string) (Reference, error) {
 	return r, nil
 }
 
+// ParseName reads a name that somebody gives to an image here. It has no
+// digest: what a digest stands for is nobody's choice. Nor is it "sha256",
+// which with a tag could not be told from a digest; Docker refuses it as well.
+func ParseName(s string) (Reference, error) {
+	r, err := Parse(s)
+	switch {
+	case err != nil:
+		return Reference{}, err
+	case r.digest != "":
+		return Reference{}, fmt.Errorf("%w %q: a name to give cannot have a digest", ErrInvalid, s)
+	case r.LooksLikeDigest():
+		return Reference{}, fmt.Errorf("%w %q: it could not be told from a digest", ErrInvalid, s)
+	}
+	return r, nil
+}
+
+// LooksLikeDigest reports whether the short form of r begins as a digest does.
+func (r Reference) LooksLikeDigest() bool {
+	return r.registry == defaultRegistry && r.repository == officialPrefix+string(digest.SHA256)
+}
+
 // Registry is the host, with a port where one was given: "docker.io",
 // "localhost:5000".
 func (r Reference) Registry() string { return r.registry }

@@ -59,6 +59,21 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestParseName(t *testing.T) {
+	for _, in := range []string{"redis", "localhost:5000/x:1", "localhost/sha256:1", "team/sha256"} {
+		if got, err := reference.ParseName(in); err != nil || got.Digest() != "" {
+			t.Errorf("ParseName(%q) = %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{
+		"", "A", "x@sha256:" + hex64, "x:1@sha256:" + hex64, "sha256", "sha256:" + hex64, "sha256:1", "library/sha256:1", "docker.io/library/sha256:" + hex64,
+	} {
+		if got, err := reference.ParseName(in); !errors.Is(err, reference.ErrInvalid) {
+			t.Errorf("ParseName(%q) = %v, %v; want ErrInvalid", in, got, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"redis", "localhost:5000/x:y", "a/b@sha256:" + hex64, "A", "a:b@", "[::1]:1/x"} {
 		f.Add(s)

@@ -25,8 +25,11 @@ import (
 //
 // Errors wrap image.ErrNotFound, ErrUnauthorized, ErrUnreachable,
 // unpack.ErrDigest, unpack.ErrTruncated, unpack.ErrHostile, unpack.ErrLimit,
-// manifest.ErrInvalid or are *manifest.NoPlatformError.
+// manifest.ErrInvalid, reference.ErrInvalid or are *manifest.NoPlatformError.
 func Pull(ctx context.Context, store *image.Store, ref reference.Reference, opts Options) (image.Image, error) {
+	if ref.LooksLikeDigest() {
+		return image.Image{}, fmt.Errorf("%w %q: this is a digest, and a registry wants a name before it", reference.ErrInvalid, ref.Familiar())
+	}
 	if opts.Platform.OS == "" {
 		opts.Platform = manifest.Host()
 	}
