@@ -24,7 +24,7 @@ func pattern(s string) string {
 func matchImage(im image.Image, row imageRow, key, value string, now time.Time) bool {
 	switch key {
 	case "dangling":
-		return isTrue(value) == (len(im.References)+len(im.Digests) == 0)
+		return isTrue(value) == im.Dangling
 	case "reference":
 		return matchesReference(row, value)
 	case "label":

@@ -63,7 +63,7 @@ func (a *app) imagesCommand(name string) *cobra.Command {
 		Short: "List images",
 		Long: `Images lists the images of this machine, the newest first. With a name, only
 those of that repository, or of that tag. Filters are dangling=true for those
-without a name, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE
+that have no tag any more, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE
 and until=TIME.`,
 		Example:           "  bulkhead images\n  bulkhead images --format '{{.Repository}}:{{.Tag}} {{.Size}}'\n  bulkhead images --filter 'reference=team/*:1.*'",
 		Args:              needs(0, 1, "a name at most"),
@@ -333,8 +333,8 @@ func (a *app) pruneCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune [flags]",
 		Short: "Remove images that nothing needs",
-		Long: `Prune removes images that have no name and that no workload was made from; with
--a also those with a name. Filters are label=KEY[=VALUE], label!=KEY[=VALUE] and
+		Long: `Prune removes images that have no tag and that no workload was made from; with -a
+also those with a tag, and those that were pulled by their digest. Filters are label=KEY[=VALUE], label!=KEY[=VALUE] and
 until=TIME, for those that were built before.`,
 		Example:           "  bulkhead image prune -a -f\n  bulkhead image prune -a --filter until=240h",
 		Args:              needs(0, 0, "flags"),

@@ -63,7 +63,7 @@ func (s *Store) Remove(ref string, force bool, inUse InUse) (Report, error) {
 	return rep, err
 }
 
-// Prune removes the images that have no name, or with all every image, as far
+// Prune removes the images that are dangling, or with all every image, as far
 // as no workload uses them. It also removes what a removed image left.
 func (s *Store) Prune(all bool, inUse InUse) (Report, error) { return s.PruneSome(all, nil, inUse) }
 
@@ -78,8 +78,8 @@ func (s *Store) PruneSome(all bool, want func(Image) bool, inUse InUse) (Report,
 			return err
 		}
 		for _, e := range slices.Clone(t.Images) {
-			// A name with a digest alone is kept: the user asked for just it.
-			if !all && len(e.References)+len(e.Digests) > 0 || len(usersOf(e.Digest)) > 0 {
+			// What was pulled by a digest alone is kept: the user asked for just it.
+			if !all && !e.dangling() || len(usersOf(e.Digest)) > 0 {
 				continue
 			}
 			if want != nil {

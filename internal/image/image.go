@@ -20,6 +20,7 @@ type Image struct {
 	ID         digest.Digest      `json:"id"`                   // of the config: what Docker calls the image ID
 	References []string           `json:"references,omitempty"` // whole names with tags
 	Digests    []string           `json:"digests,omitempty"`    // names with the digest they were pulled by
+	Dangling   bool               `json:"-"`                    // it has no tag, and was not pulled by a digest alone: Prune removes it
 	Platform   manifest.Platform  `json:"platform"`
 	Created    time.Time          `json:"created,omitzero"` // zero when the image does not say
 	Added      time.Time          `json:"added"`            // to this store
@@ -49,7 +50,7 @@ func (im Image) ShortID() string {
 // load reads the documents of one image. Unpacked sizes are left out: running
 // does not need them.
 func (s *Store) load(e *tableImage) (Image, error) {
-	im := Image{Digest: e.Digest, References: e.References, Digests: e.Digests, Added: e.Added}
+	im := Image{Digest: e.Digest, References: e.References, Digests: e.Digests, Dangling: e.dangling(), Added: e.Added}
 	raw, err := s.readBlob(e.Digest, manifest.MaxManifestBytes)
 	if err != nil {
 		return im, s.damaged(e, err)
@@ -306,7 +307,8 @@ func tagName(name string) (string, error) {
 // anything of the image.
 //
 // A former owner loses the names. One with a digest stays with images for other
-// platforms, though: the digest may be that of an index.
+// platforms, though: the digest may be that of an index. A name with a digest
+// and no tag of the same repository beside it keeps the image from Prune.
 //
 // Precondition: the digest of a name is that of the manifest, or of an index
 // that leads to it, and the caller has verified it.
@@ -350,10 +352,11 @@ func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error)
 			if r.Digest() == "" {
 				t.give(e, r.String())
 			} else {
-				o.s.giveDigest(t, e, lookupName(r), im.Platform)
+				tagged := slices.ContainsFunc(refs, func(t reference.Reference) bool { return t.Digest() == "" && t.Name() == r.Name() })
+				o.s.giveDigest(t, e, lookupName(r), im.Platform, !tagged)
 			}
 		}
-		im.References, im.Digests, im.Added = e.References, e.Digests, e.Added
+		im.References, im.Digests, im.Dangling, im.Added = e.References, e.Digests, e.dangling(), e.Added
 		return nil
 	})
 	if err != nil {
@@ -364,19 +367,23 @@ func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error)
 }
 
 // giveDigest makes a name with a digest one of e, and of no other image for the
-// same platform.
-func (s *Store) giveDigest(t *table, e *tableImage, name string, platform manifest.Platform) {
+// same platform. pin says that e was asked for by it.
+func (s *Store) giveDigest(t *table, e *tableImage, name string, platform manifest.Platform, pin bool) {
 	for i := range t.Images {
 		other := &t.Images[i]
 		if other == e || !slices.Contains(other.Digests, name) {
 			continue
 		}
 		if im, err := s.load(other); err != nil || im.Platform.String() == platform.String() {
-			other.Digests = slices.DeleteFunc(other.Digests, func(s string) bool { return s == name })
+			is := func(s string) bool { return s == name }
+			other.Digests, other.Pinned = slices.DeleteFunc(other.Digests, is), slices.DeleteFunc(other.Pinned, is)
 		}
 	}
 	if !slices.Contains(e.Digests, name) {
 		e.Digests = append(e.Digests, name)
+	}
+	if pin && !slices.Contains(e.Pinned, name) {
+		e.Pinned = append(e.Pinned, name)
 	}
 }
 

@@ -26,9 +26,16 @@ type tableImage struct {
 	// Digests are names with a digest under which the image was pulled; the
 	// digest may be that of an index that leads to the manifest. Each belongs
 	// to one image for a platform.
-	Digests []string  `json:"digests,omitempty"`
-	Added   time.Time `json:"added"`
+	Digests []string `json:"digests,omitempty"`
+	// Pinned are those of Digests that the image was asked for by, without a
+	// tag beside them.
+	Pinned []string  `json:"pinned,omitempty"`
+	Added  time.Time `json:"added"`
 }
+
+// dangling reports whether the image has no tag, and no digests but those that
+// its tags had when they were pulled.
+func (im *tableImage) dangling() bool { return len(im.References)+len(im.Pinned) == 0 }
 
 const tableVersion = 1
 

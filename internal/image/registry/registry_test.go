@@ -195,6 +195,55 @@ func TestPlatforms(t *testing.T) {
 	checkClean(t, root)
 }
 
+// TestPruneAfterMove pulls a tag that moves, by the tag and by digests.
+func TestPruneAfterMove(t *testing.T) {
+	ctx := context.Background()
+	host := serve(t, nil)
+	from, _ := store(t)
+	ref := parse(t, host+"/x:1")
+	push := func(content string) image.Image {
+		t.Helper()
+		dir := t.TempDir()
+		imagetest.New(t, manifest.RunConfig{}, imagetest.Tar(t, imagetest.File("f", content))).Layout(t, dir, "latest")
+		images, err := archive.Load(ctx, from, dir, archive.LoadOptions{Name: content})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := registry.Push(ctx, from, images[0], ref, registry.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		return images[0]
+	}
+	to, _ := store(t)
+	pull := func(ref reference.Reference) image.Image {
+		t.Helper()
+		im, err := registry.Pull(ctx, to, ref, registry.Options{})
+		if err != nil || im.Dangling {
+			t.Fatalf("Pull(%s) = %+v, %v", ref, im, err)
+		}
+		return im
+	}
+	old := push("old")
+	pull(ref)
+	pinned := push("pinned")
+	pull(ref)
+	pull(ref.WithDigest(pinned.Digest))
+	push("new")
+	pull(ref)
+	for _, im := range []image.Image{old, pinned} {
+		name := ref.WithDigest(im.Digest).String()
+		if got, err := to.Resolve(name); err != nil || got.Dangling != (im.Digest == old.Digest) {
+			t.Errorf("Resolve(%q): dangling %v, %v", name, got.Dangling, err)
+		}
+	}
+	if rep, err := to.Prune(false, nil); err != nil || !slices.Equal(rep.Deleted, []digest.Digest{old.Digest}) || rep.Bytes == 0 {
+		t.Errorf("Prune() = %+v, %v; want the image whose tag has moved", rep, err)
+	}
+	if list, err := to.List(); err != nil || len(list) != 2 {
+		t.Errorf("%d images are left, %v", len(list), err)
+	}
+}
+
 func put(t *testing.T, host, path, mediaType string, body []byte) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodPut, "http://"+host+path, bytes.NewReader(body))
