@@ -274,6 +274,39 @@ func TestDigestOfAnIndex(t *testing.T) {
 	}
 }
 
+// TestLoadForPlatform asks for a platform where there is no index to choose
+// from.
+func TestLoadForPlatform(t *testing.T) {
+	dir := t.TempDir()
+	imagetest.New(t, manifest.RunConfig{}, layers(t)...).Layout(t, dir, "x:1")
+	file := filepath.Join(t.TempDir(), "docker.tar")
+	if err := os.WriteFile(file, dockerSave(t, nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := store(t)
+	for _, path := range []string{dir, file} {
+		var none *manifest.NoPlatformError
+		_, err := archive.Load(ctx, s, path, archive.LoadOptions{Platform: manifest.Platform{OS: "linux", Architecture: "s390x"}})
+		if !errors.As(err, &none) || !strings.Contains(err.Error(), "only for "+manifest.Host().String()) {
+			t.Errorf("%s: got %v, want NoPlatformError", path, err)
+		}
+		if list, err := s.List(); err != nil || len(list) > 0 {
+			t.Errorf("%s: %d images, %v; want none", path, len(list), err)
+		}
+	}
+	for _, path := range []string{dir, file} {
+		if _, err := archive.Load(ctx, s, path, archive.LoadOptions{Platform: manifest.Host()}); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	// The host's platform is taken where there is a choice; it is no wish.
+	dir = t.TempDir()
+	imagetest.NewFor(t, manifest.Platform{OS: "linux", Architecture: "s390x"}, manifest.RunConfig{}, layers(t)...).Layout(t, dir, "y:1")
+	if _, err := archive.Load(ctx, s, dir, archive.LoadOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLoadNonsense(t *testing.T) {
 	s := store(t)
 	dir := t.TempDir()

@@ -68,6 +68,9 @@ func (l *loader) dockerImage(ctx context.Context, e dockerImage) (image.Image, e
 		return image.Image{}, err
 	}
 	c, err := manifest.ParseConfig(rawConfig)
+	if err == nil {
+		err = l.checkPlatform(c)
+	}
 	if err != nil {
 		return image.Image{}, err
 	}

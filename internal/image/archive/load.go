@@ -28,7 +28,8 @@ var ErrFormat = errors.New("not an image archive")
 
 // LoadOptions changes what Load takes and how it names it.
 type LoadOptions struct {
-	// Platform chooses from an index; the zero value is the host's.
+	// Platform chooses from an index, and must be that of an image that is in
+	// none. Zero chooses the host's, and takes what is in none.
 	Platform manifest.Platform
 	// Name is for an image that the archive gives no name, or a tag only.
 	// With a tag, it is used as it is. It cannot have a digest.
@@ -111,6 +112,15 @@ type loader struct {
 	op    *image.Op
 	files files
 	opts  LoadOptions
+	asked bool // for opts.Platform
+}
+
+// checkPlatform is for images that were not chosen by the word of an index.
+func (l *loader) checkPlatform(c *manifest.Config) error {
+	if l.asked && !l.opts.Platform.Runs(c.Platform) {
+		return &manifest.NoPlatformError{Want: l.opts.Platform, Have: []string{c.Platform.String()}}
+	}
+	return nil
 }
 
 func load(ctx context.Context, s *image.Store, f files, opts LoadOptions) ([]image.Image, error) {
@@ -120,7 +130,8 @@ func load(ctx context.Context, s *image.Store, f files, opts LoadOptions) ([]ima
 			return nil, err
 		}
 	}
-	if opts.Platform.OS == "" {
+	asked := opts.Platform.OS != ""
+	if !asked {
 		opts.Platform = manifest.Host()
 	}
 	op, err := s.Begin()
@@ -128,7 +139,7 @@ func load(ctx context.Context, s *image.Store, f files, opts LoadOptions) ([]ima
 		return nil, err
 	}
 	defer op.Close()
-	l := &loader{s: s, op: op, files: f, opts: opts}
+	l := &loader{s: s, op: op, files: f, opts: opts, asked: asked}
 	layout, err := l.document("oci-layout", 4096)
 	if err == nil {
 		return l.layout(ctx, layout)
@@ -343,6 +354,9 @@ func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []refer
 	c, err := manifest.ParseConfig(rawConfig)
 	if err == nil {
 		err = manifest.CheckLayers(m, c)
+	}
+	if err == nil && d.Platform == nil {
+		err = l.checkPlatform(c)
 	}
 	if err != nil {
 		return image.Image{}, err

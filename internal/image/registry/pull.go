@@ -30,9 +30,6 @@ func Pull(ctx context.Context, store *image.Store, ref reference.Reference, opts
 	if ref.LooksLikeDigest() {
 		return image.Image{}, fmt.Errorf("%w %q: this is a digest, and a registry wants a name before it", reference.ErrInvalid, ref.Familiar())
 	}
-	if opts.Platform.OS == "" {
-		opts.Platform = manifest.Host()
-	}
 	s, err := connect(ctx, ref, opts, transport.PullScope)
 	if err != nil {
 		return image.Image{}, err
@@ -50,7 +47,11 @@ func (s *session) pull(ctx context.Context, store *image.Store, opts Options) (i
 		return image.Image{}, err
 	}
 	defer op.Close()
-	top, d, raw, err := s.resolve(ctx, opts.Platform)
+	want := opts.Platform
+	if want.OS == "" {
+		want = manifest.Host()
+	}
+	top, d, raw, err := s.resolve(ctx, want)
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -65,6 +66,11 @@ func (s *session) pull(ctx context.Context, store *image.Store, opts Options) (i
 	c, err := s.config(ctx, op, store, m)
 	if err != nil {
 		return image.Image{}, err
+	}
+	// Without an index nothing was chosen yet. The host's platform is no wish:
+	// who runs the image will see.
+	if opts.Platform.OS != "" && d == top && !want.Runs(c.Platform) {
+		return image.Image{}, &manifest.NoPlatformError{Want: want, Have: []string{c.Platform.String()}}
 	}
 	for _, l := range m.Layers {
 		s.report(Event{Step: Waiting, Digest: l.Digest, Total: l.Size})

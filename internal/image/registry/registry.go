@@ -27,7 +27,8 @@ import (
 
 // Options of Pull and Push. The zero value is ready to use.
 type Options struct {
-	// Platform chooses from an index when pulling; zero is the host's.
+	// Platform chooses from an index when pulling, and must be that of an image
+	// that is in none. Zero chooses the host's, and takes what is in none.
 	Platform manifest.Platform
 	// Insecure allows plain http and unverified certificates. Plain http to a
 	// loopback address needs no permission.

@@ -192,6 +192,17 @@ func TestPlatforms(t *testing.T) {
 	if !errors.As(err, &none) || !strings.Contains(err.Error(), "linux/s390x") {
 		t.Errorf("other platform: %v", err)
 	}
+	// A tag without an index is for one platform.
+	_, err = registry.Pull(ctx, to, parse(t, host+"/x:one"), registry.Options{Platform: manifest.Platform{OS: "linux", Architecture: "riscv64"}})
+	if !errors.As(err, &none) || !strings.Contains(err.Error(), "only for "+im.Platform.String()) {
+		t.Errorf("other platform, without an index: %v", err)
+	}
+	if got, err := to.Resolve(host + "/x:one"); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("the image for another platform is here: %s, %v", got.Digest, err)
+	}
+	if _, err := registry.Pull(ctx, to, parse(t, host+"/x:one"), registry.Options{Platform: im.Platform}); err != nil {
+		t.Errorf("the image's own platform: %v", err)
+	}
 	checkClean(t, root)
 }
 
