@@ -113,7 +113,8 @@ func (t *table) remove(d digest.Digest) {
 
 // collect changes the table and then removes what neither an image nor an
 // operation needs. Files leave their places under the lock by renames and are
-// deleted after it.
+// deleted after it, but for a disk that has no room even for the directory that
+// they are moved to.
 func (s *Store) collect(rep *Report, change func(*table) error) (err error) {
 	unlock, err := s.lock(syscall.LOCK_EX)
 	if err != nil {
@@ -126,13 +127,19 @@ func (s *Store) collect(rep *Report, change func(*table) error) (err error) {
 		return err
 	}
 	trash, err := s.begin()
-	if err != nil {
+	if noSpace(err) && os.Remove(s.path("index.reserve")) == nil {
+		trash, err = s.begin()
+	}
+	if err != nil && !noSpace(err) {
 		return err
 	}
 	defer func() {
 		unlock()
 		unlock = func() {}
-		err = errors.Join(err, trash.Close())
+		if trash != nil {
+			err = errors.Join(err, trash.Close())
+		}
+		s.reserveAgain()
 	}()
 	keep, err := s.pinned()
 	if err != nil {

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,7 +137,7 @@ func (s *Store) sweep() error {
 
 // sweepInPlace is for a disk so full that no directory can be made.
 func (s *Store) sweepInPlace(names []string, cause error) error {
-	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
+	if !noSpace(cause) {
 		return cause
 	}
 	unlock, err := s.lock(syscall.LOCK_EX)
@@ -163,19 +165,42 @@ func (s *Store) isDead(name string) bool {
 }
 
 // discard moves a path into the operation's directory, to be removed with it.
+// A full disk must not keep us from making room: where not even the rename is
+// possible, or o is nil because its directory was not, path is removed at once.
 func (o *Op) discard(path string) error {
-	dst, err := os.MkdirTemp(o.dir, "trash-")
-	if err != nil {
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-			return os.RemoveAll(path) // a full disk must not keep us from making room
-		}
-		return err
+	if o == nil {
+		return removeHere(path)
 	}
-	err = os.Rename(path, filepath.Join(dst, "x"))
-	if errors.Is(err, os.ErrNotExist) {
+	err := os.Rename(path, filepath.Join(o.dir, trashName()))
+	switch {
+	case noSpace(err):
+		return removeHere(path)
+	case errors.Is(err, os.ErrNotExist):
 		return nil
 	}
 	return err
+}
+
+// trashName is a name for something that is to be removed, and no digest.
+func trashName() string { return "trash-" + strconv.FormatUint(rand.Uint64(), 36) }
+
+// removeHere removes a tree of the store without moving it away first. Killed
+// in the middle, it must leave nothing that looks whole: a name beside the old
+// one seldom needs room, and without metaFile a layer does not count.
+func removeHere(path string) error {
+	trash := filepath.Join(filepath.Dir(path), trashName())
+	err := os.Rename(path, trash)
+	switch {
+	case err == nil:
+		return os.RemoveAll(trash)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	}
+	err = os.Remove(filepath.Join(path, metaFile))
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	return os.RemoveAll(path)
 }
 
 // pinned collects what all operations under way rely on.

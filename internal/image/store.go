@@ -4,7 +4,7 @@
 //	images/
 //	  lock               flock: exclusive while the table or the set of files
 //	                     that exist is changed, shared while a file is pinned
-//	  index.reserve      room for the next table on a disk that is full
+//	  index.reserve      room for removing images on a disk that is full
 //	  index.json         the table: which manifests are images, and their names
 //	  blobs/sha256/HEX   manifests, configs and layers as they came
 //	  layers/HEX/fs      a layer unpacked, HEX being its diff ID

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -512,6 +513,111 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("List() = %d images, %v; want the one from before", len(list), err)
 	}
 	load(t, s, small(t, "b"), "b")
+}
+
+// TestRemoveOnFullDisk removes images where there is no block, or no inode,
+// for anything new.
+func TestRemoveOnFullDisk(t *testing.T) {
+	needRoot(t)
+	for name, disk := range map[string]func(t *testing.T) string{"ext4": ext4, "tmpfs without inodes": fewInodes} {
+		for _, prune := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, prune %v", name, prune), func(t *testing.T) {
+				root := disk(t)
+				s, err := image.Open(root)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var entries []imagetest.Entry
+				for i := range 50 {
+					entries = append(entries, imagetest.File(fmt.Sprintf("d%d/f", i), strings.Repeat("x", 5000)))
+				}
+				below := imagetest.Tar(t, imagetest.Dir("d1", 0o700))
+				load(t, s, imagetest.New(t, manifest.RunConfig{}, below, imagetest.Tar(t, entries...)), "big")
+				kept := load(t, s, small(t, "kept"), "kept")
+				fill(t, root)
+				var rep image.Report
+				if prune {
+					rep, err = s.Prune(true, usedBy(kept.Digest, "web"))
+				} else {
+					rep, err = s.Remove("big", false, nil)
+				}
+				if err != nil || len(rep.Deleted) != 1 || rep.Bytes < 250_000 {
+					t.Fatalf("got %+v, %v", rep, err)
+				}
+				for dir, want := range map[string]int{"blobs/sha256": 3, "layers": 1, "mended": 0, "tmp": 0} {
+					if names, err := os.ReadDir(filepath.Join(root, "images", dir)); err != nil || len(names) != want {
+						t.Errorf("%s has %v, %v; want %d names", dir, names, err, want)
+					}
+				}
+				// There must be room to do it again on a disk that is full again.
+				fill(t, root)
+				if _, err := s.Remove("kept", false, nil); err != nil {
+					t.Error(err)
+				}
+				if names, err := os.ReadDir(filepath.Join(root, "images", "layers")); err != nil || len(names) > 0 {
+					t.Errorf("layers has %v, %v", names, err)
+				}
+			})
+		}
+	}
+}
+
+// ext4 is a small file system whose directories need blocks.
+func ext4(t *testing.T) string {
+	file, root := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-O", "^has_journal", file).CombinedOutput(); err != nil {
+		t.Skipf("cannot make a file system: %v %s", err, out)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", file, root).CombinedOutput(); err != nil {
+		t.Skipf("cannot mount a file: %v %s", err, out)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(root, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
+}
+
+func fewInodes(t *testing.T) string {
+	root := t.TempDir()
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "nr_inodes=400,size=16m,mode=0700"); err != nil {
+		t.Skipf("cannot mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
+}
+
+// fill takes all blocks, or all inodes.
+func fill(t *testing.T, root string) {
+	t.Helper()
+	for _, block := range [][]byte{make([]byte, 4096), nil} {
+		for i := 0; ; i++ {
+			err := os.WriteFile(filepath.Join(root, fmt.Sprintf("filler-%d-%d-%d", time.Now().UnixNano(), len(block), i)), block, 0o600)
+			if errors.Is(err, syscall.ENOSPC) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i > 100_000 {
+				t.Fatal("the disk does not become full")
+			}
+			if len(block) == 0 && i > 500 {
+				break // inodes are no matter
+			}
+		}
+	}
 }
 
 // TestConcurrentGoroutines loads, lists, mounts and removes at once.

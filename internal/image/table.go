@@ -120,9 +120,9 @@ func (s *Store) writeTable(raw []byte) error {
 	return err
 }
 
-// reserveTable keeps room for the next table, so that images can be removed
-// from a disk that has become full. That it cannot is no error: there may be
-// room when it is needed.
+// reserveTable keeps room for the next table and for a directory to move files
+// to, so that images can be removed from a disk that has become full. That it
+// cannot is no error: there may be room when it is needed.
 func (s *Store) reserveTable(size int) {
 	const step = 4096
 	size = (size/step + 2) * step
@@ -132,6 +132,21 @@ func (s *Store) reserveTable(size int) {
 	}
 	if os.WriteFile(name, make([]byte, size), 0o600) != nil {
 		os.Remove(name)
+	}
+}
+
+// reserveAgain is reserveTable after room was made.
+func (s *Store) reserveAgain() {
+	if _, err := os.Lstat(s.path("index.reserve")); err == nil {
+		return
+	}
+	unlock, err := s.lock(syscall.LOCK_EX)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if fi, err := os.Lstat(s.path("index.json")); err == nil {
+		s.reserveTable(int(fi.Size()))
 	}
 }
 
