@@ -36,6 +36,7 @@ const (
 	ReadOnlyRoot   Ability = "a read-only root file system"
 	Mounts         Ability = "mounts"
 	VolumeOwners   Ability = "bind mounts that show the workload's owners"
+	NoDevices      Ability = "mounts without devices"
 	Users          Ability = "users"
 	Hostnames      Ability = "host names"
 	MemoryLimits   Ability = "memory limits"

@@ -42,6 +42,7 @@ func TestConformance(t *testing.T) {
 		Lacks: map[boundarytest.Ability]string{
 			boundarytest.Survivors: "memory is short for the sandbox as a whole, which ends",
 			boundarytest.EnvOrder:  "runsc keeps it in a map",
+			boundarytest.NoDevices: "a character device of a volume is one of gVisor's own, by its number",
 		},
 		Leaks: leakcheck.Options{Cgroups: []string{testCgroup}},
 	})
