@@ -334,8 +334,9 @@ func (a *app) pruneCommand() *cobra.Command {
 		Use:   "prune [flags]",
 		Short: "Remove images that nothing needs",
 		Long: `Prune removes images that have no tag and that no workload was made from; with -a
-also those with a tag, and those that were pulled by their digest. Filters are label=KEY[=VALUE], label!=KEY[=VALUE] and
-until=TIME, for those that were built before.`,
+also those with a tag, and those that were pulled by their digest. Filters are
+label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME, for those that were built
+before.`,
 		Example:           "  bulkhead image prune -a -f\n  bulkhead image prune -a --filter until=240h",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -344,7 +345,7 @@ until=TIME, for those that were built before.`,
 			if err != nil {
 				return err
 			}
-			question := "Remove every image that has no name?"
+			question := "Remove every image that has no tag?"
 			if all {
 				question = "Remove every image that no workload was made from?"
 			}

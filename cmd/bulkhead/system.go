@@ -35,8 +35,8 @@ func (a *app) systemPruneCommand() *cobra.Command {
 		Use:   "prune [flags]",
 		Short: "Remove workloads, networks, images and volumes that nothing needs",
 		Long: `Prune removes the workloads that do not run, the networks that then no workload
-has, and the images without a name that no workload was made from; with -a also
-those with a name, with --volumes also the anonymous volumes that no workload has.
+has, and the images without a tag that no workload was made from; with -a also
+those with a tag, with --volumes also the anonymous volumes that no workload has.
 Filters are label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME, for what was made
 before; until cannot be used together with --volumes, whose content may be newer
 than they are.`,
@@ -67,7 +67,7 @@ than they are.`,
 
 // pruneQuestion says what would go.
 func pruneQuestion(all, volumes bool) string {
-	what := []string{"every workload that does not run", "every network that no workload has", "every image that has no name"}
+	what := []string{"every workload that does not run", "every network that no workload has", "every image that has no tag"}
 	if all {
 		what[2] = "every image that no workload was made from"
 	}
