@@ -200,7 +200,8 @@ func named(err error, program string) error {
 // aboutProgram tells whether a runtime complains of the program that was to run.
 func aboutProgram(said string) error {
 	if !strings.Contains(said, `exec: "`) && !strings.Contains(said, "failed to load ") && !strings.Contains(said, "finding executable") &&
-		!strings.Contains(said, "executable file") && !strings.Contains(said, "open executable") && !strings.Contains(said, "exec `") {
+		!strings.Contains(said, "executable file") && !strings.Contains(said, "open executable") && !strings.Contains(said, "exec `") &&
+		!strings.Contains(said, "eaccess ") { // runc's words for a program on a file system with noexec
 		return nil
 	}
 	low := strings.ToLower(said)

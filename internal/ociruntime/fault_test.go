@@ -125,6 +125,7 @@ func TestStartFaults(t *testing.T) {
 	}{
 		{"not found", `start) say 'starting sandbox: failed to load /bin/true: no such file or directory' ;;`, `exec "/bin/true": `, workload.ErrCommandNotFound},
 		{"not executable", `start) say 'exec: \"/bin/true\": permission denied' ;;`, `exec "/bin/true": `, workload.ErrNotExecutable},
+		{"on noexec", `start) say 'unable to start container process: eaccess /bin/true: permission denied' ;;`, `exec "/bin/true": `, workload.ErrNotExecutable},
 		{"of another file", `start) say 'open /etc/passwd: no such file or directory' ;;`, "open /etc/passwd", nil},
 		{"hangs", `start) sleep 1000 ;;`, "start has not ended after", nil},
 		{"dies", `start) kill -SEGV $$ ;;`, "signal: segmentation fault", nil},
