@@ -47,7 +47,8 @@ func TestClones(t *testing.T) {
 	}
 	t.Logf("%d one after the other: %v", count, time.Since(began))
 	w.wantNothing()
-	if r := w.do("template", "ls", "--format", "{{.InUse}} {{.Status}}"); r.out != "no whole\n" {
+	// One for all, and soon one of the image.
+	if r := w.do("template", "ls", "--format", "{{.InUse}} {{.Status}}"); r.out != "no whole\n" && r.out != "no whole\nno whole\n" {
 		t.Errorf("templates: %q", r.out)
 	}
 }
