@@ -36,7 +36,20 @@ var differentFlags = map[string]string{
 	"run --privileged":    "for --systemd in a virtual machine only",
 	"create --privileged": "for --systemd in a virtual machine only",
 	"exec --privileged":   "is refused: a process has no more rights than its workload",
+
+	"run --device-write-bps":     writeRates,
+	"create --device-write-bps":  writeRates,
+	"run --device-write-iops":    writeRates,
+	"create --device-write-iops": writeRates,
+	"run --blkio-weight":         weights,
+	"create --blkio-weight":      weights,
 }
+
+// Docker sets these limits, and says nothing of what they do not hold.
+const (
+	writeRates = "is refused on cgroup v1, where it would not hold for buffered writes"
+	weights    = "is refused where no disk's scheduler goes by weights"
+)
 
 // absentFlags say why there is no such flag, by "COMMAND --flag" or "--flag".
 var absentFlags = map[string]string{
