@@ -57,7 +57,7 @@ func config(t *testing.T) attach.Config {
 			t.Error(err)
 		}
 		for _, n := range all {
-			if err := s.Remove(context.Background(), n.Name); err != nil && !errors.Is(err, network.ErrDefault) {
+			if _, err := s.Remove(context.Background(), n.Name); err != nil && !errors.Is(err, network.ErrDefault) {
 				t.Error(err)
 			}
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -214,13 +213,7 @@ that is not running, and whose network is gone, cannot be started any more.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNetworks(cmd, func(ctx context.Context, _ *engine.Engine, s *bridge.Store) error {
 				return a.each(args, func(ref string) error {
-					n, err := s.Get(ctx, ref)
-					if errors.Is(err, network.ErrDamaged) {
-						n, err = &network.Network{Name: ref}, nil
-					}
-					if err == nil {
-						err = s.Remove(ctx, n.Name)
-					}
+					n, err := s.Remove(ctx, ref)
 					switch {
 					case force && isNoNetwork(err):
 						return nil

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -184,7 +183,11 @@ func TestMountsAreLocked(t *testing.T) {
 func TestOldKernelWays(t *testing.T) {
 	root := busybox(t)
 	var buf bytes.Buffer
-	r, w, _ := os.Pipe()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
 	cfg := Config{ID: "old", Dir: t.TempDir(), Spec: testSpec("sh", "-c", "cat /proc/self/status | grep ^Pid; mount | grep ' / '; touch /x && stat -c %u /x"), Layers: layersOf(t, root, testBase)}
 	cfg.Stdio = [3]*os.File{nil, w, w}
 	f, err := readFacts()
@@ -213,20 +216,25 @@ func TestOldKernelWays(t *testing.T) {
 	}
 }
 
-var _ = unix.Getpid
+// started starts a container, which is deleted when the test ends.
+func started(t *testing.T, cfg Config) *Container {
+	t.Helper()
+	c, err := Create(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Delete(context.Background()) })
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
 
 func TestExec(t *testing.T) {
 	root := busybox(t)
 	cfg := Config{ID: "exec", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase)}
 	ctx := context.Background()
-	c, err := Create(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Delete(ctx)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	c := started(t, cfg)
 	if _, err := c.Exec(ctx, ExecConfig{Process: testSpec("nothing").Process}); !errors.Is(err, workload.ErrCommandNotFound) {
 		t.Errorf("got %v, want ErrCommandNotFound", err)
 	}
@@ -235,7 +243,11 @@ func TestExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	r, w, _ := os.Pipe()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
 	p, err := again.Exec(ctx, ExecConfig{Process: testSpec("sh", "-c", "id -u; hostname; grep Cap /proc/self/status; ls -l /proc/self/fd; exit 5").Process, Stdio: [3]*os.File{nil, w, w}})
 	if err != nil {
 		t.Fatal(err)

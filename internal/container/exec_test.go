@@ -127,14 +127,7 @@ func TestUnconfined(t *testing.T) {
 	cfg := Config{ID: "unconfined", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, busybox(t), testBase)}
 	cfg.Spec.Process.ApparmorProfile = "unconfined"
 	ctx := context.Background()
-	c, err := Create(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Delete(ctx)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	c := started(t, cfg)
 	// Without AppArmor the file cannot be read.
 	spec := testSpec("sh", "-c", "cat /proc/1/attr/apparmor/current 2>/dev/null || echo unconfined").Process
 	spec.ApparmorProfile = "unconfined"

@@ -97,7 +97,12 @@ func FuzzPlan(f *testing.F) {
 		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("planning took %v", took)
 		}
-		if after := openFiles(t); after != before {
+		// What ends of earlier tests opens and closes some meanwhile; a leak stays.
+		after := openFiles(t)
+		for limit := time.Now().Add(time.Second); after > before && time.Now().Before(limit); after = openFiles(t) {
+			time.Sleep(time.Millisecond)
+		}
+		if after > before {
 			t.Errorf("%d descriptors before, %d after", before, after)
 		}
 	})

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"context"
 	"flag"
 	"os"
 	"path/filepath"
@@ -83,15 +82,7 @@ func TestGolden(t *testing.T) {
 func TestGoldenExec(t *testing.T) {
 	root := busybox(t)
 	cfg := Config{ID: "golden", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase)}
-	ctx := context.Background()
-	c, err := Create(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Delete(ctx)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	c := started(t, cfg)
 	f := fakeFacts(t)
 	p := &execPlanner{cfg: &ExecConfig{Process: testSpec("id").Process, User: "user"}, facts: f, c: c, prog: launch.New("exec")}
 	defer p.release()

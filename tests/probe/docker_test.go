@@ -16,7 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
-	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
+	"github.com/seed-f5e3b97b/bulkhead/tests/abilities"
 )
 
 // docker is a daemon of the test's own.
@@ -203,7 +203,7 @@ func TestDocker(t *testing.T) {
 	if len(lost) > 0 {
 		machine += ", privileged without " + strings.Join(lost, " ")
 	}
-	if !programs.TakesI386() {
+	if !abilities.TakesI386() {
 		machine += ", without calls of i386"
 	}
 	usual := d.probe("docker")

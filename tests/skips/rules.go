@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
+	"github.com/seed-f5e3b97b/bulkhead/tests/abilities"
 )
 
 // rule excuses the skip of some tests on some machines. In the file:
@@ -80,7 +80,7 @@ func machine() map[string]bool {
 		"vm":                    os.Getenv("BOUNDARY") == "vm",
 		"not-vm":                os.Getenv("BOUNDARY") != "vm",
 		"gvisor":                os.Getenv("BOUNDARY") == "gvisor",
-		"no-i386":               !programs.TakesI386(),
+		"no-i386":               !abilities.TakesI386(),
 		"no-apparmor":           !yes("/sys/module/apparmor/parameters/enabled"),
 		"no-selinux":            !exists("/sys/fs/selinux/enforce"),
 		"no-pure-cgroup2":       !exists("/sys/fs/cgroup/cgroup.controllers"),

@@ -56,7 +56,7 @@ func PutUp(record string) (_ *Canaries, err error) {
 	if _, err := unix.SysvShmGet(c.left.Key, os.Getpagesize(), unix.IPC_CREAT|unix.IPC_EXCL|shmMode); err == nil {
 		c.Targets.ShmKey = uint32(c.left.Key)
 	}
-	name := "bulkhead-probe-" + rand.Text()
+	name := canaryPrefix + rand.Text()
 	if l, err := net.Listen("unix", "@"+name); err == nil {
 		c.Targets.Abstract = name
 		c.serve(l)

@@ -68,7 +68,7 @@ func (d deed) do() error {
 	case "create":
 		_, err = s.Create(ctx, network.Network{Name: "n"})
 	case "remove":
-		err = s.Remove(ctx, "n")
+		_, err = s.Remove(ctx, "n")
 	case "attach":
 		var a *Attached
 		if a, err = s.Attach(ctx, d.Request); err != nil {
@@ -294,7 +294,7 @@ func (l *lab) heal(when string, r network.Request, n int) {
 	}
 	l.wantNothing("n")
 	l.wantNothing("m")
-	if err := l.Remove(ctx, "n"); err != nil {
+	if _, err := l.Remove(ctx, "n"); err != nil {
 		l.t.Errorf("%s: remove: %v", when, err)
 	}
 	if _, ok := ready(made); ok {

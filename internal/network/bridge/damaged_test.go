@@ -62,7 +62,7 @@ func TestDamagedRecord(t *testing.T) {
 		if err := l.Release(ctx, b.id); err != nil {
 			t.Errorf("%q: release: %v", content, err)
 		}
-		if err := l.Remove(ctx, "bad"); err != nil {
+		if _, err := l.Remove(ctx, "bad"); err != nil {
 			t.Errorf("%q: remove: %v", content, err)
 		}
 	}

@@ -115,7 +115,7 @@ func TestExhausted(t *testing.T) {
 	if a, err := l.Attach(ctx, request("small")); err != nil || a.NICs[0].Addresses[0].String() != "10.1.0.4/29" {
 		t.Errorf("after a release: got %+v, %v", a, err)
 	}
-	if err := l.Remove(ctx, "small"); !errors.Is(err, network.ErrInUse) || !strings.Contains(err.Error(), all[0].Name) && !strings.Contains(err.Error(), "more") {
+	if _, err := l.Remove(ctx, "small"); !errors.Is(err, network.ErrInUse) || !strings.Contains(err.Error(), all[0].Name) && !strings.Contains(err.Error(), "more") {
 		t.Errorf("remove: got %v, want %v", err, network.ErrInUse)
 	}
 }
@@ -434,7 +434,7 @@ func TestNetworks(t *testing.T) {
 			t.Errorf("get %q: got %v, want %v", ref, err, want)
 		}
 	}
-	if err := l.Remove(ctx, "bridge"); !errors.Is(err, network.ErrDefault) {
+	if _, err := l.Remove(ctx, "bridge"); !errors.Is(err, network.ErrDefault) {
 		t.Errorf("remove the default: got %v", err)
 	}
 	l.start(request("wa"))
@@ -442,7 +442,7 @@ func TestNetworks(t *testing.T) {
 	if err != nil || !slices.Equal(removed, []string{"wb"}) {
 		t.Errorf("prune: got %v, %v, want wb", removed, err)
 	}
-	if err := l.Remove(ctx, "wb"); !errors.Is(err, network.ErrNotFound) {
+	if _, err := l.Remove(ctx, "wb"); !errors.Is(err, network.ErrNotFound) {
 		t.Errorf("remove again: got %v", err)
 	}
 	// A record that somebody damaged.

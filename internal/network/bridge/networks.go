@@ -268,10 +268,10 @@ func (s *Store) List(ctx context.Context) ([]network.Network, error) {
 	return slices.SortedFunc(maps.Values(all), func(a, b network.Network) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
-// Remove removes a network that no workload is attached to; otherwise the error
-// wraps network.ErrInUse. The default network stays: network.ErrDefault. One whose
-// record is damaged is found by its name only.
-func (s *Store) Remove(ctx context.Context, ref string) error {
+// Remove removes a network that no workload is attached to, and returns what it was;
+// otherwise the error wraps network.ErrInUse. The default network stays:
+// network.ErrDefault. One whose record is damaged is found by its name only.
+func (s *Store) Remove(ctx context.Context, ref string) (*network.Network, error) {
 	n, err := s.Get(ctx, ref)
 	if errors.Is(err, network.ErrDamaged) {
 		n, err = &network.Network{Name: ref}, nil
@@ -280,23 +280,23 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 		err = network.ErrDefault
 	}
 	if err != nil {
-		return fmt.Errorf("remove network %q: %w", ref, err)
+		return nil, fmt.Errorf("remove network %q: %w", ref, err)
 	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
-	name := n.Name
-	if n, err = s.read(name); err == nil {
-		err = s.remove(ctx, n)
+	now, err := s.read(n.Name)
+	if err == nil {
+		n, err = now, s.remove(ctx, now)
 	} else if errors.Is(err, network.ErrDamaged) {
-		err = s.removeDamaged(ctx, name)
+		err = s.removeDamaged(ctx, n.Name)
 	}
 	if err != nil {
-		return fmt.Errorf("remove network %q: %w", ref, err)
+		return nil, fmt.Errorf("remove network %q: %w", n.Name, err)
 	}
-	return nil
+	return n, nil
 }
 
 // remove removes a network that nobody is in; the lock is held. The record goes

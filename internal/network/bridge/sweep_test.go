@@ -108,7 +108,7 @@ func TestSweepServers(t *testing.T) {
 		if left, err := Unswept(l.root, l.Store.run, nobody); err != nil || left {
 			t.Errorf("%s: something to sweep afterwards: got %t, %v", when, left, err)
 		}
-		if err := l.Remove(ctx, "n"); err != nil {
+		if _, err := l.Remove(ctx, "n"); err != nil {
 			t.Fatal(err)
 		}
 	}

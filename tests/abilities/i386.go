@@ -1,4 +1,6 @@
-package programs
+// Package abilities tells what the machine at hand can do, where the code under test
+// must not be asked.
+package abilities
 
 import (
 	"bytes"
