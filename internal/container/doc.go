@@ -5,8 +5,9 @@
 //	runtime spec ─┐
 //	root, facts  ─┴─▶ plan ──▶ launch.Program ──▶ Run ──▶ Container
 //
-// The plan is made in three parts, by plan.go (namespaces, ID maps, the order
-// of things), plan_mounts.go (the mount tree) and plan_process.go (everything
+// The plan is made in parts, by plan.go (ID maps, the order of things), with
+// plan_namespaces.go,
+// plan_mounts.go (the mount tree) and plan_process.go (everything
 // between the clone and execve, shared with exec). Planning opens files to
 // look at the root file system but changes nothing.
 //
