@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -72,7 +73,7 @@ func (f *field) execute() testcase {
 		title: "`exec` of /bin/true in a running workload",
 		about: "Command line to exit. Engines and bare runtimes are in one table because an engine's figure contains its runtime's.",
 	}
-	for _, e := range f.engines {
+	for _, e := range f.running() {
 		c.contenders = append(c.contenders, e.execCase())
 	}
 	for _, r := range f.runtimes {
@@ -88,7 +89,7 @@ func (f *field) runImage() testcase {
 		about: "Command line to exit, from an image that is in the engine's store already, each engine with its own defaults.",
 		share: 2,
 	}
-	for _, e := range f.engines {
+	for _, e := range f.running() {
 		c.contenders = append(c.contenders, contender{
 			label: e.label,
 			setup: func(ctx context.Context) error {
@@ -154,7 +155,7 @@ func (e engine) execCase() contender {
 
 // idle starts a workload that sleeps and returns its ID.
 func (e engine) idle(ctx context.Context, name string) (string, error) {
-	c := append(e.cmd("run", "-d", "--pull", "never", "--network", "none", "--name", name), e.running...)
+	c := append(e.cmd("run", "-d", "--pull", "never", "--network", cmp.Or(e.network, "none"), "--name", name), e.running...)
 	return command(ctx, append(c, imageName, "/bin/sleep", "3600")...)
 }
 

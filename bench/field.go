@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -15,7 +17,8 @@ type field struct {
 	dir, rootfs string
 	runtimes    []ociRuntime
 	bubblewrap  string
-	engines     []engine
+	engines     []engine // that keep images
+	sandbox     []engine // Bulkhead's with gVisor, which has no store of its own
 	guests      []guest
 	outside     *outside
 	meter       string   // the program that moves bytes
@@ -28,6 +31,7 @@ type engine struct {
 	label    string
 	args     []string // the program and its global flags
 	suffix   string   // of workloads' names, where several share a store
+	network  string   // that workloads are in, "" for none
 	running  []string // flags of run that this machine needs
 	loading  []string // the words that load a Docker archive
 	removing []string // the words that remove an image
@@ -45,7 +49,7 @@ func (e engine) cmd(args ...string) []string {
 
 // run is the command line of a workload that runs to its end and leaves nothing.
 func (e engine) run(image string, args ...string) []string {
-	return e.runIn("none", image, args...)
+	return e.runIn(cmp.Or(e.network, "none"), image, args...)
 }
 
 // runIn is run in a network.
@@ -66,7 +70,7 @@ func program(name, variable string) (string, error) {
 	if p := os.Getenv(variable); p != "" {
 		return exec.LookPath(p)
 	}
-	if p, err := filepath.Abs(filepath.Join("bin", name)); err == nil && strings.HasPrefix(name, "bulkhead") {
+	if p, err := filepath.Abs(filepath.Join("bin", name)); err == nil && (strings.HasPrefix(name, "bulkhead") || name == "runsc") {
 		if _, err := os.Stat(p); err == nil {
 			return p, nil
 		}
@@ -112,10 +116,29 @@ func (f *field) find(ctx context.Context, machines bool) {
 			continue
 		}
 		f.engines = append(f.engines, found)
-		if e.name == "bulkhead" && machines {
+		if e.name != "bulkhead" {
+			continue
+		}
+		f.findSandbox(ctx, found)
+		if machines {
 			f.findGuests(ctx, found)
 		}
 	}
+}
+
+// running are all that run containers, those that share a store with another
+// included.
+func (f *field) running() []engine { return slices.Concat(f.engines, f.sandbox) }
+
+// findSandbox adds gVisor as Bulkhead drives it, if its runtime is here.
+func (f *field) findSandbox(ctx context.Context, e engine) {
+	e.label, e.suffix = "bulkhead, gVisor", "-gvisor"
+	e.running = []string{"--boundary", "gvisor"}
+	if err := runner(command).exits(ctx, 7, e.run(imageName, "/bin/sh", "-c", "exit 7")...); err != nil {
+		f.miss(e.label, err)
+		return
+	}
+	f.sandbox = append(f.sandbox, e)
 }
 
 func (f *field) findBulkhead(context.Context) (engine, error) {

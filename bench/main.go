@@ -23,6 +23,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -85,7 +86,7 @@ func run(ctx context.Context, dir string, o options) (err error) {
 		}()
 	}
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := makeRootfs(rootfs); err != nil {
+	if err := errors.Join(makeRootfs(rootfs), makeShared(dir)); err != nil {
 		return err
 	}
 

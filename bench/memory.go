@@ -37,7 +37,7 @@ type memoryResult struct {
 // pages of the same files.
 func (f *field) memory(ctx context.Context) []memoryResult {
 	var results []memoryResult
-	for _, e := range f.engines {
+	for _, e := range f.running() {
 		r := memoryResult{label: e.label}
 		r.err = e.footprints(ctx, &r)
 		results = append(results, r)

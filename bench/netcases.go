@@ -59,7 +59,7 @@ func (f *field) netRun() testcase {
 		})
 		return &c.contenders[len(c.contenders)-1]
 	}
-	for _, e := range f.engines {
+	for _, e := range f.running() {
 		add(e, e.label, "bridge")
 	}
 	e, ok := f.plain()

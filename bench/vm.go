@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ type guest struct {
 const smallKernel = "BULKHEAD_SMALL_KERNEL"
 
 // vmNames are the cases of virtual machines, as -only takes them.
-var vmNames = []string{"vm-boot", "vm-many", "vm-exec", "vm-image", "vm-disk", "vm-volume-read", "vm-volume-write", "vm-memory"}
+var vmNames = []string{"vm-boot", "vm-attached", "vm-many", "vm-exec", "vm-image", "vm-disk", "vm-volume-read", "vm-volume-write", "vm-memory"}
 
 // fetchKernel gives an engine's store Debian's kernel, which comes from its
 // archive, by apt. It needs the machine's network.
@@ -96,7 +97,7 @@ func (f *field) vmCases() []testcase {
 	if len(f.guests) == 0 {
 		return nil
 	}
-	return append([]testcase{f.vmBoot(), f.vmMany(), f.vmExec()}, f.diskCases()...)
+	return append([]testcase{f.vmBoot(), f.vmAttached(), f.vmMany(), f.vmExec()}, f.diskCases()...)
 }
 
 const ready = "bench-ready"
@@ -112,42 +113,7 @@ func (f *field) vmBoot() testcase {
 			"busybox as its first program, which prints a line: no disks, no container, no confinement of QEMU.",
 		share: 3,
 	}
-	for _, g := range f.guests {
-		c.contenders = append(c.contenders, contender{label: g.label + ", a clone of the image", setup: func(ctx context.Context) error {
-			for range often {
-				if _, err := firstOutput(ctx, g.engine.run(imageName, "/bin/echo", ready)...); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, timed: func(ctx context.Context) (time.Duration, error) {
-			return firstOutput(ctx, g.engine.run(imageName, "/bin/echo", ready)...)
-		}})
-	}
-	for _, g := range f.guests {
-		unlike := 0
-		c.contenders = append(c.contenders, contender{label: g.label + ", a clone", timed: func(ctx context.Context) (time.Duration, error) {
-			unlike++
-			return firstOutput(ctx, g.engine.with(unlikeOthers(unlike)...).run(imageName, "/bin/echo", ready)...)
-		}})
-	}
-	for _, g := range f.guests {
-		e := g.engine.with(unlikeOthers(0)...) // no other contender takes what waits here
-		c.contenders = append(c.contenders, contender{label: g.label + ", a clone that waited", timed: func(ctx context.Context) (time.Duration, error) {
-			if err := e.warm(ctx, 1); err != nil {
-				return 0, err
-			}
-			d, err := firstOutput(ctx, e.run(imageName, "/bin/echo", ready)...)
-			// Nothing is made in its place while others are measured.
-			return d, errors.Join(err, e.warm(ctx, 0))
-		}})
-	}
-	for _, g := range f.guests {
-		e := g.booting()
-		c.contenders = append(c.contenders, contender{label: g.label + ", booted", timed: func(ctx context.Context) (time.Duration, error) {
-			return firstOutput(ctx, e.run(imageName, "/bin/echo", ready)...)
-		}})
-	}
+	c.contenders = f.starts(nil)
 	for _, g := range f.guests {
 		h := byHand{guest: g, dir: f.dir, script: "echo " + ready}
 		c.contenders = append(c.contenders, contender{
@@ -156,17 +122,95 @@ func (f *field) vmBoot() testcase {
 			timed: func(ctx context.Context) (time.Duration, error) { return firstOutput(ctx, h.command()...) },
 		})
 	}
-	for _, e := range f.engines {
-		c.contenders = append(c.contenders, contender{label: e.label + ", a container", timed: func(ctx context.Context) (time.Duration, error) {
-			return firstOutput(ctx, e.run(imageName, "/bin/echo", ready)...)
-		}})
-	}
 	return c
+}
+
+// vmAttached is vmBoot of workloads as people have them.
+func (f *field) vmAttached() testcase {
+	return testcase{
+		name:  "vm-attached",
+		title: "Virtual machine with bridge, disk and volume: from the command to the first output",
+		about: "The same with an interface and an address in the default network, and a volume, whose file the program reads before it " +
+			"prints its line. The writable disk is always there. Nobody else is in the network: the name server is started each time.",
+		share:      3,
+		contenders: f.starts(f.attached),
+	}
+}
+
+// attached is the engine with all that a workload usually has.
+func (f *field) attached(e engine) engine {
+	e.network = "bridge"
+	return e.with("-v", filepath.Join(f.dir, sharedDir)+":/volume")
+}
+
+// sharedDir is what attached workloads mount, in the working directory.
+const sharedDir = "shared"
+
+// makeShared makes it, with a file that holds the line that starts wait for.
+func makeShared(dir string) error {
+	shared := filepath.Join(dir, sharedDir)
+	return errors.Join(os.Mkdir(shared, 0o755), os.WriteFile(filepath.Join(shared, "line"), []byte(ready+"\n"), 0o644))
+}
+
+// starts are all ways to a first output, of machines and of containers, of
+// workloads with what attach gives them, nil for nothing.
+func (f *field) starts(attach func(engine) engine) []contender {
+	var all []contender
+	program := []string{"/bin/echo", ready}
+	if attach == nil {
+		attach = func(e engine) engine { return e }
+	} else {
+		program = []string{"/bin/cat", "/volume/line"}
+	}
+	run := func(ctx context.Context, e engine) (time.Duration, error) {
+		return firstOutput(ctx, e.run(imageName, program...)...)
+	}
+	add := func(label string, setup func(context.Context) error, timed func(context.Context) (time.Duration, error)) {
+		all = append(all, contender{label: label, setup: setup, timed: timed})
+	}
+	for _, g := range f.guests {
+		e := attach(g.engine)
+		add(g.label+", a clone of the image", func(ctx context.Context) error {
+			for range often {
+				if _, err := run(ctx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, func(ctx context.Context) (time.Duration, error) { return run(ctx, e) })
+	}
+	for _, g := range f.guests {
+		e, unlike := attach(g.engine), 0
+		add(g.label+", a clone", nil, func(ctx context.Context) (time.Duration, error) {
+			unlike++
+			return run(ctx, e.with(unlikeOthers(unlike)...))
+		})
+	}
+	for _, g := range f.guests {
+		e := attach(g.engine).with(unlikeOthers(0)...) // no other contender takes what waits here
+		add(g.label+", a clone that waited", nil, func(ctx context.Context) (time.Duration, error) {
+			if err := e.warm(ctx, 1); err != nil {
+				return 0, err
+			}
+			d, err := run(ctx, e)
+			// Nothing is made in its place while others are measured.
+			return d, errors.Join(err, e.warm(ctx, 0))
+		})
+	}
+	for _, g := range f.guests {
+		e := attach(g.booting())
+		add(g.label+", booted", nil, func(ctx context.Context) (time.Duration, error) { return run(ctx, e) })
+	}
+	for _, e := range f.running() {
+		e := attach(e)
+		add(e.label+", a container", nil, func(ctx context.Context) (time.Duration, error) { return run(ctx, e) })
+	}
+	return all
 }
 
 // warm keeps machines waiting for what run runs.
 func (e engine) warm(ctx context.Context, count int) error {
-	args := append(e.cmd("template", "warm", "--rm", "--pull", "never", "--network", "none", "--count", strconv.Itoa(count)), e.running...)
+	args := append(e.cmd("template", "warm", "--rm", "--pull", "never", "--network", cmp.Or(e.network, "none"), "--count", strconv.Itoa(count)), e.running...)
 	_, err := command(ctx, append(args, imageName)...)
 	return err
 }
@@ -193,18 +237,20 @@ func (f *field) vmMany() testcase {
 	c := testcase{
 		name:  "vm-many",
 		title: fmt.Sprintf("%d at once: from the first command to the last one's output", many),
-		about: "All commands are started at the same time, each `run --rm` of echo from an image that is in the store, and the time is that until the last line has arrived.",
+		about: "All commands are started at the same time, each `run --rm` from an image that is in the store, with bridge, disk and volume as above, " +
+			"and the time is that until the last line has arrived.",
 		share: 10,
 	}
 	add := func(label string, e engine) {
+		e = f.attached(e)
 		c.contenders = append(c.contenders, contender{label: label, timed: func(ctx context.Context) (time.Duration, error) {
-			return atOnce(ctx, many, e.run(imageName, "/bin/echo", ready))
+			return atOnce(ctx, many, e.run(imageName, "/bin/cat", "/volume/line"))
 		}})
 	}
 	for _, g := range f.guests {
 		add(g.label+", clones", g.engine)
 	}
-	for _, e := range f.engines {
+	for _, e := range f.running() {
 		add(e.label+", containers", e)
 	}
 	return c
@@ -228,13 +274,13 @@ func (f *field) vmExec() testcase {
 	c := testcase{
 		name:  "vm-exec",
 		title: "Virtual machine: `exec` of /bin/true in a running workload",
-		about: "Command line to exit.",
+		about: "Command line to exit; the workload has bridge, disk and volume.",
 	}
 	for _, g := range f.guests {
-		c.contenders = append(c.contenders, g.engine.execCase())
+		c.contenders = append(c.contenders, f.attached(g.engine).execCase())
 	}
 	if e, ok := f.plain(); ok {
-		c.contenders = append(c.contenders, e.execCase())
+		c.contenders = append(c.contenders, f.attached(e).execCase())
 	}
 	return c
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,22 +28,28 @@ type vmFootprint struct {
 }
 
 // vmMemory measures one kind of machine after the other: booted, as a clone
-// alone, with a volume, of a template of the image, and beside other clones of that.
+// alone, of a template of the image, beside other clones of that, and with bridge
+// and volume.
 func (f *field) vmMemory(ctx context.Context) []vmFootprint {
 	var results []vmFootprint
-	volume := filepath.Join(f.dir, "volume")
 	for _, g := range f.guests {
 		for _, with := range []struct {
-			label  string
-			flags  []string
-			others int
+			label    string
+			flags    []string
+			attached bool
+			others   int
 		}{
-			{", booted", []string{"--no-template"}, 0}, {", a clone", unlikeOthers(0), 0}, {", a clone, one volume", []string{"-v", volume + ":/volume"}, 0},
-			{", a clone of the image", nil, 0}, {", a clone of the image beside four others", nil, 4},
+			{", booted", []string{"--no-template"}, false, 0},
+			{", a clone", unlikeOthers(0), false, 0},
+			{", a clone of the image", nil, false, 0},
+			{", a clone of the image beside four others", nil, false, 4},
+			{", the same with bridge and volume", nil, true, 4},
 		} {
 			r := vmFootprint{label: g.label + with.label}
 			e := g.engine.with(with.flags...)
-			r.err = errors.Join(os.MkdirAll(volume, 0o755))
+			if with.attached {
+				e = f.attached(e)
+			}
 			if with.flags == nil { // what makes the template of the image
 				for range often {
 					_, err := e.idle(ctx, "bulkhead-bench-often")
@@ -175,7 +180,7 @@ func vmMemoryTable(b *strings.Builder, results []vmFootprint) {
 	fmt.Fprintf(b, "\n### %s\n\n", vmMemoryTitle)
 	fmt.Fprintf(b, "Proportional set size, MB, %v after the start of a workload that sleeps, in a machine of the default size. \"Guest "+
 		"memory\" is what the host gives for the guest's; \"beside\" is all else: the rest of QEMU, its translated code included, the "+
-		"supervisor, and file servers. What the guest uses is MemTotal less MemAvailable by its own account.\n\n", settle)
+		"supervisor, and file servers; not the network's name server, which all share. What the guest uses is MemTotal less MemAvailable by its own account.\n\n", settle)
 	fmt.Fprintln(b, "| | guest memory | beside | the guest uses | of | processes |")
 	fmt.Fprintln(b, "|---|---:|---:|---:|---:|---|")
 	mb := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/1e6) }
