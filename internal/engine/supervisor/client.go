@@ -28,8 +28,8 @@ var errSlow = errors.New("client does not read its output")
 // The client that a process was started for, in the foreground, holds the process up while
 // its queue is full, for as long as its connection exists: that is what a pager
 // at the end of a pipe is for. Any other client is dropped after patience, as it
-// would hold up everybody. Nobody holds up the process's end: after open, the
-// last output, which is at most what fits in two pipes, is queued whatever the limit is.
+// would hold up everybody. Nobody holds up the process's end: after lift, the
+// last output, at most maxRest of each stream, is queued whatever the limit is.
 type client struct {
 	conn *os.File
 	// foreground clients are never dropped.

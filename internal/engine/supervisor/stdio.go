@@ -171,7 +171,12 @@ func (s *stdio) notice(log *logfile.Writer, line string) {
 	s.forward(wire.TypeStderr, logfile.Stderr, log, []byte("bulkhead: "+line+end))
 }
 
-// rest reads what is there and does not wait for more.
+// maxRest is the most that a pipe may hold: pipe-max-size in proc_sys_fs(5), as
+// a process without privilege can set it.
+const maxRest = 1 << 20
+
+// rest reads what is there. It neither waits for more nor goes on for as long as
+// somebody writes: who still has the stream may fill it again at once.
 func rest(r io.Reader, buf []byte, forward func([]byte)) {
 	c, ok := r.(syscall.Conn)
 	if !ok {
@@ -183,7 +188,7 @@ func rest(r io.Reader, buf []byte, forward func([]byte)) {
 	}
 	// Past its deadline a descriptor refuses raw reads too.
 	r.(deadliner).SetReadDeadline(time.Time{})
-	for {
+	for left := maxRest; left > 0; {
 		n := 0
 		err := raw.Read(func(fd uintptr) bool {
 			n, _ = syscall.Read(int(fd), buf)
@@ -193,6 +198,7 @@ func rest(r io.Reader, buf []byte, forward func([]byte)) {
 			return
 		}
 		forward(buf[:n])
+		left -= n
 	}
 }
 
