@@ -35,6 +35,9 @@ func (s *Store) establish(ctx context.Context, n *network.Network) error {
 	if err := s.passDocker(ctx, true); err != nil {
 		return err
 	}
+	if err := s.cleanseSubnets(n); err != nil {
+		return err
+	}
 	l, err := makeBridge(n)
 	if err != nil {
 		return err

@@ -19,11 +19,14 @@ type flows func(f *netlink.ConntrackFlow) bool
 func (match flows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool { return match(f) }
 
 // forgetAddress forgets all flows from and to the address of a workload.
-func forgetAddress(a netip.Addr) error {
-	err := forget(a.Is4(), func(f *netlink.ConntrackFlow) bool {
+func forgetAddress(a netip.Addr) error { return forgetPrefix(netip.PrefixFrom(a, a.BitLen())) }
+
+// forgetPrefix forgets all flows from and to the addresses of workloads in p.
+func forgetPrefix(p netip.Prefix) error {
+	err := forget(p.Addr().Is4(), func(f *netlink.ConntrackFlow) bool {
 		// To a workload by a published port, the address is in the answers only.
 		for _, ip := range [][]byte{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP} {
-			if b, ok := netip.AddrFromSlice(ip); ok && b.Unmap() == a {
+			if b, ok := netip.AddrFromSlice(ip); ok && p.Contains(b.Unmap()) {
 				return true
 			}
 		}

@@ -266,47 +266,91 @@ func TestStaleFlow(t *testing.T) {
 func TestCleanse(t *testing.T) {
 	l := newLab(t)
 	l.create(network.Network{Name: "small", Subnets: subnets("10.1.0.0/29")}) // .2 to .5
-	flows := func(a netip.Addr) (n int) {
-		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range all {
-			if b, ok := netip.AddrFromSlice(f.Forward.DstIP); ok && b.Unmap() == a {
-				n++
-			}
-		}
-		return n
-	}
-	talk := func(b *box) netip.Addr { // a flow to it, which outlives it
-		serve(t, b.namespace, ":80")
-		if ask(t, nil, "udp", hostPort(b.addr(true), 80)) == "" {
-			t.Fatal("no answer")
-		}
-		if flows(b.addr(true)) == 0 {
-			t.Fatal("there is no flow: the test is wrong")
-		}
-		if err := l.Release(context.Background(), b.id); err != nil {
-			t.Fatal(err)
-		}
-		return b.addr(true)
-	}
 	chosen := request("small")
 	chosen.Networks[0].IPv4 = netip.MustParseAddr("10.1.0.3")
-	had := map[netip.Addr]bool{talk(l.start(chosen)): true}
+	had := map[netip.Addr]bool{l.talk(l.start(chosen)): true}
 	for range 6 { // round, and .3 in turn before that
 		b := l.start(request("small"))
-		if a := b.addr(true); had[a] && flows(a) != 0 {
+		if a := b.addr(true); had[a] && flowsTo(t, a) != 0 {
 			t.Errorf("%s comes with flows of an earlier owner", a)
 		}
-		had[talk(b)] = true
+		had[l.talk(b)] = true
 	}
 	chosen = request("small")
 	chosen.Networks[0].IPv4 = netip.MustParseAddr("10.1.0.2")
 	l.start(chosen)
-	if flows(chosen.Networks[0].IPv4) != 0 {
+	if flowsTo(t, chosen.Networks[0].IPv4) != 0 {
 		t.Error("an address that was asked for comes with flows of an earlier owner")
 	}
+}
+
+// TestCleanseRemoved: what a network knew of its addresses goes with it, and the
+// next network that has them hands them out without an earlier owner's flows.
+func TestCleanseRemoved(t *testing.T) {
+	l := newLab(t)
+	ctx := context.Background()
+	for _, tt := range []struct {
+		name, next, subnet string
+		remove             func(name string) error
+	}{
+		{"removed and made again", "n", "10.1.0.0/24", func(name string) error { _, err := l.Remove(ctx, name); return err }},
+		{"pruned", "n", "10.1.0.0/24", func(string) error { _, err := l.Prune(ctx, nil); return err }},
+		{"another's, which is larger", "other", "10.1.0.0/16", func(name string) error { _, err := l.Remove(ctx, name); return err }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l.create(network.Network{Name: "n", Subnets: subnets("10.1.0.0/24")})
+			had := l.talk(l.start(request("n")))
+			if err := tt.remove("n"); err != nil {
+				t.Fatal(err)
+			}
+			l.create(network.Network{Name: tt.next, Subnets: subnets(tt.subnet)})
+			b := l.start(request(tt.next))
+			if b.addr(true) != had {
+				t.Fatalf("the next owner has %s, not %s: the test is wrong", b.addr(true), had)
+			}
+			if n := flowsTo(t, had); n != 0 {
+				t.Errorf("%s comes with %d flows of an earlier owner", had, n)
+			}
+			b.a.Close()
+			if err := l.Release(ctx, b.id); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Remove(ctx, tt.next); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// flowsTo counts the flows to an address.
+func flowsTo(t *testing.T, a netip.Addr) (n int) {
+	t.Helper()
+	all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if b, ok := netip.AddrFromSlice(f.Forward.DstIP); ok && b.Unmap() == a {
+			n++
+		}
+	}
+	return n
+}
+
+// talk makes a flow to a workload, which outlives it, and returns the address.
+func (l *lab) talk(b *box) netip.Addr {
+	l.t.Helper()
+	serve(l.t, b.namespace, ":80")
+	if ask(l.t, nil, "udp", hostPort(b.addr(true), 80)) == "" {
+		l.t.Fatal("no answer")
+	}
+	if flowsTo(l.t, b.addr(true)) == 0 {
+		l.t.Fatal("there is no flow: the test is wrong")
+	}
+	if err := l.Release(context.Background(), b.id); err != nil {
+		l.t.Fatal(err)
+	}
+	return b.addr(true)
 }
 
 // TestTap plays a virtual machine: it speaks to the host by the frames of its tap.

@@ -69,8 +69,9 @@ func (s *Store) take(l network.Lease) error {
 // cleanse makes addresses good for a new owner. The kernel goes on to translate a
 // flow as it began to, whatever the rules say by then, so the flows of an earlier
 // owner are forgotten. That looks at every flow of the host, so it is not done for
-// addresses that nobody can have had since the boot: those that come in turn while
-// they have not gone round, and were not chosen out of turn, which leaves a mark.
+// addresses that nobody can have had since cleanseSubnets: those that come in turn
+// while they have not gone round, and were not chosen out of turn, which leaves a
+// mark.
 func (s *Store) cleanse(id workload.ID, name string, picked []pickedAddress) error {
 	for _, p := range picked {
 		mark := filepath.Join(s.used(name), p.addr.String())
@@ -99,6 +100,23 @@ func (s *Store) cleanse(id workload.ID, name string, picked []pickedAddress) err
 			return err
 		}
 		did("address marked as used")
+	}
+	return nil
+}
+
+// cleanseSubnets makes all addresses of a network good for their first owners. A
+// network that was removed may have had them, of which neither cursor nor mark is
+// left. It is for a network whose bridge is not up yet; where workloads are in it,
+// its addresses have been good since before they came.
+func (s *Store) cleanseSubnets(n *network.Network) error {
+	in, err := s.membersOf(n.Name)
+	if err != nil || len(in) > 0 {
+		return err
+	}
+	for _, sub := range n.Subnets {
+		if err := forgetPrefix(sub.Prefix); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -306,7 +324,7 @@ type cursors struct {
 // turn is one family's.
 type turn struct {
 	Last netip.Addr `json:"last,omitzero"`
-	// Again tells that every address has had its turn since the boot.
+	// Again tells that every address has had its turn since cleanseSubnets.
 	Again bool `json:"again,omitempty"`
 }
 

@@ -356,7 +356,13 @@ func (s *Store) dismantle(ctx context.Context, n *network.Network) error {
 	}
 	err = errors.Join(err, rerr)
 	did("network: rules removed")
-	err = errors.Join(err, deleteLink(n.Bridge), os.RemoveAll(filepath.Dir(s.leases(n.Name))))
+	// What is known of addresses goes after the bridge: whoever makes the next one
+	// cleanses them all.
+	if lerr := deleteLink(n.Bridge); lerr != nil {
+		err = errors.Join(err, lerr)
+	} else {
+		err = errors.Join(err, os.RemoveAll(filepath.Dir(s.leases(n.Name))))
+	}
 	did("network: bridge removed")
 	return errors.Join(err, s.freeIDs(n.Name), s.tidy(ctx))
 }
