@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,21 @@ type filterSet struct {
 }
 
 func anyText(string) string { return "" }
+
+// expression wants a regular expression, which Docker's filters of names and IDs
+// are: a part of a name is one that matches, and ^NAME$ is the whole.
+func expression(s string) string {
+	if _, err := regexp.Compile(s); err != nil {
+		return "a name or an ID is a regular expression, such as web for a part of it, or ^web$ for the whole"
+	}
+	return ""
+}
+
+// isMatch reports whether an expression that was let pass matches a text.
+func isMatch(expression, text string) bool {
+	ok, err := regexp.MatchString(expression, text)
+	return ok && err == nil
+}
 
 // truth wants Docker's words for yes and no.
 func truth(s string) string {

@@ -47,9 +47,10 @@ func (a *app) networkListCommand() *cobra.Command {
 		Use:     "ls [flags]",
 		Aliases: []string{"list"},
 		Short:   "List networks",
-		Long: `Ls lists the networks by name. Filters are name=TEXT, id=BEGINNING,
-driver=DRIVER, scope=local, label=KEY[=VALUE], type=custom or builtin, and
-dangling=true for those that no workload has.`,
+		Long: `Ls lists the networks by name. Filters are name=EXPRESSION and
+id=EXPRESSION, a part of it or a regular expression such as ^back$, driver=DRIVER,
+scope=local, label=KEY[=VALUE], type=custom or builtin, and dangling=true for
+those that no workload has.`,
 		Example: `  bulkhead network ls
   bulkhead network ls --filter label=app --format '{{.Name}}: {{.Subnets}}'`,
 		Args:              needs(0, 0, "flags"),
@@ -110,7 +111,7 @@ func newNetworkRow(n network.Network, whole bool) networkRow {
 // network prune.
 var (
 	networkFilters = filterSet{keys: map[string]filterCheck{
-		"name": anyText, "id": anyText, "driver": anyText, "label": anyText, "dangling": truth,
+		"name": expression, "id": expression, "driver": anyText, "label": anyText, "dangling": truth,
 		"scope": oneOf("local", "global", "swarm"), "type": oneOf("custom", "builtin"),
 	}}
 	networkPruneFilters = filterSet{keys: map[string]filterCheck{
@@ -130,9 +131,9 @@ func networkMatches(n network.Network, used bool, key, value string) bool {
 	builtin := n.Name == workload.DefaultNetwork
 	switch key {
 	case "name":
-		return strings.Contains(n.Name, value)
+		return isMatch(value, n.Name)
 	case "id":
-		return strings.HasPrefix(n.ID, value)
+		return isMatch(value, n.ID)
 	case "driver":
 		return n.Driver == value
 	case "scope":

@@ -86,8 +86,8 @@ func TestFilters(t *testing.T) {
 		Mounts: []workload.Mount{{Type: "volume", Source: "data", Target: "/x"}}, Ports: []workload.Port{{HostPort: 8080, Port: 80, Protocol: "tcp"}},
 	}}
 	for line, want := range map[string]bool{
-		"name=web": true, "name=db": false, "name=db name=web": true, "name=web status=running": false, "name=web status=exited": true,
-		"id=ab": true, "id=b": false, "label=k": true, "label=k=v": true, "label=k=w": false, "label=empty": true, "label=none": false,
+		"name=web": true, "name=db": false, "name=db name=web": true, "name=^web-1$": true, "name=^/web-1$": true, "name=^web$": false, "name=^/": true, "name=w.b": true, "name=b-[0-9]": true, "name=web status=running": false, "name=web status=exited": true,
+		"id=ab": true, "id=^ab": true, "id=^b": false, "id=x": false, "status=dead": false, "status=removing": false, "label=k": true, "label=k=v": true, "label=k=w": false, "label=empty": true, "label=none": false,
 		"ancestor=redis:7": true, "ancestor=docker.io/library/redis:7": true, "ancestor=redis": false, "ancestor=sha256:1": true,
 		"label=k label=empty": true, "label=k label=none": false, "volume=data": true, "volume=/x": true, "volume=x": false,
 		"since=2026-01-02T03:04:04Z": true, "since=2026-01-02T03:04:05Z": false, "before=2026-01-02T03:04:06Z": true, "before=2026-01-02T03:04:05Z": false,
@@ -100,7 +100,7 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%q: %v, %v", line, !want, err)
 		}
 	}
-	for _, bad := range []string{"", "name", "name=", "color=red", "status=dead", "exited=x", "exited=256", "=x", "publish=0", "publish=80/sctp", "publish=9-8", "health=well", "should-start-on-boot=maybe"} {
+	for _, bad := range []string{"", "name", "name=", "color=red", "status=gone", "name=web[", "id=*", "exited=x", "exited=256", "=x", "publish=0", "publish=80/sctp", "publish=9-8", "health=well", "should-start-on-boot=maybe"} {
 		if _, err := parseFilters([]string{bad}); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -68,14 +68,15 @@ func (a *app) psCommand(name string) *cobra.Command {
 		Use:   name + " [flags]",
 		Short: "List workloads",
 		Long: `Ps lists the workloads that are running, with -a all of them, the newest
-first. Filters are name=TEXT, id=BEGINNING, status=STATUS, health=HEALTH,
-label=KEY[=VALUE], ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY,
-exited=CODE, before=WORKLOAD, since=WORKLOAD, volume=NAME or PATH,
-network=NETWORK, publish=PORT[/PROTOCOL] and expose=PORT[/PROTOCOL], the ports
-inside. All labels must hold, of other kinds one; those of different kinds must
-all hold.`,
+first. Filters are name=EXPRESSION and id=EXPRESSION, a part of it or a regular
+expression such as ^web$, status=STATUS, health=HEALTH, label=KEY[=VALUE],
+ancestor=IMAGE, boundary=BOUNDARY, restart-policy=POLICY, exited=CODE,
+before=WORKLOAD, since=WORKLOAD, volume=NAME or PATH, network=NETWORK,
+publish=PORT[/PROTOCOL] and expose=PORT[/PROTOCOL], the ports inside. All labels
+must hold, of other kinds one; those of different kinds must all hold.`,
 		Example: `  bulkhead ps
   bulkhead ps -a --filter status=exited --format '{{.Names}}: {{.Status}}'
+  bulkhead ps -aq --filter 'name=^web$'
   bulkhead rm $(bulkhead ps -aq --filter label=job)`,
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,

@@ -15,11 +15,11 @@ import (
 
 // psFilters are the keys of ps --filter.
 var psFilters = filterSet{keys: map[string]filterCheck{
-	"name": anyText, "id": anyText, "label": anyText, "ancestor": anyText, "boundary": anyText, "exited": number(0, 255),
+	"name": expression, "id": expression, "label": anyText, "ancestor": anyText, "boundary": anyText, "exited": number(0, 255),
 	"restart-policy": anyText, "should-start-on-boot": truth, "volume": anyText,
 	"health": oneOf(workload.Starting, workload.Healthy, workload.Unhealthy, "none"),
 	"before": anyText, "since": anyText, "network": anyText, "publish": portText, "expose": portText,
-	"status": oneOf("created", "running", "paused", "restarting", "exited"),
+	"status": oneOf("created", "running", "paused", "restarting", "exited", "removing", "dead"), // Docker's last two are none's
 }}
 
 // portText wants PORT[-PORT][/PROTOCOL].
@@ -61,9 +61,9 @@ func matches(r *engine.Record, key, value string) bool {
 	s := &r.Spec
 	switch key {
 	case "name":
-		return strings.Contains(s.Name, value)
+		return isMatch(value, s.Name) || isMatch(value, "/"+s.Name) // a container's name begins with a slash in Docker
 	case "id":
-		return strings.HasPrefix(string(s.ID), value)
+		return isMatch(value, string(s.ID))
 	case "status":
 		return string(r.Status) == value
 	case "health":

@@ -176,14 +176,14 @@ func joinLabels(labels map[string]string) string {
 
 // volumeFilters are the keys of --filter.
 var volumeFilters = filterSet{
-	keys: map[string]filterCheck{"name": anyText, "label": anyText, "dangling": truth, "driver": anyText},
+	keys: map[string]filterCheck{"name": expression, "label": anyText, "dangling": truth, "driver": anyText},
 }
 
 // matchVolume reports whether a filter of volumes holds.
 func matchVolume(v engine.VolumeRecord, key, value string) bool {
 	switch key {
 	case "name":
-		return strings.Contains(v.Name, value)
+		return isMatch(value, v.Name)
 	case "label":
 		return hasLabel(v.Labels, value)
 	case "label!":
@@ -204,9 +204,9 @@ func (a *app) volumeListCommand() *cobra.Command {
 		Use:     "ls [flags]",
 		Aliases: []string{"list"},
 		Short:   "List volumes",
-		Long: `Ls lists the volumes in the order of their names. Filters are name=TEXT,
-label=KEY[=VALUE], driver=local and dangling=true for those that no workload has,
-running or not.`,
+		Long: `Ls lists the volumes in the order of their names. Filters are name=EXPRESSION,
+a part of a name or a regular expression such as ^data$, label=KEY[=VALUE],
+driver=local and dangling=true for those that no workload has, running or not.`,
 		Example:           "  bulkhead volume ls\n  bulkhead volume ls -q --filter dangling=true\n  bulkhead volume ls --format '{{.Name}} {{.Mountpoint}}'",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
