@@ -38,7 +38,7 @@ func (s *Store) establish(ctx context.Context, n *network.Network) error {
 	if err := s.cleanseSubnets(n); err != nil {
 		return err
 	}
-	l, err := makeBridge(n)
+	l, err := makeBridge(n, s.t.group)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (s *Store) repairOne(ctx context.Context, n *network.Network, in []network.
 		if isNotFound(err) {
 			continue
 		}
-		if err == nil && link.Attrs().MasterIndex != br.Attrs().Index {
+		if a := br.Attrs(); err == nil && (link.Attrs().MasterIndex != a.Index || link.Attrs().Group != a.Group) {
 			err = join(link, br)
 		}
 		if err == nil && len(l.Ports) > 0 {

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -166,8 +169,38 @@ func (l *lab) wantOwned(when string) {
 	}
 }
 
+// wantConfined finds every port of our bridges in the set of those that have rules,
+// or in the group of those that send nothing without.
+func (l *lab) wantConfined(when string) {
+	l.t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	nets, err := l.all()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, n := range nets {
+		for _, port := range l.ports(&n) {
+			link, err := netlink.LinkByName(port)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			es, err := c.GetSetElements(l.t_().ports)
+			if err != nil {
+				l.t.Fatalf("%s: %s is a port, and there are no rules: %v", when, port, err)
+			}
+			named := slices.ContainsFunc(es, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, name(port)) })
+			if !named && link.Attrs().Group != l.t_().group {
+				l.t.Errorf("%s: %s is a port that may send anything", when, port)
+			}
+		}
+	}
+}
+
 // TestCrash kills whoever changes something after each of its steps. Afterwards no
-// rule names an address that is free; and the next command makes all of it good.
+// rule names an address that is free, and no port sends without rules; and the next command makes all of it good.
 func TestCrash(t *testing.T) {
 	warmUp(t)
 	r := func() network.Request {
@@ -228,6 +261,7 @@ func TestCrash(t *testing.T) {
 				}
 				when := fmt.Sprintf("step %d of %d", step, steps)
 				l.wantOwned(when)
+				l.wantConfined(when)
 				l.heal(when, r, step)
 			}
 		})

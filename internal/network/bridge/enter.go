@@ -58,7 +58,8 @@ func makeVeth(bridge, link, peer string, mac net.HardwareAddr, mtu int, netns *o
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr, attrs.MasterIndex = link, mtu, linkMAC(link), br.Attrs().Index
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = link, mtu, linkMAC(link)
+	attrs.MasterIndex, attrs.Group = br.Attrs().Index, br.Attrs().Group
 	v := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: peer, PeerHardwareAddr: mac, PeerMTU: uint32(mtu),
 		PeerNamespace: netlink.NsFd(int(netns.Fd())),

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -37,9 +38,17 @@ func linkMAC(name string) net.HardwareAddr {
 	return append(net.HardwareAddr{0x02}, sum[:5]...) // locally administered
 }
 
-// makeBridge makes sure that the network's bridge exists and has the gateways'
-// addresses, and leaves it to the caller to bring it up.
-func makeBridge(n *network.Network) (netlink.Link, error) {
+// linkGroup is the group of interfaces (ip-link(8)) that those of a state root are
+// in: the bridges, and each port of theirs from before it is one. By it a port is
+// known as ours when no set names it. Others number theirs from 0.
+func linkGroup(tableName string) uint32 {
+	sum := sha256.Sum256([]byte(tableName))
+	return 1<<30 | binary.BigEndian.Uint32(sum[:])>>2 // an int in the kernel
+}
+
+// makeBridge makes sure that the network's bridge exists, is in the group and has
+// the gateways' addresses, and leaves it to the caller to bring it up.
+func makeBridge(n *network.Network, group uint32) (netlink.Link, error) {
 	fail := func(err error) (netlink.Link, error) {
 		return nil, fmt.Errorf("make the bridge of network %q: %w", n.Name, err)
 	}
@@ -47,7 +56,7 @@ func makeBridge(n *network.Network) (netlink.Link, error) {
 	l, err := netlink.LinkByName(n.Bridge)
 	if isNotFound(err) {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.HardwareAddr, attrs.MTU = n.Bridge, linkMAC(n.Bridge), mtu(n)
+		attrs.Name, attrs.HardwareAddr, attrs.MTU, attrs.Group = n.Bridge, linkMAC(n.Bridge), mtu(n), group
 		// Without an address of its own a bridge takes that of a port, which comes
 		// and goes.
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, GroupFwdMask: &forward}); err != nil {
@@ -67,6 +76,12 @@ func makeBridge(n *network.Network) (netlink.Link, error) {
 		if err := netlink.LinkModify(b); err != nil {
 			return fail(fmt.Errorf("have it forward groups of bridges: %w", err))
 		}
+	}
+	if l.Attrs().Group != group {
+		if err := netlink.LinkSetGroup(l, int(group)); err != nil {
+			return fail(fmt.Errorf("set its group: %w", err))
+		}
+		l.Attrs().Group = group
 	}
 	if err := bridgeSettings(n); err != nil {
 		return fail(err)
@@ -192,10 +207,13 @@ func makeTap(bridge netlink.Link, nic workload.NIC, owner uint32) (*os.File, err
 	return f, nil
 }
 
-// join makes an interface a port of the bridge. The host itself never uses it as
+// join makes an interface a port of the bridge, in its group. The host itself never uses it as
 // one of its own, so it gets no IPv6 address.
 func join(l, bridge netlink.Link) error {
 	if err := noIPv6(l.Attrs().Name); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetGroup(l, int(bridge.Attrs().Group)); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetMasterByIndex(l, bridge.Attrs().Index); err != nil {

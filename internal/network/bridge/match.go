@@ -49,6 +49,7 @@ var (
 	iifname  = meta(expr.MetaKeyIIFNAME, 4)
 	oifname  = meta(expr.MetaKeyOIFNAME, 4)
 	nfproto  = meta(expr.MetaKeyNFPROTO, 1)
+	iifgroup = meta(expr.MetaKeyIIFGROUP, 1)
 	l4proto  = meta(expr.MetaKeyL4PROTO, 1)
 	skuid    = meta(expr.MetaKeySKUID, 1)
 	ethType  = payload(expr.PayloadBaseLLHeader, 12, 2)

@@ -80,7 +80,8 @@ func (s *Store) takeBack(ctx context.Context, leases []network.Lease) error {
 
 // leaveBy is leave for some of a workload's leases, or all.
 func (s *Store) leaveBy(ctx context.Context, leases []network.Lease) (wait func(context.Context) error, err error) {
-	// These wait for the kernel: they may do so together.
+	// These wait for the kernel: they may do so together. An interface that is there
+	// without its rules sends nothing, see linkGroup.
 	links := make(chan error, 1)
 	go func() {
 		removing := trace.Step(ctx, "interfaces removed")

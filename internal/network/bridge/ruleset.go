@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,6 +35,7 @@ import (
 // A tables is our two tables with their sets, as a value to make messages from.
 type tables struct {
 	inet, ether *nftables.Table
+	group       uint32 // of our interfaces, see linkGroup
 
 	bridges, pairs, internal *nftables.Set
 	guarded4, guarded6       *nftables.Set
@@ -68,6 +70,7 @@ func newTables(tableName string) *tables {
 	t := &tables{
 		inet:  &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet},
 		ether: &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge},
+		group: linkGroup(tableName),
 	}
 	set := func(of *nftables.Table, name string, key ...nftables.SetDatatype) *nftables.Set {
 		s := &nftables.Set{Table: of, Name: name, KeyType: key[0], KeyByteOrder: binaryutil.BigEndian}
@@ -366,8 +369,11 @@ func (t *tables) addEther(c *nftables.Conn) {
 		rule(icmp6(136), notIn(t.ip6, iifname, ndTarget), drop), // neighbour advertisement
 		rule(udp, sport.is(port(547)), drop),                    // DHCPv6 server
 		rule(accept))...)
+	group := binary.NativeEndian.AppendUint32(nil, t.group)
 	chain(c, t.ether, "from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
-		rule(notIn(t.ports, iifname), accept),
+		// One of ours that is in no set is about to go, or was left by somebody who was
+		// killed: it sends nothing.
+		rule(notIn(t.ports, iifname), iifgroup.isNot(group), accept),
 		rule(notIn(t.macs, iifname, ethSaddr), drop),
 		rule(ethGroup.is(bridgeGroups), drop),
 		rule(etherARP, jump("arp")),
@@ -375,7 +381,8 @@ func (t *tables) addEther(c *nftables.Conn) {
 		rule(etherIPv6, jump("ipv6")),
 		rule(drop)) // VLAN tags, spanning tree, everything that is not IP
 	chain(c, t.ether, "to-bridge", nftables.ChainTypeFilter, nftables.ChainHookInput, -200,
-		rule(in(t.ports, iifname), ethGroup.is(bridgeGroups), drop))
+		rule(in(t.ports, iifname), ethGroup.is(bridgeGroups), drop),
+		rule(iifgroup.is(group), ethGroup.is(bridgeGroups), drop))
 }
 
 // bridgeGroups begins the addresses 01:80:c2:00:00:00 to 0f, which are for bridges

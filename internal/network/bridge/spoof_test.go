@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 )
 
 // mark is in every frame that the tests send, so that it is known again.
@@ -277,6 +279,50 @@ func TestSpoofing(t *testing.T) {
 		if !try(tt.f, patience) {
 			t.Errorf("%s: does not arrive without our rules either: the test is wrong", tt.name)
 		}
+	}
+}
+
+// TestLeaving: while a workload is taken out of networks, an interface that is still
+// there sends nothing as somebody else, though its rules are gone already.
+func TestLeaving(t *testing.T) {
+	l := newLab(t)
+	for _, n := range []string{"one", "two", "three"} {
+		l.create(network.Network{Name: n})
+	}
+	r := request("one", "two", "three")
+	evil := l.start(r)
+	var send, in []int
+	var forged []frame
+	for _, nic := range evil.a.NICs[1:] {
+		own, err := net.ParseMAC(nic.MAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		victim := l.start(request(nic.Network))
+		send, in = append(send, evil.packetSocket(nic.Name)), append(in, victim.packetSocket("eth0"))
+		forged = append(forged, frame{own, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, unix.ETH_P_ARP,
+			arp(2, own, mustRead(t, l, nic.Network).Subnets[0].Gateway, own, victim.addr(true))})
+	}
+	tried := 0
+	Step = func(name string) {
+		if name != "interface removed" || tried > 0 {
+			return
+		}
+		time.Sleep(200 * time.Millisecond) // the rules go meanwhile
+		for i, f := range forged {
+			if _, err := unix.Write(send[i], f.bytes()); err != nil {
+				continue // it was the first to go
+			}
+			tried++
+			if sees(in[i], mark, impatience) {
+				t.Errorf("%s, which is still there, sends as the gateway", evil.a.NICs[i+1].Name)
+			}
+		}
+	}
+	defer func() { Step = nil }()
+	l.part(evil, r, "three", "one")
+	if tried == 0 {
+		t.Error("no interface was left to try: the test is wrong")
 	}
 }
 
