@@ -307,6 +307,51 @@ func TestStartInterrupted(t *testing.T) {
 	}
 }
 
+// TestPowerCut starts a workload again and spoils the record of that, which was not
+// on the disk yet: the one before counts, and nothing of the workload's own is lost.
+func TestPowerCut(t *testing.T) {
+	for what, spoilt := range map[string]string{"empty": "", "blank": strings.Repeat(" ", 4096), "torn": `{"status":"runn`} {
+		w := newWorld(t)
+		s := spec("pause")
+		s.Name, s.Mounts = "db", []workload.Mount{{Type: "volume", Target: "/data"}}
+		made, err := w.Create(ctx(t), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := []string{filepath.Join(made.Upper, "kept"), w.layout.Volumes().Data(made.Spec.Mounts[0].Source)}
+		if err := os.WriteFile(kept[0], nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Start(ctx(t), "db", nil); err != nil {
+			t.Fatal(err)
+		}
+		r := w.want("db", workload.Running)
+		if err := syscall.Kill(r.SupervisorPID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(filepath.Join(w.dir, "world", string(r.Spec.ID)))
+		w.awaitDeath(r.Spec.ID)
+		for path, text := range map[string]string{
+			filepath.Join(w.layout.Run, "boot"):                  "another",
+			filepath.Join(w.layout.Dir(r.Spec.ID), "state.json"): spoilt,
+		} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.reopen()
+		w.want("db", workload.Created)
+		for _, path := range kept {
+			if _, err := os.Lstat(path); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := w.Start(ctx(t), "db", nil); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // TestReboot lets the run root belong to another boot. What it says of networks is
 // gone with the rest, but not what happened.
 func TestReboot(t *testing.T) {

@@ -27,7 +27,7 @@ func (e *Engine) Create(ctx context.Context, s workload.Spec) (*Record, error) {
 	}
 	defer p.lock.Unlock()
 	defer p.release()
-	if err = e.layout.WriteState(s.ID, &p.state, false); err == nil {
+	if err = e.layout.WriteState(s.ID, &p.state, true); err == nil {
 		state.Did("create: state written")
 		err = e.layout.Reserve(s.ID, &p.state)
 	}

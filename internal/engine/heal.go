@@ -133,6 +133,13 @@ func (e *Engine) freeNames(id workload.ID) error {
 func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 	st, err := e.layout.ReadState(id)
 	if err != nil {
+		if before, restoreErr := e.layout.RestoreState(id); restoreErr == nil {
+			st, err = before, nil
+		} else if !errors.Is(restoreErr, os.ErrNotExist) {
+			return errors.Join(err, restoreErr)
+		}
+	}
+	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -179,7 +186,7 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 		if err := st.To(workload.Exited); err != nil {
 			return err
 		}
-		if err := e.layout.WriteState(id, st, false); err != nil {
+		if err := e.layout.WriteState(id, st, true); err != nil {
 			return err
 		}
 		if lost {
@@ -190,7 +197,7 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 		return err
 	}
 	st.Held = false
-	return e.layout.WriteState(id, st, false)
+	return e.layout.WriteState(id, st, true)
 }
 
 // rollback removes a workload whose creation was not finished; the caller holds

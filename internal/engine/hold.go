@@ -51,7 +51,7 @@ func (e *Engine) hold(ctx context.Context, id workload.ID) (_ *held, err error) 
 		}
 	}
 	st.Held = true
-	if err := e.layout.WriteState(id, st, false); err != nil {
+	if err := e.layout.WriteState(id, st, true); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(e.layout.RunDir(id), 0o700); err != nil {
@@ -125,5 +125,5 @@ func (h *held) clean(ctx context.Context) error {
 		return err
 	}
 	st.Held = false
-	return h.e.layout.WriteState(id, st, false)
+	return h.e.layout.WriteState(id, st, true)
 }

@@ -152,7 +152,7 @@ func (e *Engine) unstarted(sup *starting, s *workload.Spec, st, before *state.St
 	}
 	waited := sup != nil && sup.pool != nil
 	if err == nil && (now.Live() || waited) {
-		err = e.layout.WriteState(s.ID, before, false)
+		err = e.layout.WriteState(s.ID, before, true)
 	}
 	if err == nil && waited {
 		err = e.layout.IDs().Release(st.IDBase, string(s.ID))

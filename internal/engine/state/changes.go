@@ -61,7 +61,7 @@ func (l Layout) Change(id workload.ID, f func(*Changes)) error {
 	f(c)
 	b, err := json.Marshal(c)
 	if err == nil {
-		err = replace(l.changes(id), "", b, true)
+		err = replace(l.changes(id), "", b, durable)
 	}
 	if err != nil {
 		return fmt.Errorf("record changes of workload %s: %w", id.Short(), err)

@@ -173,7 +173,7 @@ func (l Layout) SetBooted() error {
 	if err != nil {
 		return fmt.Errorf("read the boot ID: %w", err)
 	}
-	return replace(filepath.Join(l.Run, "boot"), "", boot, false)
+	return replace(filepath.Join(l.Run, "boot"), "", boot, atomic)
 }
 
 // private makes a directory that only its owner, who must be the caller, can

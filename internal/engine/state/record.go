@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -100,7 +101,7 @@ func (l Layout) WriteSpec(s *workload.Spec) error {
 	if err != nil {
 		return fmt.Errorf("record workload: %w", err)
 	}
-	if err := replace(filepath.Join(l.Dir(s.ID), "spec.json"), "", b, false); err != nil {
+	if err := replace(filepath.Join(l.Dir(s.ID), "spec.json"), "", b, atomic); err != nil {
 		return fmt.Errorf("record workload: %w", err)
 	}
 	return nil
@@ -124,31 +125,54 @@ func (l Layout) ReadSpec(id workload.ID) (*workload.Spec, error) {
 	return &s, nil
 }
 
-// WriteState replaces a workload's state. With durable set it is on disk when
-// WriteState returns.
-func (l Layout) WriteState(id workload.ID, s *State, durable bool) error {
+// WriteState replaces a workload's state. After a power cut there is this version
+// or one before, if kept says that the workload survives that; one that goes
+// at its end does not, and need not wait for the disk.
+func (l Layout) WriteState(id workload.ID, s *State, kept bool) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("record state of workload %s: %w", id.Short(), err)
 	}
-	dir := l.Dir(id)
-	if err := replace(filepath.Join(dir, "state.json"), filepath.Join(dir, "state.next"), b, durable); err != nil {
+	how := atomic
+	if kept {
+		how = ordered
+	}
+	if err := replace(l.state(id), l.nextState(id), b, how); err != nil {
 		return fmt.Errorf("record state of workload %s: %w", id.Short(), err)
 	}
 	return nil
 }
 
+func (l Layout) state(id workload.ID) string { return filepath.Join(l.Dir(id), "state.json") }
+
+// nextState is where the next version is written, and the one before kept.
+func (l Layout) nextState(id workload.ID) string { return filepath.Join(l.Dir(id), "state.next") }
+
+// RestoreState puts the version before in the place of a state that cannot be
+// read, as a power cut may leave it. The error wraps os.ErrNotExist if there is
+// none. The caller holds the workload's lock.
+func (l Layout) RestoreState(id workload.ID) (*State, error) {
+	next := l.nextState(id)
+	s, err := readState(id, next)
+	if err != nil {
+		return nil, err
+	}
+	if err = exchange(next, l.state(id)); err == nil {
+		err = l.Sync(id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("restore state of workload %s: %w", id.Short(), err)
+	}
+	return s, nil
+}
+
 // Reserve keeps room for all later versions of a state on a disk that may be
-// full by then: each is written over the one before the last.
+// full by then: each is written over the one before the last. Blanks behind that
+// one are the room.
 func (l Layout) Reserve(id workload.ID, s *State) error {
-	next := filepath.Join(l.Dir(id), "state.next")
 	b, err := json.Marshal(s)
 	if err == nil {
-		if fi, err := os.Lstat(next); err == nil && fi.Size() >= int64(len(b)+slack) {
-			return nil // of an earlier run
-		}
-		n := (len(b) + slack + block - 1) / block * block
-		err = os.WriteFile(next, bytes.Repeat([]byte{' '}, n), 0o600)
+		err = extend(l.nextState(id), (len(b)+slack+block-1)/block*block)
 	}
 	if err != nil {
 		return fmt.Errorf("reserve room for the state of workload %s: %w", id.Short(), err)
@@ -156,11 +180,31 @@ func (l Layout) Reserve(id workload.ID, s *State) error {
 	return nil
 }
 
+// extend makes a file at least n bytes long, with blanks at its end.
+func extend(path string, n int) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if more := n - int(fi.Size()); more > 0 {
+		_, err = f.Write(bytes.Repeat([]byte{' '}, more))
+	}
+	return err
+}
+
 // Sync brings a workload's records and their directory entries to the disk.
 func (l Layout) Sync(id workload.ID) error {
 	dir := l.Dir(id)
-	for _, p := range []string{dir + "/spec.json", dir + "/state.json", dir, filepath.Dir(dir), filepath.Join(l.Root, "names")} {
+	for _, p := range []string{dir + "/spec.json", l.state(id), l.nextState(id), dir, filepath.Dir(dir), filepath.Join(l.Root, "names")} {
 		f, err := os.Open(p)
+		if p == l.nextState(id) && errors.Is(err, os.ErrNotExist) {
+			continue // it comes with the room that is reserved
+		}
 		if err == nil {
 			err = f.Sync()
 			f.Close()
@@ -174,9 +218,11 @@ func (l Layout) Sync(id workload.ID) error {
 
 // ReadState reads a workload's state. The error wraps os.ErrNotExist if its
 // creation was not finished.
-func (l Layout) ReadState(id workload.ID) (*State, error) {
+func (l Layout) ReadState(id workload.ID) (*State, error) { return readState(id, l.state(id)) }
+
+func readState(id workload.ID, path string) (*State, error) {
 	var s State
-	if err := read(filepath.Join(l.Dir(id), "state.json"), &s); err != nil {
+	if err := read(path, &s); err != nil {
 		return nil, fmt.Errorf("read state of workload %s: %w", id.Short(), err)
 	}
 	if _, ok := next[s.Status]; !ok || s.Status == "" {
@@ -189,7 +235,7 @@ func (l Layout) ReadState(id workload.ID) (*State, error) {
 func (l Layout) WriteHealth(id workload.ID, h *workload.HealthState) error {
 	b, err := json.Marshal(h)
 	if err == nil {
-		err = replace(l.Health(id), "", b, false)
+		err = replace(l.Health(id), "", b, atomic)
 	}
 	if err != nil {
 		return fmt.Errorf("record health of workload %s: %w", id.Short(), err)
@@ -230,10 +276,25 @@ func read(path string, v any) error {
 	return nil
 }
 
-// replace puts b in the place of path, so that a reader sees the old or the new
-// contents and never a part. It writes into next first, whose blocks it reuses;
-// "" stands for a name of its own. If next was there, it is there afterwards.
-func replace(path, next string, b []byte, durable bool) error {
+// durability is what a power cut may do to a file that replace has written.
+type durability int
+
+const (
+	// atomic: a reader sees the old or the new contents, and never a part. A power
+	// cut soon after it may leave nothing.
+	atomic durability = iota
+	// ordered: the contents are on the disk before they take the place of others,
+	// so that one of both is there. An exchange, unlike a rename, makes no file
+	// system see to that.
+	ordered
+	// durable: they are on the disk, with their name, when replace returns.
+	durable
+)
+
+// replace puts b in the place of path. It writes into next first, whose blocks it
+// reuses; "" stands for a name of its own. If next was there, it is there
+// afterwards, with the old contents.
+func replace(path, next string, b []byte, d durability) error {
 	if next == "" {
 		next = path + ".next"
 	}
@@ -241,14 +302,12 @@ func replace(path, next string, b []byte, durable bool) error {
 	if err != nil {
 		return err
 	}
-	reserved, err := write(f, b, durable)
+	reserved, err := write(f, b, d)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
 	if err == nil && reserved {
-		if err = sys.Exchange(next, path); errors.Is(err, os.ErrNotExist) {
-			err = os.Rename(next, path)
-		}
+		err = exchange(next, path)
 	} else if err == nil {
 		err = os.Rename(next, path)
 	}
@@ -258,20 +317,29 @@ func replace(path, next string, b []byte, durable bool) error {
 		}
 		return err
 	}
-	if durable {
-		d, err := os.Open(filepath.Dir(path))
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		return d.Sync()
+	if d != durable {
+		return nil
 	}
-	return nil
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// exchange swaps two files, or renames next if there is no path.
+func exchange(next, path string) error {
+	err := sys.Exchange(next, path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = os.Rename(next, path)
+	}
+	return err
 }
 
 // write fills f with b and blanks up to f's old length: shortening it would
 // give blocks back. It reports whether f had a length.
-func write(f *os.File, b []byte, durable bool) (reserved bool, err error) {
+func write(f *os.File, b []byte, d durability) (reserved bool, err error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return false, err
@@ -283,8 +351,11 @@ func write(f *os.File, b []byte, durable bool) (reserved bool, err error) {
 	if _, err := f.Write(b); err != nil {
 		return reserved, err
 	}
-	if durable {
+	switch {
+	case d == durable:
 		return reserved, f.Sync()
+	case d == ordered && reserved:
+		return reserved, os.NewSyscallError("fdatasync", syscall.Fdatasync(int(f.Fd())))
 	}
 	return reserved, nil
 }

@@ -76,6 +76,63 @@ func TestTorn(t *testing.T) {
 	}
 }
 
+// TestRestore reads a state that a power cut spoilt, with the version before
+// beside it.
+func TestRestore(t *testing.T) {
+	const want = "first"
+	for _, text := range []string{"", "    ", `{"sta`} {
+		l, id := layout(t)
+		if err := l.WriteSpec(&workload.Spec{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(l.Root, "names"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		spoil := func() {
+			t.Helper()
+			if err := os.WriteFile(l.state(id), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write := func(what string) *State {
+			t.Helper()
+			s := &State{Status: workload.Created, LogError: what}
+			if err := l.WriteState(id, s, true); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		// Its creation was not finished.
+		spoil()
+		if s, err := l.RestoreState(id); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q, and nothing before it: %+v, %v", text, s, err)
+		}
+		if err := l.Reserve(id, write("first")); err != nil {
+			t.Fatal(err)
+		}
+		spoil()
+		if s, err := l.RestoreState(id); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q, and room for the next: %+v, %v", text, s, err)
+		}
+		if err := l.Reserve(id, write("first")); err != nil {
+			t.Fatal(err)
+		}
+		write("second")
+		spoil()
+		s, err := l.RestoreState(id)
+		if err != nil || s.LogError != want {
+			t.Errorf("%q: got %+v, %v, want %s", text, s, err, want)
+		}
+		if s, err := l.ReadState(id); err != nil || s.LogError != want {
+			t.Errorf("%q, afterwards: got %+v, %v", text, s, err)
+		}
+		write("third")
+		if s, err := l.ReadState(id); err != nil || s.LogError != "third" {
+			t.Errorf("%q, another version: got %+v, %v", text, s, err)
+		}
+	}
+}
+
 // TestVersions writes ever different versions and reads each back, with and
 // without room reserved for them.
 func TestVersions(t *testing.T) {
@@ -83,7 +140,7 @@ func TestVersions(t *testing.T) {
 	s := &State{Status: workload.Created}
 	for i := range 10 {
 		s.LogError = strings.Repeat("x", (i*997)%3000)
-		if err := l.WriteState(id, s, i == 3); err != nil {
+		if err := l.WriteState(id, s, true); err != nil {
 			t.Fatal(err)
 		}
 		got, err := l.ReadState(id)

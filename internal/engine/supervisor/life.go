@@ -118,6 +118,10 @@ func (s *supervisor) attend(l *life) {
 	l.io.pump(s.log)
 	s.check(l)
 	s.idle.Reset(settled) // the start may have taken longer than that
+	if !s.spec.AutoRemove {
+		// A workload that runs is there after a power cut; nobody waits for that.
+		go s.layout.Sync(s.spec.ID)
+	}
 }
 
 // since begins a phase of the workload, in the past.

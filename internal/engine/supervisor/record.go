@@ -9,7 +9,9 @@ import (
 )
 
 // write replaces the state on disk. s.mu is held.
-func (s *supervisor) write() error { return s.layout.WriteState(s.spec.ID, &s.state, false) }
+func (s *supervisor) write() error {
+	return s.layout.WriteState(s.spec.ID, &s.state, !s.spec.AutoRemove)
+}
 
 // announce wakes whoever waits for a change. s.mu is held.
 func (s *supervisor) announce() {
