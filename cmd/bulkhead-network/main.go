@@ -55,7 +55,9 @@ func run(ctx context.Context, args []string) error {
 	syscall.CloseOnExec(socket)
 	syscall.CloseOnExec(lock) // a name server stays
 	syscall.Close(attach.Last)
-	return converse(ctx, os.NewFile(socket, "socket"), user.Options{CgroupParent: o.CgroupParent}, func(ctx context.Context) (*bridge.Store, error) {
+	u := user.Options{CgroupParent: o.CgroupParent}
+	o.EndApart = u.Release
+	return converse(ctx, os.NewFile(socket, "socket"), u, func(ctx context.Context) (*bridge.Store, error) {
 		defer trace.Step(ctx, "networks opened").End()
 		return bridge.Open(root, runRoot, o)
 	})
@@ -110,7 +112,7 @@ func converse(ctx context.Context, conn *os.File, u user.Options, open func(cont
 			return err
 		}
 		a.Close() // the supervisor has it
-		return c.follow(ctx, s, u, a, m.Request.Taps)
+		return c.follow(ctx, s, a, m.Request.Taps)
 	case m.Request != nil:
 		a, err := s.Attach(ctx, *m.Request)
 		if err != nil {
@@ -120,17 +122,16 @@ func converse(ctx context.Context, conn *os.File, u user.Options, open func(cont
 			return err
 		}
 		a.Close() // the supervisor has them
-		return c.follow(ctx, s, u, a, m.Request.Taps)
+		return c.follow(ctx, s, a, m.Request.Taps)
 	case m.Release != "":
-		return c.release(ctx, s, u, m.Release)
+		return c.release(ctx, s, m.Release)
 	}
 	return errors.New("the supervisor asks for nothing")
 }
 
 // release takes a workload out of its networks.
-func (c *conversation) release(ctx context.Context, s *bridge.Store, u user.Options, id workload.ID) error {
+func (c *conversation) release(ctx context.Context, s *bridge.Store, id workload.ID) error {
 	rest, err := s.Leave(ctx, id)
-	err = errors.Join(u.Release(ctx, id), err)
 	// Whoever hears the answer may start the workload again: nothing of it is left.
 	syscall.Close(lock)
 	return errors.Join(c.answer(err), rest(ctx))
@@ -156,7 +157,7 @@ func (c *conversation) part(ctx context.Context, s *bridge.Store, r network.Requ
 // everything works, which nobody asks where an interface is added; and then for the
 // workload's end, which comes while the supervisor keeps the socket open, or not at
 // all.
-func (c *conversation) follow(ctx context.Context, s *bridge.Store, u user.Options, a interface {
+func (c *conversation) follow(ctx context.Context, s *bridge.Store, a interface {
 	Enter(context.Context, *os.File) error
 }, taps bool) error {
 	_, _, files, err := attach.Receive(c.conn)
@@ -185,7 +186,7 @@ func (c *conversation) follow(ctx context.Context, s *bridge.Store, u user.Optio
 	if m.Release == "" {
 		return nil
 	}
-	return c.release(ctx, s, u, m.Release)
+	return c.release(ctx, s, m.Release)
 }
 
 func (c *conversation) answer(err error) error {

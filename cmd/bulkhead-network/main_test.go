@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/attach"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/user"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -247,6 +249,64 @@ func TestJoinAndPart(t *testing.T) {
 	}
 	if err := attach.Release(ctx, c, r.ID); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestUser takes a machine out of its user network: its process is ended first, and
+// then the rule goes that kept it out of all other networks.
+func TestUser(t *testing.T) {
+	c := config(t)
+	if err := user.Check(); !errors.Is(err, workload.ErrUnsupported) {
+		t.Fatalf("a host without a way out: got %v", err)
+	} else if _, err := exec.LookPath("passt"); err != nil {
+		t.Skip("needs the program passt")
+	}
+	for _, args := range []string{"link add up0 type veth peer name out0", "addr add 192.0.2.1/24 dev up0", "link set up0 up", "link set out0 up", "route add default via 192.0.2.2"} {
+		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("ip", "link", "del", "up0").CombinedOutput(); err != nil {
+			t.Errorf("remove the uplink: %v: %s", err, out)
+		}
+	})
+	c.CgroupParent = fmt.Sprintf("/bulkhead-network-test-%d", os.Getpid())
+	ctx := context.Background()
+	r := network.Request{ID: workload.NewID(), Name: "vm", User: true, Taps: true, Helper: 1879113726}
+	a, err := attach.Start(ctx, c, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Taps[0].Close()
+	t.Cleanup(func() {
+		if err := (user.Options{CgroupParent: c.CgroupParent}).Release(ctx, r.ID); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := errors.Join(a.Enter(ctx, nil), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	cgroups := func() []string {
+		var found []string
+		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			in, err := filepath.Glob(pattern + c.CgroupParent + "/user-" + r.ID.Short())
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, in...)
+		}
+		return found
+	}
+	record := filepath.Join(c.Run, "networks", "apart", string(r.ID))
+	if _, err := os.Stat(record); err != nil || len(cgroups()) == 0 {
+		t.Fatalf("it is in the cgroups %q, its record: %v", cgroups(), err)
+	}
+	if err := attach.Release(ctx, c, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(record); !errors.Is(err, os.ErrNotExist) || len(cgroups()) > 0 {
+		t.Errorf("left: cgroups %q, its record: %v", cgroups(), err)
 	}
 }
 

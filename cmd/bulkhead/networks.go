@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
@@ -58,7 +57,8 @@ func (a *app) networks() *networks {
 		if err != nil {
 			return nil, err
 		}
-		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram, CgroupParent: c.CgroupParent, Warn: a.warn})
+		u := user.Options{CgroupParent: c.CgroupParent}
+		return bridge.Open(c.Root, c.Run, bridge.Options{DNSProgram: c.DNSProgram, CgroupParent: c.CgroupParent, EndApart: u.Release, Warn: a.warn})
 	})
 	return n
 }
@@ -102,11 +102,7 @@ func (n *networks) Release(ctx context.Context, id workload.ID) error {
 	if err != nil {
 		return err
 	}
-	c, err := n.paths()
-	if err != nil {
-		return err
-	}
-	return errors.Join(user.Options{CgroupParent: c.CgroupParent}.Release(ctx, id), s.Release(ctx, id))
+	return s.Release(ctx, id)
 }
 
 // Sweep releases what is left of workloads that are gone. Every command does

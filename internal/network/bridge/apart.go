@@ -30,7 +30,7 @@ func (s *Store) KeepApart(ctx context.Context, id workload.ID, user uint32) erro
 	unlock, err := s.lock(ctx)
 	if err == nil {
 		defer unlock()
-		err = s.keepApart(id, user)
+		err = s.keepApart(ctx, id, user)
 	}
 	if err != nil {
 		return fmt.Errorf("keep workload %s out of networks: %w", id.Short(), err)
@@ -38,7 +38,7 @@ func (s *Store) KeepApart(ctx context.Context, id workload.ID, user uint32) erro
 	return nil
 }
 
-func (s *Store) keepApart(id workload.ID, user uint32) error {
+func (s *Store) keepApart(ctx context.Context, id workload.ID, user uint32) error {
 	if _, err := workload.ParseID(string(id)); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (s *Store) keepApart(id workload.ID, user uint32) error {
 	}
 	all, err := s.allApart()
 	if err == nil && all[id] != 0 && all[id] != user {
-		err = s.reunite(id)
+		err = s.reunite(ctx, id)
 	}
 	if err != nil {
 		return err
@@ -77,13 +77,19 @@ func (s *Store) keepApart(id workload.ID, user uint32) error {
 	return err
 }
 
-// reunite undoes keepApart; the lock is held.
-func (s *Store) reunite(id workload.ID) error {
+// reunite undoes keepApart; the lock is held. The process is ended first: a machine
+// whose agent says that the workload has ended may go on sending.
+func (s *Store) reunite(ctx context.Context, id workload.ID) error {
 	file := filepath.Join(s.apart(), string(id))
 	var user uint32
 	err := readJSON(file, &user)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	if s.o.EndApart != nil {
+		if err := s.o.EndApart(ctx, id); err != nil {
+			return err
+		}
 	}
 	if err == nil {
 		err = s.t.remove([]element{apartElement(user)})

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -84,13 +85,39 @@ func TestApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("in its next life")
+	// It stays so until its process has ended.
+	record := filepath.Join(l.apart(), string(id))
+	alive := errors.New("the process lives")
+	ended := func(of workload.ID) error {
+		if reaches(user, web, at(web.addr(true)), impatience) {
+			t.Error("the user ID is apart no more while its process lives")
+		}
+		if of != id {
+			t.Errorf("workload %s is to end", of)
+		}
+		return alive
+	}
+	l.o.EndApart = func(_ context.Context, of workload.ID) error { return ended(of) }
+	for name, release := range map[string]func() error{
+		"Sweep":   func() error { return l.Sweep(t.Context(), func(other workload.ID) bool { return other != id }) },
+		"Release": func() error { return l.Release(t.Context(), id) },
+	} {
+		if err := release(); !errors.Is(err, alive) {
+			t.Errorf("%s: got %v, want %v", name, err, alive)
+		}
+		if _, err := os.Lstat(record); err != nil {
+			t.Errorf("%s: the record: %v", name, err)
+		}
+	}
+	check("while its process lives")
+	alive = nil
 	if err := l.Sweep(t.Context(), func(other workload.ID) bool { return other != id }); err != nil {
 		t.Fatal(err)
 	}
 	if !reaches(user, web, at(web.addr(true)), patience) {
 		t.Error("the user ID stays apart after its workload")
 	}
-	if _, err := os.Lstat(filepath.Join(l.apart(), string(id))); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(record); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the record stays: %v", err)
 	}
 	if err := l.KeepApart(t.Context(), id, 0); !errors.Is(err, network.ErrInvalid) {

@@ -40,7 +40,7 @@ func (s *Store) Leave(ctx context.Context, id workload.ID) (rest func(context.Co
 	if err != nil {
 		return rest, fail(err)
 	}
-	err = s.reunite(id)
+	err = s.reunite(ctx, id)
 	wait, lerr := s.leave(ctx, id)
 	if err = errors.Join(err, lerr); err != nil {
 		err = fail(err)

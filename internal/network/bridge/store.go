@@ -24,6 +24,10 @@ type Options struct {
 	// Warn receives a sentence about each network that is left out because its record
 	// is damaged; nil drops it.
 	Warn func(message string)
+	// EndApart ends the process of a workload's user network, if there is one, before
+	// the rule goes that keeps it out of networks, see KeepApart; nil is for who has
+	// none to end.
+	EndApart func(ctx context.Context, id workload.ID) error
 	// CgroupParent is the cgroup below which name servers are, such as
 	// "/bulkhead"; "" leaves them in that of the caller, with which they end.
 	CgroupParent string
