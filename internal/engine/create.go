@@ -51,7 +51,8 @@ type prepared struct {
 	state   state.State
 	release func() // lets the image store remove the layers
 
-	volumes []string // those that were made for it
+	volumes  []string // those that were made for it
+	borrowed []string // another workload's anonymous ones, which it must find there
 }
 
 // prepare takes all steps of creation but the last, which is to write the
@@ -85,8 +86,7 @@ func (e *Engine) prepare(ctx context.Context, s *workload.Spec, reserved func(*s
 	if s.Hostname == "" && !s.Namespaces.HostUTS {
 		s.Hostname = s.ID.Short()
 	}
-	nameVolumes(s)
-	p := &prepared{release: func() {}}
+	p := &prepared{release: func() {}, borrowed: nameVolumes(s)}
 	reserving := trace.Step(ctx, "name taken, specification written")
 	p.lock, err = e.reserve(s)
 	reserving.End()

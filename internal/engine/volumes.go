@@ -136,14 +136,20 @@ func (e *Engine) PruneVolumes(ctx context.Context, want func(volume.Volume) bool
 }
 
 // nameVolumes names the anonymous volumes of a new workload, before anything is
-// written down.
-func nameVolumes(s *workload.Spec) {
+// written down. It returns the names of those that have one, from the workload that
+// they were made for.
+func nameVolumes(s *workload.Spec) (borrowed []string) {
 	for i, m := range s.Mounts {
-		if m.Type == "volume" && m.Source == "" {
+		switch {
+		case m.Type != "volume":
+		case m.Source == "":
 			s.Mounts = slices.Clone(s.Mounts) // the caller's
 			s.Mounts[i].Source, s.Mounts[i].Anonymous = volume.AnonymousName(), true
+		case m.Anonymous:
+			borrowed = append(borrowed, m.Source)
 		}
 	}
+	return borrowed
 }
 
 // makeVolumes makes the volumes of a new workload that do not exist, and puts
@@ -153,6 +159,12 @@ func (e *Engine) makeVolumes(ctx context.Context, s *workload.Spec, p *prepared)
 	names := state.VolumesOf(s)
 	if len(names) > 0 {
 		defer trace.Step(ctx, "volumes made, filled").End()
+	}
+	for _, name := range p.borrowed {
+		// The other workload may have ended since, and taken it along.
+		if _, err := e.layout.Volumes().Get(name); err != nil {
+			return err
+		}
 	}
 	for _, name := range names {
 		_, made, err := e.layout.Volumes().Create(volume.Volume{Name: name, Anonymous: state.Anonymous(s, name)})

@@ -52,6 +52,33 @@ func (w *world) wantContent(name string) {
 	}
 }
 
+// TestBorrowedVolume creates a workload with the anonymous volume of another that
+// is gone, as --volumes-from does whose image takes long to fetch: an empty one
+// does not take its place.
+func TestBorrowedVolume(t *testing.T) {
+	w := newWorld(t)
+	s := w.withVolumes("first", "exit", "0")
+	r, err := w.Create(ctx(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	borrowed := r.Spec.Mounts[1]
+	if err := w.RemoveWith(ctx(t), "first", RemoveOptions{Volumes: true}); err != nil {
+		t.Fatal(err)
+	}
+	second := spec("exit", "0")
+	second.Name, second.Mounts = "second", []workload.Mount{borrowed}
+	if _, err := w.Create(ctx(t), second); !errors.Is(err, volume.ErrNotFound) {
+		t.Errorf("got %v, want no such volume", err)
+	}
+	if got := w.anonymous(); len(got) > 0 {
+		t.Errorf("volumes: %v", got)
+	}
+	if rs := w.list(); len(rs) > 0 {
+		t.Errorf("workloads: %+v", rs)
+	}
+}
+
 // TestVolumes: who has a volume keeps it, and what goes with whom.
 func TestVolumes(t *testing.T) {
 	w := newWorld(t)
