@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -102,5 +103,46 @@ func TestChoosePorts(t *testing.T) {
 	}
 	if _, err := choosePorts(make([]workload.Port, maxPorts+1), nil, any4); !errors.Is(err, workload.ErrUnsupported) {
 		t.Errorf("too many: %v", err)
+	}
+}
+
+// TestPortsAreOne: a port of the host leads to one of the workload's, at whatever
+// address it is published.
+func TestPortsAreOne(t *testing.T) {
+	v4 := families{v4: true}
+	at := func(a string, host, end, to uint16, protocol string) workload.Port {
+		return workload.Port{HostIP: netip.MustParseAddr(a), HostPort: host, HostPortEnd: end, Port: to, Protocol: protocol}
+	}
+	_, err := choosePorts([]workload.Port{at("127.0.0.1", 47030, 0, 80, "tcp"), at("127.0.0.2", 47030, 0, 9000, "tcp")}, nil, v4)
+	if !errors.Is(err, network.ErrPortTaken) || !strings.Contains(err.Error(), "47030/tcp leads to port 80") {
+		t.Errorf("at two addresses: got %v", err)
+	}
+	got, err := choosePorts([]workload.Port{
+		{Port: 1, Protocol: "tcp"}, at("127.0.0.1", 47030, 0, 80, "tcp"), at("127.0.0.2", 47030, 0, 80, "udp"), at("127.0.0.2", 47030, 47032, 81, "tcp"), at("127.0.0.3", 47030, 47032, 82, "tcp"),
+	}, []workload.Port{{Port: 1, HostPort: 47031, Protocol: "tcp"}}, v4)
+	if err != nil || got[1].HostPort != 47030 || got[2].HostPort != 47030 || got[3].HostPort != 47031 || got[4].HostPort != 47032 {
+		t.Errorf("of ranges: got %+v, %v", got, err)
+	}
+	var open []workload.Port
+	for n := range uint16(300) {
+		p := workload.Port{Port: n + 1, Protocol: []string{"tcp", "udp"}[n%2]}
+		if n%3 > 0 {
+			p.HostIP = netip.AddrFrom4([4]byte{127, 0, 0, byte(n % 3)})
+		}
+		open = append(open, p)
+	}
+	for range 10 {
+		got, err := choosePorts(open, nil, v4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[hostPort]bool{}
+		for _, p := range got {
+			at := hostPort{p.Protocol, p.HostPort}
+			if p.HostPort == 0 || seen[at] {
+				t.Fatalf("port %d/%s gets port %d of the host, which another has", p.Port, p.Protocol, p.HostPort)
+			}
+			seen[at] = true
+		}
 	}
 }
