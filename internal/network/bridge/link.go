@@ -181,8 +181,10 @@ func makeTap(bridge netlink.Link, nic workload.NIC, owner uint32) (*os.File, err
 	if err != nil {
 		return fail(f, err)
 	}
-	// The VMM tells the length of a packet's header itself (TUNSETVNETHDRSZ).
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	// Without IFF_VNET_HDR: by the header before its frames a guest names 16 bits of each
+	// that get a checksum where the frame leaves, after the rules have seen it. They
+	// could be half of an address.
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
 	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, req); err != nil {
 		return fail(f, os.NewSyscallError("ioctl(TUNSETIFF)", err))
 	}

@@ -20,8 +20,8 @@ func Tap(t testing.TB, name string) *os.File {
 	return f
 }
 
-// OpenTap is Tap for callers that are no tests' goroutines. Frames have the
-// virtio header before them, as networks of the engine have it.
+// OpenTap is Tap for callers that are no tests' goroutines. Frames have no header
+// before them, as those of the engine's networks have none.
 func OpenTap(name string) (*os.File, error) {
 	// Not os.OpenFile, which would poll a device that is not attached yet.
 	fd, err := syscall.Open("/dev/net/tun", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
@@ -30,7 +30,7 @@ func OpenTap(name string) (*os.File, error) {
 	}
 	const (
 		tunsetiff = 0x400454ca
-		flags     = 0x0002 | 0x1000 | 0x4000 // IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
+		flags     = 0x0002 | 0x1000 // IFF_TAP, IFF_NO_PI
 	)
 	var request struct { // ifreq
 		name  [syscall.IFNAMSIZ]byte

@@ -176,19 +176,17 @@ func guest(t *testing.T, a *Attached) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const header = 10 // struct virtio_net_hdr
 	stream := a.Taps[0]
 	out, back := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(out)
-		b := make([]byte, header+1<<16)
+		b := make([]byte, 1<<16)
 		for {
 			n, err := tap.Read(b)
-			if err != nil || n <= header {
+			if err != nil || n == 0 {
 				return
 			}
-			frame := b[header:n]
-			packet := append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
+			packet := append(binary.BigEndian.AppendUint32(nil, uint32(n)), b[:n]...)
 			if _, err := stream.Write(packet); err != nil {
 				return
 			}
@@ -201,8 +199,8 @@ func guest(t *testing.T, a *Attached) *os.File {
 			if _, err := io.ReadFull(stream, b); err != nil {
 				return
 			}
-			frame := make([]byte, header+binary.BigEndian.Uint32(b))
-			if _, err := io.ReadFull(stream, frame[header:]); err != nil {
+			frame := make([]byte, binary.BigEndian.Uint32(b))
+			if _, err := io.ReadFull(stream, frame); err != nil {
 				return
 			}
 			tap.Write(frame)
