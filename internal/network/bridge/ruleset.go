@@ -338,16 +338,17 @@ func (t *tables) addInet(c *nftables.Conn) {
 func (t *tables) addEther(c *nftables.Conn) {
 	icmp6 := func(kind byte) part { return rule(ndp, icmpType.is([]byte{kind})) }
 	unspecified := make([]byte, 16)
+	// A rule whose field lies behind the end of the packet does not match: so what may
+	// pass is named, and not what may not.
 	chain(c, t.ether, "arp", "", nil, 0,
-		rule(arpKind.isNot([]byte{0, 1, 8, 0, 6, 4}), drop), // Ethernet and IPv4
-		rule(notIn(t.macs, iifname, arpEther), drop),
-		rule(notIn(t.ip4, iifname, arpIP), drop),
-		rule(accept))
+		rule(arpKind.is([]byte{0, 1, 8, 0, 6, 4}), // Ethernet and IPv4
+			in(t.macs, iifname, arpEther), in(t.ip4, iifname, arpIP), accept),
+		rule(drop))
 	chain(c, t.ether, "ipv4", "", nil, 0,
-		rule(notIn(t.ip4, iifname, ipSaddr), drop),
 		rule(udp, sport.is(port(67)), drop),         // DHCP server
 		rule(igmp, icmpType.is([]byte{0x11}), drop), // query
-		rule(accept))
+		rule(in(t.ip4, iifname, ipSaddr), accept),
+		rule(drop))
 	six := [][]expr.Any{
 		rule(icmp6(134), drop), // router advertisement
 		rule(icmp6(137), drop), // redirect
@@ -365,10 +366,11 @@ func (t *tables) addEther(c *nftables.Conn) {
 		// what it listens to (RFC 4862, RFC 3590).
 		rule(ip6Saddr.is(unspecified), icmp6(135), accept),
 		rule(ip6Saddr.is(unspecified), icmp6(143), accept),
-		rule(notIn(t.ip6, iifname, ip6Saddr), drop),
-		rule(icmp6(136), notIn(t.ip6, iifname, ndTarget), drop), // neighbour advertisement
-		rule(udp, sport.is(port(547)), drop),                    // DHCPv6 server
-		rule(accept))...)
+		rule(in(t.ip6, iifname, ip6Saddr), icmp6(136), in(t.ip6, iifname, ndTarget), accept), // neighbour advertisement
+		rule(icmp6(136), drop),
+		rule(udp, sport.is(port(547)), drop), // DHCPv6 server
+		rule(in(t.ip6, iifname, ip6Saddr), accept),
+		rule(drop))...)
 	group := binary.NativeEndian.AppendUint32(nil, t.group)
 	chain(c, t.ether, "from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
 		// One of ours that is in no set is about to go, or was left by somebody who was

@@ -177,6 +177,11 @@ func TestSpoofing(t *testing.T) {
 		h := binary.BigEndian.AppendUint16([]byte{60, 0}, offset<<3|uint16(more))
 		return ip6(ll, nodes, 44, append(append(h, 0, 0, 0, 7), body...))
 	}
+	// The first fragment of an advertisement ends before the address that it is about.
+	// The mark is in an option that says nothing (PadN, RFC 8200).
+	short := icmp6(a6, v6, 136, target(gw6, own))[:8]
+	padded := append([]byte{44, 3, 1, 28}, append(append([]byte{}, mark...), make([]byte, 28-len(mark))...)...)
+	shortFirst := ip6(a6, v6, 0, append(padded, append([]byte{58, 0, 0, 1, 0, 0, 0, 7}, short...)...))
 	query := append([]byte{0, 0, 0, 0}, append(make([]byte, 16), mark...)...)
 	igmp := append([]byte{0x11, 0, 0, 0, 0, 0, 0, 0}, mark...)
 	binary.BigEndian.PutUint16(igmp[2:], sum16(igmp))
@@ -216,6 +221,7 @@ func TestSpoofing(t *testing.T) {
 		{"neighbour advertisement", to(ip6Type, ip6(a6, v6, 58, icmp6(a6, v6, 136, target(a6, own)))), true},
 		{"neighbour advertisement of another", to(ip6Type, ip6(a6, v6, 58, icmp6(a6, v6, 136, target(gw6, own)))), false},
 		{"neighbour advertisement of another, behind a header", frame{own, all, ip6Type, hopByHop(136, target(gw6, own))}, false},
+		{"neighbour advertisement, cut off before its target", to(ip6Type, shortFirst), false},
 		{"router advertisement", frame{own, all, ip6Type, ip6(ll, nodes, 58, icmp6(ll, nodes, 134, ra))}, false},
 		{"router advertisement behind a header", frame{own, all, ip6Type, hopByHop(134, ra)}, false},
 		{"router advertisement in the second fragment", frame{own, all, ip6Type, fragment(1, 0, append(icmp6(ll, nodes, 134, ra), 0))}, false},
