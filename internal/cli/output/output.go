@@ -88,13 +88,16 @@ func writeTable[T any](w io.Writer, l Listing, format string, rows []T) error {
 	if err != nil {
 		return err
 	}
-	headers := map[string]any{}
+	headers := headerRow{}
 	for _, c := range append(append([]Column{}, l.Columns...), l.More...) {
 		headers[c.Field] = c.Header
 	}
-	t.t.Option("missingkey=error") // a field without a header does not exist
+	head, err := t.headers()
+	if err != nil {
+		return err
+	}
 	tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
-	if err := t.line(tw, headers); err != nil {
+	if err := head.line(tw, headers); err != nil {
 		return err
 	}
 	for _, row := range rows {
@@ -103,6 +106,14 @@ func writeTable[T any](w io.Writer, l Listing, format string, rows []T) error {
 		}
 	}
 	return tw.Flush()
+}
+
+// headerRow is what a table's template sees as its first row: headers by field.
+type headerRow map[string]any
+
+// Label is the header of {{.Label "KEY"}}: as in Docker, the last word of the key.
+func (headerRow) Label(key string) string {
+	return strings.NewReplacer("-", " ", "_", " ").Replace(key[strings.LastIndexByte(key, '.')+1:])
 }
 
 // JSON writes v as one line of JSON in which every unprintable character is

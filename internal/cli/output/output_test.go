@@ -35,6 +35,11 @@ func TestWrite(t *testing.T) {
 		{"table", "", "ID        NAME\n1         one\n2         " + evilShown + "\n"},
 		{"named table", "table", "ID        NAME\n1         one\n2         " + evilShown + "\n"},
 		{"own table", `table {{.Name}}\t{{.ID}}`, "NAME                      ID\none                       1\n" + evilShown + "   2\n"},
+		{"functions in a table", `table {{json .ID}}\t{{truncate .Name 1}}\t{{lower .ID}}\t{{join .Labels ""}}`,
+			"ID        NAME      ID        LABELS\n\"1\"       o         1         map[k:v]\n" +
+				`"2"       a         2         map[k:` + evilShown + "]\n"},
+		{"method in a table", `table {{.ID}}\t{{.Label "k"}}\t{{.Label "com.example.build-no"}}`,
+			"ID        k" + strings.Repeat(" ", len(evilShown)+2) + "build no\n1         v" + strings.Repeat(" ", len(evilShown)+2) + "\n2         " + evilShown + "   \n"},
 		{"json", "json", `{"ID":"1","Name":"one","List":["x","y"],"Labels":{"k":"v"}}` + "\n" +
 			`{"ID":"2","Name":"a\u001b[2J\u009b\u202e\nb","List":["a\u001b[2J\u009b\u202e\nb"],"Labels":{"k":"a\u001b[2J\u009b\u202e\nb"}}` + "\n"},
 		{"field", "{{.Name}}", "one\n" + evilShown + "\n"},
@@ -49,6 +54,7 @@ func TestWrite(t *testing.T) {
 		{"variable", `{{$n := .Name}}{{$n}}`, "one\n" + evilShown + "\n"},
 		{"print function", `{{print .Name}}`, "one\n" + evilShown + "\n"},
 		{"words", `{{lower "AB"}} {{title "ab"}} {{truncate .Name 2}} {{index (split "a,b" ",") 1}}`, "ab Ab on b\nab Ab " + `a\x1b b` + "\n"},
+		{"padding", `{{pad .ID 2 1}}|{{pad "" 2 1}}|{{pad .ID -1 0}}`, "  1 ||1\n  2 ||2\n"},
 		{"written out breaks", `{{.ID}}\n{{.ID}}\tx`, "1\n1\tx\n2\n2\tx\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -35,6 +35,12 @@ var functions = template.FuncMap{
 	"upper": strings.ToUpper,
 	"title": title,
 	"split": strings.Split,
+	"pad": func(s string, before, after int) string {
+		if s == "" {
+			return s
+		}
+		return strings.Repeat(" ", max(before, 0)) + s + strings.Repeat(" ", max(after, 0))
+	},
 	"truncate": func(s string, n int) string {
 		if r := []rune(s); n >= 0 && len(r) > n {
 			return string(r[:n])
@@ -44,6 +50,17 @@ var functions = template.FuncMap{
 	"println": func(v ...any) printed {
 		return printed(safetext.Line(strings.TrimSuffix(fmt.Sprintln(v...), "\n")) + "\n")
 	},
+}
+
+// headerFunctions are the functions for the headers of a table, which, as in
+// Docker, nothing cuts short, quotes or spells otherwise.
+func headerFunctions() template.FuncMap {
+	same := func(header any, _ ...any) any { return header }
+	m := template.FuncMap{}
+	for _, name := range []string{"json", "join", "lower", "upper", "title", "split", "pad", "truncate"} {
+		m[name] = same
+	}
+	return m
 }
 
 // printable is the escaper: what the action would print, made safe.
@@ -131,6 +148,16 @@ func (t *Template) Execute(w io.Writer, v any) error {
 		return formatError(err, t.t.Root.String())
 	}
 	return nil
+}
+
+// headers returns the same template for the headers of a table. A field without a
+// header does not exist.
+func (t *Template) headers() (*Template, error) {
+	head, err := t.t.Clone()
+	if err != nil {
+		return nil, err
+	}
+	return &Template{head.Option("missingkey=error").Funcs(headerFunctions())}, nil
 }
 
 // line runs the template on v and ends the line.
