@@ -17,14 +17,16 @@ var absentVerbs = map[string]string{
 	"stack": "there is no swarm", "swarm": "there is no swarm",
 	"image build":   "see `build`",
 	"volume update": "for cluster volumes, which there are not",
-	"system events": "`bulkhead events`",
 }
 
 // differentVerbs say how a command differs.
 var differentVerbs = map[string]string{
-	"info":    "other fields: there is no daemon to describe",
-	"version": "there is no server",
-	"inspect": "the records of this project, with fields of their own; `--format` takes their names",
+	"info":          noDaemon,
+	"system info":   noDaemon,
+	"system df":     "the types are Images, Workloads, Volumes, Tenants, Kernels and Templates, where Docker has Images, Containers, Local Volumes and Build Cache",
+	"version":       "there is no server",
+	"inspect":       ownRecords,
+	"image inspect": ownRecords,
 }
 
 // differentFlags say how a flag differs, by "COMMAND --flag".
@@ -36,6 +38,9 @@ var differentFlags = map[string]string{
 	"run --privileged":    "for --systemd in a virtual machine only",
 	"create --privileged": "for --systemd in a virtual machine only",
 	"exec --privileged":   "is refused: a process has no more rights than its workload",
+	"volume create --opt": "is refused: a volume is a plain directory",
+	"pull --quiet":        "prints the ID of the image, not its name",
+	"image pull --quiet":  "prints the ID of the image, not its name",
 
 	"run --device-write-bps":     writeRates,
 	"create --device-write-bps":  writeRates,
@@ -43,7 +48,13 @@ var differentFlags = map[string]string{
 	"create --device-write-iops": writeRates,
 	"run --blkio-weight":         weights,
 	"create --blkio-weight":      weights,
+	"update --blkio-weight":      weights,
 }
+
+const (
+	noDaemon   = "other fields: there is no daemon to describe"
+	ownRecords = "the records of this project, with fields of their own; `--format` takes their names"
+)
 
 // Docker sets these limits, and says nothing of what they do not hold.
 const (

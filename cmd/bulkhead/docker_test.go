@@ -86,8 +86,15 @@ func readDocker(t *testing.T) dockerHelp {
 // bulkheadLine finds the commands of a session.
 var bulkheadLine = regexp.MustCompile(`(?:^|[\s!&|;(])bulkhead ([^\n|;&)]*)`)
 
+// refusedLine finds the lines of a session whose command fails: they show what is
+// refused, not what is there. What runs in the background and is ended by the
+// session fails, too, after it has done what it is shown for; the other exit
+// codes are those of programs in workloads.
+var refusedLine = regexp.MustCompile(`(?m)^(?:\[.*\] )?(?:status (?:1|125)|! exec) (?:.*[^&\n])$`)
+
 // usedInScripts tells, for each command and for "COMMAND --flag", the first
-// session that uses it. The lines are parsed by the commands themselves.
+// session that uses it and succeeds. The lines are parsed by the commands
+// themselves.
 func usedInScripts(t *testing.T) map[string]string {
 	t.Helper()
 	used := map[string]string{}
@@ -108,6 +115,7 @@ func usedInScripts(t *testing.T) map[string]string {
 		}
 		script, _, _ := strings.Cut(string(b), "\n-- ")
 		script = strings.ReplaceAll(script, "\\\n", " ")
+		script = refusedLine.ReplaceAllString(script, "")
 		for _, m := range bulkheadLine.FindAllStringSubmatch(script, -1) {
 			for _, key := range parsedLine(words(m[1])) {
 				key = canonical(key)

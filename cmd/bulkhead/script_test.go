@@ -8,6 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
@@ -101,7 +105,7 @@ func TestScripts(t *testing.T) {
 				UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 				Condition:           condition,
 				Deadline:            time.Now().Add(15 * time.Minute),
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "waitlog": cmdWaitLog, "phases": cmdPhases},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "waitlog": cmdWaitLog, "phases": cmdPhases, "registry": cmdRegistry},
 			})
 		})
 	}
@@ -477,6 +481,17 @@ func cmdPhases(ts *testscript.TestScript, neg bool, args []string) {
 			before = got.Phases[n].BeginMS
 		}
 	}
+}
+
+// cmdRegistry is "registry": it starts an empty one on loopback, whose address is
+// in $REGISTRY until the session ends.
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: registry")
+	}
+	srv := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	ts.Defer(srv.Close)
+	ts.Setenv("REGISTRY", srv.Listener.Addr().String())
 }
 
 // cmdWaitLog is "waitlog NAME TEXT": it follows a workload's log until TEXT is
