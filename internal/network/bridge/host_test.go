@@ -61,6 +61,7 @@ func TestNoRouter(t *testing.T) {
 			}
 			w := l.start(withPorts(request("bridge"), workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"}))
 			serve(t, w.namespace, ":80")
+			send, in := a.packetSocket("eth0"), b.packetSocket("eth0")
 			check := func(when string) {
 				t.Helper()
 				for _, to := range []string{"198.51.100.2:80", "[2001:db8:2::2]:80"} {
@@ -73,6 +74,18 @@ func TestNoRouter(t *testing.T) {
 					}
 					if got := ask(t, w.namespace, "tcp", to); got == "" {
 						t.Errorf("%s: the workload does not reach %s", when, to)
+					}
+				}
+				for name, f := range untracked(t, a, netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8:2::2")) {
+					wait := patience
+					if before == "0" {
+						wait = impatience
+					}
+					if _, err := unix.Write(send, f.bytes()); err != nil {
+						t.Fatal(err)
+					}
+					if got := sees(in, mark, wait); got != (before == "1") {
+						t.Errorf("%s: one neighbour's %s reaches the other: %t", when, name, got)
 					}
 				}
 				if got := ask(t, a, "tcp", "192.0.2.1:8080"); got == "" && when != "without a network" {
@@ -125,6 +138,72 @@ func TestNoRouter(t *testing.T) {
 				t.Errorf("without a network: one neighbour reaches the other as %q", got)
 			}
 		})
+	}
+}
+
+// untracked are packets from a host on our uplink to others beyond us, of which
+// connection tracking makes no connection.
+func untracked(t *testing.T, from *namespace, to4, to6 netip.Addr) map[string]frame {
+	t.Helper()
+	us, err := net.InterfaceByName("uplink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var them *net.Interface
+	from.do(func() (err error) { them, err = net.InterfaceByName("eth0"); return err })
+	own4, own6 := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")
+	return map[string]frame{
+		"SYN with FIN":           {them.HardwareAddr, us.HardwareAddr, unix.ETH_P_IP, tcp4(own4, to4, 5, 80, 0x03, mark)},
+		"neighbour solicitation": {them.HardwareAddr, us.HardwareAddr, unix.ETH_P_IPV6, solicitation(own6, to6)},
+	}
+}
+
+func tcp4(src, dst netip.Addr, sport, dport uint16, flags byte, payload []byte) []byte {
+	m := binary.BigEndian.AppendUint16(nil, sport)
+	m = binary.BigEndian.AppendUint16(m, dport)
+	m = append(append(m, 0, 0, 0, 1, 0, 0, 0, 0, 5<<4, flags, 0x20, 0, 0, 0, 0, 0), payload...)
+	pseudo := append(append(src.AsSlice(), dst.AsSlice()...), 0, unix.IPPROTO_TCP, 0, byte(len(m)))
+	binary.BigEndian.PutUint16(m[16:], sum16(pseudo, m))
+	b := append(udp4(src, dst, 0, 0, make([]byte, len(m)-8))[:20], m...)
+	b[9], b[10], b[11] = unix.IPPROTO_TCP, 0, 0
+	binary.BigEndian.PutUint16(b[10:], sum16(b[:20]))
+	return b
+}
+
+// solicitation asks for the receiver's own address, which may be far away.
+func solicitation(src, dst netip.Addr) []byte {
+	body := append(append(make([]byte, 4), dst.AsSlice()...), mark...)
+	return ip6(src, dst, unix.IPPROTO_ICMPV6, icmp6(src, dst, 135, body))
+}
+
+// TestUntracked: what connection tracking makes no connection of does not leave a
+// workload's network, as it would leave with the workload's address.
+func TestUntracked(t *testing.T) {
+	l := newLab(t)
+	out := outside(t)
+	w := l.start(request("bridge"))
+	src, dst := w.addr(false), netip.MustParseAddr("2001:db8::2")
+	send, in := w.packetSocket("eth0"), out.packetSocket("eth0")
+	to := func(kind uint16, body []byte) frame { return frame{mac(t, w), linkMAC(w.a.bridges[0]), kind, body} }
+	for _, tt := range []struct {
+		name string
+		f    frame
+		pass bool
+	}{
+		{"echo request", to(unix.ETH_P_IPV6, ip6(src, dst, unix.IPPROTO_ICMPV6, icmp6(src, dst, 128, append(make([]byte, 4), mark...)))), true},
+		{"neighbour solicitation", to(unix.ETH_P_IPV6, solicitation(src, dst)), false},
+		{"SYN with FIN", to(unix.ETH_P_IP, tcp4(w.addr(true), netip.MustParseAddr("192.0.2.2"), 5, 80, 0x03, mark)), false},
+	} {
+		wait := patience
+		if !tt.pass {
+			wait = impatience
+		}
+		if _, err := unix.Write(send, tt.f.bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if got := sees(in, mark, wait); got != tt.pass {
+			t.Errorf("%s: another host gets it: %t, want %t", tt.name, got, tt.pass)
+		}
 	}
 }
 

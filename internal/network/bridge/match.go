@@ -128,7 +128,6 @@ func dnat(m *nftables.Set, family byte, fields ...field) part {
 // Bits of enum ip_conntrack_info as nft's `ct state` has them, and of enum
 // ip_conntrack_status.
 const (
-	ctInvalid     = 1
 	ctEstablished = 2
 	ctRelated     = 4
 	ctNew         = 8

@@ -307,15 +307,23 @@ func (t *tables) addInet(c *nftables.Conn) {
 		rule(ctStatus(ctDNAT), ipv6, in(t.open6, ip6Daddr, l4proto, dport), accept),
 		rule(drop))
 
-	chain(c, t.inet, "forward", filter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
+	// Here, too, what may pass is named: of a packet without a connection, as it is
+	// invalid or not tracked, there is no status to ask for.
+	forward := [][]expr.Any{
 		rule(in(t.pairs, iifname, oifname), accept),
 		rule(toUs, jump("into")),
 		rule(in(t.internal, iifname), drop),
 		// What connection tracking does not know would leave untranslated.
-		rule(fromUs, ctState(ctInvalid), drop),
-		rule(fromUs, accept),
-		rule(ipv4, in(t.guarded4, iifname), ctState(ctNew), noCtStatus(ctDNAT), drop),
-		rule(ipv6, in(t.guarded6, iifname), ctState(ctNew), noCtStatus(ctDNAT), drop))
+		rule(fromUs, ctState(ctNew|ctEstablished|ctRelated), accept),
+		rule(fromUs, drop),
+	}
+	for _, guarded := range []part{rule(ipv4, in(t.guarded4, iifname)), rule(ipv6, in(t.guarded6, iifname))} {
+		forward = append(forward,
+			rule(guarded, ctState(ctEstablished|ctRelated), accept),
+			rule(guarded, ctStatus(ctDNAT), accept),
+			rule(guarded, drop))
+	}
+	chain(c, t.inet, "forward", filter, nftables.ChainHookForward, *nftables.ChainPriorityFilter, forward...)
 
 	input := [][]expr.Any{
 		rule(notFromUs, accept),
