@@ -32,6 +32,12 @@ func TestMain(m *testing.M) {
 		runHelper(name)
 		return
 	}
+	if outside := os.Getenv(withoutInotifyEnv); outside != "" {
+		if err := forbidInotify(outside); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
 	var b [6]byte
 	rand.Read(b[:])
 	root = "/bulkhead-test-" + hex.EncodeToString(b[:])

@@ -63,7 +63,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // waitEvent returns when cgroup.events of a v2 directory has the given line,
 // or when the directory is gone. The kernel reports changes of that file as
-// modifications (inotify(7)).
+// modifications (inotify(7)). A user has 128 inotify instances by default, which
+// others may have used up: without one it looks every few milliseconds, as whoever
+// holds them is not to keep a workload from being killed.
 func waitEvent(ctx context.Context, dir, line string) error {
 	holds := func() (bool, error) {
 		text, err := readFile(dir, "cgroup.events")
@@ -76,8 +78,11 @@ func waitEvent(ctx context.Context, dir, line string) error {
 		return err
 	}
 	w, err := watch(dir, "cgroup.events")
+	if gone(err) {
+		return nil
+	}
 	if err != nil {
-		return ignoreGone(err)
+		return look(ctx, holds)
 	}
 	defer w.Close()
 	stop := context.AfterFunc(ctx, func() { w.SetReadDeadline(past) })
@@ -100,6 +105,18 @@ func waitEvent(ctx context.Context, dir, line string) error {
 			return ctx.Err()
 		}
 		if _, err := w.Read(buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// look returns when holds does, which it asks at least every 20 ms.
+func look(ctx context.Context, holds func() (bool, error)) error {
+	for delay := firstLook; ; delay = min(2*delay, 20*time.Millisecond) {
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
+		if err := sleep(ctx, delay); err != nil {
 			return err
 		}
 	}
