@@ -6,12 +6,11 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
-// maxPeers bounds the networks that are kept in mind: each has an inotify
-// descriptor, of which a user may have 128.
+// maxPeers bounds the networks that are kept in mind: each has its table, and an
+// inotify descriptor, of which a user may have 128 by default. All name servers
+// count for one user, see table.watch.
 const maxPeers = 32
 
 // peers are the other networks of the engine. A workload that is in several asks
@@ -78,7 +77,7 @@ func (p *peers) table(name string) *table {
 	if p.tables == nil {
 		p.tables = map[string]peer{}
 	}
-	p.tables[name] = peer{t, runtime.AddCleanup(t, func(watch int) { unix.Close(watch) }, t.watch)}
+	p.tables[name] = peer{t, runtime.AddCleanup(t, unwatch, t.watch)}
 	return t
 }
 

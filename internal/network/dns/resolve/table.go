@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,30 +32,29 @@ type table struct {
 	domain  string         // as it is compared
 	subnets []netip.Prefix // whose addresses are leased; nil for all
 
-	mu     sync.Mutex
-	dir    *os.File
-	watch  int // inotify(7)
-	buf    []byte
+	mu  sync.Mutex
+	dir *os.File
+	// watch reports changes, inotify(7). It is absent where others have used up the
+	// descriptors of this kind that a user may have: then the directory's own time
+	// tells, which was changed when the directory was read.
+	watch   int
+	buf     []byte
+	changed unix.Timespec
+	read    time.Time
+
 	leases map[netip.Addr]*lease
 	names  map[string][]netip.Addr // in the order in which they came
 	// members counts the leases of each workload.
 	members map[string]int
 }
 
+// absent stands for a descriptor that there is none of.
+const absent = -1
+
 // openTable reads a directory of leases.
 func openTable(path, network string, subnets []netip.Prefix) (*table, error) {
-	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, os.NewSyscallError("inotify_init1", err)
-	}
-	t := &table{network: network, domain: strings.ToLower(network), subnets: subnets, watch: watch, buf: make([]byte, 64<<10)}
-	// A file that comes whole comes by rename or link; one that is written in
-	// place is looked at when it is closed.
-	const mask = unix.IN_CREATE | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ATTRIB | unix.IN_ONLYDIR
-	if _, err := unix.InotifyAddWatch(watch, path, mask); err != nil {
-		unix.Close(watch)
-		return nil, fmt.Errorf("watch the leases: %w", os.NewSyscallError("inotify_add_watch", err))
-	}
+	t := &table{network: network, domain: strings.ToLower(network), subnets: subnets, watch: watch(path), buf: make([]byte, 64<<10)}
+	var err error
 	if t.dir, err = os.Open(path); err == nil {
 		err = t.scan()
 	}
@@ -65,13 +65,40 @@ func openTable(path, network string, subnets []netip.Prefix) (*table, error) {
 	return t, nil
 }
 
+// watch returns a descriptor that reports changes of a directory, or absent.
+func watch(path string) int {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return absent
+	}
+	// A file that comes whole comes by rename or link; one that is written in
+	// place is looked at when it is closed.
+	const mask = unix.IN_CREATE | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ATTRIB | unix.IN_ONLYDIR
+	if _, err := unix.InotifyAddWatch(fd, path, mask); err != nil {
+		unix.Close(fd)
+		return absent
+	}
+	return fd
+}
+
 func (t *table) close() {
-	unix.Close(t.watch)
+	unwatch(t.watch)
 	t.dir.Close()
+}
+
+func unwatch(watch int) {
+	if watch != absent {
+		unix.Close(watch)
+	}
 }
 
 // scan reads the whole directory.
 func (t *table) scan() error {
+	now := time.Now()
+	changed, err := t.time()
+	if err != nil {
+		return err
+	}
 	if _, err := t.dir.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -82,6 +109,7 @@ func (t *table) scan() error {
 			t.load(name)
 		}
 		if errors.Is(err, io.EOF) {
+			t.changed, t.read = changed, now
 			return nil
 		}
 		if err != nil {
@@ -98,7 +126,7 @@ func (t *table) load(name string) {
 		return // another file, such as one that is not finished
 	}
 	var l *lease
-	if b, err := t.read(name); err == nil {
+	if b, err := t.file(name); err == nil {
 		l, _ = parseLease(b, t.network) //nolint:errcheck // nil then
 	}
 	if old := t.leases[addr]; old != nil {
@@ -124,7 +152,7 @@ func (t *table) load(name string) {
 	}
 }
 
-func (t *table) read(name string) ([]byte, error) {
+func (t *table) file(name string) ([]byte, error) {
 	fd, err := unix.Openat(int(t.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -160,8 +188,33 @@ func (t *table) contains(a netip.Addr) bool {
 	return t.subnets == nil || slices.ContainsFunc(t.subnets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
+// tick is longer than two times of a file system that are the same may be apart:
+// they are as of the kernel's last timer interrupt, of which there are 100 a second
+// or more.
+const tick = 20 * time.Millisecond
+
+// time is when a file was last put into the directory, or taken out.
+func (t *table) time() (unix.Timespec, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(t.dir.Fd()), &st)
+	return st.Mtim, err
+}
+
+// look reads the directory anew if it may have changed since it was read. Changed
+// within a tick before that, it may have changed again without a trace.
+func (t *table) look() error {
+	changed, err := t.time()
+	if err != nil || changed == t.changed && t.read.Sub(time.Unix(changed.Unix())) > tick {
+		return err
+	}
+	return t.scan()
+}
+
 // sync takes note of what has happened in the directory.
 func (t *table) sync() error {
+	if t.watch == absent {
+		return t.look()
+	}
 	changed := map[string]bool(nil)
 	all := false
 	for {
