@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -102,7 +103,28 @@ func (s *Store) leaveBy(ctx context.Context, leases []network.Lease) (wait func(
 	for _, l := range leases {
 		errs = append(errs, s.give(l))
 	}
-	return wait, errors.Join(errs...)
+	return wait, errors.Join(append(errs, s.keepServers(ctx, leases))...)
+}
+
+// keepServers makes sure that the networks of leases that were given back still have
+// their name servers, where others are in them: a start that failed, or whose
+// process was killed, may have ended one to start it anew.
+func (s *Store) keepServers(ctx context.Context, left []network.Lease) error {
+	if s.o.DNSProgram == "" {
+		return nil
+	}
+	var errs []error
+	for _, l := range left {
+		if _, err := dns.Find(s.server(l.Network)); !errors.Is(err, dns.ErrNotRunning) || s.deserted(l.Network) == nil {
+			continue
+		}
+		n, err := s.read(l.Network)
+		if err == nil {
+			err = s.ensureServer(ctx, n)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // unrule removes the rules of a workload's leases.

@@ -48,7 +48,7 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 	}
 	var err error
 	if !n.Internal {
-		if c.Upstream, err = upstream("/etc/resolv.conf"); err != nil {
+		if c.Upstream, err = upstream(resolvConf); err != nil {
 			return err
 		}
 	}
@@ -269,6 +269,8 @@ func (s *Store) serverCgroup(n *network.Network) ([]string, error) {
 
 // maxResolvConf bounds what is read of the file, in bytes.
 const maxResolvConf = 64 << 10
+
+var resolvConf = "/etc/resolv.conf" // tests have another
 
 // upstream returns the name servers that the host asks (resolv.conf(5)).
 func upstream(path string) ([]netip.AddrPort, error) {

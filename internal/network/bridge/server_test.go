@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // resolve asks a name server from a namespace.
@@ -164,6 +166,68 @@ func TestNamesOfSeveralNetworks(t *testing.T) {
 		if err := l.Release(context.Background(), w.id); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestServerAfterFailure fails to get a workload into a network whose name server is
+// being replaced for it, because the host's own have changed: those who are in the
+// network have one again.
+func TestServerAfterFailure(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	l.create(network.Network{Name: "n"})
+	l.create(network.Network{Name: "m"})
+	resolvConf = filepath.Join(t.TempDir(), "resolv.conf")
+	t.Cleanup(func() { resolvConf = "/etc/resolv.conf" })
+	host := func(nameserver string) {
+		t.Helper()
+		if err := os.WriteFile(resolvConf, []byte("nameserver "+nameserver+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host("192.0.2.1")
+	there := l.start(request("n"))
+	moving := request("m")
+	joining := l.start(moving)
+	for i, r := range []network.Request{request("n"), moving} {
+		name := []string{"start", "join"}[i]
+		old, err := dns.Find(l.server("n"))
+		if err != nil {
+			t.Fatalf("before the %s: %v", name, err)
+		}
+		host(fmt.Sprintf("192.0.2.%d", i+2))
+		if name == "join" {
+			r.Networks, r.Join = append(r.Networks, workload.Attachment{Network: "n"}), true
+		}
+		r.Taps = true
+		// An interface in the place of its tap device.
+		link := linkName(r.ID, mustRead(t, l, "n").ID)
+		command(t, "ip", "link", "add", link, "type", "veth", "peer", "name", "bhwother")
+		Step = func(step string) {
+			// The old name server ends before the start fails.
+			for end := time.Now().Add(patience); step == "rules added" && time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
+				if p, err := dns.Find(l.server("n")); err != nil || p != old {
+					return
+				}
+			}
+		}
+		_, err = l.Attach(t.Context(), r)
+		Step = nil
+		if err == nil {
+			t.Fatalf("the %s does not fail: the test is wrong", name)
+		}
+		if _, err := dns.Find(l.server("n")); err != nil {
+			t.Errorf("after a %s that failed: %v", name, err)
+		}
+	}
+	for _, b := range []*box{there, joining} {
+		if err := l.Release(context.Background(), b.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []string{"n", "m"} {
+		l.wantNoServer("in the end", mustRead(t, l, n))
 	}
 }
 
