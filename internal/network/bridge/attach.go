@@ -295,12 +295,14 @@ func asked(nets []*network.Network) (of int, addrs []netip.Addr) {
 }
 
 // forwarded are the servers of a workload's own that the name server of a network
-// asks for it: all, or none if one of them means something else on the host, or
-// would be a way out of an internal network. The workload asks those itself.
+// asks for it: all, or none if one of them means something else on the host, or is
+// this name server, or would be a way out of an internal network, as the host is by
+// the gateway's address. The workload asks those itself.
 func forwarded(servers []netip.Addr, n *network.Network) []netip.Addr {
 	for _, a := range servers {
-		within := slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Prefix.Contains(a) })
-		if !dial.Usable(a) || n.Internal && !within {
+		itself := slices.Contains(nameservers(n), a)
+		within := slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Host(a) && a != s.Gateway })
+		if !dial.Usable(a) || itself || n.Internal && !within {
 			return nil
 		}
 	}

@@ -237,6 +237,7 @@ func TestForwarded(t *testing.T) {
 	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
 	l := newLab(t).withDNS()
 	l.create(network.Network{Name: "inner", Internal: true, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.209.70.0/24")}}})
+	l.create(network.Network{Name: "outer", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.209.71.0/24")}}})
 	l.create(network.Network{Name: "small", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("198.51.100.0/30")}}})
 	for _, tt := range []struct {
 		networks []string
@@ -245,7 +246,9 @@ func TestForwarded(t *testing.T) {
 	}{
 		{[]string{"bridge"}, "", false}, {[]string{"bridge"}, "192.0.2.1", true}, {[]string{"bridge"}, "192.0.2.1 2001:db8::1", true},
 		{[]string{"bridge"}, "192.0.2.1 127.0.0.1", false}, {[]string{"bridge"}, "::1", false}, {[]string{"bridge"}, "fe80::1", false},
-		{[]string{"inner"}, "192.0.2.1", false}, {[]string{"inner"}, "10.209.70.9", true}, {[]string{"inner", "bridge"}, "192.0.2.1", true}, {[]string{"small"}, "192.0.2.1", false},
+		{[]string{"inner"}, "192.0.2.1", false}, {[]string{"inner"}, "10.209.70.9", true}, {[]string{"inner"}, "10.209.70.9 10.209.70.1", false},
+		{[]string{"inner"}, "10.209.70.0", false}, {[]string{"inner"}, "10.209.70.254", false}, {[]string{"outer"}, "10.209.71.254", false}, {[]string{"outer"}, "10.209.71.1", true},
+		{[]string{"inner", "bridge"}, "192.0.2.1", true}, {[]string{"small"}, "192.0.2.1", false},
 	} {
 		r := request(tt.networks...)
 		for _, s := range strings.Fields(tt.servers) {
