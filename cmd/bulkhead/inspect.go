@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -231,26 +229,5 @@ func (a *app) showInspected(format string, found []any) error {
 	case "json":
 		return output.JSON(a.out, found)
 	}
-	views := make([]any, len(found))
-	for i, v := range found {
-		var err error
-		if views[i], err = asShown(v); err != nil {
-			return err
-		}
-	}
-	return output.Each(a.out, format, views)
-}
-
-// asShown turns v into maps and lists with the names that its JSON has, so that
-// a template uses the names that a person sees.
-func asShown(v any) (any, error) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("write JSON: %w", err)
-	}
-	var out any
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber() // an ID or a limit must not become a float
-	err = dec.Decode(&out)
-	return out, err
+	return output.Inspected(a.out, format, found)
 }

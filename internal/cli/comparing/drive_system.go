@@ -133,6 +133,6 @@ func (s *system) detach(ctx context.Context, name string, program []string, port
 			return "", errors.Join(err, s.oursDriver.remove(context.WithoutCancel(ctx), name))
 		}
 	}
-	id, err := output(ctx, s.args("inspect", "--format", "{{.Spec.ID}}", name)...)
+	id, err := output(ctx, s.args("inspect", "--format", "{{.Id}}", name)...)
 	return short(id), err
 }
