@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,15 +19,16 @@ import (
 
 // statsRow is what templates and JSON of stats see; the names are Docker's.
 type statsRow struct {
-	ID       string
-	Name     string
-	CPUPerc  string
-	MemUsage string
-	MemPerc  string
-	NetIO    string
-	BlockIO  string
-	PIDs     string
-	Boundary string
+	Container string // as the command line has it, the ID where it names none
+	ID        string
+	Name      string
+	CPUPerc   string
+	MemUsage  string
+	MemPerc   string
+	NetIO     string
+	BlockIO   string
+	PIDs      string
+	Boundary  string
 	// HostCPUPerc and HostMemUsage are what a virtual machine takes of the host.
 	HostCPUPerc  string
 	HostMemUsage string
@@ -41,6 +42,7 @@ var statsListing = output.Listing{
 	},
 	More: []output.Column{
 		{Header: "BOUNDARY", Field: "Boundary"}, {Header: "HOST CPU %", Field: "HostCPUPerc"}, {Header: "HOST MEM", Field: "HostMemUsage"},
+		{Header: "CONTAINER", Field: "Container"},
 	},
 }
 
@@ -92,11 +94,13 @@ is in HostCPUPerc and HostMemUsage of --format.`,
 	return cmd
 }
 
-// The time between two lines of stats, and how long a workload that does not
-// answer is waited for.
+// The time between two tables of stats, for how long one waits for a workload
+// that does not answer, and after how long the workload is asked anew. A single
+// table has nothing to show later, and waits for as long as an answer counts.
 const (
 	statsInterval = time.Second
-	statsPatience = 5 * time.Second
+	statsPatience = time.Second
+	statsLimit    = 5 * time.Second
 )
 
 func (a *app) stats(ctx context.Context, e *engine.Engine, f statsFlags, names []string) error {
@@ -105,9 +109,15 @@ func (a *app) stats(ctx context.Context, e *engine.Engine, f statsFlags, names [
 			return err
 		}
 	}
-	s := &sampler{e: e, last: map[workload.ID]workload.Usage{}, total: memoryTotal()}
+	s := newSampler(func(ctx context.Context, id workload.ID) (workload.Usage, error) { return e.Measure(ctx, string(id)) })
+	if f.once {
+		s.patience = statsLimit
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.open.Wait()
+	defer cancel()
 	// The first samples are what later ones are compared with.
-	if _, err := s.rows(ctx, f, names); err != nil {
+	if _, err := s.rows(ctx, e, f, names); err != nil {
 		return err
 	}
 	clear := !f.once && f.format == "" && terminal.IsTerminal(a.out)
@@ -117,7 +127,7 @@ func (a *app) stats(ctx context.Context, e *engine.Engine, f statsFlags, names [
 		case <-ctx.Done():
 			return nil
 		}
-		rows, err := s.rows(ctx, f, names)
+		rows, err := s.rows(ctx, e, f, names)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -139,49 +149,116 @@ func (a *app) stats(ctx context.Context, e *engine.Engine, f statsFlags, names [
 
 // sampler measures workloads and remembers the last figures of each.
 type sampler struct {
-	e     *engine.Engine
-	total int64 // the host's memory in bytes
+	measure  func(context.Context, workload.ID) (workload.Usage, error)
+	total    int64 // the host's memory in bytes
+	patience time.Duration
 
-	mu   sync.Mutex
-	last map[workload.ID]workload.Usage
+	open  sync.WaitGroup // questions that are under way
+	mu    sync.Mutex
+	last  map[workload.ID]workload.Usage
+	asked map[workload.ID]*question
 }
 
-// rows measures those that are wanted, all at the same time, so that one that is
-// slow to answer holds up no other's figures.
-func (s *sampler) rows(ctx context.Context, f statsFlags, names []string) ([]statsRow, error) {
-	var records []*engine.Record
+// question is one that a workload has been asked; the answer is there when done
+// is closed.
+type question struct {
+	at    time.Time
+	done  chan struct{}
+	usage workload.Usage
+	err   error
+}
+
+func newSampler(measure func(context.Context, workload.ID) (workload.Usage, error)) *sampler {
+	return &sampler{
+		measure: measure, total: memoryTotal(), patience: statsPatience,
+		last: map[workload.ID]workload.Usage{}, asked: map[workload.ID]*question{},
+	}
+}
+
+// sampled is a workload to measure, and what the command line calls it.
+type sampled struct {
+	record *engine.Record
+	given  string
+}
+
+// rows measures those that are wanted.
+func (s *sampler) rows(ctx context.Context, e *engine.Engine, f statsFlags, names []string) ([]statsRow, error) {
+	var wanted []sampled
 	if len(names) == 0 {
-		all, err := s.e.List(ctx)
+		all, err := e.List(ctx)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range all {
 			if (r.Tenant() != "") == f.tenants && (f.all || running(r.Status)) {
-				records = append(records, r)
+				wanted = append(wanted, sampled{record: r})
 			}
 		}
 	}
 	for _, name := range names {
-		r, err := f.find(ctx, s.e, name)
+		r, err := f.find(ctx, e, name)
 		if errors.Is(err, workload.ErrNotFound) || errors.Is(err, engine.ErrNoTenant) {
 			continue // it was removed meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, r)
+		wanted = append(wanted, sampled{r, name})
 	}
-	rows := make([]statsRow, len(records))
+	return s.table(ctx, wanted, f.noTrunc), nil
+}
+
+// table measures all of them at the same time, so that one that is slow to answer
+// holds up no other's figures.
+func (s *sampler) table(ctx context.Context, wanted []sampled, whole bool) []statsRow {
+	rows := make([]statsRow, len(wanted))
 	var wg sync.WaitGroup
-	for i, r := range records {
-		wg.Go(func() { rows[i] = s.row(ctx, r, f.noTrunc) })
+	for i, w := range wanted {
+		wg.Go(func() { rows[i] = s.row(ctx, w, whole) })
 	}
 	wg.Wait()
-	return slices.DeleteFunc(rows, func(r statsRow) bool { return r.ID == "" }), nil
+	return rows
+}
+
+// ask returns the figures of a workload. Patience counts from when it was asked:
+// a question that is not answered by then stays open, and its answer is that of
+// whoever asks next, so that nobody is asked two at a time.
+func (s *sampler) ask(ctx context.Context, id workload.ID) (workload.Usage, error) {
+	s.mu.Lock()
+	q := s.asked[id]
+	if q == nil {
+		q = &question{at: time.Now(), done: make(chan struct{})}
+		s.asked[id] = q
+		s.open.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, statsLimit)
+			defer cancel()
+			q.usage, q.err = s.measure(ctx, id)
+			close(q.done)
+		})
+	}
+	s.mu.Unlock()
+	select {
+	case <-q.done:
+	default:
+		ctx, cancel := context.WithDeadline(ctx, q.at.Add(s.patience))
+		defer cancel()
+		select {
+		case <-q.done:
+		case <-ctx.Done():
+			return workload.Usage{}, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked[id] == q {
+		delete(s.asked, id)
+	}
+	return q.usage, q.err
 }
 
 // row measures one workload. One without figures has "--" in their place.
-func (s *sampler) row(ctx context.Context, r *engine.Record, whole bool) statsRow {
+func (s *sampler) row(ctx context.Context, w sampled, whole bool) statsRow {
+	r := w.record
 	row := statsRow{
 		ID: r.Spec.ID.Short(), Name: r.Spec.Name, Boundary: r.Spec.Boundary, CPUPerc: "--", MemUsage: "-- / --", MemPerc: "--",
 		NetIO: "--", BlockIO: "--", PIDs: "--", HostCPUPerc: "--", HostMemUsage: "--",
@@ -189,12 +266,11 @@ func (s *sampler) row(ctx context.Context, r *engine.Record, whole bool) statsRo
 	if whole {
 		row.ID = string(r.Spec.ID)
 	}
+	row.Container = cmp.Or(w.given, row.ID)
 	if t := r.Tenant(); t != "" {
 		row.Name = t
 	}
-	ctx, cancel := context.WithTimeout(ctx, statsPatience)
-	defer cancel()
-	u, err := s.e.Measure(ctx, string(r.Spec.ID))
+	u, err := s.ask(ctx, r.Spec.ID)
 	if err != nil {
 		return row
 	}
