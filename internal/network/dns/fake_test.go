@@ -169,9 +169,9 @@ func (f *fake) handle(msg []byte, from netip.AddrPort, tcp bool) [][]byte {
 	f.mu.Unlock()
 	right := f.pack(a.answer(0, good))
 	wrong := f.pack(a.answer(0, evil))
-	first, _, _ := strings.Cut(a.name(), ".")
+	name, _, _ := strings.Cut(a.name(), ".")
 	if tcp {
-		switch first {
+		switch name {
 		case "wrongonly", "wrongquestion", "loop", "cut", "claims", "silent", "tcpslow":
 			return nil
 		case "tcpcut":
@@ -180,6 +180,9 @@ func (f *fake) handle(msg []byte, from netip.AddrPort, tcp bool) [][]byte {
 			return [][]byte{changed(wrong, func(b []byte) { b[0]++ })}
 		case "tcpquestion":
 			return [][]byte{changed(wrong, func(b []byte) { b[13] ^= 1 })}
+		case "biglate":
+			time.Sleep(200 * time.Millisecond) // as from far away
+			return [][]byte{f.pack(a.answer(0, slicesRepeat(good, 300)...))}
 		case "big", "bigudp":
 			return [][]byte{f.pack(a.answer(0, slicesRepeat(good, 300)...))}
 		case "huge":
@@ -192,10 +195,14 @@ func (f *fake) handle(msg []byte, from netip.AddrPort, tcp bool) [][]byte {
 		m.Truncated = true
 		return [][]byte{f.pack(m)}
 	}
-	switch first {
+	switch name {
 	case "silent":
 		return nil
-	case "big", "huge", "tcpcut", "tcpid", "tcpquestion", "tcpslow":
+	case "silentatfirst":
+		if f.addr.String() == first {
+			return nil
+		}
+	case "big", "biglate", "huge", "tcpcut", "tcpid", "tcpquestion", "tcpslow":
 		return truncated()
 	case "bigudp":
 		return [][]byte{f.pack(a.answer(0, slicesRepeat(good, 300)...))}

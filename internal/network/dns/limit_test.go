@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +214,42 @@ func TestWaitingIsShared(t *testing.T) {
 	if failed != len(conns) {
 		t.Errorf("%d of %d failed", failed, len(conns))
 	}
+}
+
+// TestStreamsAreShared has one workload ask, again and again, for answers that are to
+// come over TCP and do not, while another asks for some that do.
+func TestStreamsAreShared(t *testing.T) {
+	p := populated(t)
+	newFake(t, first)
+	p.start(ports(first)...)
+	c := p.dial("udp", web4)
+	go io.Copy(io.Discard, c)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if _, err := c.Write(question(t, fmt.Sprintf("tcpslow.%d.example", i), a, 0)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	time.Sleep(2 * time.Second) // longer than one of them is waited for
+	for range 3 {
+		if got := p.askOver("tcp", db4, "biglate.example", a); got.Truncated || len(got.Answers) != 300 {
+			t.Errorf("another workload's long answer: %v, truncated %t, %d answers", got.RCode, got.Truncated, len(got.Answers))
+		}
+		if got := p.ask(db4, "lowercase.example", a); !slices.Equal(got.addresses(), []string{"192.0.2.1"}) {
+			t.Errorf("from a server that does not keep the case: %v %v", got.RCode, got.addresses())
+		}
+	}
+	close(stop)
+	wg.Wait()
 }
 
 // TestConnectionsAreShared has one workload open all connections that it can.

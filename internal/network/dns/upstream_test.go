@@ -261,6 +261,26 @@ func TestDeadServerIsAskedLast(t *testing.T) {
 	}
 }
 
+// TestSilenceIsOnesOwn has a workload ask for what the first server does not answer:
+// others are asked for at that one as before.
+func TestSilenceIsOnesOwn(t *testing.T) {
+	p := populated(t)
+	one, two := newFake(t, first), newFake(t, third)
+	p.start(ports(first, third)...)
+	if b, err := tryExchange(p.dial("udp", web4), question(t, "silentatfirst.example", a, 0), 20*time.Second, 1); err != nil || len(parse(t, b).Answers) != 1 {
+		t.Fatal(b, err)
+	}
+	for _, c := range []struct {
+		from, name string
+		want       *fake
+	}{{web4, "after.example", two}, {db4, "inside.example", one}} {
+		p.ask(c.from, c.name, a)
+		if n := len(c.want.about(c.name)); n != 1 || len(one.about(c.name))+len(two.about(c.name)) != 1 {
+			t.Errorf("%s by %s: the first was asked %d times, the second %d times", c.name, c.from, len(one.about(c.name)), len(two.about(c.name)))
+		}
+	}
+}
+
 // TestNobodyUpstream ends at once when the host says that nobody is there.
 func TestNobodyUpstream(t *testing.T) {
 	p := populated(t)

@@ -28,8 +28,9 @@
 //
 // Only who has a lease: nothing is sent to other addresses, so nothing can be
 // reflected to them. Each workload has a rate of questions, a number of
-// connections, and a number of questions that wait for upstream; beyond that it
-// hears nothing, or SERVFAIL, and others do not notice. What a flood can fill is
+// connections, and a number of questions that wait for upstream and that are asked
+// there over TCP; beyond that it hears nothing, SERVFAIL, or the beginning of an
+// answer, and others do not notice. What a flood can fill is
 // one of several sockets of an address: the kernel chooses by the sender.
 //
 // # Upstream
@@ -37,7 +38,8 @@
 // Each question is asked from a new socket, so from a port that the kernel
 // chose at random, with a random ID and random upper and lower case
 // (draft-vixie-dnsext-dns0x20), and an answer must repeat all of it. A server that does not
-// repeat the case, or sends much that is no answer, is asked over TCP. An answer
+// repeat the case, or sends much that is no answer, is asked over TCP. One that does
+// not answer a workload is asked last for that workload for a while. An answer
 // is passed on as it came once its structure is sound. There is no cache: the
 // host's own resolver has one, and what is not kept cannot be poisoned.
 //

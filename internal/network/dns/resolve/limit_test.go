@@ -33,43 +33,95 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// TestWaiting has many workloads wait for all that they may.
-func TestWaiting(t *testing.T) {
+// TestShares has many workloads take all that they may.
+func TestShares(t *testing.T) {
 	l := newLimits()
-	var done []func()
-	got := map[string]int{}
-	for range 100 {
-		for w := range 20 {
-			name := fmt.Sprint(w)
-			if d, ok := l.wait(name); ok {
-				done = append(done, d)
-				got[name]++
+	for what, c := range map[string]struct {
+		share
+		take func(workload string) (func(), bool)
+		all  *int
+	}{
+		"waiting":     {waiting, l.wait, &l.all.waiting},
+		"connections": {connections, l.connect, &l.all.connections},
+		"streams":     {streams, func(w string) (func(), bool) { return l.stream(w, time.Now()) }, &l.all.streams},
+	} {
+		var done []func()
+		got := map[string]int{}
+		for range c.client + 1 {
+			for w := range 20 {
+				name := fmt.Sprint(w)
+				if d, ok := c.take(name); ok {
+					done = append(done, d)
+					got[name]++
+				}
 			}
 		}
-	}
-	for name, n := range got {
-		if n > clientWaiting {
-			t.Errorf("workload %s has %d questions waiting", name, n)
+		for name, n := range got {
+			if n > c.client {
+				t.Errorf("%s: workload %s has %d", what, name, n)
+			}
+		}
+		if len(done) < c.common {
+			t.Errorf("%s: %d are taken, where %d may be", what, len(done), c.common)
+		}
+		// One who comes now still has its own.
+		for i := range c.own + 1 {
+			d, ok := c.take("late")
+			if ok != (i < c.own) {
+				t.Errorf("%s: number %d of a latecomer: %t", what, i, ok)
+			}
+			if ok {
+				done = append(done, d)
+			}
+		}
+		for w := range 2 * c.most {
+			if d, ok := c.take(fmt.Sprint("w", w)); ok {
+				done = append(done, d)
+			}
+		}
+		if len(done) != c.most {
+			t.Errorf("%s: %d are taken in all, want %d", what, len(done), c.most)
+		}
+		for _, d := range done {
+			d()
+		}
+		if *c.all != 0 {
+			t.Errorf("%s: %d are left", what, *c.all)
 		}
 	}
-	if len(done) < commonWaiting {
-		t.Errorf("%d wait, where %d may", len(done), commonWaiting)
-	}
-	// One who comes now still has its own.
-	for i := range ownWaiting + 1 {
-		d, ok := l.wait("late")
-		if ok != (i < ownWaiting) {
-			t.Errorf("question %d of a latecomer: %t", i, ok)
+}
+
+// TestStreamIsWaitedFor has somebody wait for its turn.
+func TestStreamIsWaitedFor(t *testing.T) {
+	l := newLimits()
+	var done []func()
+	for range streams.client {
+		d, ok := l.stream("w", time.Now())
+		if !ok {
+			t.Fatal("none to begin with")
 		}
-		if ok {
-			done = append(done, d)
+		done = append(done, d)
+	}
+	got := make(chan bool)
+	for range 2 {
+		go func() {
+			d, ok := l.stream("w", time.Now().Add(time.Minute))
+			if ok {
+				d()
+			}
+			got <- ok
+		}()
+	}
+	select {
+	case <-got:
+		t.Error("one more than there are")
+	case <-time.After(20 * time.Millisecond):
+	}
+	done[0]()
+	for range 2 {
+		if !<-got {
+			t.Error("none when one was free again")
 		}
-	}
-	for _, d := range done {
-		d()
-	}
-	if l.waiting != 0 {
-		t.Errorf("%d still wait", l.waiting)
 	}
 }
 

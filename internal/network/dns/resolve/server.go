@@ -31,10 +31,9 @@ type Options struct {
 
 // server is a running name server.
 type server struct {
-	opt    Options
-	table  *table
-	peers  *peers
-	limits *limits
+	opt   Options
+	table *table
+	peers *peers
 	*forwarder
 }
 
@@ -49,7 +48,7 @@ func Serve(o Options, ready func() error) error {
 		return err
 	}
 	defer t.close()
-	s := &server{opt: o, table: t, peers: &peers{root: o.Peers}, limits: newLimits(), forwarder: newForwarder(o.Dialer, o.Upstream)}
+	s := &server{opt: o, table: t, peers: &peers{root: o.Peers}, forwarder: newForwarder(o.Dialer, o.Upstream)}
 	failed := make(chan error, len(o.UDP)+len(o.TCP))
 	var sockets []*socket
 	var wg sync.WaitGroup

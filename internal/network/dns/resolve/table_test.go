@@ -42,7 +42,7 @@ func testServer(t testing.TB) *server {
 	if _, err := tab.refresh(netip.Addr{}); err != nil {
 		t.Fatal(err)
 	}
-	return &server{table: tab, peers: &peers{}, limits: newLimits(), forwarder: newForwarder(nil, 0)}
+	return &server{table: tab, peers: &peers{}, forwarder: newForwarder(nil, 0)}
 }
 
 // TestLeasesAsWritten reads what package network writes.

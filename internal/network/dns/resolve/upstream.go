@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,63 +27,85 @@ const (
 	// mostJunk is how many datagrams that are no answer are looked at: whoever
 	// sends more, guesses.
 	mostJunk = 16
-	// mostTCP are the answers of up to 64 KiB that are read at once.
-	mostTCP = 16
+	// mostSilent bounds what is kept in mind of servers that did not answer.
+	mostSilent = 4096
 )
 
-// An upstream is one server that is asked.
+// An upstream is one of the servers that are asked for a workload.
 type upstream struct {
-	number int
-	bad    atomic.Int64 // when it did not answer, in nanoseconds since the epoch; 0 if it did
+	workload string
+	own      bool // one of the workload's own, not of the network's
+	number   int
 }
 
 // A forwarder asks upstream servers.
 type forwarder struct {
 	dialer  *dial.Client
-	servers []*upstream // the network's
-	tcp     chan struct{}
+	servers int // how many the network has
+	limits  *limits
 
-	mu  sync.Mutex
-	own map[string][]*upstream // those of workloads, by their addresses
+	mu sync.Mutex
+	// silent tells when a server did not answer a workload. It counts for nobody else:
+	// who asks for what a server cannot find out would choose whom others are asked
+	// for at, and of two servers only the first may know their names.
+	silent map[upstream]time.Time
 }
 
 func newForwarder(dialer *dial.Client, servers int) *forwarder {
-	return &forwarder{dialer: dialer, tcp: make(chan struct{}, mostTCP), servers: numbered(servers), own: map[string][]*upstream{}}
+	return &forwarder{dialer: dialer, servers: servers, limits: newLimits(), silent: map[upstream]time.Time{}}
 }
-
-func numbered(n int) (all []*upstream) {
-	for i := range n {
-		all = append(all, &upstream{number: i})
-	}
-	return all
-}
-
-// maxOwn bounds the lists of servers of which it is kept in mind who answers.
-const maxOwn = 256
 
 // of returns the servers that are asked for a workload, and the address by which
 // the dialer knows them: the zero Addr for the network's.
-func (f *forwarder) of(l *lease) ([]*upstream, netip.Addr) {
-	if len(l.upstream) == 0 || f.dialer == nil {
-		return f.servers, netip.Addr{}
+func (f *forwarder) of(l *lease) (all []upstream, address netip.Addr) {
+	n, own := f.servers, len(l.upstream) > 0 && f.dialer != nil
+	if own {
+		n, address = len(l.upstream), l.address
 	}
+	for i := range n {
+		all = append(all, upstream{l.workload, own, i})
+	}
+	return all, address
+}
+
+// order has those of a workload's servers that lately did not answer it come last.
+func (f *forwarder) order(all []upstream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	key := fmt.Sprint(l.upstream)
-	all, ok := f.own[key]
-	if !ok {
-		if len(f.own) >= maxOwn {
-			clear(f.own)
+	since := time.Now().Add(-avoided)
+	slices.SortStableFunc(all, func(a, b upstream) int {
+		switch x, y := f.silent[a].After(since), f.silent[b].After(since); {
+		case x == y:
+			return 0
+		case x:
+			return 1
 		}
-		all = numbered(len(l.upstream))
-		f.own[key] = all
+		return -1
+	})
+}
+
+// answered takes note of whether a server did.
+func (f *forwarder) answered(s upstream, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if yes {
+		delete(f.silent, s)
+		return
 	}
-	return all, l.address
+	now := time.Now()
+	if len(f.silent) >= mostSilent {
+		maps.DeleteFunc(f.silent, func(_ upstream, when time.Time) bool { return now.Sub(when) > avoided })
+	}
+	if len(f.silent) < mostSilent {
+		f.silent[s] = now
+	}
 }
 
 var (
 	errTruncated = errors.New("the answer goes on over TCP")
 	errNoAnswer  = errors.New("no answer")
+	// errNotAsked says nothing about the server.
+	errNotAsked = errors.New("the server was not asked")
 )
 
 // ask returns the answer of the first server that has one, with the ID and the
@@ -91,8 +113,8 @@ var (
 // allAttempts.
 func (f *forwarder) ask(q *query, l *lease) ([]byte, error) {
 	end := time.Now().Add(allAttempts)
-	all, of := f.of(l)
-	servers := order(all)
+	servers, address := f.of(l)
+	f.order(servers)
 	var last []byte
 	for i := range 2 * len(servers) {
 		if i == len(servers) && last != nil {
@@ -106,12 +128,13 @@ func (f *forwarder) ask(q *query, l *lease) ([]byte, error) {
 			break
 		}
 		s := servers[i%len(servers)]
-		answer, err := f.try(of, s, q, until)
+		answer, err := f.try(address, s, q, until)
+		if !errors.Is(err, errNotAsked) {
+			f.answered(s, err == nil)
+		}
 		if err != nil {
-			s.bad.Store(time.Now().UnixNano())
 			continue
 		}
-		s.bad.Store(0)
 		if rcode := u16(answer, 2) & maskRCode; rcode == rcodeSuccess || rcode == rcodeNameError {
 			return answer, nil
 		}
@@ -123,30 +146,13 @@ func (f *forwarder) ask(q *query, l *lease) ([]byte, error) {
 	return last, nil
 }
 
-// order returns the servers as they were given, those that lately did not
-// answer last.
-func order(all []*upstream) []*upstream {
-	since := time.Now().Add(-avoided).UnixNano()
-	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b *upstream) int {
-		switch x, y := a.bad.Load() > since, b.bad.Load() > since; {
-		case x == y:
-			return 0
-		case x:
-			return 1
-		}
-		return -1
-	})
-	return all
-}
-
 // try asks one server, over UDP if that is enough.
-func (f *forwarder) try(of netip.Addr, s *upstream, q *query, until time.Time) ([]byte, error) {
-	answer, err := f.udp(of, s, q, until)
+func (f *forwarder) try(address netip.Addr, s upstream, q *query, until time.Time) ([]byte, error) {
+	answer, err := f.udp(address, s, q, until)
 	if !errors.Is(err, errTruncated) {
 		return answer, err
 	}
-	full, err := f.stream(of, s, q, until)
+	full, err := f.stream(address, s, q, until)
 	if err != nil && answer != nil {
 		return answer, nil // the beginning of it, marked as such
 	}
@@ -168,7 +174,7 @@ func (q *query) message(id uint16, question []byte) []byte {
 func (q *query) shuffled() (id uint16, question []byte, err error) {
 	random := make([]byte, 2+maxName/8+1)
 	if n, err := unix.Getrandom(random, 0); err != nil || n != len(random) {
-		return 0, nil, errors.Join(errors.New("no random numbers"), err)
+		return 0, nil, errors.Join(errNotAsked, errors.New("no random numbers"), err)
 	}
 	question = bytes.Clone(q.question)
 	for i := range len(question) - 4 {
@@ -179,13 +185,23 @@ func (q *query) shuffled() (id uint16, question []byte, err error) {
 	return u16(random, 0), question, nil
 }
 
+// dial returns a socket that is connected, or connecting, to a server. An error is
+// about this machine, such as that it has no way there.
+func (f *forwarder) dial(address netip.Addr, s upstream, tcp bool) (*os.File, error) {
+	c, err := f.dialer.Dial(address, s.number, tcp)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotAsked, err)
+	}
+	return c, nil
+}
+
 // udp asks over UDP. With errTruncated the answer is nil, or what there is of it.
-func (f *forwarder) udp(of netip.Addr, s *upstream, q *query, until time.Time) ([]byte, error) {
+func (f *forwarder) udp(address netip.Addr, s upstream, q *query, until time.Time) ([]byte, error) {
 	id, question, err := q.shuffled()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.dialer.Dial(of, s.number, false)
+	c, err := f.dial(address, s, false)
 	if err != nil {
 		return nil, err
 	}
@@ -232,20 +248,17 @@ func (f *forwarder) udp(of netip.Addr, s *upstream, q *query, until time.Time) (
 }
 
 // stream asks over TCP.
-func (f *forwarder) stream(of netip.Addr, s *upstream, q *query, until time.Time) ([]byte, error) {
-	wait := time.NewTimer(time.Until(until))
-	defer wait.Stop()
-	select {
-	case f.tcp <- struct{}{}:
-		defer func() { <-f.tcp }()
-	case <-wait.C:
-		return nil, os.ErrDeadlineExceeded
+func (f *forwarder) stream(address netip.Addr, s upstream, q *query, until time.Time) ([]byte, error) {
+	done, ok := f.limits.stream(s.workload, until)
+	if !ok {
+		return nil, errNotAsked
 	}
+	defer done()
 	id, _, err := q.shuffled()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.dialer.Dial(of, s.number, true)
+	c, err := f.dial(address, s, true)
 	if err != nil {
 		return nil, err
 	}
