@@ -105,15 +105,24 @@ func (n *networks) Release(ctx context.Context, id workload.ID) error {
 	return s.Release(ctx, id)
 }
 
-// Sweep releases what is left of workloads that are gone. Every command does
-// this, so the names of files must do as long as nothing is.
+// Sweep releases what is left of workloads that are gone, and brings back rules that
+// somebody flushed. Every command does this, so as long as nothing is left the names
+// of files must do, and how many rules there are.
 func (n *networks) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
 	root, run, err := n.a.roots()
 	if err != nil {
 		return err
 	}
-	if left, err := bridge.Unswept(root, run, alive); err != nil || !left {
+	left, err := bridge.Unswept(root, run, alive)
+	if err != nil {
 		return err
+	}
+	if !left {
+		s, err := bridge.Open(root, run, bridge.Options{Warn: n.a.warn})
+		if err != nil {
+			return err
+		}
+		return s.SweepRules(ctx)
 	}
 	s, err := n.open()
 	if err != nil {

@@ -168,7 +168,7 @@ func (s *Store) activateAll(ctx context.Context, r network.Request) ([]*network.
 		}
 		nets = append(nets, n)
 	}
-	return nets, nil
+	return nets, s.unflush()
 }
 
 // grant gives the workload what it asks for in the networks, and describes it in a.

@@ -394,23 +394,6 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestFlushHealsItself: after a flush the next workload brings all rules back.
-func TestFlushHealsItself(t *testing.T) {
-	l := newLab(t)
-	out := outside(t)
-	w := l.start(withPorts(request("bridge"), workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"}))
-	serve(t, w.namespace, ":80")
-	command(t, "nft", "flush", "ruleset")
-	l.start(request("bridge"))
-	if got := ask(t, out, "tcp", "192.0.2.1:8080"); got != "192.0.2.2" {
-		t.Errorf("got answer %q", got)
-	}
-	command(t, "nft", "flush", "ruleset")
-	if err := l.Release(context.Background(), w.id); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestNetworks(t *testing.T) {
 	l := newLab(t)
 	ctx := context.Background()

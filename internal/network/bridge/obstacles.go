@@ -11,7 +11,8 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Obstacle is a part of somebody else's firewall that concerns our packets.
+// Obstacle is a part of somebody else's firewall that concerns our packets, or that
+// ours is not there.
 type Obstacle struct {
 	// Where names it: "table ip filter, chain FORWARD".
 	Where string `json:"where"`
@@ -26,8 +27,29 @@ type Obstacle struct {
 // in our table does not override a drop in another. It finds base chains that drop
 // what none of their rules accepts, and no rule that names our bridges; it does not
 // find a drop of one address among other rules. Chains on the way in are listed as
-// Bypassed: they do not apply to published ports.
+// Bypassed: they do not apply to published ports. Rules of ours that somebody
+// flushed, see Flushed, come first.
 func (s *Store) Obstacles(ctx context.Context) ([]Obstacle, error) {
+	all, err := s.obstacles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	flushed, err := s.Flushed()
+	if err != nil {
+		return nil, err
+	}
+	if flushed {
+		all = slices.Insert(all, 0, Obstacle{
+			Where: "tables inet and bridge " + s.t.inet.Name,
+			What:  "rules of networks are missing, as after nft flush ruleset: workloads reach the host and other networks, and send as others",
+			Fix:   "bring them back: bulkhead network repair",
+		})
+	}
+	return all, nil
+}
+
+// obstacles are those that others are.
+func (s *Store) obstacles(ctx context.Context) ([]Obstacle, error) {
 	w, err := lookAround()
 	if err != nil {
 		return nil, fmt.Errorf("look at the host's firewall: %w", err)
@@ -41,10 +63,10 @@ func (s *Store) Obstacles(ctx context.Context) ([]Obstacle, error) {
 	return append(out, legacyObstacles(ctx)...), nil
 }
 
-// warnings are Obstacles as sentences for whoever starts a workload; those that are
+// warnings are those that others are as sentences for whoever starts a workload; those that are
 // Bypassed only when it publishes a port to more than the host itself.
 func (s *Store) warnings(ctx context.Context, open bool) ([]string, error) {
-	all, err := s.Obstacles(ctx)
+	all, err := s.obstacles(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -156,8 +156,9 @@ func (t *tables) rebuild(all []element) error {
 			return fmt.Errorf("make set %s: %w", s.Name, err)
 		}
 	}
-	t.addInet(c)
-	t.addEther(c)
+	for _, ch := range t.chains() {
+		ch.add(c)
+	}
 	if err := t.change(c.SetAddElements, all); err != nil {
 		return err
 	}
@@ -240,30 +241,45 @@ func flush(c *nftables.Conn) error {
 	return nil
 }
 
-// chain adds a chain, a base chain if hook is not nil, and its rules.
-func chain(c *nftables.Conn, t *nftables.Table, name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) {
-	ch := &nftables.Chain{Name: name, Table: t}
-	if hook != nil {
+// A chain of one of our tables is a base chain if hook is not nil.
+type chain struct {
+	table    *nftables.Table
+	name     string
+	kind     nftables.ChainType
+	hook     *nftables.ChainHook
+	priority nftables.ChainPriority
+	rules    [][]expr.Any
+}
+
+func (ch chain) add(c *nftables.Conn) {
+	made := &nftables.Chain{Name: ch.name, Table: ch.table}
+	if ch.hook != nil {
 		accept := nftables.ChainPolicyAccept
-		ch.Type, ch.Hooknum, ch.Priority, ch.Policy = kind, hook, &priority, &accept
+		made.Type, made.Hooknum, made.Priority, made.Policy = ch.kind, ch.hook, &ch.priority, &accept
 	}
-	c.AddChain(ch)
-	for _, r := range rules {
-		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r})
+	c.AddChain(made)
+	for _, r := range ch.rules {
+		c.AddRule(&nftables.Rule{Table: ch.table, Chain: made, Exprs: r})
 	}
 }
+
+// chains are all of both tables, each before those that jump to it.
+func (t *tables) chains() []chain { return append(t.inetChains(), t.etherChains()...) }
 
 // early is before connection tracking and everybody's rules for the same hook.
 const early nftables.ChainPriority = -310
 
-func (t *tables) addInet(c *nftables.Conn) {
+func (t *tables) inetChains() (all []chain) {
+	add := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) {
+		all = append(all, chain{t.inet, name, kind, hook, priority, rules})
+	}
 	fromUs, toUs := in(t.bridges, iifname), in(t.bridges, oifname)
 	notFromUs, notToUs := notIn(t.bridges, iifname), notIn(t.bridges, oifname)
 	fromLoopback := rule(ipv4, ipSaddrTop.is([]byte{127}))
 	toLoopback := rule(ipv4, ipDaddrTop.is([]byte{127}))
 	filter, nat := nftables.ChainTypeFilter, nftables.ChainTypeNAT
 
-	chain(c, t.inet, "prerouting", filter, nftables.ChainHookPrerouting, early,
+	add("prerouting", filter, nftables.ChainHookPrerouting, early,
 		// route_localnet lets the machine itself use published ports by 127.0.0.1; a
 		// workload would reach what listens there.
 		rule(fromUs, toLoopback, drop),
@@ -278,19 +294,19 @@ func (t *tables) addInet(c *nftables.Conn) {
 		rule(toHost(), ipv4, dnat(t.any4, unix.NFPROTO_IPV4, l4proto, dport)),
 		rule(toHost(), ipv6, dnat(t.any6, unix.NFPROTO_IPV6, l4proto, dport)),
 	}
-	chain(c, t.inet, "published", nat, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest,
+	add("published", nat, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest,
 		append([][]expr.Any{
 			rule(in(t.internal, iifname), back),
 			// The kernel drops what comes in for 127.0.0.1, but only after this: a
 			// neighbour of the machine would use ports that are published for it alone.
 			rule(ipv4, toLoopback, back),
 		}, byAddress...)...)
-	chain(c, t.inet, "published-here", nat, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest,
+	add("published-here", nat, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest,
 		// The kernel sends nothing from ::1 by another interface than lo, and takes
 		// no answer for it: there is no route_localnet for IPv6. What is not
 		// translated is refused at once, and clients go on to 127.0.0.1.
 		append([][]expr.Any{rule(ipv6, ip6Daddr.is(loopback6), back)}, byAddress...)...)
-	chain(c, t.inet, "leaving", nat, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
+	add("leaving", nat, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
 		// A workload that asks for a port of a neighbour by the machine's address gets
 		// its answer from that address.
 		rule(in(t.pairs, iifname, oifname), ctStatus(ctDNAT), masquerade),
@@ -299,7 +315,7 @@ func (t *tables) addInet(c *nftables.Conn) {
 
 	// ctStatus keeps out who reaches the machine and knows the way to its workloads:
 	// a port is published on the addresses that were asked for only.
-	chain(c, t.inet, "into", "", nil, 0,
+	add("into", "", nil, 0,
 		rule(ctState(ctEstablished|ctRelated), accept),
 		rule(in(t.internal, iifname), drop),
 		rule(in(t.internal, oifname), drop),
@@ -323,7 +339,7 @@ func (t *tables) addInet(c *nftables.Conn) {
 			rule(guarded, ctStatus(ctDNAT), accept),
 			rule(guarded, drop))
 	}
-	chain(c, t.inet, "forward", filter, nftables.ChainHookForward, *nftables.ChainPriorityFilter, forward...)
+	add("forward", filter, nftables.ChainHookForward, *nftables.ChainPriorityFilter, forward...)
 
 	input := [][]expr.Any{
 		rule(notFromUs, accept),
@@ -333,26 +349,30 @@ func (t *tables) addInet(c *nftables.Conn) {
 	for _, t := range []byte{128, 130, 131, 132, 135, 136, 143} { // echo, multicast listeners, neighbours
 		input = append(input, rule(ndp, icmpType.is([]byte{t}), accept))
 	}
-	chain(c, t.inet, "input", filter, nftables.ChainHookInput, *nftables.ChainPriorityFilter,
+	add("input", filter, nftables.ChainHookInput, *nftables.ChainPriorityFilter,
 		append(input, rule(drop))...)
 	// A redirect would send a workload past the published port, to whom it must not
 	// talk directly.
-	chain(c, t.inet, "output", filter, nftables.ChainHookOutput, *nftables.ChainPriorityFilter,
+	add("output", filter, nftables.ChainHookOutput, *nftables.ChainPriorityFilter,
 		rule(toUs, icmp, icmpType.is([]byte{5}), drop),
 		rule(toUs, ndp, icmpType.is([]byte{137}), drop),
 		rule(toUs, noCtStatus(ctDNAT), in(t.apart, skuid), drop))
+	return all
 }
 
-func (t *tables) addEther(c *nftables.Conn) {
+func (t *tables) etherChains() (all []chain) {
+	add := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) {
+		all = append(all, chain{t.ether, name, kind, hook, priority, rules})
+	}
 	icmp6 := func(kind byte) part { return rule(ndp, icmpType.is([]byte{kind})) }
 	unspecified := make([]byte, 16)
 	// A rule whose field lies behind the end of the packet does not match: so what may
 	// pass is named, and not what may not.
-	chain(c, t.ether, "arp", "", nil, 0,
+	add("arp", "", nil, 0,
 		rule(arpKind.is([]byte{0, 1, 8, 0, 6, 4}), // Ethernet and IPv4
 			in(t.macs, iifname, arpEther), in(t.ip4, iifname, arpIP), accept),
 		rule(drop))
-	chain(c, t.ether, "ipv4", "", nil, 0,
+	add("ipv4", "", nil, 0,
 		rule(udp, sport.is(port(67)), drop),         // DHCP server
 		rule(igmp, icmpType.is([]byte{0x11}), drop), // query
 		rule(in(t.ip4, iifname, ipSaddr), accept),
@@ -369,7 +389,7 @@ func (t *tables) addEther(c *nftables.Conn) {
 	for _, next := range []byte{0, 43, 44, 51, 60} {
 		six = append(six, rule(fragmentOf.is([]byte{next}), drop))
 	}
-	chain(c, t.ether, "ipv6", "", nil, 0, append(six,
+	add("ipv6", "", nil, 0, append(six,
 		// Who has no address yet asks whether somebody has the one it wants, and says
 		// what it listens to (RFC 4862, RFC 3590).
 		rule(ip6Saddr.is(unspecified), icmp6(135), accept),
@@ -380,7 +400,7 @@ func (t *tables) addEther(c *nftables.Conn) {
 		rule(in(t.ip6, iifname, ip6Saddr), accept),
 		rule(drop))...)
 	group := binary.NativeEndian.AppendUint32(nil, t.group)
-	chain(c, t.ether, "from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
+	add("from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early,
 		// One of ours that is in no set is about to go, or was left by somebody who was
 		// killed: it sends nothing.
 		rule(notIn(t.ports, iifname), iifgroup.isNot(group), accept),
@@ -390,9 +410,10 @@ func (t *tables) addEther(c *nftables.Conn) {
 		rule(etherIPv4, jump("ipv4")),
 		rule(etherIPv6, jump("ipv6")),
 		rule(drop)) // VLAN tags, spanning tree, everything that is not IP
-	chain(c, t.ether, "to-bridge", nftables.ChainTypeFilter, nftables.ChainHookInput, -200,
+	add("to-bridge", nftables.ChainTypeFilter, nftables.ChainHookInput, -200,
 		rule(in(t.ports, iifname), ethGroup.is(bridgeGroups), drop),
 		rule(iifgroup.is(group), ethGroup.is(bridgeGroups), drop))
+	return all
 }
 
 // bridgeGroups begins the addresses 01:80:c2:00:00:00 to 0f, which are for bridges

@@ -33,7 +33,7 @@ func Unswept(root, run string, alive func(workload.ID) bool) (bool, error) {
 
 // Sweep releases every workload that alive does not return true for, and ends the
 // name servers that are left in networks without any, but for those that somebody is
-// about to end, see Leave.
+// about to end, see Leave. Then it does what SweepRules does.
 func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
 	all, err := s.allLeases()
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Store) Sweep(ctx context.Context, alive func(workload.ID) bool) error {
 			errs = append(errs, s.Release(ctx, l.Workload))
 		}
 	}
-	return errors.Join(append(errs, s.sweepServers(ctx))...)
+	return errors.Join(append(errs, s.sweepServers(ctx), s.SweepRules(ctx))...)
 }
 
 // sweepServers ends the name servers of networks that nobody is in.
