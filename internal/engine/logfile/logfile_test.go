@@ -67,6 +67,43 @@ func TestFormat(t *testing.T) {
 	}
 }
 
+// TestNewlinesKeepTheSize writes what takes many times its length as entries.
+func TestNewlinesKeepTheSize(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	limits := Limits{Size: LeastSize, Files: 3}
+	w, err := Open(path, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		w.Write(Stdout, noon, bytes.Repeat([]byte{'\n'}, MaxChunk))
+	}
+	w.Write(Stdout, noon, []byte("end\n"))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) != limits.Files {
+		t.Errorf("files %q, %v; want %d", files, err, limits.Files)
+	}
+	for _, f := range files {
+		fi, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most := limits.Size + int64(maxLine); fi.Size() > most {
+			t.Errorf("%s has %d bytes; want %d and a chunk, %d, at most", filepath.Base(f), fi.Size(), limits.Size, most)
+		}
+	}
+	var out bytes.Buffer
+	if err := Read(context.Background(), path, Options{Tail: -1}, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	if rest := bytes.TrimLeft(out.Bytes(), "\n"); string(rest) != "end\n" {
+		t.Errorf("what is kept ends in %q; want the last line", rest)
+	}
+}
+
 func TestRotation(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")

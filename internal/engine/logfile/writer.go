@@ -117,14 +117,17 @@ func (w *Writer) open() error {
 }
 
 // Write appends what was read from a stream at one time. A nil Writer drops it.
+// Entries go into the file a chunk at a time, as a newline becomes an entry many
+// times its length: the size of the file is looked at before each.
 func (w *Writer) Write(s Stream, at time.Time, b []byte) {
 	if w == nil || len(b) == 0 {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	prefix := at.UTC().Format(timeFormat) + " " + s.String()
 	w.buf = w.buf[:0]
-	stamp := at.UTC().Format(timeFormat)
+	written := 0 // bytes of b that are in the file
 	for rest := b; len(rest) > 0; {
 		chunk, tag, n := rest, " P ", len(rest)
 		if i := bytes.IndexByte(rest, '\n'); i >= 0 {
@@ -133,25 +136,32 @@ func (w *Writer) Write(s Stream, at time.Time, b []byte) {
 		if len(chunk) > MaxChunk {
 			chunk, tag, n = rest[:MaxChunk], " P ", MaxChunk
 		}
-		w.buf = append(w.buf, stamp...)
-		w.buf = append(w.buf, ' ')
-		w.buf = append(w.buf, s.String()...)
+		if len(w.buf)+len(prefix)+len(tag)+len(chunk)+1 > maxLine {
+			if err := w.append(); err != nil {
+				w.lack(len(b)-written, err)
+				return
+			}
+			w.buf, written = w.buf[:0], len(b)-len(rest)
+		}
+		w.buf = append(w.buf, prefix...)
 		w.buf = append(w.buf, tag...)
 		w.buf = append(w.buf, chunk...)
 		w.buf = append(w.buf, '\n')
 		rest = rest[n:]
 	}
 	if err := w.append(); err != nil {
-		w.lost += int64(len(b))
-		if w.err == nil {
-			w.err = err
-			if w.lose != nil {
-				go w.lose(err)
-			}
-		}
+		w.lack(len(b)-written, err)
 	}
-	if cap(w.buf) > 4*MaxChunk {
-		w.buf = nil // many short lines need much; do not keep it
+}
+
+// lack remembers that n bytes of output are missing from the log.
+func (w *Writer) lack(n int, err error) {
+	w.lost += int64(n)
+	if w.err == nil {
+		w.err = err
+		if w.lose != nil {
+			go w.lose(err)
+		}
 	}
 }
 
