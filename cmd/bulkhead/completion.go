@@ -53,15 +53,22 @@ func (a *app) completeWorkloads(want func(workload.Status) bool) completer {
 		var names []cobra.Completion
 		_ = a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 			records, err := e.List(ctx)
-			for _, r := range records {
-				if want(r.Status) && strings.HasPrefix(r.Spec.Name, toComplete) {
-					names = append(names, cobra.CompletionWithDesc(r.Spec.Name, safetext.Line(familiar(r.Spec.Image.Reference))))
-				}
-			}
+			names = workloadCompletions(records, want, toComplete)
 			return err
 		})
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// workloadCompletions are the names of workloads that begin with what is typed.
+// The machines of tenants are none: commands refuse them.
+func workloadCompletions(records []*engine.Record, want func(workload.Status) bool, toComplete string) (names []cobra.Completion) {
+	for _, r := range records {
+		if r.Tenant() == "" && want(r.Status) && strings.HasPrefix(r.Spec.Name, toComplete) {
+			names = append(names, cobra.CompletionWithDesc(r.Spec.Name, safetext.Line(familiar(r.Spec.Image.Reference))))
+		}
+	}
+	return names
 }
 
 // completeFirst is completeWorkloads for the first word only; the others are a

@@ -60,22 +60,24 @@ seconds since 1970, or how long ago (90s, 10m, 2h30m).`,
 	return cmd
 }
 
-// parseTail reads a number of lines, -1 for all.
+// parseTail reads a number of lines, -1 for all, which any negative number is in
+// Docker.
 func parseTail(s string) (int, error) {
 	if s == "all" {
 		return -1, nil
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < -1 {
+	if err != nil {
 		return 0, advice.New(fmt.Sprintf("--tail %q: not a number of lines", s), "give a number, or all")
 	}
-	return n, nil
+	return max(n, -1), nil
 }
 
 // timeLayouts are the beginnings of RFC 3339 that are read, in local time
 // where no zone is given.
 var timeLayouts = []string{
-	time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02Z07:00", "2006-01-02",
+	time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15Z07:00", "2006-01-02Z07:00",
+	"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02",
 }
 
 // parseTime reads a point in time; "" is the zero time.

@@ -29,7 +29,13 @@ func TestParseTime(t *testing.T) {
 		"2026-01-02T03:04:05Z":        time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		"2026-01-02T03:04:05.5+02:00": time.Date(2026, 1, 2, 1, 4, 5, 5e8, time.UTC),
 		"2026-01-02T03:04:05":         time.Date(2026, 1, 2, 3, 4, 5, 0, zone),
+		"2026-01-02T03:04:05.5":       time.Date(2026, 1, 2, 3, 4, 5, 5e8, zone),
 		"2026-01-02T03:04":            time.Date(2026, 1, 2, 3, 4, 0, 0, zone),
+		"2026-01-02T03:04Z":           time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
+		"2026-01-02T03:04+02:00":      time.Date(2026, 1, 2, 1, 4, 0, 0, time.UTC),
+		"2026-01-02T03":               time.Date(2026, 1, 2, 3, 0, 0, 0, zone),
+		"2026-01-02T03Z":              time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC),
+		"2026-01-02Z":                 time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC),
 		"2026-01-02":                  time.Date(2026, 1, 2, 0, 0, 0, 0, zone),
 		"1767323045":                  time.Unix(1767323045, 0),
 		"1767323045.25":               time.Unix(1767323045, 25e7),
@@ -39,7 +45,7 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("parseTime(%q) = %v, %v; want %v", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"yesterday", "-5", "1.2.3", "99999999999999999999", "2026-13-01", "1.x", " ", "1.1234567890"} {
+	for _, in := range []string{"yesterday", "-5", "1.2.3", "99999999999999999999", "2026-13-01", "1.x", " ", "1.1234567890", "2026-01-02T", "2026-01-02T25", "2026-01"} {
 		if got, err := parseTime("--since", in, now); err == nil {
 			t.Errorf("parseTime(%q) = %v", in, got)
 		}
@@ -47,12 +53,12 @@ func TestParseTime(t *testing.T) {
 }
 
 func TestParseTail(t *testing.T) {
-	for in, want := range map[string]int{"all": -1, "-1": -1, "0": 0, "25": 25} {
+	for in, want := range map[string]int{"all": -1, "-1": -1, "-5": -1, "0": 0, "25": 25, "+3": 3} {
 		if got, err := parseTail(in); err != nil || got != want {
 			t.Errorf("parseTail(%q) = %d, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "x", "-2", "1.5"} {
+	for _, in := range []string{"", "x", "-x", "1.5"} {
 		if _, err := parseTail(in); err == nil {
 			t.Errorf("parseTail(%q) accepts it", in)
 		}
@@ -104,6 +110,19 @@ func TestFilters(t *testing.T) {
 		if _, err := parseFilters([]string{bad}); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
+	}
+}
+
+func TestWorkloadCompletions(t *testing.T) {
+	records := []*engine.Record{
+		{Status: workload.Running, Spec: workload.Spec{Name: "web", Image: workload.Image{Reference: "docker.io/library/redis:7"}}},
+		{Status: workload.Exited, Spec: workload.Spec{Name: "week"}},
+		{Status: workload.Running, Spec: workload.Spec{Name: "db"}},
+		{Status: workload.Running, Spec: workload.Spec{Name: "we-tenant", VM: workload.VM{Machine: true}}},
+	}
+	got := workloadCompletions(records, running, "we")
+	if want := []string{"web\tredis:7"}; !slices.Equal(got, want) {
+		t.Errorf("completions %q; want %q", got, want)
 	}
 }
 
