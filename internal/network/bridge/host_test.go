@@ -270,7 +270,7 @@ func TestInternalNeedsNothing(t *testing.T) {
 }
 
 // TestStaleFlow: a client that sends datagrams all the time gets to the workload
-// that has the port now, not to one that had it.
+// that has the port now, not to one that had it, and then to the host.
 func TestStaleFlow(t *testing.T) {
 	l := newLab(t)
 	out := outside(t)
@@ -300,9 +300,9 @@ func TestStaleFlow(t *testing.T) {
 		}
 		return ""
 	}
-	answer := func(b *box, with string) {
+	answer := func(in func(func() error), at, with string) {
 		var p net.PacketConn
-		b.do(func() (err error) { p, err = net.ListenPacket("udp", ":53"); return err })
+		in(func() (err error) { p, err = net.ListenPacket("udp", at); return err })
 		t.Cleanup(func() { p.Close() })
 		go func() {
 			buf := make([]byte, 64)
@@ -317,7 +317,7 @@ func TestStaleFlow(t *testing.T) {
 	}
 	client.Write([]byte("early")) // a flow to the host itself, before there is a rule
 	first := l.start(withPorts(request("bridge"), ports))
-	answer(first, "first")
+	answer(first.do, ":53", "first")
 	if got := say("one"); got != "first" {
 		t.Errorf("got %q, want first", got)
 	}
@@ -326,7 +326,7 @@ func TestStaleFlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := l.start(withPorts(request("bridge"), ports))
-	answer(next, "second")
+	answer(next.do, ":53", "second")
 	if got := say("two"); got != "second" {
 		t.Errorf("got %q, want second", got)
 	}
@@ -337,6 +337,19 @@ func TestStaleFlow(t *testing.T) {
 	serve(t, heir.namespace, ":80")
 	if got := say("three"); got != "second" {
 		t.Errorf("beside the heir: got %q, want second", got)
+	}
+	// Once nobody publishes the port, a program of the host's gets what comes.
+	next.a.Close()
+	if err := l.Release(context.Background(), next.id); err != nil {
+		t.Fatal(err)
+	}
+	answer(func(listen func() error) {
+		if err := listen(); err != nil {
+			t.Fatal(err)
+		}
+	}, "192.0.2.1:8053", "host")
+	if got := say("four"); got != "host" {
+		t.Errorf("when it is published no more: got %q, want host", got)
 	}
 }
 

@@ -127,7 +127,9 @@ func (s *Store) keepServers(ctx context.Context, left []network.Lease) error {
 	return errors.Join(errs...)
 }
 
-// unrule removes the rules of a workload's leases.
+// unrule removes the rules of a workload's leases, and what the kernel goes on to do
+// by them: a client that sends datagrams all the time would otherwise never reach
+// who has the port on the host next.
 func (s *Store) unrule(leases []network.Lease) error {
 	var es []element
 	for _, l := range leases {
@@ -138,8 +140,16 @@ func (s *Store) unrule(leases []network.Lease) error {
 		// Some are not there, and so none was removed: the rest, without these.
 		err = s.rebuildBut(leases)
 	}
-	if err == nil {
-		did("rules removed")
+	if err != nil {
+		return err
+	}
+	did("rules removed")
+	for _, l := range leases {
+		if slices.ContainsFunc(l.Ports, func(p workload.Port) bool { return p.Protocol == "udp" }) {
+			for _, a := range addresses(l.NIC) {
+				err = errors.Join(err, forgetAddress(a))
+			}
+		}
 	}
 	return err
 }
