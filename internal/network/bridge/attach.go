@@ -449,30 +449,55 @@ func (s *Store) planAddresses(id workload.ID, n *network.Network, want workload.
 }
 
 // planMAC takes the wanted MAC address, or one that comes from the IP address, so
-// that a neighbour that remembers the address's last owner is not misled.
+// that a neighbour that remembers the address's last owner is not misled. If another
+// workload has asked for that one, it is the next with another second byte.
 func (s *Store) planMAC(n *network.Network, want workload.Attachment, nic *workload.NIC) error {
-	if want.MAC == "" {
-		a := nic.Addresses[0].Addr().As16()
-		mac := net.HardwareAddr{0x02, 0x42, a[12], a[13], a[14], a[15]}
-		nic.MAC = mac.String()
-		return nil
+	a := nic.Addresses[0].Addr().As16()
+	mac := net.HardwareAddr{0x02, 0x42, a[12], a[13], a[14], a[15]}
+	chosen := want.MAC != ""
+	if chosen {
+		var err error
+		if mac, err = net.ParseMAC(want.MAC); err != nil {
+			return network.Invalidf("%v", err)
+		}
 	}
-	mac, err := net.ParseMAC(want.MAC)
-	if err != nil {
-		return network.Invalidf("%v", err)
-	}
-	nic.MAC = mac.String()
-	in, err := s.membersOf(n.Name)
+	in, err := s.macs(n.Name, chosen)
 	if err != nil {
 		return err
 	}
-	for _, l := range in {
-		if l.NIC.MAC == nic.MAC {
-			return fmt.Errorf("%w: MAC address %s %s", network.ErrAddressTaken, nic.MAC, who([]network.Lease{l}))
+	for last := mac[1] - 1; ; mac[1]++ {
+		nic.MAC = mac.String()
+		if err := freeMAC(nic.MAC, n, in); err == nil || chosen || mac[1] == last {
+			return err
 		}
 	}
-	if nic.MAC == linkMAC(n.Bridge).String() || nic.MAC == serverMAC(n.ID).String() {
-		return fmt.Errorf("%w: MAC address %s is the network's own", network.ErrAddressTaken, nic.MAC)
+}
+
+// macs returns the members of a network who may have the MAC address that another is
+// about to get. Those that come from IP addresses differ, so until a workload chooses
+// one nobody is looked at, which takes the longer the more there are.
+func (s *Store) macs(name string, chosen bool) ([]network.Lease, error) {
+	mark := s.chosenMAC(name)
+	if chosen {
+		if err := replace(mark, nil); err != nil {
+			return nil, err
+		}
+	} else if _, err := os.Lstat(mark); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return s.membersOf(name)
+}
+
+// freeMAC returns an error if a member of a network has a MAC address, or the network
+// itself.
+func freeMAC(mac string, n *network.Network, in []network.Lease) error {
+	for _, l := range in {
+		if l.NIC.MAC == mac {
+			return fmt.Errorf("%w: MAC address %s %s", network.ErrAddressTaken, mac, who([]network.Lease{l}))
+		}
+	}
+	if mac == linkMAC(n.Bridge).String() || mac == serverMAC(n.ID).String() {
+		return fmt.Errorf("%w: MAC address %s is the network's own", network.ErrAddressTaken, mac)
 	}
 	return nil
 }

@@ -178,6 +178,24 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// TestOwnMAC: the hardware address that comes from an IP address is another one if a
+// workload has asked for that.
+func TestOwnMAC(t *testing.T) {
+	l := newLab(t)
+	l.create(network.Network{Name: "n", Subnets: subnets("10.1.0.0/24")})
+	first := request("n")
+	first.Networks[0].MAC = "02:42:0a:01:00:03"
+	for _, tt := range []struct {
+		r    network.Request
+		want string
+	}{{first, "[10.1.0.2/24] 02:42:0a:01:00:03"}, {request("n"), "[10.1.0.3/24] 02:43:0a:01:00:03"}, {request("n"), "[10.1.0.4/24] 02:42:0a:01:00:04"}} {
+		b := l.start(tt.r)
+		if got := fmt.Sprint(b.a.NICs[0].Addresses, " ", b.a.NICs[0].MAC); got != tt.want {
+			t.Errorf("got %s, want %s", got, tt.want)
+		}
+	}
+}
+
 // TestLast gives a workload that is started again what it had.
 func TestLast(t *testing.T) {
 	l := newLab(t)

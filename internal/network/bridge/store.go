@@ -98,6 +98,9 @@ func (s *Store) cursor(name string) string { return filepath.Join(s.active(), na
 // the ID of the workload that had it.
 func (s *Store) used(name string) string { return filepath.Join(s.active(), name, "used") }
 
+// chosenMAC tells that a workload in the network has chosen its MAC address.
+func (s *Store) chosenMAC(name string) string { return filepath.Join(s.active(), name, "chosen-mac") }
+
 func (s *Store) server(name string) string { return filepath.Join(s.active(), name, "dns") }
 
 // lock keeps everybody else out until unlock is called. It is a flock(2), so the
