@@ -126,8 +126,8 @@ func Resolv(s *workload.Spec, n Net) ([]byte, error) {
 	}
 	if ours && !slices.ContainsFunc(r.options, isNdots) {
 		// Names of workloads have no dot. Without this a C library would first ask for
-		// them in the domains of the search list: others would hear of them, and could
-		// answer.
+		// them in the domains of the search list: others would hear of all of them, and
+		// could answer, as they still can for those that are not there.
 		r.options = append(slices.Clone(r.options), "ndots:0")
 	}
 	return r.text(), nil
