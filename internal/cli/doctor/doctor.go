@@ -110,7 +110,7 @@ func existing(dir string) string {
 func Examine(m Machine) []Result {
 	var out []Result
 	for _, question := range []func(Machine) []Result{
-		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, userNetwork, sandbox, machines,
+		root, hostKernel, namespaces, ranges, cgroups, seccomp, appArmor, storage, capabilities, files, vulnerabilities, networks, tables, userNetwork, sandbox, machines,
 	} {
 		out = append(out, question(m)...)
 	}

@@ -26,6 +26,9 @@ func healthy() (Machine, fstest.MapFS) {
 		"sys/module/apparmor/parameters/enabled":            {Data: []byte("Y\n")},
 		"sys/devices/system/cpu/vulnerabilities/meltdown":   {Data: []byte("Not affected\n")},
 		"proc/sys/net/ipv6/conf/all/disable_ipv6":           {Data: []byte("0\n")},
+		"proc/sys/net/ipv4/neigh/default/gc_thresh3":        {Data: []byte("8192\n")},
+		"proc/sys/net/ipv6/neigh/default/gc_thresh3":        {Data: []byte("16384\n")},
+		"proc/sys/net/netfilter/nf_conntrack_max":           {Data: []byte("262144\n")},
 		"sys/devices/system/cpu/vulnerabilities/spectre_v2": {Data: []byte("Mitigation: Retpolines\n")},
 	}
 	return Machine{
@@ -139,6 +142,15 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 			}
 		}, "firewall", Missing, false},
 		{"no IPv6", func(_ *Machine, f fstest.MapFS) { delete(f, "proc/sys/net/ipv6/conf/all/disable_ipv6") }, "IPv6", Missing, false},
+		{"few neighbours", func(_ *Machine, f fstest.MapFS) {
+			f["proc/sys/net/ipv6/neigh/default/gc_thresh3"].Data = []byte("1024\n")
+		}, "neighbours of IPv6", Missing, false},
+		{"few connections", func(_ *Machine, f fstest.MapFS) {
+			f["proc/sys/net/netfilter/nf_conntrack_max"].Data = []byte("65536\n")
+		}, "tracked connections", Missing, false},
+		{"odd limit of neighbours", func(_ *Machine, f fstest.MapFS) {
+			f["proc/sys/net/ipv4/neigh/default/gc_thresh3"].Data = []byte("x\n")
+		}, "neighbours of IPv4", Unknown, false},
 		{"no QEMU", func(m *Machine, _ fstest.MapFS) {
 			m.QEMU = func() (string, qemu.Version, error) { return "", qemu.Version{}, qemu.ErrNotInstalled }
 		}, "QEMU", Missing, false},

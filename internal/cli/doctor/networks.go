@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/bridge"
@@ -33,6 +35,41 @@ func networks(m Machine) []Result {
 	}
 	if len(obstacles) == 0 {
 		out = append(out, ok("firewall", "no other one drops packets of networks, as far as base chains tell"))
+	}
+	return out
+}
+
+// sharedTables are tables of the kernel that all network namespaces fill, the host's
+// among them, with fewer entries than which one workload in a network soon takes all:
+// a network of the default size has 4094 addresses of IPv4, to each of which it can
+// send (arp(7); Documentation/networking/ip-sysctl.rst, nf_conntrack-sysctl.rst).
+var sharedTables = []struct {
+	name, sysctl string
+	few          int
+}{
+	{"neighbours of IPv4", "net.ipv4.neigh.default.gc_thresh3", 8192},
+	{"neighbours of IPv6", "net.ipv6.neigh.default.gc_thresh3", 8192},
+	{"tracked connections", "net.netfilter.nf_conntrack_max", 1 << 18},
+}
+
+// tables asks how much one workload in a network can take from all. What is not
+// there is no table: a kernel without IPv6, or one that tracks nothing yet.
+func tables(m Machine) (out []Result) {
+	for _, t := range sharedTables {
+		text, err := m.ReadFile("/proc/sys/" + strings.ReplaceAll(t.sysctl, ".", "/"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		n, bad := strconv.Atoi(strings.TrimSpace(string(text)))
+		switch {
+		case err != nil || bad != nil:
+			out = append(out, unknown(t.name, errors.Join(err, bad)))
+		case n < t.few:
+			out = append(out, missing(t.name, fmt.Sprintf("at most %d, of the host and all workloads together: one workload in a network can use them up", n),
+				fmt.Sprintf("set the sysctl %s=%d, or more, if workloads in networks may be hostile", t.sysctl, t.few)))
+		default:
+			out = append(out, ok(t.name, fmt.Sprintf("at most %d, of the host and all workloads together", n)))
+		}
 	}
 	return out
 }
