@@ -87,13 +87,13 @@ func (n *networks) Get(ctx context.Context, ref string) (*network.Network, error
 	return s.Get(ctx, ref)
 }
 
-// Rename lets the name server know a workload by another name.
-func (n *networks) Rename(ctx context.Context, id workload.ID, from, to string) error {
+// Rename has the name servers know a workload by the names in r.
+func (n *networks) Rename(ctx context.Context, r network.Request) error {
 	s, err := n.open()
 	if err != nil {
 		return err
 	}
-	return s.Rename(ctx, id, from, to)
+	return s.Rename(ctx, r)
 }
 
 // Release takes back what a workload has in networks.

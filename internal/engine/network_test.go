@@ -42,7 +42,7 @@ func (f fakeNetworks) Get(_ context.Context, ref string) (*network.Network, erro
 
 func (f fakeNetworks) file(id workload.ID) string { return filepath.Join(f.dir, "net-"+string(id)) }
 
-func (f fakeNetworks) Rename(context.Context, workload.ID, string, string) error { return nil }
+func (f fakeNetworks) Rename(context.Context, network.Request) error { return nil }
 
 func (f fakeNetworks) Release(_ context.Context, id workload.ID) error {
 	if err := os.Remove(f.file(id)); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -19,9 +19,9 @@ type NetworkSource interface {
 	// Get returns a network by its name, its ID or the beginning of one. The error
 	// wraps network.ErrNotFound or ErrAmbiguous.
 	Get(ctx context.Context, ref string) (*network.Network, error)
-	// Rename puts a name in the place of another among those of a workload. One
-	// that is in no network is no error.
-	Rename(ctx context.Context, id workload.ID, from, to string) error
+	// Rename makes a workload's names in its networks those of r: Name, Hostname and
+	// the aliases in Networks. One that is in no network is no error.
+	Rename(ctx context.Context, r network.Request) error
 	// Release takes back what a workload has in networks: interfaces, addresses,
 	// rules, names. It may be called again, and after any crash.
 	Release(ctx context.Context, id workload.ID) error

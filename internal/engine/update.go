@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -111,12 +113,24 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return nil
 	})
 	if err == nil && e.cfg.Networks != nil {
-		err = e.cfg.Networks.Rename(ctx, id, old.Name, name)
+		err = e.renameInNetworks(ctx, id)
 	}
 	if err != nil {
 		return about("rename", ref, err)
 	}
 	return nil
+}
+
+// renameInNetworks tells a workload's networks what it is called.
+func (e *Engine) renameInNetworks(ctx context.Context, id workload.ID) error {
+	s, err := e.layout.ReadSpec(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it was removed meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	return e.cfg.Networks.Rename(ctx, network.Request{ID: id, Name: s.Name, Hostname: s.Hostname, Networks: s.Networks})
 }
 
 // Restart stops a workload, as StopBy does, and starts it again. One that does

@@ -98,7 +98,8 @@ func (d deed) do() error {
 		d.Request.Networks, d.Request.Part = d.Request.Networks[1:], d.Request.Networks[0].Network
 		_, err = s.Part(ctx, d.Request, nil)
 	case "rename":
-		err = s.Rename(ctx, d.Request.ID, d.Request.Name, "renamed")
+		d.Request.Name = "renamed"
+		err = s.Rename(ctx, d.Request)
 	case "release":
 		err = s.Release(ctx, d.Request.ID)
 	case "repair":

@@ -359,6 +359,30 @@ func TestMany(t *testing.T) {
 	l.wantNothing("bridge")
 }
 
+// TestRename: an alias or a host name that is like the old name stays.
+func TestRename(t *testing.T) {
+	l := newLab(t)
+	l.create(network.Network{Name: "n"})
+	r := request("bridge", "n")
+	r.Name, r.Hostname, r.Networks[1].Aliases = "web", "host", []string{"web", "www"}
+	l.start(r)
+	r.Name = "api"
+	if err := l.Rename(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	leases, err := l.LeasesOf(r.ID)
+	if err != nil || len(leases) != 2 {
+		t.Fatalf("got leases %+v, %v", leases, err)
+	}
+	want := []string{"api", "host", r.ID.Short()}
+	if got := leases[0].Names; !slices.Equal(got, want) {
+		t.Errorf("without an alias: got %q, want %q", got, want)
+	}
+	if got, want := leases[1].Names, append(want, "web", "www"); !slices.Equal(got, want) {
+		t.Errorf("with the alias: got %q, want %q", got, want)
+	}
+}
+
 // TestRepair takes away what somebody may take away.
 func TestRepair(t *testing.T) {
 	for _, tt := range []struct {

@@ -202,28 +202,27 @@ func (s *Store) lastLeft(leases []network.Lease) (wait func(context.Context) err
 	return wait, errors.Join(errs...)
 }
 
-// Rename puts a name in the place of another among those of a workload: the name
-// servers know it by the new one at once. A workload that is in no network is no
-// error.
-func (s *Store) Rename(ctx context.Context, id workload.ID, from, to string) error {
+// Rename has the name servers know a workload at once by the names that r has for it:
+// by r.Name, and by what it is called beside that. A workload that is in no network
+// is no error.
+func (s *Store) Rename(ctx context.Context, r network.Request) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	leases, err := s.LeasesOf(id)
+	leases, err := s.LeasesOf(r.ID)
 	if err != nil {
 		return err
 	}
 	for _, l := range leases {
-		if i := slices.Index(l.Names, from); i >= 0 {
-			l.Names = slices.Delete(l.Names, i, i+1)
+		var in workload.Attachment
+		if i := slices.IndexFunc(r.Networks, func(a workload.Attachment) bool { return a.Network == l.Network }); i >= 0 {
+			in = r.Networks[i]
 		}
-		if !slices.Contains(l.Names, to) {
-			l.Names = slices.Insert(l.Names, 0, to)
-		}
+		l.Names = names(r, in)
 		if err := s.retake(l); err != nil {
-			return fmt.Errorf("rename workload %s in network %q: %w", id.Short(), l.Network, err)
+			return fmt.Errorf("rename workload %s in network %q: %w", r.ID.Short(), l.Network, err)
 		}
 	}
 	return nil

@@ -95,7 +95,8 @@ func testNameServer(t *testing.T) {
 		}
 	}
 	ctx := context.Background()
-	if err := l.Rename(ctx, r.ID, "web", "site"); err != nil {
+	r.Name = "site"
+	if err := l.Rename(ctx, r); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := resolve(t, b.namespace, a.a.Nameservers[0], "udp", "site."); err != nil || len(got) != 1 {
