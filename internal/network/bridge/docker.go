@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,25 +32,35 @@ const (
 	passChain   = "BULKHEAD"
 )
 
-// passRules are for all bridges of all state roots. They do not let workloads into
-// Docker's networks: docker0 and br-…, unless the machine's own way out is called
-// so. uplinks are the interfaces of default routes.
-func passRules(uplinks []string) string {
+// passRules are for all bridges of all state roots. They let workloads out by the
+// interfaces that exits returns and by no other: a network that Docker makes later,
+// or calls as it likes, is Docker's to protect.
+func passRules(exits []string) string {
 	var b strings.Builder
 	b.WriteString("*filter\n:" + passChain + " - [0:0]\n")
 	add := func(rule string) { b.WriteString("-A " + passChain + " " + rule + "\n") }
 	add("-i bh-+ -o bh-+ -j ACCEPT")
 	add("-o bh-+ -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT")
-	for _, u := range uplinks {
-		if plainName(u) && !strings.HasPrefix(u, "bh-") {
-			add("-i bh-+ -o " + u + " -j ACCEPT")
+	for _, out := range exits {
+		if plainName(out) {
+			add("-i bh-+ -o " + out + " -j ACCEPT")
 		}
 	}
-	add("-i bh-+ -o docker+ -j RETURN")
-	add("-i bh-+ -o br-+ -j RETURN")
-	add("-i bh-+ -j ACCEPT")
 	b.WriteString("COMMIT\n")
 	return b.String()
+}
+
+// passed is what there is of passRules: how many rules, and the interfaces that one
+// of them names for what leaves, as sorted names.
+type passed struct {
+	rules int
+	exits []string
+}
+
+// current reports whether these are the rules that passRules makes.
+func (p passed) current(exits []string) bool {
+	exits = slices.DeleteFunc(slices.Clone(exits), func(out string) bool { return !plainName(out) })
+	return p.rules == 2+len(exits) && slices.Equal(p.exits, exits)
 }
 
 // plainName keeps what iptables-restore would read as something else out of its
@@ -68,8 +79,9 @@ func plainName(link string) bool {
 type iptables struct {
 	family  nftables.TableFamily
 	program string
-	// passing tells that our chain is called from Docker's.
+	// passing tells that our chain is called from Docker's, passed what is in it.
 	passing bool
+	passed  passed
 }
 
 // ofDocker finds the tables that hold Docker's chain.
@@ -95,15 +107,27 @@ func ofDocker(ctx context.Context) ([]iptables, error) {
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, iptables{v.family, v.nft, passing})
+			t := iptables{family: v.family, program: v.nft, passing: passing}
+			if passing {
+				if t.passed, err = passedIn(c, chain.Table); err != nil {
+					return nil, err
+				}
+			}
+			out = append(out, t)
 		}
 		if names, err := os.ReadFile(v.proc); err != nil || !slices.Contains(strings.Fields(string(names)), "filter") {
 			continue
 		}
 		rules, err := runTables(ctx, v.legacy, nil, "-w", "-S", dockerChain)
 		if err == nil {
-			passing := bytes.Contains(rules, []byte("-j "+passChain+"\n"))
-			out = append(out, iptables{v.family, v.legacy, passing})
+			t := iptables{family: v.family, program: v.legacy, passing: bytes.Contains(rules, []byte("-j "+passChain+"\n"))}
+			if t.passing {
+				if rules, err = runTables(ctx, v.legacy, nil, "-w", "-S", passChain); err != nil {
+					return nil, err
+				}
+				t.passed = passedOf(string(rules))
+			}
+			out = append(out, t)
 		}
 	}
 	return out, nil
@@ -139,23 +163,67 @@ func calls(c *nftables.Conn, ch *nftables.Chain, to string) (bool, error) {
 	return false, nil
 }
 
-// passDocker makes sure that Docker's rules let ours decide. anew writes them
-// even where they are.
+// passedIn reads our chain in a table of nf_tables, passedOf what `iptables -S` says of
+// it.
+func passedIn(c *nftables.Conn, table *nftables.Table) (p passed, err error) {
+	rules, err := c.GetRules(table, &nftables.Chain{Name: passChain})
+	if err != nil {
+		return p, fmt.Errorf("list the rules of chain %s: %w", passChain, err)
+	}
+	for _, r := range rules {
+		p.rules++
+		var key expr.MetaKey
+		for _, e := range r.Exprs {
+			switch e := e.(type) {
+			case *expr.Meta:
+				key = e.Key
+			case *expr.Cmp:
+				// A whole name ends with a 0, the beginning of one does not.
+				if out, whole := bytes.CutSuffix(e.Data, []byte{0}); whole && key == expr.MetaKeyOIFNAME {
+					p.exits = append(p.exits, string(bytes.TrimRight(out, "\x00")))
+				}
+			}
+		}
+	}
+	slices.Sort(p.exits)
+	return p, nil
+}
+
+func passedOf(rules string) (p passed) {
+	for line := range strings.Lines(rules) {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] != "-A" {
+			continue
+		}
+		p.rules++
+		if i := slices.Index(words, "-o"); i >= 0 && i+1 < len(words) && !strings.HasSuffix(words[i+1], "+") {
+			p.exits = append(p.exits, words[i+1])
+		}
+	}
+	slices.Sort(p.exits)
+	return p
+}
+
+// passDocker makes sure that Docker's rules let ours decide, as the host's interfaces
+// are now. anew writes them even where they are.
 func (s *Store) passDocker(ctx context.Context, anew bool) error {
 	found, err := ofDocker(ctx)
 	if err != nil {
 		return fmt.Errorf("look for Docker's firewall rules: %w", err)
 	}
+	if len(found) == 0 {
+		return nil
+	}
+	out, err := exits()
+	if err != nil {
+		return err
+	}
 	for _, t := range found {
-		if t.passing && !anew {
+		if t.passing && !anew && t.passed.current(out) {
 			continue
 		}
-		up, err := uplinks()
-		if err != nil {
-			return err
-		}
 		restore := t.program + "-restore" // iptables-nft-restore
-		if _, err := runTables(ctx, restore, []byte(passRules(up)), "--noflush", "-w"); err != nil {
+		if _, err := runTables(ctx, restore, []byte(passRules(out)), "--noflush", "-w"); err != nil {
 			return fmt.Errorf("pass Docker's firewall: %w", err)
 		}
 		if t.passing {
@@ -195,9 +263,25 @@ func (s *Store) leaveDocker(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// uplinks are the interfaces of default routes.
-func uplinks() ([]string, error) {
+// exits are the interfaces by which workloads leave the host, sorted by name: those
+// that are up and neither a bridge nor in one, and those of default routes, which may
+// be bridges.
+func exits() ([]string, error) {
+	all, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	names, bridges := map[int]string{}, map[int]bool{}
+	for _, l := range all {
+		names[l.Attrs().Index], bridges[l.Attrs().Index] = l.Attrs().Name, l.Type() == "bridge"
+	}
 	var out []string
+	for _, l := range all {
+		a := l.Attrs()
+		if a.Flags&net.FlagUp != 0 && a.Flags&net.FlagLoopback == 0 && !bridges[a.Index] && !bridges[a.MasterIndex] {
+			out = append(out, a.Name)
+		}
+	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := netlink.RouteList(nil, family)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -207,13 +291,13 @@ func uplinks() ([]string, error) {
 			if r.Dst != nil && prefixOf(*r.Dst).Bits() != 0 {
 				continue
 			}
-			l, err := netlink.LinkByIndex(r.LinkIndex)
-			if err == nil && !slices.Contains(out, l.Attrs().Name) {
-				out = append(out, l.Attrs().Name)
+			if name := names[r.LinkIndex]; name != "" && !strings.HasPrefix(name, "bh-") {
+				out = append(out, name)
 			}
 		}
 	}
-	return out, nil
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 // sbin is where the programs are, whatever PATH a supervisor has.

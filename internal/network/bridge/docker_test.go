@@ -72,17 +72,105 @@ func clearDocker(t *testing.T) {
 }
 
 // dockerContainer is a namespace in Docker's network.
-func dockerContainer(t *testing.T) *namespace {
+func dockerContainer(t *testing.T) *namespace { return behind(t, "docker0", "172.17.0") }
+
+// behind is a namespace on another engine's bridge, whose addresses begin so: the
+// bridge has 1, and this 2.
+func behind(t *testing.T, bridge, net24 string) *namespace {
 	t.Helper()
 	n := newNamespace(t)
-	if err := makeVeth("docker0", "vethdocker", "eth0", net.HardwareAddr{2, 0x42, 172, 17, 0, 2}, 1500, n.ns); err != nil {
+	port := "veth" + bridge
+	if err := makeVeth(bridge, port, "eth0", net.HardwareAddr{2, 0x42, 172, 17, 0, 2}, 1500, n.ns); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { deleteLink("vethdocker") })
-	n.command("ip", "addr", "add", "172.17.0.2/16", "dev", "eth0")
+	t.Cleanup(func() { deleteLink(port) })
+	n.command("ip", "addr", "add", net24+".2/24", "dev", "eth0")
 	n.command("ip", "link", "set", "eth0", "up")
-	n.command("ip", "route", "add", "default", "via", "172.17.0.1")
+	n.command("ip", "route", "add", "default", "via", net24+".1")
 	return n
+}
+
+// TestDockersNamedBridges: Docker protects its networks whatever their bridges are
+// called (com.docker.network.bridge.name), and whenever they are made.
+func TestDockersNamedBridges(t *testing.T) {
+	l := newLab(t)
+	withDockerRules(t)
+	named := func(name, net24 string) *namespace {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { deleteLink(name) })
+		command(t, "ip", "addr", "add", net24+".1/24", "dev", name)
+		command(t, "ip", "link", "set", name, "up")
+		n := behind(t, name, net24)
+		serve(t, n, ":80")
+		return n
+	}
+	named("app0", "10.97.0")
+	w := l.start(request("bridge"))
+	named("app1", "10.98.0")
+	for _, when := range []string{"with one workload", "with two"} {
+		for _, to := range []string{"10.97.0.2:80", "10.98.0.2:80"} {
+			if got := askFor(t, w.namespace, "tcp", to, impatience); got != "" {
+				t.Errorf("%s: a workload reaches Docker's container at %s as %q", when, to, got)
+			}
+		}
+		l.start(request("bridge"))
+	}
+	command(t, "iptables", "-F", "FORWARD")
+	command(t, "iptables", "-P", "FORWARD", "ACCEPT")
+	if got := ask(t, w.namespace, "tcp", "10.98.0.2:80"); got == "" {
+		t.Error("without Docker's rules it does not reach it either: the test is wrong")
+	}
+}
+
+// TestDockersChainOfOurs: what lets workloads pass Docker's rules is made anew by the
+// next workload when somebody flushed it, or when the host has another way out.
+func TestDockersChainOfOurs(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		disturb func(t *testing.T) (out *namespace)
+	}{
+		{"flushed", func(t *testing.T) *namespace {
+			out := outside(t)
+			command(t, "iptables", "-F", passChain)
+			return out
+		}},
+		{"a way out that comes later", outside},
+		{"a bridge that becomes the way out", func(t *testing.T) *namespace {
+			out := outside(t)
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "br-lan"
+			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { deleteLink("br-lan") })
+			for _, c := range []string{
+				"link set uplink master br-lan", "addr flush dev uplink", "addr add 192.0.2.1/24 dev br-lan", "link set br-lan up",
+				"route add default via 192.0.2.2 dev br-lan",
+			} {
+				command(t, append([]string{"ip"}, strings.Fields(c)...)...)
+			}
+			return out
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab(t)
+			withDockerRules(t)
+			w := l.start(request("bridge"))
+			out := tt.disturb(t)
+			serve(t, out, ":9000")
+			if got := askFor(t, w.namespace, "tcp", "192.0.2.2:9000", impatience); got != "" {
+				t.Errorf("before the next workload: got answer %q: the test is wrong", got)
+			}
+			l.start(request("bridge"))
+			if got := ask(t, w.namespace, "tcp", "192.0.2.2:9000"); got != "192.0.2.1" {
+				t.Errorf("after it: got answer %q, want 192.0.2.1\n%s", got, command(t, "iptables", "-S", passChain))
+			}
+		})
+	}
 }
 
 // TestBesideDockersRules has Docker's rules made before our network.
@@ -175,6 +263,19 @@ func besideDocker(t *testing.T, l *lab) {
 	if len(web.a.Warnings) != 0 {
 		t.Errorf("warnings %q", web.a.Warnings)
 	}
+	ways, err := exits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := ofDocker(context.Background())
+	if err != nil || len(found) == 0 {
+		t.Fatalf("got %+v, %v", found, err)
+	}
+	for _, f := range found {
+		if !f.passing || !f.passed.current(ways) {
+			t.Errorf("%s: got %+v, want rules for %q, which are not made again at each start", f.program, f.passed, ways)
+		}
+	}
 	for _, tt := range []struct {
 		name string
 		from *namespace
@@ -240,8 +341,11 @@ func FuzzPassRules(f *testing.F) {
 	f.Add("-j ACCEPT\n")
 	f.Fuzz(func(t *testing.T, link string) {
 		rules := passRules([]string{link})
-		if n := strings.Count(rules, "\n"); n != 9 && n != 8 {
+		if n := strings.Count(rules, "\n"); n != 6 && n != 5 {
 			t.Errorf("interface %q makes the rules\n%s", link, rules)
+		}
+		if p := passedOf(rules); !p.current([]string{link}) {
+			t.Errorf("interface %q makes the rules\n%s, read as %+v", link, rules, p)
 		}
 	})
 }
