@@ -120,8 +120,8 @@ func (e *Engine) joinable(ref string) (*workload.Spec, error) {
 	return s, nil
 }
 
-// checkPorts makes sure that the ports of a workload can be published by one of
-// rest.
+// checkPorts makes sure that the ports of a workload can be published by the first of
+// rest that has a way out, which is the one that publishes them.
 func (e *Engine) checkPorts(ctx context.Context, s *workload.Spec, rest []workload.Attachment) error {
 	if len(s.Ports) == 0 {
 		return nil
@@ -132,10 +132,26 @@ func (e *Engine) checkPorts(ctx context.Context, s *workload.Spec, rest []worklo
 			return err
 		}
 		if err == nil && !n.Internal {
-			return nil
+			return publishes(n, s.Ports)
 		}
 	}
 	return network.Invalidf("ports are published by it, and the workload is in no other network that has a way out")
+}
+
+// publishes returns an error if a network has no subnet of the family that one of the
+// ports is published on.
+func publishes(n *network.Network, ports []workload.Port) error {
+	for _, p := range ports {
+		if !p.HostIP.IsValid() || slices.ContainsFunc(n.Subnets, func(s network.Subnet) bool { return s.Prefix.Addr().Is4() == p.HostIP.Is4() }) {
+			continue
+		}
+		family := "IPv6"
+		if p.HostIP.Is4() {
+			family = "IPv4"
+		}
+		return network.Invalidf("network %s has no %s, so that it cannot publish port %d on %s", n.Name, family, p.Port, p.HostIP)
+	}
+	return nil
 }
 
 // keepNetworks records the networks of a workload that does not run.

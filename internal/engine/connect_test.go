@@ -112,6 +112,41 @@ func TestConnect(t *testing.T) {
 	w.wantNoNetwork("removed")
 }
 
+// TestDisconnectPorts takes a workload that does not run out of a network: its ports
+// must be published by the first of the others that has a way out.
+func TestDisconnectPorts(t *testing.T) {
+	w := newWorld(t)
+	for i, tt := range []struct {
+		at, networks, from string
+		text               string // of the error
+	}{
+		{"", "side six", "side", ""},
+		{"192.0.2.1", "side back", "side", ""},
+		{"192.0.2.1", "side six", "side", "network six has no IPv4"},
+		{"192.0.2.1", "side six", "six", ""},
+		{"192.0.2.1", "side six back", "side", "network six has no IPv4"},
+		{"192.0.2.1", "side inner back", "side", ""},
+		{"192.0.2.1", "side inner", "side", "no other network"},
+		{"2001:db8::1", "six back", "six", "network back has no IPv6"},
+	} {
+		s := networkSpec(fmt.Sprintf("w%d", i))
+		s.Networks = nil
+		for _, name := range strings.Fields(tt.networks) {
+			s.Networks = append(s.Networks, workload.Attachment{Network: name})
+		}
+		if tt.at != "" {
+			s.Ports[0].HostIP, s.Ports[0].HostPort = netip.MustParseAddr(tt.at), 80
+		}
+		if _, err := w.Create(ctx(t), s); err != nil {
+			t.Fatal(err)
+		}
+		err := w.Disconnect(ctx(t), s.Name, tt.from, false)
+		if tt.text == "" && err != nil || tt.text != "" && (!errors.Is(err, network.ErrInvalid) || !strings.Contains(err.Error(), tt.text)) {
+			t.Errorf("at %q, out of %s of %s: got %v, want %q", tt.at, tt.from, tt.networks, err, tt.text)
+		}
+	}
+}
+
 // TestConnectBetweenLives changes the networks of a workload that waits to be
 // restarted: its next life begins with what was changed, and leaving counts at once.
 func TestConnectBetweenLives(t *testing.T) {

@@ -29,6 +29,8 @@ func (f fakeNetworks) Get(_ context.Context, ref string) (*network.Network, erro
 	switch ref {
 	case "front", "back", "side":
 		return &network.Network{Name: ref, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.1.0.0/16"), Gateway: netip.MustParseAddr("10.1.0.1")}}}, nil
+	case "six":
+		return &network.Network{Name: ref, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("fd00:1::/64"), Gateway: netip.MustParseAddr("fd00:1::1")}}}, nil
 	case "inner":
 		return &network.Network{Name: ref, Internal: true}, nil
 	case "0123":
