@@ -25,22 +25,33 @@ var differentVerbs = map[string]string{
 	"system info":   noDaemon,
 	"system df":     "the types are Images, Workloads, Volumes, Tenants, Kernels and Templates, where Docker has Images, Containers, Local Volumes and Build Cache",
 	"version":       "there is no server",
+	"ps":            "the table has a column BOUNDARY, and its first is called ID",
+	"stats":         "the first column of the table is called ID",
+	"history":       noImageColumn,
+	"image history": noImageColumn,
+	"network ls":    "host and none are modes of `run`, not networks; the table has SUBNETS in place of SCOPE",
 	"inspect":       ownRecords,
 	"image inspect": ownRecords,
 }
 
 // differentFlags say how a flag differs, by "COMMAND --flag".
 var differentFlags = map[string]string{
-	"run --group-add":     "by number only",
-	"create --group-add":  "by number only",
-	"run --userns":        "private is the default; host is a weakening that inspect shows",
-	"create --userns":     "private is the default; host is a weakening that inspect shows",
-	"run --privileged":    "for --systemd in a virtual machine only",
-	"create --privileged": "for --systemd in a virtual machine only",
-	"exec --privileged":   "is refused: a process has no more rights than its workload",
-	"volume create --opt": "is refused: a volume is a plain directory",
-	"pull --quiet":        "prints the ID of the image, not its name",
-	"image pull --quiet":  "prints the ID of the image, not its name",
+	"run --group-add":        "by number only",
+	"create --group-add":     "by number only",
+	"run --userns":           "private is the default; host is a weakening that inspect shows",
+	"create --userns":        "private is the default; host is a weakening that inspect shows",
+	"run --privileged":       "for --systemd in a virtual machine only",
+	"create --privileged":    "for --systemd in a virtual machine only",
+	"exec --privileged":      "is refused: a process has no more rights than its workload",
+	"volume create --opt":    "is refused: a volume is a plain directory",
+	"ps --filter":            "ancestor is the image itself, not one that it was made from; there is no is-task and no isolation",
+	"events --filter":        "there is no swarm and no daemon to name",
+	"system events --filter": "there is no swarm and no daemon to name",
+	"images --format":        storedSize,
+	"image ls --format":      storedSize,
+	"system df --verbose":    "tables only, not together with --format",
+	"pull --quiet":           "prints the ID of the image, not its name",
+	"image pull --quiet":     "prints the ID of the image, not its name",
 
 	"run --device-write-bps":     writeRates,
 	"create --device-write-bps":  writeRates,
@@ -52,8 +63,10 @@ var differentFlags = map[string]string{
 }
 
 const (
-	noDaemon   = "other fields: there is no daemon to describe"
-	ownRecords = "the records of this project, with fields of their own; `--format` takes their names"
+	noDaemon      = "other fields: there is no daemon to describe"
+	storedSize    = ".Size is that of the image as it came; .VirtualSize is unpacked, as in the table"
+	noImageColumn = "the table has no column IMAGE; the placeholder is .ID"
+	ownRecords    = "the records of this project, with fields of their own; `--format` takes their names"
 )
 
 // Docker sets these limits, and says nothing of what they do not hold.
@@ -76,9 +89,6 @@ var absentFlags = map[string]string{
 	"push --platform":              "what was pulled or loaded is pushed; choose with `pull --platform`",
 	"image push --platform":        "what was pulled or loaded is pushed; choose with `pull --platform`",
 	"--tree":                       "`image inspect` shows an image's platforms",
-	"--human":                      "sizes are shown for people; `--format json` has them in bytes",
-	"history --quiet":              "layers have no IDs of their own here",
-	"image history --quiet":        "layers have no IDs of their own here",
 	"--no-prune":                   "layers that no image needs go with the next prune",
 	"--size":                       "`ps -s` shows sizes",
 	"--platform":                   "an image here is of one platform; choose it with `pull --platform`",

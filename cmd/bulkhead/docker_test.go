@@ -354,7 +354,7 @@ for ` + "`docker container VERB`" + `.
 
 Of Docker's flags on the commands that are here, and of these commands, %d of %d are the same or differ as said. What is the same
 everywhere: names and beginnings of IDs, exit codes, what goes to standard output and what to standard error, templates of
---format, ctrl-p ctrl-q.
+--format, ctrl-p ctrl-q. In the JSON of listings, counts are numbers and yes and no booleans, where Docker writes strings.
 
 ## Commands
 `

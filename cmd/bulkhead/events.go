@@ -67,8 +67,9 @@ func (a *app) happened(kind, action, id, name string) {
 // eventFilters are the filters of events.
 var eventFilters = filterSet{keys: map[string]filterCheck{
 	"container": anyText, "workload": anyText, "event": anyText, "image": anyText, "label": anyText, "network": anyText,
-	"volume": anyText, "boundary": anyText,
-	"type": oneOf(events.Workload, "workload", events.Image, events.Network, events.Volume, events.Tenant),
+	"volume": anyText, "boundary": anyText, "scope": oneOf("local", "swarm"),
+	"type": oneOf(events.Workload, "workload", events.Image, events.Network, events.Volume, events.Tenant,
+		"builder", "config", "daemon", "node", "plugin", "secret", "service"), // Docker's, of which nothing happens here
 }}
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -185,6 +186,8 @@ func eventMatches(e events.Event, key, value string) bool {
 	switch key {
 	case "type":
 		return e.Type == value || value == "workload" && e.Type == events.Workload
+	case "scope":
+		return value == "local"
 	case "event":
 		word, _, _ := strings.Cut(e.Action, ":")
 		return word == value || e.Action == value

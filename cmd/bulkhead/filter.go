@@ -73,6 +73,10 @@ func number(low, high int64) filterCheck {
 	}
 }
 
+// isTable reports whether a format is the plain table, in whose place -q shows
+// one column. As in Docker, another format counts more than -q, but for ps.
+func isTable(format string) bool { return format == "" || format == "table" }
+
 // filters are the values of --filter by their key.
 type filters map[string][]string
 
@@ -83,6 +87,7 @@ func (s filterSet) parse(all []string) (filters, error) {
 	out := filters{}
 	for _, word := range all {
 		k, v, ok := strings.Cut(word, "=")
+		k, v = strings.TrimSpace(k), strings.TrimSpace(v)
 		check := s.keys[k]
 		if !ok || v == "" || check == nil {
 			return nil, advice.New(fmt.Sprintf("--filter %q: not a filter", word),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (a *app) imagesCommand(name string) *cobra.Command {
 		Use:   name + " [flags] [NAME]",
 		Short: "List images",
 		Long: `Images lists the images of this machine, the newest first. With a name, only
-those of that repository, or of that tag. Filters are dangling=true for those
+those of that repository, or of that tag; with a pattern, those that match. Filters are dangling=true for those
 that have no tag any more, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE
 and until=TIME.`,
 		Example:           "  bulkhead images\n  bulkhead images --format '{{.Repository}}:{{.Tag}} {{.Size}}'\n  bulkhead images --filter 'reference=team/*:1.*'",
@@ -147,10 +148,10 @@ func (a *app) imageDetails(cmd *cobra.Command, s *image.Store, format string) (f
 
 func (a *app) writeImages(rows []imageRow, format string, quiet, digests bool) error {
 	switch {
-	case quiet:
+	case quiet && isTable(format):
 		format = "{{.ID}}"
 		rows = slices.CompactFunc(rows, func(x, y imageRow) bool { return x.ID == y.ID })
-	case digests && (format == "" || format == "table"):
+	case digests && isTable(format):
 		format = "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.DiskSize}}"
 	}
 	return output.Write(a.out, imagesListing, format, rows)
@@ -188,8 +189,15 @@ func imageRows(im image.Image, now time.Time, whole bool) []imageRow {
 	return []imageRow{row}
 }
 
-// onlyNamed keeps the rows of one repository, or of one tag of it.
+// onlyNamed keeps the rows of one repository, or of one tag of it, or those that
+// a pattern matches.
 func onlyNamed(rows []imageRow, name string) ([]imageRow, error) {
+	if strings.ContainsAny(name, "*?[") {
+		if fix := pattern(name); fix != "" {
+			return nil, advice.New(fmt.Sprintf("%q: not a pattern of names", name), fix)
+		}
+		return slices.DeleteFunc(rows, func(row imageRow) bool { return !matchesReference(row, name) }), nil
+	}
 	r, err := reference.Parse(name)
 	if err != nil {
 		return nil, err
@@ -243,6 +251,7 @@ func (a *app) tagCommand() *cobra.Command {
 
 // historyRow is one step of how an image was made.
 type historyRow struct {
+	ID           string // of the image in its last step, "<missing>" in the others
 	CreatedAt    string
 	CreatedSince string
 	CreatedBy    string
@@ -255,11 +264,11 @@ var historyListing = output.Listing{
 		{Header: "CREATED", Field: "CreatedSince"}, {Header: "CREATED BY", Field: "CreatedBy"},
 		{Header: "SIZE", Field: "Size"}, {Header: "COMMENT", Field: "Comment"},
 	},
-	More: []output.Column{{Header: "CREATED AT", Field: "CreatedAt"}},
+	More: []output.Column{{Header: "IMAGE", Field: "ID"}, {Header: "CREATED AT", Field: "CreatedAt"}},
 }
 
 func (a *app) historyCommand() *cobra.Command {
-	var noTrunc bool
+	var noTrunc, quiet, human bool
 	var format string
 	cmd := &cobra.Command{
 		Use:               "history [flags] IMAGE",
@@ -274,32 +283,52 @@ func (a *app) historyCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return output.Write(a.out, historyListing, format, historyRows(im, time.Now(), noTrunc))
+				if quiet && isTable(format) {
+					format = "{{.ID}}"
+				}
+				return output.Write(a.out, historyListing, format, historyRows(im, time.Now(), noTrunc, human))
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "whole commands")
+	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "whole commands and IDs")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only IDs: the image's, and <missing> for each step before its last")
+	cmd.Flags().BoolVarP(&human, "human", "H", true, "sizes and dates for people; false for bytes and times")
 	cmd.Flags().StringVar(&format, "format", "", "`table`, json or a Go template")
 	return cmd
 }
 
 // historyRows joins the history with the layers: each step that is not marked
 // empty made the next layer.
-func historyRows(im image.Image, now time.Time, whole bool) []historyRow {
+func historyRows(im image.Image, now time.Time, whole, human bool) []historyRow {
+	size := output.Size
+	if !human {
+		size = func(n int64) string { return strconv.FormatInt(n, 10) }
+	}
 	var rows []historyRow
 	layer := 0
 	for _, h := range im.History {
-		row := historyRow{CreatedAt: "N/A", CreatedSince: "N/A", CreatedBy: clip(h.CreatedBy, 45, whole), Size: "0B", Comment: h.Comment}
+		row := historyRow{
+			ID: "<missing>", CreatedAt: "N/A", CreatedSince: "N/A", CreatedBy: clip(h.CreatedBy, 45, whole), Size: size(0), Comment: h.Comment,
+		}
 		if h.Created != nil {
 			row.CreatedAt, row.CreatedSince = h.Created.Format(time.RFC3339), output.Ago(now.Sub(*h.Created))+" ago"
+			if !human {
+				row.CreatedSince = row.CreatedAt
+			}
 		}
 		if !h.EmptyLayer && layer < len(im.Layers) {
-			row.Size = output.Size(im.Layers[layer].Unpacked)
+			row.Size = size(im.Layers[layer].Unpacked)
 			layer++
 		}
 		rows = append(rows, row)
 	}
 	slices.Reverse(rows)
+	if len(rows) > 0 {
+		rows[0].ID = im.ShortID()
+		if whole {
+			rows[0].ID = im.ID.String()
+		}
+	}
 	return rows
 }
 

@@ -75,7 +75,7 @@ those that no workload has.`,
 						rows = append(rows, newNetworkRow(n, noTrunc))
 					}
 				}
-				if quiet {
+				if quiet && isTable(format) {
 					format = "{{.ID}}"
 				}
 				return output.Write(a.out, networkListing, format, rows)

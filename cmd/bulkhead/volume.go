@@ -142,6 +142,8 @@ type volumeRow struct {
 	CreatedAt  string
 	Links      int
 	Size       string
+	// Of cluster volumes, which there are not.
+	Availability, Group, Status string
 
 	labels map[string]string
 }
@@ -154,13 +156,14 @@ var volumeListing = output.Listing{
 	More: []output.Column{
 		{Header: "MOUNTPOINT", Field: "Mountpoint"}, {Header: "SCOPE", Field: "Scope"}, {Header: "LABELS", Field: "Labels"},
 		{Header: "CREATED AT", Field: "CreatedAt"}, {Header: "LINKS", Field: "Links"}, {Header: "SIZE", Field: "Size"},
+		{Header: "AVAILABILITY", Field: "Availability"}, {Header: "GROUP", Field: "Group"}, {Header: "STATUS", Field: "Status"},
 	},
 }
 
 func newVolumeRow(v engine.VolumeRecord) volumeRow {
 	return volumeRow{
 		Driver: localDriver, Name: v.Name, Mountpoint: v.Mountpoint, Scope: "local", Labels: joinLabels(v.Labels),
-		CreatedAt: v.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), Links: len(v.Users), Size: "N/A", labels: v.Labels,
+		CreatedAt: v.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), Links: len(v.Users), Size: "N/A", Availability: "N/A", Group: "N/A", Status: "N/A", labels: v.Labels,
 	}
 }
 
@@ -226,7 +229,7 @@ driver=local and dangling=true for those that no workload has, running or not.`,
 						rows = append(rows, newVolumeRow(v))
 					}
 				}
-				if quiet {
+				if quiet && isTable(format) {
 					format = "{{.Name}}"
 				}
 				return output.Write(a.out, volumeListing, format, rows)

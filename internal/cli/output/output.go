@@ -47,8 +47,8 @@ func Write[T any](w io.Writer, l Listing, format string, rows []T) error {
 			}
 		}
 		return nil
-	case strings.HasPrefix(format, "table "):
-		return writeTable(w, l, strings.TrimPrefix(format, "table "), rows)
+	case strings.HasPrefix(format, "table"):
+		return writeTable(w, l, strings.TrimSpace(strings.TrimPrefix(format, "table")), rows)
 	}
 	return Each(w, format, rows)
 }

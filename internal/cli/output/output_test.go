@@ -35,6 +35,7 @@ func TestWrite(t *testing.T) {
 		{"table", "", "ID        NAME\n1         one\n2         " + evilShown + "\n"},
 		{"named table", "table", "ID        NAME\n1         one\n2         " + evilShown + "\n"},
 		{"own table", `table {{.Name}}\t{{.ID}}`, "NAME                      ID\none                       1\n" + evilShown + "   2\n"},
+		{"table without a space", `table{{.ID}}\t{{.Labels}}`, "ID        LABELS\n1         map[k:v]\n2         map[k:" + evilShown + "]\n"},
 		{"functions in a table", `table {{json .ID}}\t{{truncate .Name 1}}\t{{lower .ID}}\t{{join .Labels ""}}`,
 			"ID        NAME      ID        LABELS\n\"1\"       o         1         map[k:v]\n" +
 				`"2"       a         2         map[k:` + evilShown + "]\n"},
