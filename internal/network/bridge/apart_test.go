@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -85,6 +86,12 @@ func TestApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("in its next life")
+	// Somebody's rule keeps its packets from connection tracking.
+	command(t, "nft", fmt.Sprintf("add table inet quick; add chain inet quick o { type filter hook output priority raw; }; add rule inet quick o meta skuid %d notrack", user))
+	if reaches(user, web, at(web.addr(true)), impatience) {
+		t.Error("what is not tracked reaches a workload")
+	}
+	command(t, "nft", "delete table inet quick")
 	// It stays so until its process has ended.
 	record := filepath.Join(l.apart(), string(id))
 	alive := errors.New("the process lives")

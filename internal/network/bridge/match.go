@@ -134,17 +134,17 @@ const (
 	ctDNAT        = 1 << 5 // IPS_DST_NAT
 )
 
-// ctState wants one of the states, ctStatus one of the bits; noCtStatus none.
-func ctState(bits uint32) part    { return ctBits(expr.CtKeySTATE, bits, expr.CmpOpNeq) }
-func ctStatus(bits uint32) part   { return ctBits(expr.CtKeySTATUS, bits, expr.CmpOpNeq) }
-func noCtStatus(bits uint32) part { return ctBits(expr.CtKeySTATUS, bits, expr.CmpOpEq) }
+// ctState wants one of the states, ctStatus one of the bits. A packet without a
+// connection, as it is invalid or not tracked, has none of either.
+func ctState(bits uint32) part  { return ctBits(expr.CtKeySTATE, bits) }
+func ctStatus(bits uint32) part { return ctBits(expr.CtKeySTATUS, bits) }
 
-func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) part {
+func ctBits(key expr.CtKey, bits uint32) part {
 	mask := binary.NativeEndian.AppendUint32(nil, bits)
 	return part{
 		&expr.Ct{Key: key, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: reg, Data: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)},
 	}
 }
 

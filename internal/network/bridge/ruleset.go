@@ -356,7 +356,8 @@ func (t *tables) inetChains() (all []chain) {
 	add("output", filter, nftables.ChainHookOutput, *nftables.ChainPriorityFilter,
 		rule(toUs, icmp, icmpType.is([]byte{5}), drop),
 		rule(toUs, ndp, icmpType.is([]byte{137}), drop),
-		rule(toUs, noCtStatus(ctDNAT), in(t.apart, skuid), drop))
+		rule(toUs, in(t.apart, skuid), ctStatus(ctDNAT), accept),
+		rule(toUs, in(t.apart, skuid), drop))
 	return all
 }
 
