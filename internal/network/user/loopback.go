@@ -20,6 +20,10 @@ import (
 // to refuse it, by a program of the process's cgroup: at connect(2) and sendmsg(2),
 // in the host's network namespace, for every loopback address but that of a name
 // server of the host. In the container's namespace, loopback is the container's.
+//
+// It refuses what the process itself is in the user network, too: a host may have a
+// route to 10.0.2.2, and to 10.0.2.3, where the programs of Debian 12 would ask a
+// stranger for names, as they forward what comes by UDP only.
 
 // keepFromLoopback attaches the program.
 func keepFromLoopback(m *cgroup.Manager) error {
@@ -130,6 +134,16 @@ func unlessWord(register uint8, value int32, skip int16) []sys.BPFInstruction {
 	}
 }
 
+// unlessAddress6 jumps over skip instructions unless the registers from r2 on have an
+// IPv6 address.
+func unlessAddress6(a netip.Addr, skip int16) (p []sys.BPFInstruction) {
+	b := a.AsSlice()
+	for i := range 4 {
+		p = append(p, unlessWord(r2+uint8(i), word(b[4*i:]), skip+int16(9-3*i))...)
+	}
+	return p
+}
+
 // dnsPort is port 53 as the program loads it.
 func dnsPort() int32 { return word([]byte{0, 53, 0, 0}) }
 
@@ -153,6 +167,9 @@ func refuseLoopback4(host uint64, names []netip.Addr) []sys.BPFInstruction {
 			p = append(append(append(p, unlessWord(r2, word(a.AsSlice()), 5)...), unlessWord(r3, dnsPort(), 2)...), verdict(1)...)
 		}
 	}
+	for _, a := range []netip.Addr{gateway4, names4} {
+		p = append(append(p, unlessWord(r2, word(a.AsSlice()), 2)...), verdict(0)...)
+	}
 	return append(p, refuseFirst(r2)...)
 }
 
@@ -166,11 +183,11 @@ func refuseLoopback6(host uint64, names []netip.Addr) []sys.BPFInstruction {
 		if !a.Is6() {
 			continue
 		}
-		b := a.AsSlice()
-		for i := range 4 {
-			p = append(p, unlessWord(r2+uint8(i), word(b[4*i:]), int16(14-3*i))...)
-		}
+		p = append(p, unlessAddress6(a, 5)...)
 		p = append(append(p, unlessWord(r0, dnsPort(), 2)...), verdict(1)...)
+	}
+	for _, a := range []netip.Addr{gateway6, names6} {
+		p = append(append(p, unlessAddress6(a, 2)...), verdict(0)...)
 	}
 	// Only what begins with 64 zero bits is looked at further.
 	for i := range 2 {

@@ -164,6 +164,13 @@ func TestLoopbackProgram(t *testing.T) {
 		{nil, "udp " + outside4 + ":9", false},
 		{nil, "udp [" + outside6 + "]:9", false},
 		{nil, "udp " + host4 + ":9", false},
+		{nil, "udp 10.0.2.1:9", false},
+		{nil, "udp 10.0.2.2:9", true},
+		{nil, "tcp 10.0.2.3:53", true},
+		{nil, "udp 10.0.2.3:53", true},
+		{nil, "udp [fd00:10:0:2::2]:53", true},
+		{nil, "udp [fd00:10:0:2::3]:54", true},
+		{nil, "udp [fd00:10:0:3::3]:9", false},
 		{other, "udp 127.0.0.1:9", false},
 		{other, "udp [::1]:9", false},
 	} {

@@ -382,6 +382,26 @@ func TestLoopback(t *testing.T) {
 	})
 }
 
+// TestOwnAddresses: what is the process itself, in the user network, is no host that
+// has the same address where the host's routes lead. A question for a name that
+// comes by TCP would go there, as the programs of Debian 12 forward those by UDP only.
+func TestOwnAddresses(t *testing.T) {
+	outside := world(t)
+	all := []netip.Addr{gateway4, names4, gateway6, names6}
+	for _, a := range all {
+		ip(t, outside, "addr add "+a.String()+" dev lo")
+		serve(t, outside, netip.AddrPortFrom(a, 53).String())
+	}
+	kinds(t, func(t *testing.T, vm bool) {
+		in := attach(t, request(vm))
+		for _, a := range all {
+			if got, err := callWithin(300*time.Millisecond, in.ns, a.String(), 53); err == nil {
+				t.Errorf("%v leads to a stranger: %q", a, got)
+			}
+		}
+	})
+}
+
 // TestNames: the host's own name server is asked.
 func TestNames(t *testing.T) {
 	outside := world(t)
