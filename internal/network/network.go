@@ -69,7 +69,7 @@ type Request struct {
 	// Owner is the user ID that may use the taps: the VMM's.
 	Owner uint32 `json:"owner,omitempty"`
 	// User asks for the network "user" in the place of Networks, whose process has
-	// the user ID Helper: one that is nobody else's.
+	// the user ID Helper: one that is no other workload's.
 	User   bool   `json:"user,omitempty"`
 	Helper uint32 `json:"helper,omitempty"`
 }

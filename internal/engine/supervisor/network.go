@@ -92,7 +92,7 @@ func (s *supervisor) request(spec *workload.Spec) network.Request {
 		User: spec.Network == workload.NetworkUser,
 	}
 	if r.User && st.IDCount > 0 {
-		r.Helper = st.IDBase + st.IDCount - 1 // the workload's, and nobody's in it
+		r.Helper = st.IDBase + st.IDCount - 1 // no other workload's; in this one only what root turns into it
 	}
 	return r
 }

@@ -18,7 +18,7 @@ import (
 // The process of a user network (package user) makes a workload's connections in
 // the host's network namespace, and so would reach every workload in every network
 // as the host does, internal ones too. It is known by its user ID, which nobody
-// else has: what it sends into a network is dropped, but to published ports. That
+// else in that namespace has: what it sends into a network is dropped, but to published ports. That
 // is so for networks of the same state root only. Another root does not know the
 // user, and this one has no tables where it has no network.
 

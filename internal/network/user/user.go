@@ -8,7 +8,7 @@
 //	container ── tap in its namespace ──── pasta ─┘
 //
 // Both are the programs of the package passt. Each workload has one process of
-// its own, with a user ID that nobody else has. It begins with the capability to
+// its own, with a user ID that no other workload has. It begins with the capability to
 // bind the host's low ports and, as pasta, to enter the container's namespaces;
 // it gives both up before it takes a packet, and locks itself into an empty root
 // and a filter of system calls.
