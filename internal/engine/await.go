@@ -7,8 +7,8 @@ import (
 	"os"
 	"slices"
 	"syscall"
-	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/rotated"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -118,33 +118,28 @@ func (e *Engine) awaitChange(ctx context.Context, r *Record, changes *changes) e
 	}
 }
 
-// changes tells that a file of a directory was replaced, see inotify(7).
+// changes tells that a file of a directory may have been replaced.
 type changes struct {
-	f    *os.File
-	some chan struct{} // holds one token
-	done chan struct{}
+	watch *rotated.Watch
+	end   context.CancelFunc
+	some  chan struct{} // holds one token
+	done  chan struct{}
 }
 
 func newChanges(dir string) (*changes, error) {
-	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	ctx, cancel := context.WithCancel(context.Background())
+	w, err := rotated.NewWatch(ctx, dir, syscall.IN_MOVED_TO|syscall.IN_MOVE_SELF|syscall.IN_DELETE_SELF)
 	if err != nil {
-		return nil, os.NewSyscallError("inotify_init1", err)
-	}
-	c := &changes{f: os.NewFile(uintptr(fd), "inotify"), some: make(chan struct{}, 1), done: make(chan struct{})}
-	if _, err := syscall.InotifyAddWatch(fd, dir, syscall.IN_MOVED_TO|syscall.IN_MOVE_SELF|syscall.IN_DELETE_SELF); err != nil {
-		c.f.Close()
-		if errors.Is(err, syscall.ENOENT) {
+		cancel()
+		if errors.Is(err, os.ErrNotExist) {
 			err = workload.ErrNotFound
 		}
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
+	c := &changes{watch: w, end: cancel, some: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
-		var buf [4096]byte
-		for {
-			if _, err := c.f.Read(buf[:]); err != nil {
-				return
-			}
+		for w.Wait() == nil {
 			select {
 			case c.some <- struct{}{}:
 			default:
@@ -155,7 +150,7 @@ func newChanges(dir string) (*changes, error) {
 }
 
 func (c *changes) close() {
-	c.f.SetReadDeadline(time.Unix(1, 0))
+	c.end()
 	<-c.done
-	c.f.Close()
+	c.watch.Close()
 }

@@ -45,7 +45,7 @@ func (r *reader) read(ctx context.Context) error {
 			defer cancel()
 		}
 		var err error
-		if w, err = rotated.NewWatch(ctx, r.log.Dir); err != nil {
+		if w, err = rotated.NewWatch(ctx, r.log.Dir, rotated.Written); err != nil {
 			return err
 		}
 		defer w.Close()

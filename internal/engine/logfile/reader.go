@@ -56,7 +56,7 @@ func (r *reader) read(ctx context.Context) error {
 		defer stop()
 		// Before anything is read, so that no change is missed.
 		var err error
-		if watch, err = rotated.NewWatch(follow, filepath.Dir(r.path)); err != nil {
+		if watch, err = rotated.NewWatch(follow, filepath.Dir(r.path), rotated.Written); err != nil {
 			return err
 		}
 		defer watch.Close()

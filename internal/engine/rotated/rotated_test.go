@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -144,10 +145,33 @@ func TestOpen(t *testing.T) {
 
 // TestWatch tells of what is written and renamed, and ends with its context.
 func TestWatch(t *testing.T) {
+	testWatch(t, func() {}, func() {})
+}
+
+// TestUnreported has no inotify instance to be had.
+func TestUnreported(t *testing.T) {
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	set := func(r syscall.Rlimit) func() {
+		return func() {
+			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	testWatch(t, set(syscall.Rlimit{Cur: 0, Max: before.Max}), set(before))
+}
+
+func testWatch(t *testing.T, before, after func()) {
 	l := newLog(t, 2)
 	over := errors.New("over")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	w, err := NewWatch(ctx, filepath.Dir(l.path))
+	before()
+	w, err := NewWatch(ctx, filepath.Dir(l.path), Written)
+	_, missing := NewWatch(ctx, l.path+".nowhere", Written)
+	after()
 	l.check(err)
 	defer w.Close()
 	for _, change := range []func(){func() { l.add("1\n") }, func() { l.add("2\n") }, l.rotate} {
@@ -161,7 +185,7 @@ func TestWatch(t *testing.T) {
 	if !errors.Is(err, over) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := NewWatch(ctx, l.path+".nowhere"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v", err)
+	if !errors.Is(missing, os.ErrNotExist) {
+		t.Errorf("of a directory that is not there: %v", missing)
 	}
 }
