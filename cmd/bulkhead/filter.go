@@ -87,7 +87,7 @@ func (s filterSet) parse(all []string) (filters, error) {
 	out := filters{}
 	for _, word := range all {
 		k, v, ok := strings.Cut(word, "=")
-		k, v = strings.TrimSpace(k), strings.TrimSpace(v)
+		k, v = strings.ToLower(strings.TrimSpace(k)), strings.TrimSpace(v)
 		check := s.keys[k]
 		if !ok || v == "" || check == nil {
 			return nil, advice.New(fmt.Sprintf("--filter %q: not a filter", word),

@@ -99,7 +99,7 @@ func TestFilters(t *testing.T) {
 		"since=2026-01-02T03:04:04Z": true, "since=2026-01-02T03:04:05Z": false, "before=2026-01-02T03:04:06Z": true, "before=2026-01-02T03:04:05Z": false,
 		"publish=8080": true, "publish=8080/udp": false, "publish=8000-9000/tcp": true, "publish=80": false, "expose=80": true, "expose=443": true,
 		"expose=1-79": false, "network=back": true, "network=front": false, "health=none": true, "health=healthy": false,
-		"exited=3": true, "exited=0": false, "boundary=container": true, "boundary=vm": false, "": true,
+		"STATUS=exited": true, "exited=3": true, "exited=0": false, "boundary=container": true, "boundary=vm": false, "": true,
 	} {
 		f, err := parseFilters(strings.Fields(line))
 		if err != nil || f.match(r) != want {
