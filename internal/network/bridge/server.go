@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -276,7 +278,7 @@ var resolvConf = "/etc/resolv.conf" // tests have another
 func upstream(path string) ([]netip.AddrPort, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return parseUpstream(strings.NewReader("")), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look for the host's name servers: %w", err)
@@ -292,12 +294,32 @@ func parseUpstream(r io.Reader) (out []netip.AddrPort) {
 			continue
 		}
 		a, err := netip.ParseAddr(fields[1])
-		if err != nil || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() {
+		if err == nil && a.Zone() != "" {
+			a, err = numberedZone(a)
+		}
+		if err != nil || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() {
 			continue
 		}
 		if p := netip.AddrPortFrom(a, dns.Port); !slices.Contains(out, p) {
 			out = append(out, p)
 		}
 	}
+	if len(out) == 0 { // as the C library does, which asks the machine itself
+		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dns.Port))
+	}
 	return out
+}
+
+// numberedZone puts the number of an interface in the place of its name, which the
+// dialer cannot look up.
+func numberedZone(a netip.Addr) (netip.Addr, error) {
+	n, err := strconv.ParseUint(a.Zone(), 10, 31)
+	if err != nil {
+		i, err := net.InterfaceByName(a.Zone())
+		if err != nil {
+			return a, err
+		}
+		n = uint64(i.Index)
+	}
+	return a.WithZone(strconv.FormatUint(n, 10)), nil
 }
