@@ -133,7 +133,8 @@ func (e *Engine) freeNames(id workload.ID) error {
 func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 	st, err := e.layout.ReadState(id)
 	if err != nil {
-		if before, restoreErr := e.layout.RestoreState(id); restoreErr == nil {
+		if before, restoreErr := e.layout.RestoreState(id, err); restoreErr == nil {
+			e.cfg.Warn(fmt.Sprintf("the record of what workload %s does was spoilt, as by a power cut: the one before counts", id.Short()))
 			st, err = before, nil
 		} else if !errors.Is(restoreErr, os.ErrNotExist) {
 			return errors.Join(err, restoreErr)

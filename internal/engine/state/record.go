@@ -148,10 +148,18 @@ func (l Layout) state(id workload.ID) string { return filepath.Join(l.Dir(id), "
 // nextState is where the next version is written, and the one before kept.
 func (l Layout) nextState(id workload.ID) string { return filepath.Join(l.Dir(id), "state.next") }
 
-// RestoreState puts the version before in the place of a state that cannot be
-// read, as a power cut may leave it. The error wraps os.ErrNotExist if there is
-// none. The caller holds the workload's lock.
-func (l Layout) RestoreState(id workload.ID) (*State, error) {
+// RestoreState puts the version before in the place of a state that a power cut has
+// left blank or torn; unread is the error of ReadState. The error wraps
+// os.ErrNotExist if there is none, or if it is not that which is wrong. The caller
+// holds the workload's lock.
+func (l Layout) RestoreState(id workload.ID, unread error) (*State, error) {
+	var torn *json.SyntaxError
+	if _, err := os.Lstat(l.state(id)); err != nil {
+		return nil, err // there never was one
+	}
+	if !errors.As(unread, &torn) && !errors.Is(unread, os.ErrNotExist) {
+		return nil, os.ErrNotExist
+	}
 	next := l.nextState(id)
 	s, err := readState(id, next)
 	if err != nil {

@@ -88,11 +88,13 @@ func TestRestore(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(l.Root, "names"), 0o700); err != nil {
 			t.Fatal(err)
 		}
+		var unread error
 		spoil := func() {
 			t.Helper()
 			if err := os.WriteFile(l.state(id), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			_, unread = l.ReadState(id)
 		}
 		write := func(what string) *State {
 			t.Helper()
@@ -104,14 +106,14 @@ func TestRestore(t *testing.T) {
 		}
 		// Its creation was not finished.
 		spoil()
-		if s, err := l.RestoreState(id); !errors.Is(err, os.ErrNotExist) {
+		if s, err := l.RestoreState(id, unread); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%q, and nothing before it: %+v, %v", text, s, err)
 		}
 		if err := l.Reserve(id, write("first")); err != nil {
 			t.Fatal(err)
 		}
 		spoil()
-		if s, err := l.RestoreState(id); !errors.Is(err, os.ErrNotExist) {
+		if s, err := l.RestoreState(id, unread); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%q, and room for the next: %+v, %v", text, s, err)
 		}
 		if err := l.Reserve(id, write("first")); err != nil {
@@ -119,7 +121,7 @@ func TestRestore(t *testing.T) {
 		}
 		write("second")
 		spoil()
-		s, err := l.RestoreState(id)
+		s, err := l.RestoreState(id, unread)
 		if err != nil || s.LogError != want {
 			t.Errorf("%q: got %+v, %v, want %s", text, s, err, want)
 		}
@@ -129,6 +131,22 @@ func TestRestore(t *testing.T) {
 		write("third")
 		if s, err := l.ReadState(id); err != nil || s.LogError != "third" {
 			t.Errorf("%q, another version: got %+v, %v", text, s, err)
+		}
+		// What else is wrong is not for this: another version of the program may know
+		// the status, and without a state a creation was not finished.
+		if err := os.WriteFile(l.state(id), []byte(`{"status":"odd"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, unread = l.ReadState(id)
+		if s, err := l.RestoreState(id, unread); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a status of another version: %+v, %v", s, err)
+		}
+		if err := os.Remove(l.state(id)); err != nil {
+			t.Fatal(err)
+		}
+		_, unread = l.ReadState(id)
+		if s, err := l.RestoreState(id, unread); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("no state: %+v, %v", s, err)
 		}
 	}
 }
