@@ -66,7 +66,7 @@ const (
 	noDaemon      = "other fields: there is no daemon to describe"
 	storedSize    = ".Size is that of the image as it came; .VirtualSize is unpacked, as in the table"
 	noImageColumn = "the table has no column IMAGE; the placeholder is .ID"
-	ownRecords    = "the records of this project, with fields of their own; `--format` takes their names"
+	ownRecords    = "the records of this project, with fields of their own; `--format` takes their names. A label that may be missing is asked for by `index`: `.labels.NAME` is an error without it"
 )
 
 // Docker sets these limits, and says nothing of what they do not hold.

@@ -14,7 +14,8 @@ import (
 // Inspected runs a template for each value, one line each. Fields have the names
 // of the values' JSON, and are there when that leaves them out for being empty. A
 // name that there is not is an error, as in Docker: a script that asks for it would
-// take what is printed in its place for an answer.
+// take what is printed in its place for an answer. That holds for keys of maps, too:
+// labels that may be missing are asked for by index.
 func Inspected(w io.Writer, format string, values []any) error {
 	t, err := Parse(format)
 	if err != nil {

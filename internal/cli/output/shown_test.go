@@ -49,7 +49,7 @@ func TestInspected(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q twice", format, b.String(), err, want)
 		}
 	}
-	for _, format := range []string{"{{.Nope}}", "{{.Secret}}", "{{.hidden}}", "{{.any.Nope}}", "{{.none.Name}}", "{{.base}}", "{{.Off}}"} {
+	for _, format := range []string{"{{.Nope}}", "{{.labels.nope}}", "{{.Secret}}", "{{.hidden}}", "{{.any.Nope}}", "{{.none.Name}}", "{{.base}}", "{{.Off}}"} {
 		var b strings.Builder
 		if err := Inspected(&b, format, []any{v}); err == nil {
 			t.Errorf("%s: got %q, want an error", format, b.String())
