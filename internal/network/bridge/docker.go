@@ -34,13 +34,15 @@ const (
 
 // passRules are for all bridges of all state roots. They let workloads out by the
 // interfaces that exits returns and by no other: a network that Docker makes later,
-// or calls as it likes, is Docker's to protect.
+// or calls as it likes, is Docker's to protect. Answers go out by any, as who asks for
+// a published port may be behind a bridge that is no way out.
 func passRules(exits []string) string {
 	var b strings.Builder
 	b.WriteString("*filter\n:" + passChain + " - [0:0]\n")
 	add := func(rule string) { b.WriteString("-A " + passChain + " " + rule + "\n") }
 	add("-i bh-+ -o bh-+ -j ACCEPT")
 	add("-o bh-+ -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT")
+	add("-i bh-+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
 	for _, out := range exits {
 		if plainName(out) {
 			add("-i bh-+ -o " + out + " -j ACCEPT")
@@ -60,7 +62,7 @@ type passed struct {
 // current reports whether these are the rules that passRules makes.
 func (p passed) current(exits []string) bool {
 	exits = slices.DeleteFunc(slices.Clone(exits), func(out string) bool { return !plainName(out) })
-	return p.rules == 2+len(exits) && slices.Equal(p.exits, exits)
+	return p.rules == 3+len(exits) && slices.Equal(p.exits, exits)
 }
 
 // plainName keeps what iptables-restore would read as something else out of its

@@ -90,27 +90,28 @@ func behind(t *testing.T, bridge, net24 string) *namespace {
 	return n
 }
 
+// behindNew makes the bridge, too.
+func behindNew(t *testing.T, bridge, net24 string) *namespace {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = bridge
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { deleteLink(bridge) })
+	command(t, "ip", "addr", "add", net24+".1/24", "dev", bridge)
+	command(t, "ip", "link", "set", bridge, "up")
+	return behind(t, bridge, net24)
+}
+
 // TestDockersNamedBridges: Docker protects its networks whatever their bridges are
 // called (com.docker.network.bridge.name), and whenever they are made.
 func TestDockersNamedBridges(t *testing.T) {
 	l := newLab(t)
 	withDockerRules(t)
-	named := func(name, net24 string) *namespace {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { deleteLink(name) })
-		command(t, "ip", "addr", "add", net24+".1/24", "dev", name)
-		command(t, "ip", "link", "set", name, "up")
-		n := behind(t, name, net24)
-		serve(t, n, ":80")
-		return n
-	}
-	named("app0", "10.97.0")
+	serve(t, behindNew(t, "app0", "10.97.0"), ":80")
 	w := l.start(request("bridge"))
-	named("app1", "10.98.0")
+	serve(t, behindNew(t, "app1", "10.98.0"), ":80")
 	for _, when := range []string{"with one workload", "with two"} {
 		for _, to := range []string{"10.97.0.2:80", "10.98.0.2:80"} {
 			if got := askFor(t, w.namespace, "tcp", to, impatience); got != "" {
@@ -251,11 +252,12 @@ func startDocker(t *testing.T) {
 // besideDocker: our workloads reach whom they should, and neither side's reach the
 // other's.
 func besideDocker(t *testing.T, l *lab) {
-	out, container := outside(t), dockerContainer(t)
+	out, container, guest := outside(t), dockerContainer(t), behindNew(t, "br1", "10.96.0")
 	command(t, "ip", "route", "add", "default", "via", "192.0.2.2", "dev", "uplink")
 	container.do(func() error { return nil })
 	serve(t, out, ":9000")
 	serve(t, container, ":80")
+	serve(t, guest, ":80")
 	l.create(network.Network{Name: "other"})
 	r := withPorts(request("bridge"), workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"})
 	web, peer, stranger := l.start(r), l.start(request("bridge")), l.start(request("other"))
@@ -288,6 +290,8 @@ func besideDocker(t *testing.T, l *lab) {
 		{"published, from the host", nil, "127.0.0.1:8080", web.a.Host[0].String()},
 		{"published, from another network", stranger.namespace, "192.0.2.1:8080", stranger.addr(true).String()},
 		{"published, from Docker's container", container, "192.0.2.1:8080", "172.17.0.2"},
+		{"published, from behind another bridge", guest, "192.0.2.1:8080", "10.96.0.2"},
+		{"behind another bridge", peer.namespace, "10.96.0.2:80", ""},
 		{"other network", stranger.namespace, hostPort(web.addr(true), 80), ""},
 		{"Docker's container", peer.namespace, "172.17.0.2:80", ""},
 		{"from Docker's container", container, hostPort(web.addr(true), 80), ""},
@@ -341,7 +345,7 @@ func FuzzPassRules(f *testing.F) {
 	f.Add("-j ACCEPT\n")
 	f.Fuzz(func(t *testing.T, link string) {
 		rules := passRules([]string{link})
-		if n := strings.Count(rules, "\n"); n != 6 && n != 5 {
+		if n := strings.Count(rules, "\n"); n != 7 && n != 6 {
 			t.Errorf("interface %q makes the rules\n%s", link, rules)
 		}
 		if p := passedOf(rules); !p.current([]string{link}) {
