@@ -25,8 +25,8 @@ func (s *Store) Release(ctx context.Context, id workload.ID) error {
 // workload's interfaces, rules, names and addresses are gone, and so is the name
 // server of a network in which nobody is left, as far as anybody can ask it. rest,
 // which is to be called at once, returns when its processes have ended and nothing
-// is kept of it; until then others who change networks wait. If this process is
-// killed before, Sweep does it.
+// is kept of it, and who is left has name servers again; until then others who change
+// networks wait. If this process is killed before, Sweep ends what is to end.
 func (s *Store) Leave(ctx context.Context, id workload.ID) (rest func(context.Context) error, err error) {
 	rest = func(context.Context) error { return nil }
 	if in, err := s.LeasesOf(id); err == nil && len(in) == 0 {
@@ -103,17 +103,22 @@ func (s *Store) leaveBy(ctx context.Context, leases []network.Lease) (wait func(
 	for _, l := range leases {
 		errs = append(errs, s.give(l))
 	}
-	return wait, errors.Join(append(errs, s.keepServers(ctx, leases))...)
+	ended := wait
+	return func(ctx context.Context) error {
+		err := ended(ctx)
+		s.keepServers(ctx, leases)
+		return err
+	}, errors.Join(errs...)
 }
 
 // keepServers makes sure that the networks of leases that were given back still have
 // their name servers, where others are in them: a start that failed, or whose
-// process was killed, may have ended one to start it anew.
-func (s *Store) keepServers(ctx context.Context, left []network.Lease) error {
+// process was killed, may have ended one to start it anew. Where one does not start,
+// whoever left has left all the same.
+func (s *Store) keepServers(ctx context.Context, left []network.Lease) {
 	if s.o.DNSProgram == "" {
-		return nil
+		return
 	}
-	var errs []error
 	for _, l := range left {
 		if _, err := dns.Find(s.server(l.Network)); !errors.Is(err, dns.ErrNotRunning) || s.deserted(l.Network) == nil {
 			continue
@@ -122,9 +127,10 @@ func (s *Store) keepServers(ctx context.Context, left []network.Lease) error {
 		if err == nil {
 			err = s.ensureServer(ctx, n)
 		}
-		errs = append(errs, err)
+		if err != nil && s.o.Warn != nil {
+			s.o.Warn(fmt.Sprintf("network %s has no name server: %v", l.Network, err))
+		}
 	}
-	return errors.Join(errs...)
 }
 
 // unrule removes the rules of a workload's leases, and what the kernel goes on to do

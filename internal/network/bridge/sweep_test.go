@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,45 @@ func TestLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.wantNoServer("after the rest", n)
+	unlock, err := l.tryLock()
+	if unlock == nil {
+		t.Fatalf("the lock, after the rest: %v", err)
+	}
+	unlock()
+}
+
+// TestLeaveBrokenServer takes a workload out of a network in which another is, and
+// whose name server is gone and does not start: it leaves as it would otherwise, and
+// nobody waits for the attempt before it has left.
+func TestLeaveBrokenServer(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	var warnings []string
+	l.o.Warn = func(message string) { warnings = append(warnings, message) }
+	ctx := context.Background()
+	l.start(request("bridge"))
+	w := l.start(request("bridge"))
+	n, err := l.read("bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.stopServer(ctx, n); err != nil {
+		t.Fatal(err)
+	}
+	works := l.o.DNSProgram
+	l.o.DNSProgram = "/bin/false"
+	rest, err := l.Leave(ctx, w.id)
+	if err != nil || len(warnings) > 0 {
+		t.Errorf("got %v and warnings %q, want neither before the rest", err, warnings)
+	}
+	if in, err := l.LeasesOf(w.id); err != nil || len(in) > 0 {
+		t.Errorf("leases: got %v, %v, want none", in, err)
+	}
+	if err := rest(ctx); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "name server") {
+		t.Errorf("the rest: got %v and warnings %q, want one of the name server", err, warnings)
+	}
+	l.o.DNSProgram = works
 	unlock, err := l.tryLock()
 	if unlock == nil {
 		t.Fatalf("the lock, after the rest: %v", err)
