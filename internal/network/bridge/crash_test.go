@@ -174,10 +174,6 @@ func (l *lab) wantOwned(when string) {
 // or in the group of those that send nothing without.
 func (l *lab) wantConfined(when string) {
 	l.t.Helper()
-	c, err := nftables.New()
-	if err != nil {
-		l.t.Fatal(err)
-	}
 	nets, err := l.all()
 	if err != nil {
 		l.t.Fatal(err)
@@ -188,16 +184,25 @@ func (l *lab) wantConfined(when string) {
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			es, err := c.GetSetElements(l.t_().ports)
+			ruled, err := l.ruled(port)
 			if err != nil {
 				l.t.Fatalf("%s: %s is a port, and there are no rules: %v", when, port, err)
 			}
-			named := slices.ContainsFunc(es, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, name(port)) })
-			if !named && link.Attrs().Group != l.t_().group {
+			if !ruled && link.Attrs().Group != l.t_().group {
 				l.t.Errorf("%s: %s is a port that may send anything", when, port)
 			}
 		}
 	}
+}
+
+// ruled reports whether a port is in the set of those that have rules.
+func (l *lab) ruled(port string) (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	es, err := c.GetSetElements(l.t_().ports)
+	return slices.ContainsFunc(es, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, name(port)) }), err
 }
 
 // TestCrash kills whoever changes something after each of its steps. Afterwards no

@@ -365,7 +365,17 @@ func TestLeaving(t *testing.T) {
 		if name != "interface removed" || tried > 0 {
 			return
 		}
-		time.Sleep(200 * time.Millisecond) // the rules go meanwhile
+		for _, nic := range evil.a.NICs[1:] { // the rules go meanwhile
+			end := time.Now().Add(patience)
+			ruled, err := l.ruled(nic.Link)
+			for err == nil && ruled && time.Now().Before(end) {
+				time.Sleep(time.Millisecond)
+				ruled, err = l.ruled(nic.Link)
+			}
+			if err != nil || ruled {
+				t.Errorf("%s still has rules, %v: the test is wrong", nic.Name, err)
+			}
+		}
 		for i, f := range forged {
 			if _, err := unix.Write(send[i], f.bytes()); err != nil {
 				continue // it was the first to go
