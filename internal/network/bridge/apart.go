@@ -79,8 +79,20 @@ func (s *Store) keepApart(ctx context.Context, id workload.ID, user uint32) erro
 	return err
 }
 
+// endApart ends the process of a workload that is kept apart.
+func (s *Store) endApart(ctx context.Context, id workload.ID) error {
+	if s.o.EndApart == nil {
+		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(s.apart(), string(id))); err != nil {
+		return ignoreMissing(err)
+	}
+	return s.o.EndApart(ctx, id)
+}
+
 // reunite undoes keepApart; the lock is held. The process is ended first: a machine
-// whose agent says that the workload has ended may go on sending.
+// whose agent says that the workload has ended may go on sending. Where that was done
+// before the lock was taken, here it is made sure of.
 func (s *Store) reunite(ctx context.Context, id workload.ID) error {
 	file := filepath.Join(s.apart(), string(id))
 	var user uint32
@@ -88,10 +100,8 @@ func (s *Store) reunite(ctx context.Context, id workload.ID) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if s.o.EndApart != nil {
-		if err := s.o.EndApart(ctx, id); err != nil {
-			return err
-		}
+	if err := s.endApart(ctx, id); err != nil {
+		return err
 	}
 	if err == nil {
 		err = s.t.remove([]element{apartElement(user)})

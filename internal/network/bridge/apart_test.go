@@ -96,6 +96,11 @@ func TestApart(t *testing.T) {
 	record := filepath.Join(l.apart(), string(id))
 	alive := errors.New("the process lives")
 	ended := func(of workload.ID) error {
+		if unlock, err := l.tryLock(); unlock != nil {
+			unlock()
+		} else if alive != nil {
+			t.Errorf("others wait while the process is to end: the lock: %v", err)
+		}
 		if reaches(user, web, at(web.addr(true)), impatience) {
 			t.Error("the user ID is apart no more while its process lives")
 		}

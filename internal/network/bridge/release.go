@@ -37,11 +37,15 @@ func (s *Store) Leave(ctx context.Context, id workload.ID) (rest func(context.Co
 	fail := func(err error) error {
 		return fmt.Errorf("take workload %s out of its networks: %w", id.Short(), err)
 	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return rest, fail(err)
+	// Before the lock, for which everybody would wait as long as its process takes.
+	err = s.endApart(ctx, id)
+	unlock, lerr := s.lock(ctx)
+	if lerr != nil {
+		return rest, fail(errors.Join(err, lerr))
 	}
-	err = s.reunite(ctx, id)
+	if err == nil {
+		err = s.reunite(ctx, id)
+	}
 	wait, lerr := s.leave(ctx, id)
 	if err = errors.Join(err, lerr); err != nil {
 		err = fail(err)
