@@ -14,15 +14,16 @@ import (
 
 // activate makes sure that the network's bridge is up. That is the last step, so
 // a bridge that is up is proof of the others, unless somebody else changed
-// something: see Repair. The lock is held.
-func (s *Store) activate(ctx context.Context, n *network.Network) error {
+// something: see Repair. That Docker lets it pass is left to the caller, once for
+// all of a workload's networks. The lock is held.
+func (s *Store) activate(n *network.Network) error {
 	if _, ok := ready(n); ok {
-		return s.passDocker(ctx, false) // it may have come meanwhile
+		return nil
 	}
-	return s.establish(ctx, n)
+	return s.establish(n)
 }
 
-func (s *Store) establish(ctx context.Context, n *network.Network) error {
+func (s *Store) establish(n *network.Network) error {
 	if err := s.stillFree(n); err != nil {
 		return err
 	}
@@ -30,9 +31,6 @@ func (s *Store) establish(ctx context.Context, n *network.Network) error {
 		return err
 	}
 	if err := s.rebuild(); err != nil { // before there is anything to protect
-		return err
-	}
-	if err := s.passDocker(ctx, true); err != nil {
 		return err
 	}
 	if err := s.cleanseSubnets(n); err != nil {
@@ -203,7 +201,7 @@ func (s *Store) repair(ctx context.Context) error {
 
 // repairOne repairs one network and the ports of its members on its bridge.
 func (s *Store) repairOne(ctx context.Context, n *network.Network, in []network.Lease) error {
-	if err := s.establish(ctx, n); err != nil {
+	if err := s.establish(n); err != nil {
 		return err
 	}
 	br, ok := ready(n)

@@ -161,12 +161,15 @@ func (s *Store) activateAll(ctx context.Context, r network.Request) ([]*network.
 			n, err = s.ensureDefault(ctx)
 		}
 		if err == nil {
-			err = s.activate(ctx, n)
+			err = s.activate(n)
 		}
 		if err != nil {
 			return nil, err
 		}
 		nets = append(nets, n)
+	}
+	if err := s.passDocker(ctx, false); err != nil { // it may have come meanwhile
+		return nil, err
 	}
 	return nets, s.unflush()
 }

@@ -285,17 +285,14 @@ func exits() ([]string, error) {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteList(nil, family)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("look at the host's routes: %w", err)
-		}
-		for _, r := range routes {
-			if r.Dst != nil && prefixOf(*r.Dst).Bits() != 0 {
-				continue
-			}
+		err := netlink.RouteListFilteredIter(family, &netlink.Route{}, netlink.RT_FILTER_DST, func(r netlink.Route) bool {
 			if name := names[r.LinkIndex]; name != "" && !strings.HasPrefix(name, "bh-") {
 				out = append(out, name)
 			}
+			return true
+		})
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("look at the host's routes: %w", err)
 		}
 	}
 	slices.Sort(out)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +173,28 @@ func TestDockersChainOfOurs(t *testing.T) {
 				t.Errorf("after it: got answer %q, want 192.0.2.1\n%s", got, command(t, "iptables", "-S", passChain))
 			}
 		})
+	}
+}
+
+// TestDockersChainStays: what lets workloads pass Docker's rules is written once, and
+// not for each network.
+func TestDockersChainStays(t *testing.T) {
+	l := newLab(t)
+	withDockerRules(t)
+	l.create(network.Network{Name: "one"})
+	l.create(network.Network{Name: "two"})
+	handle := regexp.MustCompile(`handle \d+`)
+	handles := func() (out []string) {
+		for _, family := range []string{"ip", "ip6"} {
+			out = append(out, handle.FindAllString(command(t, "nft", "-a", "list", "chain", family, "filter", passChain), -1)...)
+		}
+		return out
+	}
+	l.start(request("bridge"))
+	before := handles()
+	l.start(request("bridge", "one", "two"))
+	if after := handles(); !slices.Equal(after, before) || len(after) == 0 {
+		t.Errorf("got rules with %q, want, as before, %q", after, before)
 	}
 }
 
