@@ -2,8 +2,14 @@ package bridge
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -70,6 +76,84 @@ func TestFlushed(t *testing.T) {
 	}
 }
 
+// TestOtherRules: what another version made gives way with the next command, of
+// which nobody need know, however many rules there are. Unless somebody flushed them.
+func TestOtherRules(t *testing.T) {
+	l := newLab(t)
+	var warnings []string
+	l.o.Warn = func(message string) { warnings = append(warnings, message) }
+	w := l.start(request("bridge"))
+	inet := "inet " + l.t_().inet.Name
+	for name, c := range map[string]struct {
+		mark  []byte
+		flush string
+		warns bool
+	}{
+		"as many":                 {mark: userdata.AppendString(nil, userdata.TypeComment, "bulkhead of old")},
+		"without marks":           {},
+		"fewer":                   {flush: "flush chain " + inet + " output"},
+		"flushed before":          {flush: "flush table " + inet, warns: true},
+		"flushed of this version": {mark: l.t_().mark, flush: "flush chain " + inet + " output", warns: true},
+	} {
+		mark := l.t_().mark
+		l.t_().mark = c.mark
+		if err := l.rebuild(); err != nil {
+			t.Fatal(err)
+		}
+		if c.flush != "" {
+			command(t, "nft", c.flush)
+		}
+		l.t_().mark = mark
+		warnings = nil
+		if flushed, err := l.Flushed(); err != nil || flushed != c.warns {
+			t.Errorf("%s: flushed: %t, %v, want %t", name, flushed, err, c.warns)
+		}
+		if err := l.SweepRules(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if (len(warnings) > 0) != c.warns {
+			t.Errorf("%s: got warnings %q, want some: %t", name, warnings, c.warns)
+		}
+		if found, err := l.t_().look(); err != nil || found != whole {
+			t.Errorf("%s: afterwards the rules are %s, %v", name, found, err)
+		}
+		if out := command(t, "nft", "list table "+inet); strings.Count(out, rulesMark) < 10 || strings.Contains(out, "of old") {
+			t.Errorf("%s: afterwards the table is\n%s", name, out)
+		}
+	}
+	if err := l.Release(t.Context(), w.id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRulesMark: other rules have another mark, or those of the version before stay.
+func TestRulesMark(t *testing.T) {
+	made := newTables("bulkhead")
+	sum := sha256.New()
+	for _, s := range made.sets() {
+		fmt.Fprintln(sum, s.Table.Family, s.Name, s.KeyType, s.IsMap, s.DataType)
+	}
+	for _, ch := range made.chains() {
+		fmt.Fprintln(sum, ch.table.Family, ch.name, ch.kind, ch.priority)
+		if ch.hook != nil {
+			fmt.Fprintln(sum, *ch.hook)
+		}
+		for _, r := range ch.rules {
+			fmt.Fprintln(sum, len(r))
+			for _, e := range r {
+				b, err := expr.Marshal(byte(ch.table.Family), e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum.Write(b)
+			}
+		}
+	}
+	if want := "bulkhead " + hex.EncodeToString(sum.Sum(nil)[:4]); rulesMark != want {
+		t.Errorf("the rules have changed: rulesMark is %q, and has to be %q", rulesMark, want)
+	}
+}
+
 func BenchmarkFlushed(b *testing.B) {
 	t := newTables("bulkhead-bench")
 	if err := t.rebuild(nil); err != nil {
@@ -77,8 +161,8 @@ func BenchmarkFlushed(b *testing.B) {
 	}
 	defer t.drop()
 	for b.Loop() {
-		if complete, err := t.complete(); err != nil || !complete {
-			b.Fatal(complete, err)
+		if found, err := t.look(); err != nil || found != whole {
+			b.Fatal(found, err)
 		}
 	}
 }

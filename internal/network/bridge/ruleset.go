@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,8 @@ import (
 //	  chain from         filter, -310  who sends what he may not send as himself
 //	  chain to-bridge    filter, -200  nothing for the groups of bridges
 //
+// Each rule has rulesMark as its comment, see Flushed.
+//
 // A packet must pass every base chain of every table: an accept here does not
 // override a drop of the machine's own firewall, nor the other way round.
 
@@ -36,6 +39,7 @@ import (
 type tables struct {
 	inet, ether *nftables.Table
 	group       uint32 // of our interfaces, see linkGroup
+	mark        []byte // of our rules, as user data
 
 	bridges, pairs, internal *nftables.Set
 	guarded4, guarded6       *nftables.Set
@@ -44,6 +48,11 @@ type tables struct {
 	apart                    *nftables.Set
 	ports, macs, ip4, ip6    *nftables.Set
 }
+
+// rulesMark tells our rules from those that another version made. It follows from
+// chains and sets: TestRulesMark says what it must be. To compute it takes as long as
+// to list the rules.
+const rulesMark = "bulkhead 608ee7c0"
 
 // Names of sets.
 const (
@@ -71,6 +80,7 @@ func newTables(tableName string) *tables {
 		inet:  &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet},
 		ether: &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge},
 		group: linkGroup(tableName),
+		mark:  userdata.AppendString(nil, userdata.TypeComment, rulesMark),
 	}
 	set := func(of *nftables.Table, name string, key ...nftables.SetDatatype) *nftables.Set {
 		s := &nftables.Set{Table: of, Name: name, KeyType: key[0], KeyByteOrder: binaryutil.BigEndian}
@@ -157,7 +167,7 @@ func (t *tables) rebuild(all []element) error {
 		}
 	}
 	for _, ch := range t.chains() {
-		ch.add(c)
+		ch.add(c, t.mark)
 	}
 	if err := t.change(c.SetAddElements, all); err != nil {
 		return err
@@ -251,7 +261,7 @@ type chain struct {
 	rules    [][]expr.Any
 }
 
-func (ch chain) add(c *nftables.Conn) {
+func (ch chain) add(c *nftables.Conn, mark []byte) {
 	made := &nftables.Chain{Name: ch.name, Table: ch.table}
 	if ch.hook != nil {
 		accept := nftables.ChainPolicyAccept
@@ -259,7 +269,7 @@ func (ch chain) add(c *nftables.Conn) {
 	}
 	c.AddChain(made)
 	for _, r := range ch.rules {
-		c.AddRule(&nftables.Rule{Table: ch.table, Chain: made, Exprs: r})
+		c.AddRule(&nftables.Rule{Table: ch.table, Chain: made, Exprs: r, UserData: mark})
 	}
 }
 
