@@ -89,7 +89,7 @@ func (s *Store) stillFree(n *network.Network) error {
 	return s.write(*n)
 }
 
-// rebuild makes all rules anew from what is recorded.
+// rebuild makes all rules anew from what is recorded, and tells if some were missing.
 func (s *Store) rebuild() error { return s.rebuildBut(nil) }
 
 // rebuildBut leaves out some leases.
@@ -123,11 +123,19 @@ func (s *Store) rebuildBut(but []network.Lease) error {
 			es = append(es, leaseElements(l)...)
 		}
 	}
-	if err := s.t.rebuild(es); err != nil {
+	found, err := s.look()
+	if err != nil {
 		return err
 	}
+	if found == missing {
+		err = replace(s.untold(), nil)
+	}
+	if rerr := s.t.rebuild(es); rerr != nil {
+		return rerr
+	}
+	s.tellFlushed()
 	did("rules made anew")
-	return nil
+	return err
 }
 
 // tidy removes what is for networks in general when none is active any more. The

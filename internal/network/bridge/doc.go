@@ -18,6 +18,7 @@
 //	  of/<network>/dns/            the name server's record
 //	  apart/<id>                   the user ID of a workload's process of the user network
 //	  forwarding                   interfaces that did not forward before we came
+//	  flushed                      rules were missing, and nobody was told
 //
 // A member's file is the journal. It is complete before the first interface, rule
 // or address of the workload is made, and goes when the last is gone, so that an

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -39,8 +40,8 @@ func (s *Store) look() (condition, error) {
 	return found, err
 }
 
-// unflush makes the rules anew if somebody flushed them, and warns of what was
-// possible meanwhile, or if another version made them. The lock is held.
+// unflush makes the rules anew if somebody flushed them, or if another version made
+// them. The lock is held.
 func (s *Store) unflush() error {
 	found, err := s.look()
 	if err != nil || found == whole {
@@ -49,27 +50,39 @@ func (s *Store) unflush() error {
 	if err := s.rebuild(); err != nil {
 		return fmt.Errorf("bring back the rules of networks, which were %s: %w", found, err)
 	}
-	if found == missing && s.o.Warn != nil {
-		s.o.Warn("rules of networks were missing, as after nft flush ruleset, and are back now: meanwhile workloads could reach the host and other networks, and send as others")
-	}
 	return nil
 }
 
-// SweepRules makes the rules anew if somebody flushed them, and warns of it, or if
-// another version made them. As long as all are there it takes half a millisecond.
+// untold is there from when somebody without Warn brings back rules that were missing,
+// as at the restart or the end of a workload, until a command tells of it.
+func (s *Store) untold() string { return filepath.Join(s.running(), "flushed") }
+
+// tellFlushed warns of what was possible while rules were missing, if nobody was told yet.
+func (s *Store) tellFlushed() {
+	if s.o.Warn != nil && os.Remove(s.untold()) == nil {
+		s.o.Warn("rules of networks were missing, as after nft flush ruleset, and are back now: meanwhile workloads could reach the host and other networks, and send as others")
+	}
+}
+
+// SweepRules makes the rules anew if somebody flushed them, or if another version made
+// them, and warns of those that were flushed, whoever brought them back. As long as all
+// are there it takes half a millisecond.
 func (s *Store) SweepRules(ctx context.Context) error {
 	if used, err := os.ReadDir(s.active()); err != nil || len(used) == 0 {
 		return ignoreMissing(err)
 	}
-	if found, err := s.look(); err != nil || found == whole {
-		return err
+	found, err := s.look()
+	if err == nil && found != whole {
+		var unlock func()
+		if unlock, err = s.lock(ctx); err == nil {
+			err = s.unflush() // it may have been a network's end, or somebody was first
+			unlock()
+		}
 	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		s.tellFlushed()
 	}
-	defer unlock()
-	return s.unflush() // it may have been a network's end, or somebody was first
+	return err
 }
 
 // condition is how our rules are found.

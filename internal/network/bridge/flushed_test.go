@@ -11,11 +11,13 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // TestFlushed: what somebody flushed is seen, and comes back with the next workload
-// as with the next command.
+// as with the next command. Where nobody listens, as in bulkhead-network, the command
+// after that tells of it.
 func TestFlushed(t *testing.T) {
 	l := newLab(t)
 	out := outside(t)
@@ -33,13 +35,36 @@ func TestFlushed(t *testing.T) {
 	serve(t, w.namespace, ":80")
 	host := hostPort(w.a.Host[0], 7000)
 	inet, ether := "inet "+l.t_().inet.Name, "bridge "+l.t_().ether.Name
+	sweep := func() {
+		if err := l.Sweep(context.Background(), func(workload.ID) bool { return true }); err != nil {
+			t.Error(err)
+		}
+	}
+	deaf := func(f func()) func() {
+		return func() {
+			warn := l.o.Warn
+			l.o.Warn = nil
+			f()
+			l.o.Warn = warn
+			sweep()
+		}
+	}
+	again, leaving, made := request("bridge"), (*box)(nil), 0
+	l.start(again)
 	ways := map[string]func(){
-		"the next workload": func() { l.start(request("bridge")) },
-		"the next command": func() {
-			if err := l.Sweep(context.Background(), func(workload.ID) bool { return true }); err != nil {
+		"the next workload":    func() { l.start(request("bridge")) },
+		"the next command":     sweep,
+		"a workload by itself": deaf(func() { l.start(request("bridge")) }),
+		"a restart":            deaf(func() { l.start(again) }),
+		"an end": deaf(func() {
+			if err := l.Release(context.Background(), leaving.id); err != nil {
 				t.Error(err)
 			}
-		},
+		}),
+		"the first in its network": deaf(func() {
+			made++
+			l.start(request(l.create(network.Network{Name: fmt.Sprintf("n%d", made)}).Name))
+		}),
 	}
 	for _, flush := range []string{
 		"flush ruleset", "flush table " + inet, "flush table " + ether, "delete table " + inet,
@@ -48,6 +73,7 @@ func TestFlushed(t *testing.T) {
 		for by, f := range ways {
 			when := flush + ", " + by
 			flushed(false, when)
+			leaving = l.start(request("bridge"))
 			command(t, "nft", flush)
 			flushed(true, when)
 			if o, err := l.Obstacles(context.Background()); err != nil || len(o) != 1 || !strings.Contains(o[0].Fix, "network repair") {

@@ -22,7 +22,8 @@ type Options struct {
 	// are told to workloads.
 	DNSProgram string
 	// Warn receives a sentence about each network that is left out because its record
-	// is damaged, and what else is nobody's error; nil drops it.
+	// is damaged, and what else is nobody's error; nil drops it. That rules were
+	// flushed stays for who has one.
 	Warn func(message string)
 	// EndApart ends the process of a workload's user network, if there is one, before
 	// the rule goes that keeps it out of networks, see KeepApart; nil is for who has
