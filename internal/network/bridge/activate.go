@@ -17,7 +17,10 @@ import (
 // something: see Repair. That Docker lets it pass is left to the caller, once for
 // all of a workload's networks. The lock is held.
 func (s *Store) activate(n *network.Network) error {
-	if _, ok := ready(n); ok {
+	if br, ok := ready(n); ok {
+		if err := regroup(br, s.t.group); err != nil {
+			return fmt.Errorf("bridge of network %q: %w", n.Name, err)
+		}
 		return nil
 	}
 	return s.establish(n)
@@ -222,8 +225,8 @@ func (s *Store) repairOne(ctx context.Context, n *network.Network, in []network.
 		if isNotFound(err) {
 			continue
 		}
-		if a := br.Attrs(); err == nil && (link.Attrs().MasterIndex != a.Index || link.Attrs().Group != a.Group) {
-			err = join(link, br)
+		if err == nil && (link.Attrs().MasterIndex != br.Attrs().Index || link.Attrs().Group != s.t.group) {
+			err = join(link, br, s.t.group)
 		}
 		if err == nil && len(l.Ports) > 0 {
 			err = s.publish(n, l)

@@ -30,6 +30,7 @@ type Attached struct {
 
 	fresh   []workload.NIC // those of the NICs that Enter makes
 	bridges []string       // of fresh
+	group   uint32         // of interfaces of the host, see linkGroup
 	// servers tells when the name servers run, which start while the workload is
 	// made; nil where Attach waited for them.
 	servers chan error
@@ -100,7 +101,7 @@ func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error
 	if err != nil {
 		return nil, err
 	}
-	a := &Attached{}
+	a := &Attached{group: s.t.group}
 	starting, cancel := context.WithCancel(ctx)
 	if err := s.grant(starting, r, nets, a); err != nil {
 		cancel()
@@ -256,7 +257,7 @@ func (a *Attached) add(ctx context.Context, r network.Request, n *network.Networ
 		return fmt.Errorf("the bridge of network %q is gone", n.Name)
 	}
 	making := trace.Step(ctx, "tap device made")
-	f, err := makeTap(br, nic, r.Owner)
+	f, err := makeTap(br, nic, r.Owner, a.group)
 	making.End()
 	if err != nil {
 		return err

@@ -82,7 +82,7 @@ func behind(t *testing.T, bridge, net24 string) *namespace {
 	t.Helper()
 	n := newNamespace(t)
 	port := "veth" + bridge
-	if err := makeVeth(bridge, port, "eth0", net.HardwareAddr{2, 0x42, 172, 17, 0, 2}, 1500, n.ns); err != nil {
+	if err := makeVeth(bridge, port, "eth0", net.HardwareAddr{2, 0x42, 172, 17, 0, 2}, 1500, n.ns, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { deleteLink(port) })

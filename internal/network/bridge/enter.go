@@ -30,7 +30,7 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 			return fmt.Errorf("make interface %s: %w", nic.Name, err)
 		}
 		making := trace.Step(ctx, "interfaces made")
-		err = makeVeth(a.bridges[i], nic.Link, nic.Name, mac, nic.MTU, netns)
+		err = makeVeth(a.bridges[i], nic.Link, nic.Name, mac, nic.MTU, netns, a.group)
 		making.End()
 		if err != nil {
 			return fmt.Errorf("make interface %s: %w", nic.Name, err)
@@ -46,10 +46,10 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 	return a.wait(ctx)
 }
 
-// makeVeth makes a pair of interfaces: link, a port of the bridge, and peer in the
-// other namespace. It is born there, as moving it would take another few
+// makeVeth makes a pair of interfaces: link, a port of the bridge and in the group,
+// and peer in the other namespace. It is born there, as moving it would take another few
 // milliseconds.
-func makeVeth(bridge, link, peer string, mac net.HardwareAddr, mtu int, netns *os.File) error {
+func makeVeth(bridge, link, peer string, mac net.HardwareAddr, mtu int, netns *os.File, group uint32) error {
 	if err := deleteLink(link); err != nil { // of an attempt before
 		return err
 	}
@@ -59,7 +59,7 @@ func makeVeth(bridge, link, peer string, mac net.HardwareAddr, mtu int, netns *o
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = link, mtu, linkMAC(link)
-	attrs.MasterIndex, attrs.Group = br.Attrs().Index, br.Attrs().Group
+	attrs.MasterIndex, attrs.Group = br.Attrs().Index, group
 	v := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: peer, PeerHardwareAddr: mac, PeerMTU: uint32(mtu),
 		PeerNamespace: netlink.NsFd(int(netns.Fd())),

@@ -107,7 +107,7 @@ func TestNoRouter(t *testing.T) {
 			t.Cleanup(func() { deleteLink("theirs") })
 			command(t, "ip", "addr", "add", "10.77.0.1/24", "dev", "theirs")
 			command(t, "ip", "link", "set", "theirs", "up")
-			if err := makeVeth("theirs", "theirport", "eth0", net.HardwareAddr{2, 7, 7, 7, 7, 7}, 1500, other.ns); err != nil {
+			if err := makeVeth("theirs", "theirport", "eth0", net.HardwareAddr{2, 7, 7, 7, 7, 7}, 1500, other.ns, 0); err != nil {
 				t.Fatal(err)
 			}
 			other.command("ip", "addr", "add", "10.77.0.2/24", "dev", "eth0")

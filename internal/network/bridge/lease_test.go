@@ -413,7 +413,7 @@ func TestRepair(t *testing.T) {
 			// An interface of a workload that is not recorded.
 			stray := newNamespace(t)
 			if _, err := netlink.LinkByName(w.a.bridges[0]); err == nil {
-				if err := makeVeth(w.a.bridges[0], "bhwstray", "eth0", mac(t, w), 1500, stray.ns); err != nil {
+				if err := makeVeth(w.a.bridges[0], "bhwstray", "eth0", mac(t, w), 1500, stray.ns, l.t_().group); err != nil {
 					t.Fatal(err)
 				}
 			}

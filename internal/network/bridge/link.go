@@ -32,6 +32,11 @@ func linkName(id workload.ID, networkID string) string {
 // serverLink is the name server's.
 func serverLink(networkID string) string { return serverLinks + networkID[:12] }
 
+// isPort reports whether the name is one of ours for a bridge's port.
+func isPort(name string) bool {
+	return strings.HasPrefix(name, workloadLinks) || strings.HasPrefix(name, serverLinks)
+}
+
 // linkMAC is an address for an interface of the host, the same each time.
 func linkMAC(name string) net.HardwareAddr {
 	sum := sha256.Sum256([]byte(name))
@@ -77,11 +82,8 @@ func makeBridge(n *network.Network, group uint32) (netlink.Link, error) {
 			return fail(fmt.Errorf("have it forward groups of bridges: %w", err))
 		}
 	}
-	if l.Attrs().Group != group {
-		if err := netlink.LinkSetGroup(l, int(group)); err != nil {
-			return fail(fmt.Errorf("set its group: %w", err))
-		}
-		l.Attrs().Group = group
+	if err := regroup(l, group); err != nil {
+		return fail(err)
 	}
 	if err := bridgeSettings(n); err != nil {
 		return fail(err)
@@ -94,6 +96,35 @@ func makeBridge(n *network.Network, group uint32) (netlink.Link, error) {
 	}
 	did("bridge has addresses")
 	return l, nil
+}
+
+// regroup puts a bridge that is not in the group there, after those of its ports that
+// are ours: an engine that knew of no group may have made them.
+func regroup(bridge netlink.Link, group uint32) error {
+	b := bridge.Attrs()
+	if b.Group == group {
+		return nil
+	}
+	all, err := netlink.LinkList()
+	interrupted := errors.Is(err, netlink.ErrDumpInterrupted)
+	if err != nil && !interrupted {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, l := range all {
+		if a := l.Attrs(); a.MasterIndex != b.Index || a.Group == group || !isPort(a.Name) {
+			continue
+		}
+		if err := netlink.LinkSetGroup(l, int(group)); err != nil && !isGone(err) {
+			return fmt.Errorf("set the group of its port %s: %w", l.Attrs().Name, err)
+		}
+	}
+	if interrupted {
+		return nil // a port may be missing: the next start looks again
+	}
+	if err := netlink.LinkSetGroup(bridge, int(group)); err != nil {
+		return fmt.Errorf("set its group: %w", err)
+	}
+	return nil
 }
 
 // ready reports whether the bridge is there and up, at the price of one request.
@@ -160,7 +191,7 @@ func dropLink(l netlink.Link) error {
 
 // makeTap makes a tap device on a bridge and returns its descriptor, with which
 // it ends.
-func makeTap(bridge netlink.Link, nic workload.NIC, owner uint32) (*os.File, error) {
+func makeTap(bridge netlink.Link, nic workload.NIC, owner, group uint32) (*os.File, error) {
 	fail := func(f *os.File, err error) (*os.File, error) {
 		if f != nil {
 			f.Close()
@@ -203,19 +234,19 @@ func makeTap(bridge netlink.Link, nic workload.NIC, owner uint32) (*os.File, err
 	if err := netlink.LinkSetMTU(l, nic.MTU); err != nil {
 		return fail(f, err)
 	}
-	if err := join(l, bridge); err != nil {
+	if err := join(l, bridge, group); err != nil {
 		return fail(f, err)
 	}
 	return f, nil
 }
 
-// join makes an interface a port of the bridge, in its group. The host itself never uses it as
-// one of its own, so it gets no IPv6 address.
-func join(l, bridge netlink.Link) error {
+// join makes an interface a port of the bridge, in the group. The host itself never
+// uses it as one of its own, so it gets no IPv6 address.
+func join(l, bridge netlink.Link, group uint32) error {
 	if err := noIPv6(l.Attrs().Name); err != nil {
 		return err
 	}
-	if err := netlink.LinkSetGroup(l, int(bridge.Attrs().Group)); err != nil {
+	if err := netlink.LinkSetGroup(l, int(group)); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetMasterByIndex(l, bridge.Attrs().Index); err != nil {
@@ -233,8 +264,7 @@ func orphans(bridges map[int]bool, keep map[string]bool) error {
 	var errs []error
 	for _, l := range all {
 		a := l.Attrs()
-		ours := strings.HasPrefix(a.Name, workloadLinks) || strings.HasPrefix(a.Name, serverLinks)
-		if ours && bridges[a.MasterIndex] && !keep[a.Name] {
+		if isPort(a.Name) && bridges[a.MasterIndex] && !keep[a.Name] {
 			errs = append(errs, deleteLink(a.Name))
 		}
 	}

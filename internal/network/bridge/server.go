@@ -43,7 +43,7 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 	}
 	c := dns.Config{
 		Program: s.o.DNSProgram, Dir: s.server(n.Name), LeaseDir: s.leases(n.Name), Peers: s.active(), Network: n.Name, Listen: addrs,
-		NetNS: func() (*os.File, error) { return serverNamespace(n) },
+		NetNS: func() (*os.File, error) { return serverNamespace(n, s.t.group) },
 	}
 	for _, sub := range n.Subnets {
 		c.Subnets = append(c.Subnets, sub.Prefix)
@@ -126,7 +126,7 @@ func (s *Store) forgetServer(ctx context.Context, n *network.Network) error {
 }
 
 // serverNamespace makes a network namespace that is in the network.
-func serverNamespace(n *network.Network) (*os.File, error) {
+func serverNamespace(n *network.Network, group uint32) (*os.File, error) {
 	ns, err := newNetNS()
 	if err != nil {
 		return nil, err
@@ -137,7 +137,7 @@ func serverNamespace(n *network.Network) (*os.File, error) {
 			nic.Addresses = append(nic.Addresses, prefixAt(a, sub.Prefix))
 		}
 	}
-	err = makeVeth(n.Bridge, serverLink(n.ID), nic.Name, serverMAC(n.ID), nic.MTU, ns)
+	err = makeVeth(n.Bridge, serverLink(n.ID), nic.Name, serverMAC(n.ID), nic.MTU, ns, group)
 	if err == nil {
 		err = configureIn(ns, []workload.NIC{nic})
 	}

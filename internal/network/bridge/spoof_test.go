@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
@@ -390,6 +391,43 @@ func TestLeaving(t *testing.T) {
 	l.part(evil, r, "three", "one")
 	if tried == 0 {
 		t.Error("no interface was left to try: the test is wrong")
+	}
+}
+
+// TestGroupOfPorts: ports are in the group of ours whatever their bridge is in, and the
+// next start puts a bridge there that an engine made which knew of none, with its ports.
+func TestGroupOfPorts(t *testing.T) {
+	l := newLab(t)
+	w := l.start(request("bridge"))
+	bridge, port := w.a.bridges[0], w.a.NICs[0].Link
+	for _, link := range []string{bridge, port} {
+		command(t, "ip", "link", "set", link, "group", "0")
+	}
+	b := &box{namespace: newNamespace(t)}
+	r := request("bridge")
+	group := func(link string) uint32 {
+		found, err := netlink.LinkByName(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found.Attrs().Group
+	}
+	var err error
+	if b.a, err = l.Attach(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.a.Close() })
+	for _, link := range []string{port, bridge} {
+		if got := group(link); got != l.t_().group {
+			t.Errorf("%s: got group %d after the next start, want %d", link, got, l.t_().group)
+		}
+	}
+	command(t, "ip", "link", "set", bridge, "group", "0")
+	if err := b.a.Enter(context.Background(), b.ns); err != nil {
+		t.Fatal(err)
+	}
+	if got := group(b.a.NICs[0].Link); got != l.t_().group {
+		t.Errorf("a port of a bridge in group 0: got group %d, want %d", got, l.t_().group)
 	}
 }
 
