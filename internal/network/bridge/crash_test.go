@@ -181,6 +181,9 @@ func (l *lab) wantConfined(when string) {
 	for _, n := range nets {
 		for _, port := range l.ports(&n) {
 			link, err := netlink.LinkByName(port)
+			if isNotFound(err) {
+				continue // it went meanwhile, with the namespace of whoever was killed
+			}
 			if err != nil {
 				l.t.Fatal(err)
 			}
