@@ -41,8 +41,12 @@ func (r report) markdown() string {
 	if len(r.vmMemory) > 0 {
 		vmMemoryTable(&b, r.vmMemory)
 	}
-	// The working directory is nobody's concern, and long.
-	return strings.ReplaceAll(b.String(), r.dir, "DIR")
+	// Where the machine keeps things is nobody's concern, and long.
+	text := strings.ReplaceAll(b.String(), r.dir, "DIR")
+	if here, err := os.Getwd(); err == nil && here != "/" {
+		text = strings.ReplaceAll(text, here+"/", "")
+	}
+	return text
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(time.Millisecond)) }

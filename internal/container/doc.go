@@ -6,10 +6,9 @@
 //	root, facts  ─┴─▶ plan ──▶ launch.Program ──▶ Run ──▶ Container
 //
 // The plan is made in parts, by plan.go (ID maps, the order of things), with
-// plan_namespaces.go,
-// plan_mounts.go (the mount tree) and plan_process.go (everything
-// between the clone and execve, shared with exec). Planning opens files to
-// look at the root file system but changes nothing.
+// plan_namespaces.go, plan_mounts.go (the mount tree) and plan_process.go
+// (everything between the clone and execve, shared with exec). Planning opens
+// files to look at the root file system but changes nothing.
 //
 // With a user namespace, which is the default of the engine, the mounts are
 // made by the host's thread in a mount namespace A that belongs to the initial
