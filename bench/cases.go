@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -155,7 +154,7 @@ func (e engine) execCase() contender {
 
 // idle starts a workload that sleeps and returns its ID.
 func (e engine) idle(ctx context.Context, name string) (string, error) {
-	c := append(e.cmd("run", "-d", "--pull", "never", "--network", cmp.Or(e.network, "none"), "--name", name), e.running...)
+	c := append(e.cmd("run", "-d", "--pull", "never", "--network", e.joined(), "--name", name), e.running...)
 	return command(ctx, append(c, imageName, "/bin/sleep", "3600")...)
 }
 

@@ -31,7 +31,7 @@ type engine struct {
 	label    string
 	args     []string // the program and its global flags
 	suffix   string   // of workloads' names, where several share a store
-	network  string   // that workloads are in, "" for none
+	network  string   // that workloads are in, "" for none, see joined
 	running  []string // flags of run that this machine needs
 	loading  []string // the words that load a Docker archive
 	removing []string // the words that remove an image
@@ -49,8 +49,11 @@ func (e engine) cmd(args ...string) []string {
 
 // run is the command line of a workload that runs to its end and leaves nothing.
 func (e engine) run(image string, args ...string) []string {
-	return e.runIn(cmp.Or(e.network, "none"), image, args...)
+	return e.runIn(e.joined(), image, args...)
 }
+
+// joined is the network that workloads are in unless a case says otherwise.
+func (e engine) joined() string { return cmp.Or(e.network, "none") }
 
 // runIn is run in a network.
 func (e engine) runIn(network, image string, args ...string) []string {

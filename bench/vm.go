@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -210,7 +209,7 @@ func (f *field) starts(attach func(engine) engine) []contender {
 
 // warm keeps machines waiting for what run runs.
 func (e engine) warm(ctx context.Context, count int) error {
-	args := append(e.cmd("template", "warm", "--rm", "--pull", "never", "--network", cmp.Or(e.network, "none"), "--count", strconv.Itoa(count)), e.running...)
+	args := append(e.cmd("template", "warm", "--rm", "--pull", "never", "--network", e.joined(), "--count", strconv.Itoa(count)), e.running...)
 	_, err := command(ctx, append(args, imageName)...)
 	return err
 }

@@ -63,9 +63,9 @@ func (a *app) imagesCommand(name string) *cobra.Command {
 		Use:   name + " [flags] [NAME]",
 		Short: "List images",
 		Long: `Images lists the images of this machine, the newest first. With a name, only
-those of that repository, or of that tag; with a pattern, those that match. Filters are dangling=true for those
-that have no tag any more, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE
-and until=TIME.`,
+those of that repository, or of that tag; with a pattern, those that match.
+Filters are dangling=true for those that have no tag any more, reference=PATTERN,
+label=KEY[=VALUE], before=IMAGE, since=IMAGE and until=TIME.`,
 		Example:           "  bulkhead images\n  bulkhead images --format '{{.Repository}}:{{.Tag}} {{.Size}}'\n  bulkhead images --filter 'reference=team/*:1.*'",
 		Args:              needs(0, 1, "a name at most"),
 		ValidArgsFunction: a.completeImages,

@@ -133,12 +133,7 @@ func (e *Engine) freeNames(id workload.ID) error {
 func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 	st, err := e.layout.ReadState(id)
 	if err != nil {
-		if before, restoreErr := e.layout.RestoreState(id, err); restoreErr == nil {
-			e.cfg.Warn(fmt.Sprintf("the record of what workload %s does was spoilt, as by a power cut: the one before counts", id.Short()))
-			st, err = before, nil
-		} else if !errors.Is(restoreErr, os.ErrNotExist) {
-			return errors.Join(err, restoreErr)
-		}
+		st, err = e.restore(id, err)
 	}
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
@@ -199,6 +194,19 @@ func (e *Engine) recover(ctx context.Context, id workload.ID) error {
 	}
 	st.Held = false
 	return e.layout.WriteState(id, st, true)
+}
+
+// restore brings the state before back where a power cut has spoilt the last, and
+// returns unread, the error of reading that, where there is none.
+func (e *Engine) restore(id workload.ID, unread error) (*state.State, error) {
+	st, err := e.layout.RestoreState(id, unread)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, unread
+	}
+	if err == nil {
+		e.cfg.Warn(fmt.Sprintf("the record of what workload %s does was spoilt, as by a power cut: the one before counts", id.Short()))
+	}
+	return st, err
 }
 
 // rollback removes a workload whose creation was not finished; the caller holds

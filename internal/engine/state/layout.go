@@ -7,8 +7,9 @@
 //	    lock                   held by its supervisor, or by a command that changes it
 //	    spec.json              what was asked; written once
 //	    state.json             what is so now; its first version ends the creation
-//	    state.next             room for the next version: a full disk cannot prevent
-//	                           the exit from being recorded
+//	    state.next             the version before, for when a power cut spoils the last,
+//	                           and room for the next: a full disk cannot prevent the
+//	                           exit from being recorded
 //	    changes.json           what commands changed of it since, see Changes
 //	    health.json            what the checks of its health have shown
 //	    upper/ work/ files/    the overlay's writable directories; resolv.conf and such
