@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/inotifytest"
 )
 
 // root is where these tests make cgroups, and nowhere else.
@@ -32,11 +34,9 @@ func TestMain(m *testing.M) {
 		runHelper(name)
 		return
 	}
-	if outside := os.Getenv(withoutInotifyEnv); outside != "" {
-		if err := forbidInotify(outside); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
+	if _, err := inotifytest.Forbid(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
 	var b [6]byte
 	rand.Read(b[:])

@@ -4,43 +4,22 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
-)
 
-// withoutInotify has the user namespace that this process was started from.
-const withoutInotify = "BULKHEAD_RESOLVE_TEST_WITHOUT_INOTIFY"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/inotifytest"
+)
 
 // TestUnwatched changes leases, as package network does, where others have used up
 // all inotify instances: in a user namespace that may have none.
 func TestUnwatched(t *testing.T) {
-	ns, err := os.Readlink("/proc/self/ns/user")
-	if err != nil {
+	switch again, err := inotifytest.Forbid(); {
+	case err != nil:
 		t.Fatal(err)
-	}
-	outside := os.Getenv(withoutInotify)
-	if outside == "" {
-		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.v", "-test.timeout=1m", "-test.run=^TestUnwatched$")
-		cmd.Env = append(os.Environ(), withoutInotify+"="+ns)
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER,
-			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-			Pdeathsig: syscall.SIGKILL,
-		}
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestUnwatched") {
-			t.Errorf("%v\n%s", err, out)
-		}
+	case !again:
+		inotifytest.Again(t, "^TestUnwatched$", "TestUnwatched")
 		return
-	}
-	if ns == outside {
-		t.Fatal("not in a user namespace of its own")
-	}
-	if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0); err != nil {
-		t.Fatal(err)
 	}
 	root := t.TempDir()
 	dir := filepath.Join(root, "lab", "leases")
