@@ -88,7 +88,7 @@ func within(t *testing.T, what string, c <-chan struct{}) {
 func TestSlowClientIsDropped(t *testing.T) {
 	leakcheck.Check(t, leakcheck.Options{Wait: 5 * time.Second})
 	s := &supervisor{}
-	var output stdio
+	var output streams
 	brisk, briskEnd := pair(t)
 	slow, slowEnd := pair(t)
 	slow.patience = 50 * time.Millisecond
@@ -179,35 +179,6 @@ func TestForegroundClientIsWaitedFor(t *testing.T) {
 		t.Errorf("got %d bytes, exit %+v, %v, want %d and exit 3", got.out.Len(), got.exit, got.err, much)
 	}
 	c.finish(10 * time.Second)
-}
-
-// TestSurvivorsWriteOn reads the last output of a process that left others
-// behind, which write as much again whenever some of it has been read.
-func TestSurvivorsWriteOn(t *testing.T) {
-	r, w, err := pipe(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
-	if _, err := w.Write([]byte("last words")); err != nil {
-		t.Fatal(err)
-	}
-	got, times := 0, 0
-	rest(r, make([]byte, wire.MaxData), func(b []byte) {
-		if got += len(b); got > 4*maxRest {
-			return // it would never end
-		}
-		if times++; times == 1 && string(b) != "last words" {
-			t.Errorf("got %q first", b)
-		}
-		if _, err := w.Write(bytes.Repeat([]byte{'y'}, 32<<10)); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if got < maxRest || got > maxRest+wire.MaxData {
-		t.Errorf("%d bytes were read, want about as much as a pipe may hold, %d", got, maxRest)
-	}
 }
 
 // TestOtherVersion asks a supervisor in another version of the protocol: it does

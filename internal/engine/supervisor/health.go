@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/stdio"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -134,9 +135,9 @@ func (c *checker) probe(ctx context.Context) (r workload.HealthResult, ok bool) 
 	if err != nil {
 		return c.broken(r, err), true
 	}
-	defer out.close()
-	proc, err := c.l.inst.Exec(ctx, c.process(), boundary.Stdio{Out: out.w, Err: out.w})
-	out.begun()
+	defer out.Drain()
+	proc, err := c.l.inst.Exec(ctx, c.process(), out.Theirs())
+	out.Begun(nil)
 	if err != nil {
 		return c.broken(r, err), !errors.Is(err, workload.ErrNotRunning)
 	}
@@ -210,36 +211,22 @@ func (c *checker) process() workload.Process {
 	return p
 }
 
-// tail keeps the last bytes that are written to a pipe.
+// tail keeps the last bytes that a process writes to either of its streams.
 type tail struct {
-	r, w *os.File
-	max  int
+	*stdio.Ends
+	max int
 
-	mu   sync.Mutex
-	buf  []byte
-	read sync.WaitGroup
+	mu  sync.Mutex
+	buf []byte
 }
 
 func newTail(max int) (*tail, error) {
-	r, w, err := pipe(true)
+	ends, err := stdio.New(stdio.Wanted{Out: true, Joined: true})
 	if err != nil {
 		return nil, err
 	}
-	t := &tail{r: r, w: w, max: max}
-	t.read.Go(func() {
-		buf := make([]byte, 4096)
-		for {
-			n, err := r.Read(buf)
-			t.add(buf[:n])
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				rest(r, buf, t.add)
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	})
+	t := &tail{Ends: ends, max: max}
+	t.Pump(0, 4096, func(_ int, b []byte) error { t.add(b); return nil })
 	return t, nil
 }
 
@@ -252,22 +239,13 @@ func (t *tail) add(b []byte) {
 	}
 }
 
-// begun closes the process's end, which it has by now.
-func (t *tail) begun() { t.w.Close() }
-
-// text returns what was written so far. Others than the process that has ended
-// may still hold the pipe open, and are not waited for.
+// text returns what was written so far, and reads no more. Others than the process
+// that has ended may still hold the pipe open, and are not waited for.
 func (t *tail) text() string {
-	t.r.SetReadDeadline(time.Unix(1, 0))
-	t.read.Wait()
+	t.Drain()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.ToValidUTF8(string(t.buf), "\uFFFD")
-}
-
-func (t *tail) close() {
-	t.text()
-	t.r.Close()
 }
 
 // forgetHealth removes what an earlier run's checks have shown.

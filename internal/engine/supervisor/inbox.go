@@ -10,7 +10,7 @@ import (
 // inbox is the input of one client on its way to a process. It never holds
 // more than the window, so taking a frame never waits.
 type inbox struct {
-	io *stdio
+	io *streams
 	c  *client
 
 	mu     sync.Mutex
@@ -22,7 +22,7 @@ type inbox struct {
 	begun  bool
 }
 
-func newInbox(io *stdio, c *client) *inbox {
+func newInbox(io *streams, c *client) *inbox {
 	in := &inbox{io: io, c: c, window: wire.StdinWindow}
 	in.change.L = &in.mu
 	return in

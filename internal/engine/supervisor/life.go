@@ -16,7 +16,7 @@ import (
 // life is one run of the workload's first process.
 type life struct {
 	inst    boundary.Instance
-	io      *stdio
+	io      *streams
 	checker *checker // nil without health checks
 	files   transfers
 	// started is when the first process was let run; runs lasts until its end, nil
@@ -45,10 +45,10 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 	spec := s.asked()
 	p := s.start.Prepared()
 	var err error
-	if l.io, err = newStdio(spec.Process.Terminal, spec.KeepStdin); err != nil {
+	if l.io, err = newStreams(spec.Process.Terminal, spec.KeepStdin); err != nil {
 		return nil, err
 	}
-	p.Stdio = l.io.theirs
+	p.Stdio = l.io.Theirs()
 	p.Notice = func(line string) { l.io.notice(s.log, line) }
 	if err = s.join(attaching, &spec, &p); err == nil {
 		creating, created := trace.Begin(ctx, "boundary created")
@@ -60,7 +60,7 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 	}
 	if err != nil {
 		s.net.abandon(cancel)
-		l.io.close()
+		l.io.Close()
 		return nil, err
 	}
 	state.Did("start: boundary created")
@@ -74,7 +74,7 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 // discard removes a life that never ran.
 func (s *supervisor) discard(ctx context.Context, l *life) error {
 	err := l.inst.Delete(context.WithoutCancel(ctx))
-	l.io.close()
+	l.io.Close()
 	return err
 }
 
@@ -100,7 +100,7 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 	}
 	state.Did("start: started")
 	l.started = trace.Now()
-	l.io.begun(l.inst.Terminal())
+	l.io.Begun(l.inst.Terminal())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.life, s.killer = l, 0

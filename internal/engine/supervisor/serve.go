@@ -133,7 +133,7 @@ func (s *supervisor) serveAttach(r *wire.Reader, c *client, req *wire.Request) {
 	}
 	c.reply(wire.Reply{
 		PID: l.inst.PID(), State: s.snapshot(),
-		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(),
+		Terminal: l.io.Terminal() != nil, Stdin: l.io.hasInput(),
 	})
 	l.io.add(c)
 	l.io.resize(req.Rows, req.Cols)
@@ -154,7 +154,7 @@ func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
 	}
 	s.happened("exec_start: "+command, "execID", id)
 	c.foreground = true // before anything else writes to it
-	c.reply(wire.Reply{PID: proc.PID(), Terminal: io.terminal != nil, Stdin: io.hasInput()})
+	c.reply(wire.Reply{PID: proc.PID(), Terminal: io.Terminal() != nil, Stdin: io.hasInput()})
 	ended := make(chan struct{})
 	if req.Streams {
 		io.add(c)
@@ -177,7 +177,7 @@ func (s *supervisor) serveExec(r *wire.Reader, c *client, req *wire.Request) {
 }
 
 // exec runs another process.
-func (s *supervisor) exec(e *wire.Exec) (*stdio, boundary.Process, error) {
+func (s *supervisor) exec(e *wire.Exec) (*streams, boundary.Process, error) {
 	l, err := s.running()
 	if err != nil {
 		return nil, nil, err
@@ -185,23 +185,23 @@ func (s *supervisor) exec(e *wire.Exec) (*stdio, boundary.Process, error) {
 	if paused, _ := s.paused(); paused {
 		return nil, nil, fmt.Errorf("%w: it is paused", workload.ErrNotRunning)
 	}
-	io, err := newStdio(e.Process.Terminal, e.Stdin)
+	io, err := newStreams(e.Process.Terminal, e.Stdin)
 	if err != nil {
 		return nil, nil, err
 	}
-	proc, err := l.inst.Exec(context.Background(), e.Process, io.theirs)
+	proc, err := l.inst.Exec(context.Background(), e.Process, io.Theirs())
 	if err != nil {
-		io.close()
+		io.Close()
 		return nil, nil, err
 	}
 	state.Did("exec: process started")
-	io.begun(proc.Terminal())
+	io.Begun(proc.Terminal())
 	return io, proc, nil
 }
 
 // session serves a client that is attached to a process until the process has
 // ended or the client is gone.
-func (s *supervisor) session(r *wire.Reader, c *client, io *stdio, signal func(syscall.Signal) error, ended <-chan struct{}) {
+func (s *supervisor) session(r *wire.Reader, c *client, io *streams, signal func(syscall.Signal) error, ended <-chan struct{}) {
 	in := newInbox(io, c)
 	gone := make(chan struct{})
 	go func() {
@@ -226,7 +226,7 @@ func (s *supervisor) session(r *wire.Reader, c *client, io *stdio, signal func(s
 }
 
 // input handles one frame of an attached client.
-func (s *supervisor) input(t wire.Type, payload []byte, io *stdio, in *inbox, signal func(syscall.Signal) error) error {
+func (s *supervisor) input(t wire.Type, payload []byte, io *streams, in *inbox, signal func(syscall.Signal) error) error {
 	switch t {
 	case wire.TypeStdin:
 		return in.put(payload)

@@ -234,7 +234,7 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	// The pumps begin after the reply is queued, so it comes first.
 	c.reply(wire.Reply{
 		PID: l.inst.PID(), State: s.snapshot(), Warnings: s.net.warnings(),
-		Terminal: l.io.terminal != nil, Stdin: l.io.hasInput(), Phases: s.trace.Take(),
+		Terminal: l.io.Terminal() != nil, Stdin: l.io.hasInput(), Phases: s.trace.Take(),
 	})
 	if req.Streams {
 		c.foreground, c.trace = true, s.trace

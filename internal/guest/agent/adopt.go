@@ -99,8 +99,8 @@ func (b *built) adopt(ctx context.Context, ad *protocol.Adopt) error {
 	if err := inst.Adopt(ctx, boundary.Adoption{ID: ad.ID, Hostname: ad.Hostname, Args: ad.Args, Env: ad.Env}); err != nil {
 		return err
 	}
-	if b.io.terminal != nil && ad.Rows > 0 && ad.Cols > 0 {
-		if err := b.io.terminal.Resize(ad.Rows, ad.Cols); err != nil {
+	if b.io.Terminal() != nil && ad.Rows > 0 && ad.Cols > 0 {
+		if err := b.io.Terminal().Resize(ad.Rows, ad.Cols); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/stdio"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -17,7 +18,7 @@ var errTooMuch = fmt.Errorf("%w: more standard input than the window allows", pr
 // built is a workload that was made, with our side of its first process.
 type built struct {
 	e   *entry
-	io  *stdio
+	io  *stdio.Ends
 	log *notices
 	// volumes are those that it was made with, by name.
 	volumes map[int]string
@@ -25,7 +26,7 @@ type built struct {
 
 // end ends a workload that was made.
 func (b *built) end() {
-	b.io.close()
+	b.io.Close()
 	b.e.end()
 }
 
@@ -39,7 +40,7 @@ func (a *Agent) build(ctx context.Context, c *protocol.Create, late bool) (*buil
 	if err != nil {
 		return nil, err
 	}
-	b := &built{e: e, io: &stdio{}, log: newNotices(), volumes: c.Volumes}
+	b := &built{e: e, io: &stdio.Ends{}, log: newNotices(), volumes: c.Volumes}
 	whole := false
 	defer func() {
 		if !whole {
@@ -52,10 +53,10 @@ func (a *Agent) build(ctx context.Context, c *protocol.Create, late bool) (*buil
 		return nil, err
 	}
 	b.io = io
-	if err := e.make(ctx, c, late, io.theirs, b.log.add); err != nil {
+	if err := e.make(ctx, c, late, io.Theirs(), b.log.add); err != nil {
 		return nil, err
 	}
-	io.begun(e.inst.Terminal())
+	io.Begun(e.inst.Terminal())
 	whole = true
 	return b, nil
 }
@@ -103,10 +104,10 @@ func (a *Agent) exec(ctx context.Context, st *stream, req *protocol.Request) {
 		st.reply(protocol.Reply{}, err)
 		return
 	}
-	defer io.close()
+	defer io.Close()
 	n := e.add(proc)
 	defer e.forget(n)
-	io.begun(proc.Terminal())
+	io.Begun(proc.Terminal())
 	st.reply(protocol.Reply{Process: n}, nil)
 	ended := make(chan struct{})
 	go func() {
@@ -127,7 +128,7 @@ func (a *Agent) exec(ctx context.Context, st *stream, req *protocol.Request) {
 	}
 }
 
-func (a *Agent) execute(ctx context.Context, req *protocol.Request) (*entry, boundary.Process, *stdio, error) {
+func (a *Agent) execute(ctx context.Context, req *protocol.Request) (*entry, boundary.Process, *stdio.Ends, error) {
 	if req.Exec == nil {
 		return nil, nil, nil, fmt.Errorf("%w: exec of nothing", protocol.ErrProtocol)
 	}
@@ -145,9 +146,9 @@ func (a *Agent) execute(ctx context.Context, req *protocol.Request) (*entry, bou
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	proc, err := e.inst.Exec(ctx, req.Exec.Process, io.theirs)
+	proc, err := e.inst.Exec(ctx, req.Exec.Process, io.Theirs())
 	if err != nil {
-		io.close()
+		io.Close()
 		return nil, nil, nil, err
 	}
 	return e, proc, io, nil
@@ -155,14 +156,14 @@ func (a *Agent) execute(ctx context.Context, req *protocol.Request) (*entry, bou
 
 // process sends what a process writes, and then how it ended. It calls last
 // before that.
-func (st *stream) process(e *entry, p boundary.Process, io *stdio, last func()) {
-	io.pump(st.w)
+func (st *stream) process(e *entry, p boundary.Process, io *stdio.Ends, last func()) {
+	pump(io, st.w)
 	exit, err := e.wait(p)
 	select {
 	case <-e.gone:
 		if err != nil {
-			io.close() // it never ran
-			io.pumps.Wait()
+			io.Close() // it never ran
+			io.Wait()
 			last()
 			return
 		}
@@ -171,18 +172,18 @@ func (st *stream) process(e *entry, p boundary.Process, io *stdio, last func()) 
 	if err != nil {
 		exit = workload.Exit{Code: 255, Error: err.Error(), At: time.Now()}
 	}
-	io.drain()
+	io.Drain()
 	last()
 	st.w.JSON(protocol.TypeExit, exit)
 }
 
 // messages takes the host's messages to a process until the stream ends.
-func (st *stream) messages(io *stdio) {
-	in := newInbox(st.w, io.in)
+func (st *stream) messages(io *stdio.Ends) {
+	in := newInbox(st.w, io.In())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		in.run(io.terminal != nil)
+		in.run(io.Terminal() != nil)
 	}()
 	for {
 		t, payload, err := st.r.Next()
@@ -195,18 +196,18 @@ func (st *stream) messages(io *stdio) {
 	}
 	st.Close()
 	in.end()
-	if io.in != nil {
-		io.in.Close() // ends a write to a process that does not read
+	if io.In() != nil {
+		io.In().Close() // ends a write to a process that does not read
 	}
 	<-done
 }
 
-func (st *stream) message(t protocol.Type, payload []byte, io *stdio, in *inbox) error {
+func (st *stream) message(t protocol.Type, payload []byte, io *stdio.Ends, in *inbox) error {
 	switch t {
 	case protocol.TypeStdin:
 		return in.add(payload)
 	case protocol.TypeCloseStdin:
-		if io.terminal == nil {
+		if io.Terminal() == nil {
 			in.end()
 		}
 	case protocol.TypeResize:
@@ -214,17 +215,15 @@ func (st *stream) message(t protocol.Type, payload []byte, io *stdio, in *inbox)
 		if err != nil {
 			return err
 		}
-		if io.terminal != nil && rows > 0 && cols > 0 {
-			io.terminal.Resize(rows, cols) // fails only when the process has ended
+		if io.Terminal() != nil && rows > 0 && cols > 0 {
+			io.Terminal().Resize(rows, cols) // fails only when the process has ended
 		}
 	case protocol.TypeCloseOutput:
 		fd, err := protocol.ParseDescriptor(payload)
 		if err != nil {
 			return err
 		}
-		if r := io.out[fd-1]; r != nil && io.terminal == nil {
-			r.Close()
-		}
+		io.CloseOutput(fd - 1)
 	default:
 		return fmt.Errorf("%w: message of type %d from the host", protocol.ErrProtocol, t)
 	}

@@ -1,186 +1,24 @@
 package agent
 
 import (
-	"errors"
 	"io"
-	"os"
 	"sync"
-	"syscall"
-	"time"
 
-	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/stdio"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 )
 
-// stdio is our side of one process's standard streams: pipes or a terminal.
-type stdio struct {
-	theirs   boundary.Stdio // until begun
-	in       io.WriteCloser // nil if the process has none
-	out      [2]io.ReadCloser
-	terminal boundary.Terminal
-	pumps    sync.WaitGroup
+// newStdio makes the pipes for a process that is about to be started.
+func newStdio(terminal bool, s protocol.Streams) (*stdio.Ends, error) {
+	return stdio.New(stdio.Wanted{Terminal: terminal, In: s.In, Out: s.Out, Err: s.Err, Joined: s.Joined})
 }
 
-func newStdio(terminal bool, s protocol.Streams) (*stdio, error) {
-	io := &stdio{}
-	if terminal {
-		return io, nil
-	}
-	var err error
-	if s.In {
-		var w *os.File
-		if io.theirs.In, w, err = pipe(false); err != nil {
-			return nil, err
-		}
-		io.in = w
-	}
-	for i, theirs := range []**os.File{&io.theirs.Out, &io.theirs.Err} {
-		if i == 0 && !s.Out || i == 1 && !s.Err {
-			continue
-		}
-		var r *os.File
-		if r, *theirs, err = pipe(true); err != nil {
-			io.close()
-			return nil, err
-		}
-		io.out[i] = r
-	}
-	if s.Joined && !s.Err {
-		io.theirs.Err = io.theirs.Out
-	}
-	return io, nil
-}
-
-// pipe makes a pipe whose one end, ours, is polled by the runtime. The other
-// stays in blocking mode, as programs expect.
-func pipe(weRead bool) (r, w *os.File, err error) {
-	var fds [2]int
-	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
-		return nil, nil, os.NewSyscallError("pipe2", err)
-	}
-	ours := fds[1]
-	if weRead {
-		ours = fds[0]
-	}
-	if err := syscall.SetNonblock(ours, true); err != nil {
-		syscall.Close(fds[0])
-		syscall.Close(fds[1])
-		return nil, nil, os.NewSyscallError("fcntl", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
-}
-
-// begun closes the process's ends, which it has by now.
-func (s *stdio) begun(t boundary.Terminal) {
-	s.closeTheirs()
-	if t != nil {
-		s.terminal, s.in, s.out[0] = t, t, t
-	}
-}
-
-func (s *stdio) closeTheirs() {
-	for _, f := range []*os.File{s.theirs.In, s.theirs.Out, s.theirs.Err} {
-		if f != nil {
-			f.Close()
-		}
-	}
-	s.theirs = boundary.Stdio{}
-}
-
-// close closes all ends, which may have been closed before.
-func (s *stdio) close() {
-	s.closeTheirs()
-	if s.in != nil {
-		s.in.Close()
-	}
-	for _, r := range s.out {
-		if r != nil {
-			r.Close()
-		}
-	}
-}
-
-// pump sends what the process writes, as fast as the host reads it.
-func (s *stdio) pump(w *protocol.Writer) {
-	for i, r := range s.out {
-		if r != nil {
-			s.pumps.Go(func() { forward(r, w, []protocol.Type{protocol.TypeStdout, protocol.TypeStderr}[i]) })
-		}
-	}
-}
-
-func forward(r io.ReadCloser, w *protocol.Writer, t protocol.Type) {
-	buf := make([]byte, protocol.MessageHeader+protocol.MaxData)
-	for {
-		n, err := r.Read(buf[protocol.MessageHeader:])
-		if n > 0 {
-			if w.Bytes(t, buf[:protocol.MessageHeader+n]) != nil {
-				r.Close() // nobody hears the process any more, and it should know
-				return
-			}
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			rest(r, w, t, buf)
-			return
-		}
-		if err != nil {
-			return // the end; EIO for a terminal that nobody has open
-		}
-	}
-}
-
-// maxRest is the most that a pipe may hold: pipe-max-size in proc_sys_fs(5), as
-// a process without privilege can set it.
-const maxRest = 1 << 20
-
-// rest sends what is there and does not wait for more: the process has ended,
-// but another may have its streams open, and write for ever.
-func rest(r io.Reader, w *protocol.Writer, t protocol.Type, buf []byte) {
-	c, ok := r.(syscall.Conn)
-	if !ok {
-		return
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return
-	}
-	// Past its deadline a descriptor refuses raw reads too.
-	r.(deadliner).SetReadDeadline(time.Time{})
-	for sent := 0; sent < maxRest; {
-		n := 0
-		err := raw.Read(func(fd uintptr) bool {
-			n, _ = syscall.Read(int(fd), buf[protocol.MessageHeader:])
-			return true
-		})
-		if err != nil || n <= 0 || w.Bytes(t, buf[:protocol.MessageHeader+n]) != nil {
-			return
-		}
-		sent += n
-	}
-}
-
-type deadliner interface{ SetReadDeadline(time.Time) error }
-
-// drain returns when all that the process wrote, which has ended, is on its way
-// to the host.
-func (s *stdio) drain() {
-	slow := false
-	for _, r := range s.out {
-		if r == nil {
-			continue
-		}
-		if d, ok := r.(deadliner); !ok || d.SetReadDeadline(time.Unix(1, 0)) != nil {
-			slow = true
-		}
-	}
-	if slow && s.terminal != nil {
-		// A terminal that cannot be asked what it holds: closing it is all that
-		// ends the reading, so the reading gets a moment first.
-		t := time.AfterFunc(200*time.Millisecond, func() { s.terminal.Close() })
-		defer t.Stop()
-	}
-	s.pumps.Wait()
-	s.close()
+// pump sends what the process writes, as fast as the host reads it. When nobody
+// hears the process any more, it knows.
+func pump(io *stdio.Ends, w *protocol.Writer) {
+	io.Pump(protocol.MessageHeader, protocol.MaxData, func(stream int, b []byte) error {
+		return w.Bytes([]protocol.Type{stdio.Out: protocol.TypeStdout, stdio.Err: protocol.TypeStderr}[stream], b)
+	})
 }
 
 // inbox holds what the host sent and the process has not read, at most
