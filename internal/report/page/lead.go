@@ -296,21 +296,25 @@ func looked(r *report.Report) int { return len(r.Findings) - r.Count(report.NotA
 
 // cautions says what a reader has to know of the figures.
 func cautions(d *report.Document) (out []sentence) {
-	var emulated, absent []string
+	var emulated, reasons []string
+	unmeasured := map[string][]string{} // by the one reason
 	for i := range d.Reports {
 		r := &d.Reports[i]
 		if newSubject(i, &r.Subject).Emulated {
 			emulated = append(emulated, label(r))
 		}
-		if len(r.Measures) > 0 && !slices.ContainsFunc(r.Measures, func(m report.Measure) bool { return m.Reason == "" }) {
-			absent = append(absent, label(r))
+		if why := absent(r); why != "" {
+			if unmeasured[why] == nil {
+				reasons = append(reasons, why)
+			}
+			unmeasured[why] = append(unmeasured[why], label(r))
 		}
 	}
 	if len(emulated) > 0 {
 		out = append(out, say("The processor was emulated for %v.", emulated))
 	}
-	if len(absent) > 0 {
-		out = append(out, say("Not measured: %v.", absent))
+	for _, why := range reasons {
+		out = append(out, say("Not measured: %v: %v.", unmeasured[why], why))
 	}
 	return out
 }

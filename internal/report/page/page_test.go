@@ -163,7 +163,8 @@ func TestEverythingIsThere(t *testing.T) {
 	_, root := write(t, d)
 	table := find(t, root, "side-by-side")
 	said := text(table)
-	for i := range d.Reports {
+	columns := len(d.Reports) - 1 // TestAbsent has the last
+	for i := range d.Reports[:columns] {
 		for j := range d.Reports[i].Measures {
 			m := &d.Reports[i].Measures[j]
 			want := []string{m.Name, m.Reason, m.Text}
@@ -188,7 +189,7 @@ func TestEverythingIsThere(t *testing.T) {
 			}
 			cells += n
 		}
-		if cells != len(rows)*len(d.Reports) {
+		if cells != len(rows)*columns {
 			t.Errorf("%s: %d cells in %d rows", text(rows[0]), cells, len(rows))
 		}
 	}
@@ -217,6 +218,7 @@ func TestEverythingIsThere(t *testing.T) {
 func TestMatrix(t *testing.T) {
 	d := pagetest.Compare()
 	_, root := write(t, d)
+	columns := len(d.Reports) - 1 // TestAbsent has the last
 	seen := map[string]int{}
 	for _, row := range all(find(t, root, "doors"), "tr") {
 		ids := all(row, "code")
@@ -224,7 +226,7 @@ func TestMatrix(t *testing.T) {
 			continue
 		}
 		id, cells := text(ids[0]), all(row, "td")
-		if len(cells) != len(d.Reports) {
+		if len(cells) != columns {
 			t.Fatalf("%s has %d cells", id, len(cells))
 		}
 		for i, c := range cells {
@@ -379,7 +381,7 @@ func TestLead(t *testing.T) {
 			"Every door that was tried is shut behind container, vm, booted, vm and tenant.",
 			"Five leave doors open, one of them only inside; Docker leaves the most, 12 of 93.",
 			"The processor was emulated for vm, booted, vm, tenant and system.",
-			"Not measured: Podman.",
+			"Not measured: Podman: podman is not installed.",
 		}},
 		"noise":  {noisy, []string{"Noise cannot tell which of nine ways starts first."}},
 		"few":    {few, []string{"Noise cannot tell which of two ways starts first.", "Only gvisor has a kernel of its own."}},
@@ -405,6 +407,32 @@ func TestLead(t *testing.T) {
 				t.Errorf("%s: no sentence %q in\n%s", name, w, strings.Join(got, "\n"))
 			}
 		}
+	}
+}
+
+// TestAbsent: a way of which nothing could be measured is named with the reason, and
+// has no column that repeats it. If that is true of all, they have.
+func TestAbsent(t *testing.T) {
+	columns := func(d *report.Document) int {
+		_, root := write(t, d)
+		return len(all(all(find(t, root, "side-by-side"), "thead")[0], "th")) - 1
+	}
+	d := pagetest.Compare()
+	if n := columns(d); n != len(d.Reports)-1 {
+		t.Errorf("%d columns for %d ways, one of which was not measured", n, len(d.Reports))
+	}
+	// Wherever it stands, links lead to the right place.
+	slices.Reverse(d.Reports)
+	_, root := write(t, d)
+	for _, th := range all(all(find(t, root, "side-by-side"), "thead")[0], "th")[1:] {
+		href, _ := attribute(all(th, "a")[0], "href")
+		if name, place := text(all(th, "bdi")[0]), text(find(t, root, href[1:])); !strings.HasPrefix(strings.TrimSpace(place), name) {
+			t.Errorf("the column of %s leads to %.40q", name, place)
+		}
+	}
+	d = pagetest.Unknown()
+	if n := columns(d); n != len(d.Reports) {
+		t.Errorf("%d columns for %d ways, none of which was measured", n, len(d.Reports))
 	}
 }
 

@@ -62,12 +62,13 @@ const (
 
 var kinds = map[string]string{report.Probe: "Probe", report.Audit: "Audit", report.Compare: "Comparison"}
 
-func newView(d *report.Document) *view {
+func newView(whole *report.Document) *view {
+	whole, d := absentLast(whole)
 	v := &view{
 		Policy: policy(), CSS: template.CSS(pageCSS), JS: template.JS(pageJS),
 		Kind: kinds[d.Kind], Title: title(d), Tool: d.Tool,
 		Time: d.Time.UTC().Format("2 January 2006, 15:04 UTC"), Stamp: d.Time.UTC().Format("2006-01-02T15:04:05Z"),
-		Lead: lead(d), Machine: d.Machine,
+		Lead: lead(whole), Machine: d.Machine,
 	}
 	for _, f := range d.Machine[:min(3, len(d.Machine))] {
 		v.Brief = append(v.Brief, clip(f.Value, maxCell))
@@ -92,7 +93,9 @@ func newView(d *report.Document) *view {
 		v.Inside = v.Inside || inside(&d.Reports[i]) > 0
 		v.Weaker = v.Weaker || d.Reports[i].Count(report.Weaker) > 0
 		v.Unknown = v.Unknown || d.Reports[i].Count(report.Unknown) > 0
-		v.Details = append(v.Details, newDetail(d, i, v.Subjects[i]))
+	}
+	for i := range whole.Reports {
+		v.Details = append(v.Details, newDetail(whole, i, newSubject(i, &whole.Reports[i].Subject)))
 	}
 	v.Contents = v.contents()
 	return v
@@ -119,6 +122,43 @@ func (v *view) contents() (out []heading) {
 		}
 	}
 	return out
+}
+
+// absentLast is d with the subjects last of which nothing was found out, for one
+// reason that the lead gives, and d without them: a column of theirs would repeat it
+// in every group. If there are no others, nothing is left out.
+func absentLast(d *report.Document) (whole, present *report.Document) {
+	there, not := *d, []report.Report(nil)
+	there.Reports = nil
+	for i := range d.Reports {
+		if r := d.Reports[i]; absent(&r) == "" {
+			there.Reports = append(there.Reports, r)
+		} else {
+			not = append(not, r)
+		}
+	}
+	if len(there.Reports) == 0 {
+		return d, d
+	}
+	all := there
+	all.Reports = slices.Concat(there.Reports, not)
+	return &all, &there
+}
+
+// absent is the one reason for which nothing was measured of r, "" if there is none
+// or something was found out.
+func absent(r *report.Report) (reason string) {
+	for i := range r.Measures {
+		m := &r.Measures[i]
+		if m.Reason == "" || reason != "" && m.Reason != reason {
+			return ""
+		}
+		reason = m.Reason
+	}
+	if r.Count(report.Unknown) < len(r.Findings) {
+		return ""
+	}
+	return reason
 }
 
 func newSubject(i int, s *report.Subject) subject {
