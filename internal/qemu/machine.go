@@ -93,10 +93,11 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	if cfg.RAM != nil {
 		defer m.opens(os.NewFile(uintptr(r.Value(p.listener)), "listener"))()
 	}
-	go m.console.follow(s.take(fdConsole))
-	go m.stderr.follow(s.takeStderr())
-	m.qmp = newQMP(s.take(fdQMP), m.event)
-	go m.reap()
+	console, control, stderr := s.take(fdConsole), s.take(fdQMP), s.takeStderr()
+	go m.console.follow(console)
+	go m.stderr.follow(stderr)
+	m.qmp = newQMP(control, m.event)
+	go m.reap(stderr, console, control, m.agent)
 	status := r.Value(p.status)
 	err = launch.Outcome(status, p.prog.Failure)
 	unix.Close(status)
@@ -272,12 +273,28 @@ func (m *Machine) event(name string, data json.RawMessage) {
 	}
 }
 
-// reap waits for the end of QEMU and of what it wrote.
-func (m *Machine) reap() {
+// lastWords is how long the end of standard error may take after that of QEMU.
+const lastWords = 2 * time.Second
+
+// reap waits for the end of QEMU and of what it wrote. QEMU's ends of all these
+// outlive one that is taken over, when it has sent them to somebody who does not
+// read: nobody waits for what only they would end.
+func (m *Machine) reap(stderr *os.File, sockets ...*os.File) {
 	m.running.Wait() //nolint:errcheck // asked again in Wait
+	for _, f := range sockets {
+		hangUp(f)
+	}
+	stderr.SetReadDeadline(time.Now().Add(lastWords)) //nolint:errcheck // it may be read and closed
 	<-m.console.done
 	<-m.stderr.done
 	close(m.done)
+}
+
+// hangUp ends a socket, for who reads it, behind what is in it.
+func hangUp(f *os.File) {
+	if conn, err := f.SyscallConn(); err == nil {
+		conn.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RD) }) //nolint:errcheck // closed is as good
+	}
 }
 
 // Agent is the host's end of the guest's port bulkhead.agent. Its deadlines

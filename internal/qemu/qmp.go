@@ -83,10 +83,12 @@ type message struct {
 	Data   json.RawMessage
 }
 
-// read hands out replies until the socket ends.
+// read hands out replies until the socket ends. Then it closes it: what nobody
+// reads any more would keep descriptors alive that QEMU has sent along.
 func (q *qmp) read() {
 	defer close(q.done)
 	defer close(q.greeting)
+	defer q.sock.Close()
 	s := bufio.NewScanner(q.sock)
 	s.Buffer(make([]byte, 0, 4096), maxReply)
 	greeted := false
@@ -184,6 +186,17 @@ func (q *qmp) forget(id string) {
 	delete(q.pending, id)
 }
 
+// why is err, or why nothing comes any more: the socket is closed then, and that
+// is all that who sends sees of it.
+func (q *qmp) why(err error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err != nil {
+		return q.err
+	}
+	return err
+}
+
 // send writes one line. A QEMU that reads no more fills the socket; ctx ends
 // that. What is half sent then makes the connection useless, so it is closed.
 func (q *qmp) send(ctx context.Context, line []byte, files []*os.File) error {
@@ -200,10 +213,13 @@ func (q *qmp) send(ctx context.Context, line []byte, files []*os.File) error {
 	if err != nil && n > 0 {
 		q.sock.Close()
 	}
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return err
+	return q.why(err)
 }
 
 func (q *qmp) sendAll(line []byte, files []*os.File) (sent int, err error) {

@@ -156,14 +156,15 @@ func TestHostileQMP(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer func(line string, w *os.File)
 		want   string
+		last   bool // nothing is read after it
 	}{
-		"no JSON":        {func(_ string, w *os.File) { fmt.Fprintln(w, "hello") }, "control socket"},
-		"endless line":   {func(_ string, w *os.File) { w.WriteString(strings.Repeat("x", 2*maxReply)) }, "more than"},
-		"another's ID":   {func(_ string, w *os.File) { fmt.Fprintln(w, `{"return":{},"id":"99"}`) }, "deadline"},
-		"silence":        {func(string, *os.File) {}, "deadline"},
-		"end":            {func(_ string, w *os.File) { w.Close() }, ErrGone.Error()},
-		"escape in text": {func(_ string, w *os.File) { fmt.Fprintln(w, `{"error":{"class":"x","desc":"\u001b[2J"},"id":"1"}`) }, `\x1b[2J`},
-		"two greetings":  {func(_ string, w *os.File) { fmt.Fprintln(w, `{"QMP":{}}`+"\n"+`{"QMP":{}}`+"\n"+`{"QMP":{}}`) }, "deadline"},
+		"no JSON":        {func(_ string, w *os.File) { fmt.Fprintln(w, "hello") }, "control socket", true},
+		"endless line":   {func(_ string, w *os.File) { w.WriteString(strings.Repeat("x", 2*maxReply)) }, "more than", true},
+		"another's ID":   {func(_ string, w *os.File) { fmt.Fprintln(w, `{"return":{},"id":"99"}`) }, "deadline", false},
+		"silence":        {func(string, *os.File) {}, "deadline", false},
+		"end":            {func(_ string, w *os.File) { w.Close() }, ErrGone.Error(), true},
+		"escape in text": {func(_ string, w *os.File) { fmt.Fprintln(w, `{"error":{"class":"x","desc":"\u001b[2J"},"id":"1"}`) }, `\x1b[2J`, false},
+		"two greetings":  {func(_ string, w *os.File) { fmt.Fprintln(w, `{"QMP":{}}`+"\n"+`{"QMP":{}}`+"\n"+`{"QMP":{}}`) }, "deadline", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := hostileQMP(t, tt.answer)
@@ -171,6 +172,13 @@ func TestHostileQMP(t *testing.T) {
 			defer cancel()
 			if _, err := q.do(ctx, "stop", nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
+			}
+			if !tt.last {
+				return
+			}
+			<-q.done
+			if _, err := q.sock.Write([]byte("x")); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("nobody reads the socket, and it is open: %v", err)
 			}
 		})
 	}

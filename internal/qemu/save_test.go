@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 )
@@ -202,5 +203,43 @@ func TestTakenOver(t *testing.T) {
 	}
 	if digest(t, ram) != before {
 		t.Error("the memory of the template was changed")
+	}
+}
+
+// TestDescriptorsSentAway: a machine ends with a QEMU that is taken over, wherever that
+// has left its ends of what the supervisor reads.
+func TestDescriptorsSentAway(t *testing.T) {
+	for _, over := range []string{"control", "agent"} {
+		t.Run(over, func(t *testing.T) {
+			cfg := config(t, code{}.hang())
+			cfg.Binary = inPlaceOf(t, "sender")
+			cfg.Append = []string{"over=" + over}
+			leakcheck.Check(t, leakcheck.Options{Paths: []string{cfg.Dir}, Files: true})
+			m, err := Start(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			for deadline := time.Now().Add(30 * time.Second); !strings.Contains(string(m.Stderr()), "sent: "); time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("it said %q", m.Stderr())
+				}
+			}
+			go func() {
+				m.Kill()
+				<-m.Done()
+				_, err := io.Copy(io.Discard, m.Agent()) // as who waits for the workload reads it
+				m.Close()
+				ended <- err
+			}()
+			select {
+			case err = <-ended:
+			case <-time.After(30 * time.Second):
+				err = errors.New("the machine has not ended")
+			}
+			if err != nil {
+				t.Errorf("%v; it said %q", err, m.Stderr())
+			}
+		})
 	}
 }
