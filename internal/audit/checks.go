@@ -104,10 +104,9 @@ func rank(s report.Severity) int {
 	return slices.Index([]report.Severity{report.Critical, report.High, report.Medium, report.Low}, s)
 }
 
-// usualDevices are in every container.
-var usualDevices = []string{
-	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx", "/dev/pts", "/dev/shm", "/dev/mqueue",
-}
+// usualDevices are in every container, and the same in each: the host's terminals,
+// console and shared memory, which have usual names, too, are not.
+var usualDevices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
 
 // diskNames begin the names of devices that hold file systems, or memory.
 var diskNames = []string{"/dev/sd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/dm-", "/dev/mapper", "/dev/md", "/dev/mem", "/dev/kmem", "/dev/port"}

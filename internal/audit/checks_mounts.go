@@ -31,7 +31,7 @@ var userSockets = []string{"bus", "containerd", "dbus-1", "docker", "podman", "s
 
 // systemDirs are directories that the host runs on. Of the deep ones every part
 // counts as much as the whole; a part of the wide ones is somebody's configuration
-// or program, unless it is critical.
+// or program, unless it is critical. What holds a deep or critical one counts as much.
 var (
 	systemDirs = []string{"/", "/dev", "/home", "/run", "/var", "/var/lib"}
 	deepDirs   = []string{"/boot", "/proc", "/root", "/sys", "/var/spool/cron", "/var/lib/kubelet"}
@@ -43,23 +43,27 @@ var (
 	}
 )
 
-// hostPart tells whether a path is one of the host's system, and whether it is only
-// a part that may be harmless.
-func hostPart(source string) (system, part bool) {
-	p := hostPath(source)
+// hostPart tells whether a mount is one of the host's system, and whether it is only
+// of a part that may be harmless.
+func hostPart(m Mount) (system, part bool) {
+	p := hostPath(m.Source)
 	in := func(dirs []string) bool {
 		return slices.ContainsFunc(dirs, func(d string) bool { return below(p, d) })
 	}
+	holds := func(dirs []string) bool {
+		return slices.ContainsFunc(dirs, func(d string) bool { return below(d, p) })
+	}
 	switch {
-	case isSocket(p) || in(harmless):
+	case isSocket(p) || m.ReadOnly && in(harmless):
 		return false, false
-	case slices.Contains(systemDirs, p), slices.Contains(wideDirs, p), in(deepDirs), in(critical):
+	case slices.Contains(systemDirs, p), slices.Contains(wideDirs, p), in(deepDirs), in(critical), holds(deepDirs), holds(critical):
 		return true, false
 	}
 	return in(wideDirs), in(wideDirs)
 }
 
-// harmless are files of the host that engines and people mount everywhere.
+// harmless are files of the host that engines and people mount everywhere, to read:
+// who writes them chooses what names and certificates the host believes.
 var harmless = []string{
 	"/etc/localtime", "/etc/timezone", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates",
 	"/usr/share/zoneinfo", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
@@ -148,7 +152,7 @@ func checkHostFiles(c *Config) answer {
 	if !c.Mounts.Known {
 		return unknown(c.Mounts.Why, c.Mounts.From...)
 	}
-	found, sources, from := mountsThat(c, func(m Mount) bool { system, _ := hostPart(m.Source); return system })
+	found, sources, from := mountsThat(c, func(m Mount) bool { system, _ := hostPart(m); return system })
 	if len(found) == 0 {
 		return held("none is mounted", c.Mounts.From...)
 	}
@@ -168,7 +172,7 @@ func checkHostFiles(c *Config) answer {
 
 // hostFile says what one mount of the host's system leads to.
 func (c *Config) hostFile(m Mount) answer {
-	_, part := hostPart(m.Source)
+	_, part := hostPart(m)
 	// Root inside a user namespace is somebody without rights to most of it. Our own
 	// mounts show the owners that files have.
 	other := c.confined() && c.Kind != Bulkhead

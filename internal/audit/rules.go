@@ -141,7 +141,7 @@ var rules = []rule{
 		id: "devices.nodes", door: "devices of the host",
 		severity: report.High, consequence: report.Disturbs, reach: host,
 		expected: "no device but the usual ones", enables: "a driver in the host's kernel, and what the device holds",
-		fix:    fix{run: "leave out --device for %s, or give the one that is needed with the permissions r or rw", oci: "remove %s from linux.devices and linux.resources.devices"},
+		fix:    fix{run: "leave out --device for %s, or its mount, or give the one that is needed with the permissions r or rw", oci: "remove %s from linux.devices, linux.resources.devices and mounts"},
 		breaks: "programs that drive the device",
 		cis:    "5.18", check: checkDevices,
 	},

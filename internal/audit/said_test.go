@@ -193,7 +193,20 @@ func TestMounts(t *testing.T) {
 		{"/etc/cron.d/job", false, hosts, Docker, report.Critical, false},
 		{"/etc/localtime", true, hosts, Docker, "", false},
 		{"/etc/ssl/certs", true, hosts, Docker, "", false},
+		{"/etc/ssl/certs", false, hosts, Docker, report.High, false},
+		{"/etc/pki", false, hosts, Docker, report.High, false},
+		{"/etc/pki", true, hosts, Docker, "", false},
+		{"/etc/hosts", false, hosts, Docker, report.High, false},
+		{"/etc/resolv.conf", false, hosts, Docker, report.High, false},
+		{"/etc/resolv.conf", true, hosts, Docker, "", false},
+		{"/usr/local/share/ca-certificates", false, hosts, Docker, report.High, false},
 		{"/etcetera", false, hosts, Docker, "", false},
+		{"/usr/lib", false, hosts, Docker, report.Critical, false},
+		{"/usr/local", false, hosts, Docker, report.Critical, false},
+		{"/var/spool", false, hosts, Docker, report.Critical, false},
+		{"/var/spool/", true, hosts, Docker, report.High, false},
+		{"/var/spool/cron/crontabs", false, hosts, Docker, report.Critical, false},
+		{"/var/spool/postfix", false, hosts, Docker, "", false},
 		{"/usr/share/fonts", true, hosts, Docker, report.Medium, false},
 		{"/usr/local/bin", false, hosts, Docker, report.Critical, false},
 		{"/proc/sys", true, hosts, Docker, report.High, false},
@@ -210,6 +223,8 @@ func TestMounts(t *testing.T) {
 		{"/var/lib/docker", false, hosts, Docker, "", true},
 		{"/var/lib/docker/volumes/data/_data", false, hosts, Docker, "", false},
 		{"/var/lib/docker/containers/1/hostname", false, hosts, OCI, "", false},
+		{"/var/lib/docker/containers/1/hosts", false, hosts, OCI, "", false},
+		{"/run/containers/storage/overlay-containers/1/userdata/resolv.conf", false, hosts, OCI, "", false},
 		{"/run/bulkhead", true, own, Bulkhead, "", true},
 		{"/run/dbus", true, hosts, Docker, "", true},
 		{"/var/run/dbus/system_bus_socket", true, hosts, Docker, "", true},
@@ -232,6 +247,23 @@ func TestMounts(t *testing.T) {
 		}
 		if socket.verdict.Open() != tt.socket {
 			t.Errorf("%s: the socket is %s", tt.source, socket.verdict)
+		}
+	}
+}
+
+// TestDeviceMounts: which mounts are devices of the host, or directories of such.
+// One that is mounted read-only can be written to all the same.
+func TestDeviceMounts(t *testing.T) {
+	for source, want := range map[string]report.Severity{
+		"/dev/null": "", "/dev/zero": "", "/dev/full": "", "/dev/random": "", "/dev/urandom": "", "/dev/tty": "", "/dev/../srv": "", "/device": "",
+		"/dev/pts": report.High, "/dev/pts/0": report.High, "/dev/ptmx": report.High, "/dev/console": report.High, "/dev/shm": report.High,
+		"/dev/mqueue": report.High, "/dev/fuse": report.High, "/dev/sda": report.Critical, "//dev/mapper/root": report.Critical,
+	} {
+		for _, readOnly := range []bool{false, true} {
+			c := &Config{Kind: Docker, Devices: said([]Device(nil)), Mounts: said([]Mount{{Source: source, ReadOnly: readOnly}})}
+			if a := checkDevices(c); a.verdict.Open() != (want != "") || want == report.Critical && a.severity != want {
+				t.Errorf("%s: %s %s, want %q", source, a.verdict, a.severity, want)
+			}
 		}
 	}
 }
