@@ -205,9 +205,14 @@ func (q *qmp) send(ctx context.Context, line []byte, files []*os.File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { q.sock.SetWriteDeadline(time.Unix(1, 0)) })
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
+		q.sock.SetWriteDeadline(time.Unix(1, 0))
+	})
 	n, err := q.sendAll(line, files)
 	if !stop() {
+		<-over // or it would be the next command's
 		q.sock.SetWriteDeadline(time.Time{})
 	}
 	if err != nil && n > 0 {

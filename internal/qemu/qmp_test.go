@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -194,5 +195,21 @@ func TestQMPThatDoesNotRead(t *testing.T) {
 	_, err := q.do(ctx, "stop", strings.Repeat("x", 4<<20))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want %v", err, context.DeadlineExceeded)
+	}
+}
+
+// TestQMPWhoseCallersGo: a caller whose context ends while a command is sent takes
+// nothing from the next.
+func TestQMPWhoseCallersGo(t *testing.T) {
+	q := hostileQMP(t, func(string, *os.File) {})
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		q.send(ctx, []byte("{}\n"), nil) //nolint:errcheck // it may be too late, or not
+		cancel()
+		runtime.Gosched()
+		if err := q.send(t.Context(), []byte("{}\n"), nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
