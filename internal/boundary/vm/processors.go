@@ -12,11 +12,20 @@ import (
 type processors struct {
 	stop, cont func(context.Context) error // of the VMM
 
-	mu       sync.Mutex // held while they change
-	held     bool       // they shall stand
-	standing bool       // they do, or may: the VMM did not say
-	askers   int        // who wants them to run in spite of held
+	mu     sync.Mutex // held while they change
+	held   bool       // they shall stand
+	state  running
+	askers int // who wants them to run in spite of held
 }
+
+// running is what processors do, as far as the VMM has said.
+type running int
+
+const (
+	runs running = iota
+	stands
+	unknown // it was told to change that, and gave no answer
+)
 
 // hold stops them, at once or when the last who asks is done.
 func (p *processors) hold(ctx context.Context) error {
@@ -61,20 +70,19 @@ func (p *processors) ask(ctx context.Context) (done func(), err error) {
 }
 
 // settle makes them stand or run, as is due. A VMM that gave no answer may have
-// done either, so it is told again the next time that they shall run.
+// done what it was told, or not, so it is told again.
 func (p *processors) settle(ctx context.Context) error {
-	stand := p.held && p.askers == 0
-	if stand == p.standing {
+	due, tell := runs, p.cont
+	if p.held && p.askers == 0 {
+		due, tell = stands, p.stop
+	}
+	if p.state == due {
 		return nil
 	}
-	tell := p.cont
-	if stand {
-		tell = p.stop
-	}
-	p.standing = true
+	p.state = unknown
 	err := within(ctx, killTimeout, tell)
 	if err == nil {
-		p.standing = stand
+		p.state = due
 	}
 	return err
 }

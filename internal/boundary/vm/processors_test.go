@@ -9,15 +9,18 @@ import (
 // vmmOf is a VMM's processors: what it was told, and what it does when told.
 type vmmOf struct {
 	standing bool
-	fails    error // of the next command, which is carried out all the same
+	fails    error // of the next command
+	lost     bool  // which does not arrive; else it is carried out all the same
 }
 
 func (v *vmmOf) processors() *processors {
 	set := func(standing bool) func(context.Context) error {
 		return func(context.Context) error {
-			v.standing = standing
+			if !v.lost {
+				v.standing = standing
+			}
 			err := v.fails
-			v.fails = nil
+			v.fails, v.lost = nil, false
 			return err
 		}
 	}
@@ -30,7 +33,7 @@ func TestProcessors(t *testing.T) {
 	ctx := context.Background()
 	failed := errors.New("no answer")
 	type step struct {
-		do       string
+		do       string // with "!" without an answer, with "?" lost
 		standing bool // after it
 	}
 	for name, steps := range map[string][]step{
@@ -45,6 +48,10 @@ func TestProcessors(t *testing.T) {
 		"no answer to the end of asking":    {{"hold", true}, {"ask", false}, {"done!", true}, {"ask", false}, {"done", true}},
 		"no answer to cont":                 {{"hold", true}, {"release!", false}, {"release", false}},
 		"no answer to who asks":             {{"hold", true}, {"ask!", false}, {"release", false}},
+		"never told to stop":                {{"hold?", false}, {"hold", true}, {"release", false}},
+		"nor to go on":                      {{"hold?", false}, {"release?", false}, {"hold", true}},
+		"not told of the end of asking":     {{"hold", true}, {"ask", false}, {"done?", false}, {"hold", true}},
+		"never told to go on":               {{"hold", true}, {"release?", true}, {"release", false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := &vmmOf{}
@@ -52,8 +59,8 @@ func TestProcessors(t *testing.T) {
 			var asking []func()
 			for n, s := range steps {
 				what, fails := s.do, false
-				if what[len(what)-1] == '!' {
-					what, fails, v.fails = what[:len(what)-1], true, failed
+				if name, how := what[:len(what)-1], what[len(what)-1]; how == '!' || how == '?' {
+					what, fails, v.fails, v.lost = name, true, failed, how == '?'
 				}
 				var err error
 				switch what {
