@@ -207,22 +207,17 @@ func (u *unpacker) hardlink(parent *dir, name, target string) error {
 	if err != nil {
 		return err
 	}
+	// Of its own: looking the new name's directory up may close it.
+	if oldFD, err = at.Duplicate(oldFD); err != nil {
+		return err
+	}
+	defer at.Close(oldFD)
 	st, err := at.Lstat(oldFD, old)
 	if err != nil || at.IsWhiteout(st) {
 		return fmt.Errorf("%w: the hard link's target %s is not in the layer", ErrHostile, quote(target))
 	}
-	_, err = u.place(parent, name, func(int) error {
-		// Clearing a tree may have taken the target with it, so look again.
-		oldFD, err := u.tree.fd(from)
-		if err != nil {
-			return err
-		}
-		fd, err := u.tree.fd(parent)
-		if err != nil {
-			return err
-		}
-		return at.Link(oldFD, old, fd, name)
-	})
+	// Clearing a tree may take the target with it, which linking then shows.
+	_, err = u.place(parent, name, func(fd int) error { return at.Link(oldFD, old, fd, name) })
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: the hard link replaces its own target", ErrHostile)
 	}

@@ -40,7 +40,8 @@ type openDir struct {
 	fd int
 }
 
-// maxOpen bounds the descriptors of one layer. Two must stay open at a time.
+// maxOpen bounds the descriptors that a tree keeps. A directory and its parent
+// must stay open at a time.
 const maxOpen = 64
 
 // maxLinks is how many symbolic links one path may lead through, the kernel's
@@ -77,8 +78,8 @@ func (t *tree) close() {
 	}
 }
 
-// fd returns an open descriptor of d. It stays valid until the next call but
-// one.
+// fd returns an open descriptor of d. It stays valid until the next call, which
+// opens as many directories as lie above its own and may close all others.
 func (t *tree) fd(d *dir) (int, error) {
 	if d.open != nil {
 		t.recent.MoveToFront(d.open)

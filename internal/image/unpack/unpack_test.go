@@ -408,6 +408,26 @@ func TestManyEntries(t *testing.T) {
 	}
 }
 
+// TestDeepHardLink links between two directories that lie deeper than
+// descriptors are kept open: opening the one closes the other.
+func TestDeepHardLink(t *testing.T) {
+	for _, depth := range []int{62, 64, 126} {
+		root, outside := jail(t)
+		a, b := strings.Repeat("a/", depth), strings.Repeat("b/", depth)
+		entries := []imagetest.Entry{imagetest.File(a+"f", "right")}
+		for i := 1; i < depth; i++ {
+			entries = append(entries, imagetest.File(strings.Repeat("b/", i)+"f", "wrong"))
+		}
+		entries = append(entries, imagetest.File(b+"x", "y"), imagetest.Link(b+"name", a+"f"))
+		_, err := unpack.Layer(context.Background(), root, bytes.NewReader(imagetest.Tar(t, entries...)), unpack.Options{})
+		got, _ := os.ReadFile(filepath.Join(outside, "root", b, "name"))
+		if err != nil || string(got) != "right" {
+			t.Errorf("%d directories deep the link holds %q, %v; want \"right\"", depth, got, err)
+		}
+		checkJail(t, outside)
+	}
+}
+
 // TestImpliedDirectories has few entries that lie in many directories.
 func TestImpliedDirectories(t *testing.T) {
 	deep := func(i int) string { return fmt.Sprintf("%d/", i) + strings.Repeat("d/", 99) }
