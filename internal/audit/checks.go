@@ -111,6 +111,9 @@ var usualDevices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 // diskNames begin the names of devices that hold file systems, or memory.
 var diskNames = []string{"/dev/sd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/dm-", "/dev/mapper", "/dev/md", "/dev/mem", "/dev/kmem", "/dev/port"}
 
+// allDevices stands for a directory or a mode with all of them.
+const allDevices = "all devices"
+
 func checkDevices(c *Config) answer {
 	if !c.Devices.Known {
 		return unknown(c.Devices.Why, c.Devices.From...)
@@ -120,7 +123,7 @@ func checkDevices(c *Config) answer {
 	disk := false
 	add := func(name string, block bool, e report.Evidence) {
 		found, from = append(found, name), append(from, e)
-		disk = disk || block || name == "all devices" || slices.ContainsFunc(diskNames, func(p string) bool { return strings.HasPrefix(name, p) })
+		disk = disk || block || name == allDevices || slices.ContainsFunc(diskNames, func(p string) bool { return strings.HasPrefix(name, p) })
 	}
 	for _, d := range c.Devices.Value {
 		if !slices.Contains(usualDevices, path.Clean(d.Path)) {

@@ -110,6 +110,44 @@ func isEngineFile(p string) bool {
 	return slices.Contains([]string{"resolv.conf", "hostname", "hosts", ".containerenv", "shm", "secrets"}, base)
 }
 
+// isLayer tells the directories in which engines keep what images and containers are
+// made of. The whole of an engine's directory is none, nor is a large part of it.
+func isLayer(source string) bool {
+	return slices.ContainsFunc(engineDirs, func(d string) bool {
+		rest, ok := strings.CutPrefix(hostPath(source), d+"/")
+		return ok && strings.Contains(rest, "/")
+	})
+}
+
+// withoutDevice are file systems to which a source is only a name.
+var withoutDevice = []string{"cgroup", "cgroup2", "devpts", "mqueue", "proc", "ramfs", "sysfs", "tmpfs"}
+
+// mounted returns what of the host is in a mount that is no bind: directories, as if
+// they were bound, and devices.
+func mounted(kind string, options []string, m Mount) (dirs []Mount, devices []Device) {
+	switch {
+	case slices.Contains(withoutDevice, kind):
+	case kind == "devtmpfs":
+		devices = append(devices, Device{Path: allDevices, From: m.From})
+	case strings.HasPrefix(path.Clean(m.Source), "/dev/"):
+		devices = append(devices, Device{Path: m.Source, Block: true, From: m.From})
+	}
+	for o := range strings.SplitSeq(strings.Join(options, ","), ",") {
+		name, value, _ := strings.Cut(o, "=")
+		// An overlay writes to the upper directory only.
+		lower := name == "lowerdir" || name == "lowerdir+" || name == "datadir+"
+		if !lower && name != "upperdir" {
+			continue
+		}
+		for source := range strings.SplitSeq(value, ":") {
+			if path.IsAbs(source) && !isLayer(source) {
+				dirs = append(dirs, Mount{Source: source, Target: m.Target, ReadOnly: m.ReadOnly || lower, Shared: m.Shared, From: m.From})
+			}
+		}
+	}
+	return dirs, devices
+}
+
 // mountsThat returns what fits, with the paths of all for the fix.
 func mountsThat(c *Config, fits func(Mount) bool) (found []Mount, sources string, from []report.Evidence) {
 	var names []string
@@ -193,8 +231,11 @@ func checkPropagation(c *Config) answer {
 	if !c.Mounts.Known {
 		return unknown(c.Mounts.Why, c.Mounts.From...)
 	}
-	found, sources, from := mountsThat(c, func(m Mount) bool { return m.Shared })
-	if len(found) == 0 {
+	_, sources, from := mountsThat(c, func(m Mount) bool { return m.Shared })
+	if len(c.SharedRoot) > 0 {
+		sources, from = strings.TrimPrefix(sources+", the root file system", ", "), append(from, c.SharedRoot...)
+	}
+	if len(from) == 0 {
 		return held("no mount is shared", c.Mounts.From...)
 	}
 	if c.Boundary != SharedKernel {

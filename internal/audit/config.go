@@ -158,7 +158,9 @@ type Config struct {
 
 	Sysctls Said[[]Sysctl]
 	Mounts  Said[[]Mount]
-	Devices Said[[]Device]
+	// SharedRoot is where it says that mounts made in the root appear on the host.
+	SharedRoot []report.Evidence
+	Devices    Said[[]Device]
 	// DeviceRules are rules that let a workload use any device, a disk or memory.
 	DeviceRules Said[[]string]
 

@@ -328,7 +328,7 @@ func inspectDevices(c *Config, host node) {
 		return
 	}
 	if c.Privileged.Value {
-		c.Devices = said(append(out, Device{Path: "all devices", From: c.Privileged.From[0]}), c.Privileged.From...)
+		c.Devices = said(append(out, Device{Path: allDevices, From: c.Privileged.From[0]}), c.Privileged.From...)
 		c.DeviceRules = said([]string{"a *:* rwm"}, c.Privileged.From...)
 		return
 	}

@@ -45,14 +45,14 @@ func oci(n node) *Config {
 		paths := linux.get(name)
 		*to = said(paths.strings(), at(paths))
 	}
-	ociMounts(c, n.get("mounts"))
-	c.Sysctls = sysctlsOf(linux.get("sysctl"))
-	ociDevices(c, linux)
-	ociLimits(c, linux.get("resources"))
 	c.ReadOnlyRoot = said(false, absent(n.get("root", "readonly")))
 	if v, ok := n.get("root", "readonly").boolean(); ok {
 		c.ReadOnlyRoot = said(v, at(n.get("root", "readonly")))
 	}
+	ociDevices(c, linux)
+	ociMounts(c, n)
+	c.Sysctls = sysctlsOf(linux.get("sysctl"))
+	ociLimits(c, linux.get("resources"))
 	c.Ports = unsaid[[]Port]("a runtime publishes no ports; the engine that called it may", absent(n.get("annotations")))
 	return c
 }
@@ -134,8 +134,14 @@ func capNames(list []string) (out []string) {
 	return out
 }
 
-func ociMounts(c *Config, list node) {
+// ociMounts reads mounts, and the root, which is a directory of the host like any
+// other unless it is an engine's.
+func ociMounts(c *Config, n node) {
 	var out []Mount
+	if p := n.get("root", "path"); path.IsAbs(p.text()) && !isLayer(p.text()) {
+		out = append(out, Mount{Source: p.text(), Target: "/", ReadOnly: c.ReadOnlyRoot.Value, From: at(p)})
+	}
+	list := n.get("mounts")
 	for _, e := range list.list() {
 		options := e.get("options").strings()
 		has := func(names ...string) bool {
@@ -151,9 +157,15 @@ func ociMounts(c *Config, list node) {
 			out = append(out, m)
 		case (kind == "sysfs" || kind == "cgroup" || kind == "cgroup2") && !m.ReadOnly:
 			c.Writable = append(c.Writable, m.From)
+		default:
+			dirs, devices := mounted(kind, options, m)
+			out, c.Devices.Value = append(out, dirs...), append(c.Devices.Value, devices...)
 		}
 	}
 	c.Mounts = said(out, report.Evidence{Call: list.name()})
+	if p := n.get("linux", "rootfsPropagation"); p.text() == "shared" || p.text() == "rshared" {
+		c.SharedRoot = []report.Evidence{at(p)}
+	}
 }
 
 func ociDevices(c *Config, linux node) {

@@ -46,7 +46,7 @@ var rules = []rule{
 		id: "files.propagation", door: "mounts that appear on the host",
 		severity: report.Medium, consequence: report.Disturbs, reach: host,
 		expected: "mounts made inside stay inside", enables: "covering files of the host with mounts that are made inside, given CAP_SYS_ADMIN",
-		fix:    fix{run: "mount %s with the propagation rprivate, or rslave to see the host's new mounts", oci: "give the mount of %s the option rprivate or rslave in place of shared"},
+		fix:    fix{run: "mount %s with the propagation rprivate, or rslave to see the host's new mounts", oci: "give the mount of %s the option rprivate or rslave in place of shared; the root's is linux.rootfsPropagation"},
 		breaks: "programs that mount for the host, such as storage drivers",
 		cis:    "5.20", check: checkPropagation,
 	},

@@ -268,6 +268,47 @@ func TestDeviceMounts(t *testing.T) {
 	}
 }
 
+// TestConfigMounts: what of the host is inside by the root, by a mount that is no
+// bind, or by propagation, and is not where an engine's own layers are.
+func TestConfigMounts(t *testing.T) {
+	mount := func(kind, source, options string) string {
+		return `"mounts": [{"destination": "/x", "type": "` + kind + `", "source": "` + source + `", "options": [` + options + `]}], "linux": {}`
+	}
+	for _, tt := range []struct {
+		name, text                  string
+		files, devices, propagation string // the severity, "" for held
+	}{
+		{"a bundle's root", `"root": {"path": "rootfs"}, "linux": {}`, "", "", ""},
+		{"the host's", `"root": {"path": "/"}, "linux": {}`, "critical", "", ""},
+		{"the host's, to read", `"root": {"path": "/", "readonly": true}, "linux": {}`, "high", "", ""},
+		{"an engine's", `"root": {"path": "/var/lib/docker/overlay2/1/merged"}, "linux": {}`, "", "", ""},
+		{"a disk", mount("ext4", "/dev/sda1", ""), "", "critical", ""},
+		{"a disk, to read", mount("xfs", "/dev/./mapper/x", `"ro"`), "", "critical", ""},
+		{"a name that looks like one", mount("tmpfs", "/dev/shm", ""), "", "", ""},
+		{"a lower directory", mount("overlay", "overlay", `"lowerdir=/:/srv", "upperdir=/srv/a", "workdir=/srv/b"`), "high", "", ""},
+		{"the last lower directory, added", mount("overlay", "overlay", `"ro", "lowerdir+=/srv,lowerdir+=/root"`), "high", "", ""},
+		{"an upper directory", mount("overlay", "overlay", `"lowerdir=/srv,upperdir=/usr,workdir=/srv/b"`), "critical", "", ""},
+		{"an upper directory of fuse", mount("fuse.fuse-overlayfs", "x", `"upperdir=/etc/ssh"`), "critical", "", ""},
+		{"layers", mount("overlay", "overlay", `"lowerdir=/var/lib/containers/storage/overlay/1/diff:/var/lib/docker/overlay2/2/diff"`), "", "", ""},
+		{"all layers", mount("overlay", "overlay", `"lowerdir=/srv:/var/lib"`), "high", "", ""},
+		{"all nodes", mount("devtmpfs", "udev", `"ro"`), "", "critical", ""},
+		{"a root that shares", `"linux": {"rootfsPropagation": "shared"}`, "", "", "medium"},
+		{"a root that shares, and what is below it", `"linux": {"rootfsPropagation": "rshared"}`, "", "", "medium"},
+		{"a root that follows", `"linux": {"rootfsPropagation": "rslave"}`, "", "", ""},
+	} {
+		c, err := ParseOCI([]byte(`{"ociVersion": "1.0.0", ` + tt.text + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"files.host": tt.files, "devices.nodes": tt.devices, "files.propagation": tt.propagation}
+		for _, f := range Judge(c, "").Findings {
+			if s, ok := want[f.ID]; ok && (f.Verdict.Open() != (s != "") || s != "" && string(f.Severity) != s) {
+				t.Errorf("%s: %s is %s %s, want %q", tt.name, f.ID, f.Verdict, f.Severity, s)
+			}
+		}
+	}
+}
+
 // TestPaths takes single paths out of the usual lists.
 func TestPaths(t *testing.T) {
 	without := func(list []string, path string) []string {
