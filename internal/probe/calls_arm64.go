@@ -1,4 +1,4 @@
 package probe
 
 // Calls that only x86 has.
-var i386Keyctl, x32Keyctl, ioPorts []gateCall
+var i386Keyctl, i386Sockets, x32Keyctl, ioPorts []gateCall

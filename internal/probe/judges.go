@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/probe/gate"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
@@ -63,10 +64,13 @@ func filteredCalls(calls []report.Evidence) outcome {
 		return isAbsent("this architecture has no such call")
 	}
 	var passing, unknown []string
+	missing := 0
 	for _, e := range calls {
 		switch {
 		case e.Value == gatePasses:
 			passing = append(passing, e.Call)
+		case e.Value == gateUnknown+gate.NoI386:
+			missing++
 		case e.Value != gateRefused && e.Value != gateKills:
 			unknown = append(unknown, e.Call+" "+e.Value)
 		}
@@ -76,6 +80,8 @@ func filteredCalls(calls []report.Evidence) outcome {
 		return isOpen("the filter lets pass: " + list(passing))
 	case len(unknown) > 0:
 		return isUnclear(list(unknown))
+	case missing == len(calls):
+		return isAbsent(gate.NoI386)
 	}
 	return isShut("refused by the filter")
 }

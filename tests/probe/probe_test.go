@@ -18,10 +18,12 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/seccomp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/nettest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/probe"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/tests/abilities"
 	"github.com/seed-f5e3b97b/bulkhead/tests/programs"
 )
 
@@ -401,6 +403,58 @@ func TestDisksByNumber(t *testing.T) {
 	asked := slices.ContainsFunc(f.Evidence, func(e report.Evidence) bool { return strings.Contains(e.Call, "access(2)") && e.Errno == "EPERM" })
 	if f.Verdict != report.Held || found["capabilities.device-nodes"].Verdict != report.Leaked || !asked {
 		t.Errorf("%s: %s%s %v", f.Verdict, f.Observed, f.Reason, f.Evidence)
+	}
+}
+
+// narrow is a profile that compares families of sockets as filters do, in 64 bits,
+// of which the kernel looks at 32.
+const narrow = `{
+	"defaultAction": "SCMP_ACT_ALLOW",
+	"architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64"],
+	"syscalls": [
+		{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 38, "op": "SCMP_CMP_EQ"}]},
+		{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]}
+	]
+}`
+
+// TestSocketsOtherwise: a family is open if there is one way to it, however well the
+// usual one is shut.
+func TestSocketsOtherwise(t *testing.T) {
+	s, err := seccomp.Default(seccomp.Conditions{Kernel: seccomp.KernelVersion{Major: 6, Minor: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seccomp.AllowSocketcall(s)
+	multiplexed, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	for name, tt := range map[string]struct {
+		profile, want string
+		i386          bool
+	}{
+		"a bit more":    {profile: narrow, want: "the filter lets pass: socket(1<<32 | %s)"},
+		"by socketcall": {profile: string(multiplexed), want: "the filter lets pass: socketcall(SYS_SOCKET), by int $0x80", i386: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.i386 && !abilities.TakesI386() {
+				t.Skip("needs a machine that takes the system calls of i386")
+			}
+			one := *w
+			one.T = t
+			file := filepath.Join(w.dir, "profile.json")
+			if err := os.WriteFile(file, []byte(tt.profile), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			found := one.look(probed("--security-opt seccomp="+file, ""))
+			for id, family := range map[string]string{"syscalls.crypto-sockets": "AF_ALG", "syscalls.vsock": "AF_VSOCK"} {
+				want := strings.ReplaceAll(tt.want, "%s", family)
+				if f := found[id]; f.Verdict != report.Leaked || f.Observed != want {
+					t.Errorf("%s: %s, %s%s; want it leaked, and %s", id, f.Verdict, f.Observed, f.Reason, want)
+				}
+			}
+		})
 	}
 }
 

@@ -65,6 +65,9 @@ type Result struct {
 // Unseen is the reason of calls that are not tried.
 const Unseen = "the kernel shows this call to no filter"
 
+// NoI386 is the reason of calls of 32-bit programs where the kernel takes none.
+const NoI386 = "the kernel takes no calls of 32-bit programs"
+
 // ErrNoGate tells that no filter of ours can be put in force here.
 var ErrNoGate = errors.New("a seccomp filter cannot be installed")
 
@@ -155,7 +158,7 @@ func pass(calls []Call, run func([]Call) ([]launch.Result, unix.WaitStatus, erro
 		case ws.Signaled() && ws.Signal() == unix.SIGSYS:
 			results = append(results, Result{Verdict: Kills})
 		case ws.Signaled() && ws.Signal() == unix.SIGSEGV && calls[len(results)].I386:
-			results = append(results, Result{Reason: "the kernel takes no calls of 32-bit programs"})
+			results = append(results, Result{Reason: NoI386})
 		default:
 			results = append(results, Result{Reason: fmt.Sprintf("the process that tried it ended with status %#x", uint32(ws))})
 		}
