@@ -83,6 +83,7 @@ func docker(n node, engine *Engine) *Config {
 	c.Sysctls = sysctlsOf(host.get("Sysctls"))
 	c.Mounts = inspectMounts(n.get("Mounts"))
 	inspectDevices(c, host)
+	inspectVolumes(c, host.get("Mounts"))
 	inspectLimits(c, host)
 	c.ReadOnlyRoot = isSet(host.get("ReadonlyRootfs"))
 	c.Ports = inspectPorts(host.get("PortBindings"), host.get("PublishAllPorts"))
@@ -311,6 +312,28 @@ func inspectMounts(n node) Said[[]Mount] {
 		})
 	}
 	return said(out, at(n))
+}
+
+// inspectVolumes reads the volumes that the container's own --mount made. The driver
+// local mounts what its options say, as mount(8) does: a directory of the host, too.
+// The list of all mounts shows such a volume like any other.
+func inspectVolumes(c *Config, list node) {
+	for _, e := range list.list() {
+		driver := e.get("VolumeOptions", "DriverConfig")
+		if name := driver.get("Name").text(); e.get("Type").text() != "volume" || name != "" && name != "local" {
+			continue
+		}
+		get := func(name string) string { return driver.get("Options", name).text() }
+		options := strings.Split(get("o"), ",")
+		readOnly, _ := e.get("ReadOnly").boolean()
+		m := Mount{Source: get("device"), Target: e.get("Target").text(), ReadOnly: readOnly || slices.Contains(options, "ro"), From: at(e)}
+		if slices.Contains(options, "bind") || slices.Contains(options, "rbind") {
+			c.Mounts.Value = append(c.Mounts.Value, m)
+			continue
+		}
+		dirs, devices := mounted(get("type"), options, m)
+		c.Mounts.Value, c.Devices.Value = append(c.Mounts.Value, dirs...), append(c.Devices.Value, devices...)
+	}
 }
 
 func inspectDevices(c *Config, host node) {
