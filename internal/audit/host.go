@@ -203,23 +203,34 @@ func (h *Host) vulnerabilities() (out []judged) {
 	return out
 }
 
+// vulnerability judges what the kernel says of one weakness
+// (arch/x86/kernel/cpu/bugs.c): a mitigation may be of a part only, and parts follow
+// that are open, such as "VMX: vulnerable" and "BHI: Vulnerable".
 func vulnerability(text string, err error, at report.Evidence) answer {
+	open, smt := false, false
+	for part := range strings.FieldsFuncSeq(strings.ToLower(text), func(r rune) bool { return r == ';' || r == ',' }) {
+		if part = strings.TrimSpace(part); strings.HasPrefix(part, "smt ") {
+			smt = smt || strings.Contains(part, "vulnerable")
+		} else {
+			open = open || strings.Contains(part, "vulnerable")
+		}
+	}
 	switch {
 	case err != nil:
 		return unknown("it could not be read: "+err.Error(), at)
 	case strings.HasPrefix(text, "Not affected"):
 		return held(text, at)
-	case strings.HasPrefix(text, "Vulnerable"), strings.Contains(text, "KVM: Vulnerable"):
+	case !slices.ContainsFunc([]string{"Vulnerable", "Mitigation", "KVM: Vulnerable", "KVM: Mitigation"}, func(p string) bool { return strings.HasPrefix(text, p) }):
+		return unknown(fmt.Sprintf("the kernel says %.200q", text), at)
+	case open:
 		return leaked(text, at)
-	case strings.Contains(strings.ToLower(text), "smt vulnerable"):
+	case smt:
 		a := leaked(text, at)
 		a.severity = report.Medium
 		a.detail = "switch SMT off (nosmt, or the firmware), or give each tenant whole cores"
 		return a
-	case strings.HasPrefix(text, "Mitigation"):
-		return held(text, at)
 	}
-	return unknown(fmt.Sprintf("the kernel says %.200q", text), at)
+	return held(text, at)
 }
 
 // debianRelease is the number of the Debian release, "" elsewhere.

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -90,6 +91,67 @@ func TestHost(t *testing.T) {
 		d := report.Document{Format: report.Format, Kind: report.Audit, Time: now, Reports: []report.Report{r}}
 		if _, err := d.Encode(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestVulnerability takes what the kernel says (arch/x86/kernel/cpu/bugs.c, and arm64's
+// proton-pack.c) for what it means.
+func TestVulnerability(t *testing.T) {
+	const open, smt, held, unknown = "leaked high", "leaked medium", "held high", "unknown high"
+	for text, want := range map[string]string{
+		"Not affected":    held,
+		"Mitigation: PTI": held,
+		"Vulnerable":      open,
+		"Something new":   unknown,
+		"":                unknown,
+		"Unknown: Dependent on hypervisor status": unknown,
+		"Unknown: No mitigations":                 unknown,
+		// L1TF: whether a guest's view of the first cache is shut depends on its last parts.
+		"Mitigation: PTE Inversion":                                                 held,
+		"Mitigation: PTE Inversion; VMX: vulnerable":                                open,
+		"Mitigation: PTE Inversion; VMX: vulnerable, SMT disabled":                  open,
+		"Mitigation: PTE Inversion; VMX: conditional cache flushes, SMT vulnerable": smt,
+		"Mitigation: PTE Inversion; VMX: cache flushes, SMT disabled":               held,
+		"Mitigation: PTE Inversion; VMX: flush not necessary, SMT disabled":         held,
+		"Mitigation: PTE Inversion; VMX: EPT disabled":                              held,
+		// MDS and its like.
+		"Mitigation: Clear CPU buffers; SMT vulnerable":                         smt,
+		"Mitigation: Clear CPU buffers; SMT mitigated":                          held,
+		"Vulnerable: Clear CPU buffers attempted, no microcode; SMT vulnerable": open,
+		"Mitigation: untrained return thunk; SMT enabled with STIBP protection": held,
+		"Mitigation: SMT disabled":                                              held,
+		"Vulnerable: Safe RET, no microcode":                                    open,
+		// Spectre v2: each part has a word of its own.
+		"Mitigation: Enhanced / Automatic IBRS; IBPB: conditional; STIBP: always-on; PBRSB-eIBRS: Not affected; BHI: Not affected": held,
+		"Mitigation: Enhanced / Automatic IBRS; IBPB: conditional; PBRSB-eIBRS: SW sequence; BHI: BHI_DIS_S":                       held,
+		"Mitigation: Enhanced / Automatic IBRS; IBPB: conditional; PBRSB-eIBRS: Vulnerable; BHI: BHI_DIS_S":                        open,
+		"Mitigation: Enhanced IBRS; IBPB: conditional; PBRSB-eIBRS: SW sequence; BHI: Vulnerable":                                  open,
+		"Mitigation: Enhanced IBRS; IBPB: conditional; PBRSB-eIBRS: SW sequence; BHI: Vulnerable, KVM: SW loop":                    open,
+		"Mitigation: Retpolines, IBPB: conditional, IBRS_FW, STIBP: conditional, RSB filling, PBRSB-eIBRS: Vulnerable":             open,
+		"Mitigation: Retpolines, IBPB: conditional, IBRS_FW, STIBP: conditional, RSB filling":                                      held,
+		"Vulnerable: CSV2, but not BHB": open,
+		"Mitigation: CSV2, BHB":         held,
+		// ITS: of the kernel, not of its guests.
+		"Mitigation: Vulnerable, KVM: Not affected": open,
+		// iTLB multihit is a matter of KVM; a kernel without it says what the processor is.
+		"KVM: Mitigation: Split huge pages": held,
+		"KVM: Mitigation: VMX disabled":     held,
+		"KVM: Mitigation: VMX unsupported":  held,
+		"KVM: Vulnerable":                   open,
+		"Processor vulnerable":              unknown,
+	} {
+		r := JudgeHost(&Host{Files: files("sys/devices/system/cpu/vulnerabilities/x", text)}, &Advisories{}, "")
+		for _, f := range r.Findings {
+			if f.ID != "cpu.x" {
+				continue
+			}
+			if got := fmt.Sprintf("%s %s", f.Verdict, f.Severity); got != want {
+				t.Errorf("%q: %s, want %s", text, got, want)
+			}
+			if f.Verdict.Open() && strings.Contains(f.Fix, "SMT") != (want == smt) {
+				t.Errorf("%q: fix %q", text, f.Fix)
+			}
 		}
 	}
 }
