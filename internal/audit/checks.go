@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -168,7 +169,7 @@ func checkSeccomp(c *Config) answer {
 	case !s.Known:
 		return unknown(s.Why, s.From...)
 	case s.Value.Off:
-		return leaked("no filter", s.From...)
+		return leaked(cmp.Or(s.Value.Name, "no filter"), s.From...)
 	default:
 		return held(s.Value.Name, s.From...)
 	}
@@ -183,7 +184,7 @@ func checkSockets(c *Config) answer {
 	case !s.Known:
 		return unknown(s.Why, s.From...)
 	case s.Value.Off:
-		return leaked("AF_ALG and AF_VSOCK: there is no filter", s.From...)
+		return leaked("AF_ALG and AF_VSOCK: "+cmp.Or(s.Value.Name, "there is no filter"), s.From...)
 	case !families.Known:
 		return unknown(families.Why, families.From...)
 	case len(families.Value) > 0:

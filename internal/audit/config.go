@@ -84,8 +84,9 @@ type Namespace struct {
 
 // Filter is what is filtered of system calls.
 type Filter struct {
+	// Off tells that every call passes.
 	Off bool
-	// Name describes it: "the engine's default".
+	// Name describes it: "the engine's default". Without one it may be "".
 	Name string
 	// Families are those of socketFamilies that a program can make sockets of.
 	Families Said[[]string]

@@ -157,7 +157,7 @@ var rules = []rule{
 		id: "syscalls.seccomp", door: "every system call",
 		severity: report.High, consequence: report.Depth,
 		expected: "a filter of system calls", enables: "the whole of the kernel as a surface to attack",
-		fix:    fix{run: "leave out --security-opt seccomp=unconfined; for single calls, a profile of its own", oci: "add linux.seccomp: the default profile of an engine"},
+		fix:    fix{run: "leave out --security-opt seccomp=; for single calls, a profile that refuses the others", oci: "set linux.seccomp to the default profile of an engine"},
 		breaks: "programs that use rare calls, which a profile can allow by name",
 		cis:    "5.22", pss: "baseline and restricted", references: []string{"seccomp(2)"}, check: checkSeccomp,
 	},

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,57 @@ func TestFamilies(t *testing.T) {
 	for _, bad := range []string{``, `{}`, `{"defaultAction": "SCMP_ACT_MAYBE"}`} {
 		if got := profileFamilies([]byte(bad), nil, report.Evidence{}); got.Known || got.Why == "" {
 			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
+// TestNoFilter: a profile that lets every call pass is none, whoever reads it.
+func TestNoFilter(t *testing.T) {
+	info := func(profile string) *Engine {
+		return &Engine{Kind: Docker, Profile: said("/etc/docker/seccomp.json"), ProfileText: []byte(profile)}
+	}
+	quoted := func(s string) string {
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	readers := map[string]func(profile string) ([]*Config, error){
+		"Docker": func(p string) ([]*Config, error) {
+			return ParseDocker([]byte(`{"HostConfig": {"SecurityOpt": [`+quoted("seccomp="+p)+`]}}`), nil)
+		},
+		"Podman": func(p string) ([]*Config, error) {
+			return ParsePodman([]byte(`{"HostConfig": {"SecurityOpt": [`+quoted("seccomp="+p)+`]}}`), nil)
+		},
+		"the engine's default": func(p string) ([]*Config, error) {
+			return ParseDocker([]byte(`{"HostConfig": {"Privileged": false, "SecurityOpt": null}}`), info(p))
+		},
+		"config.json": func(p string) ([]*Config, error) {
+			c, err := ParseOCI([]byte(`{"ociVersion": "1.0.0", "linux": {"seccomp": ` + p + `}}`))
+			return []*Config{c}, err
+		},
+		"ours": func(p string) ([]*Config, error) {
+			return ParseWorkload([]byte(`[{"Spec": {"security": {"seccomp": ` + quoted(p) + `}}}]`))
+		},
+	}
+	for profile, off := range map[string]bool{
+		`{"defaultAction": "SCMP_ACT_ALLOW"}`:               true,
+		`{"defaultAction": "SCMP_ACT_LOG", "syscalls": []}`: true,
+		`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}, {"names": ["write"], "action": "SCMP_ACT_LOG"}]}`: true,
+		`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]}`:                                               false,
+		`{"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_KILL_PROCESS"}]}`:                                          false,
+		`{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}`:                                                 false,
+		`{"defaultAction": "SCMP_ACT_ERRNO"}`: false,
+	} {
+		for name, read := range readers {
+			list, err := read(profile)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if a := checkSeccomp(list[0]); a.verdict.Open() != off || a.verdict == report.Unknown {
+				t.Errorf("%s of %s: %s, %q", profile, name, a.verdict, a.observed)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -73,11 +74,16 @@ func families(s *specs.LinuxSeccomp) ([]string, error) {
 	return out, nil
 }
 
-// profileFamilies is families for the text of a profile in Docker's form, as it
-// applies to a set of capabilities.
-func profileFamilies(text []byte, caps []string, from report.Evidence) Said[[]string] {
+// parseProfile reads a profile in Docker's form, as it applies to a set of
+// capabilities.
+func parseProfile(text []byte, caps []string) (*specs.LinuxSeccomp, error) {
 	// Only what ptrace(2) may do depends on the kernel's version.
-	s, err := seccomp.ParseProfile(text, seccomp.Conditions{Caps: caps, Kernel: seccomp.KernelVersion{Major: 6, Minor: 1}})
+	return seccomp.ParseProfile(text, seccomp.Conditions{Caps: caps, Kernel: seccomp.KernelVersion{Major: 6, Minor: 1}})
+}
+
+// profileFamilies is families for the text of a profile.
+func profileFamilies(text []byte, caps []string, from report.Evidence) Said[[]string] {
+	s, err := parseProfile(text, caps)
 	if err == nil {
 		var list []string
 		if list, err = families(s); err == nil {
@@ -85,6 +91,23 @@ func profileFamilies(text []byte, caps []string, from report.Evidence) Said[[]st
 		}
 	}
 	return unsaid[[]string](fmt.Sprintf("the profile cannot be interpreted: %.200s", err), from)
+}
+
+// noFilter is what a profile amounts to that lets every call pass, if s is one.
+func noFilter(s *specs.LinuxSeccomp) (Filter, bool) {
+	passes := func(a specs.LinuxSeccompAction) bool { return a == specs.ActAllow || a == specs.ActLog }
+	refuses := func(c specs.LinuxSyscall) bool { return len(c.Names) > 0 && !passes(c.Action) }
+	return Filter{Off: true, Name: "a profile that refuses nothing"}, passes(s.DefaultAction) && !slices.ContainsFunc(s.Syscalls, refuses)
+}
+
+// profileFilter is the filter that the text of a profile makes.
+func profileFilter(name string, text []byte, caps []string, from report.Evidence) Filter {
+	if s, err := parseProfile(text, caps); err == nil {
+		if none, ok := noFilter(s); ok {
+			return none
+		}
+	}
+	return Filter{Name: name, Families: profileFamilies(text, caps, from)}
 }
 
 // ociSeccomp reads linux.seccomp.
@@ -99,8 +122,8 @@ func ociSeccomp(n node) Said[Filter] {
 		n.wrong("a seccomp profile of the runtime specification")
 		return unsaid[Filter]("")
 	}
-	if len(s.Syscalls) == 0 && s.DefaultAction == specs.ActAllow {
-		return said(Filter{Off: true}, at(action))
+	if none, ok := noFilter(&s); ok {
+		return said(none, at(action))
 	}
 	list, err := families(&s)
 	if err != nil {
@@ -121,7 +144,7 @@ func engineSeccomp(host node, opts options, c *Config, engine *Engine) Said[Filt
 		return said(Filter{Off: true}, from)
 	case ok && strings.HasPrefix(strings.TrimSpace(value), "{"):
 		from.Value = fmt.Sprintf("a profile of %d bytes", len(value))
-		return said(Filter{Name: "a profile of its own", Families: profileFamilies([]byte(value), c.Caps.Value, from)}, from)
+		return said(profileFilter("a profile of its own", []byte(value), c.Caps.Value, from), from)
 	case ok && value != builtin && value != "default":
 		return said(Filter{Name: "the profile in " + value, Families: unsaid[[]string]("the profile is in a file that the configuration does not hold", from)}, from)
 	case c.Privileged.Value && !ok:
@@ -135,17 +158,16 @@ func engineSeccomp(host node, opts options, c *Config, engine *Engine) Said[Filt
 	if engine.Profile.Value == "" || engine.Profile.Value == "unconfined" {
 		return said(Filter{Off: true}, where...)
 	}
-	f := Filter{Name: "the engine's default, " + engine.Profile.Value}
-	f.Families = engine.families(c.Caps.Value)
-	return said(f, where...)
+	name := "the engine's default, " + engine.Profile.Value
+	if len(engine.ProfileText) > 0 {
+		return said(profileFilter(name, engine.ProfileText, c.Caps.Value, report.Evidence{Call: engine.Profile.Value}), where...)
+	}
+	return said(Filter{Name: name, Families: engine.families(c.Caps.Value)}, where...)
 }
 
-// families are those that the engine's default profile leaves open.
+// families are those that the engine's default profile leaves open, without its text.
 func (e *Engine) families(caps []string) Said[[]string] {
 	from := report.Evidence{Call: string(e.Kind) + " info: version", Value: e.Version}
-	if len(e.ProfileText) > 0 {
-		return profileFamilies(e.ProfileText, caps, report.Evidence{Call: e.Profile.Value})
-	}
 	if e.Kind == Docker && e.Profile.Value == builtin {
 		closed, known := closesAFALG(e.Version)
 		switch {

@@ -172,7 +172,7 @@ func ourSeccomp(s workload.Security, caps []string, from report.Evidence) Said[F
 		return said(Filter{Off: true}, from)
 	}
 	from.Value = fmt.Sprintf("a profile of %d bytes", len(s.Seccomp))
-	return said(Filter{Name: "a profile of its own", Families: profileFamilies([]byte(s.Seccomp), caps, from)}, from)
+	return said(profileFilter("a profile of its own", []byte(s.Seccomp), caps, from), from)
 }
 
 func ourLSM(s workload.Spec, f Facts, from report.Evidence) Said[string] {
