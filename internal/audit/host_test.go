@@ -87,6 +87,7 @@ func TestHost(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("open (-want +got):\n%s", diff)
 	}
+	open.Untested = []report.Untested{{What: "containers of docker", Why: strings.Repeat("why ", 1000)}}
 	for _, r := range []report.Report{JudgeHost(open, known, "again"), JudgeHost(&Host{Files: files(), Now: now}, known, "")} {
 		d := report.Document{Format: report.Format, Kind: report.Audit, Time: now, Reports: []report.Report{r}}
 		if _, err := d.Encode(); err != nil {

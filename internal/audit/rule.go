@@ -293,6 +293,11 @@ func clean(r *report.Report) {
 	for i := range r.Shared {
 		text(&r.Shared[i])
 	}
+	r.Untested = slices.Clone(r.Untested) // a Host's, too
+	for i := range r.Untested {
+		text(&r.Untested[i].What)
+		text(&r.Untested[i].Why)
+	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		for _, t := range []*string{&f.Door, &f.Declared, &f.Expected, &f.Observed, &f.Reason, &f.Enables, &f.Fix, &f.Breaks, &f.Recheck} {

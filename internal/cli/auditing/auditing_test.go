@@ -42,7 +42,7 @@ func read(t *testing.T, name string) string {
 
 func TestContainers(t *testing.T) {
 	docker := answers{
-		"docker ps --all --quiet --no-trunc":             "aa\nbb\ngone\n",
+		"docker ps --all --quiet --no-trunc":             "aa\nbb\n",
 		"docker info --format {{json .}}":                read(t, "docker-28.info.json"),
 		"docker inspect --type container -- aa":          read(t, "docker-default/inspect.json"),
 		"docker inspect --type container -- bb":          read(t, "docker-worst/inspect.json"),
@@ -69,6 +69,46 @@ func TestContainers(t *testing.T) {
 	}
 	if found, err := (Tool{audit.Podman, docker.run}).Containers(t.Context()); len(found) != 0 || err != nil {
 		t.Errorf("none: %v, %v", found, err)
+	}
+}
+
+// TestContainersGone: who is gone between two answers of the engine is left out; who
+// is there and cannot be looked at is told of, and so is what an engine does not tell.
+func TestContainersGone(t *testing.T) {
+	for _, tt := range []struct {
+		name, bb string // what inspect says of the second of three
+		again    string // what there is then
+		want     string
+	}{
+		{"gone", "", "aa cc", ""},
+		{"refused", "", "cc bb aa", "1 could not be looked at, the first of them bb: no such container"},
+		{"not understood", `[{"HostConfig": {"Privileged": 1}}]`, "aa bb cc", "HostConfig.Privileged is a number"},
+		{"not understood, and gone", `[{"HostConfig": {"Privileged": 1}}]`, "aa cc", ""},
+		{"silent", "", "", "1 could not be looked at, and whether they are gone is not known"},
+	} {
+		docker := answers{
+			"docker info --format {{json .}}":       read(t, "docker-28.info.json"),
+			"docker inspect --type container -- aa": read(t, "docker-default/inspect.json"),
+			"docker inspect --type container -- bb": tt.bb,
+			"docker inspect --type container -- cc": read(t, "docker-worst/inspect.json"),
+		}
+		listed := 0
+		run := func(ctx context.Context, program string, args ...string) ([]byte, error) {
+			if args[0] != "ps" {
+				return docker.run(ctx, program, args...)
+			}
+			if listed++; listed == 1 {
+				return []byte("aa\nbb\ncc\n"), nil
+			}
+			return answers{"ps": tt.again}.run(ctx, "ps")
+		}
+		found, err := Tool{audit.Docker, run}.Containers(t.Context())
+		if len(found) != 2 || found[1].Target != "docker:worst" {
+			t.Errorf("%s: found %d containers", tt.name, len(found))
+		}
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
 	}
 }
 

@@ -77,16 +77,14 @@ func (t Tool) engine(ctx context.Context) (*audit.Engine, error) {
 	return e, nil
 }
 
-// Containers returns the named containers of the engine, or all.
+// Containers returns the named containers of the engine, or all. Of all, it returns
+// those that it could look at beside an error that tells of the others.
 func (t Tool) Containers(ctx context.Context, names ...string) ([]*audit.Config, error) {
 	all := len(names) == 0
 	if all {
-		out, err := t.Run(ctx, string(t.Kind), "ps", "--all", "--quiet", "--no-trunc")
-		if err != nil {
+		var err error
+		if names, err = t.list(ctx); err != nil || len(names) == 0 {
 			return nil, err
-		}
-		if names = strings.Fields(string(out)); len(names) == 0 {
-			return nil, nil
 		}
 	}
 	engine, err := t.engine(ctx)
@@ -94,24 +92,61 @@ func (t Tool) Containers(ctx context.Context, names ...string) ([]*audit.Config,
 		return nil, err
 	}
 	var found []*audit.Config
+	failed := map[string]error{}
 	for _, name := range names {
-		b, err := t.Run(ctx, string(t.Kind), "inspect", "--type", "container", "--", name)
-		if err != nil {
-			if all {
-				continue // it is gone since
-			}
+		list, err := t.inspect(ctx, name, engine)
+		if err != nil && !all {
 			return nil, err
 		}
-		list, err := audit.Parse(t.Kind, b, engine)
 		if err != nil {
-			return nil, fmt.Errorf("%s inspect %s: %w", t.Kind, name, err)
-		}
-		for _, c := range list {
-			c.Target = string(t.Kind) + ":" + c.Name
+			failed[name] = err
 		}
 		found = append(found, list...)
 	}
-	return found, nil
+	return found, t.stillThere(ctx, failed)
+}
+
+// list returns the IDs of all containers.
+func (t Tool) list(ctx context.Context) ([]string, error) {
+	out, err := t.Run(ctx, string(t.Kind), "ps", "--all", "--quiet", "--no-trunc")
+	return strings.Fields(string(out)), err
+}
+
+func (t Tool) inspect(ctx context.Context, name string, engine *audit.Engine) ([]*audit.Config, error) {
+	b, err := t.Run(ctx, string(t.Kind), "inspect", "--type", "container", "--", name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := audit.Parse(t.Kind, b, engine)
+	if err != nil {
+		return nil, fmt.Errorf("%s inspect %s: %w", t.Kind, name, err)
+	}
+	for _, c := range list {
+		c.Target = string(t.Kind) + ":" + c.Name
+	}
+	return list, nil
+}
+
+// stillThere returns an error for the containers that could not be looked at and are
+// not gone since.
+func (t Tool) stillThere(ctx context.Context, failed map[string]error) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	names, err := t.list(ctx)
+	if err != nil {
+		return fmt.Errorf("%d could not be looked at, and whether they are gone is not known: %w", len(failed), err)
+	}
+	var there []string
+	for _, name := range names {
+		if failed[name] != nil {
+			there = append(there, name)
+		}
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d could not be looked at, the first of them %.12s: %w", len(there), there[0], failed[there[0]])
 }
 
 // ReadFile reads a file of limited size, or standard input for "-".
