@@ -66,7 +66,7 @@ func (s *Store) Layers(ctx context.Context, im Image) (_ *Chain, err error) {
 	if err := op.unpackMissing(ctx, im); err != nil {
 		return nil, err
 	}
-	return s.chain(op, im)
+	return s.chain(ctx, op, im)
 }
 
 func (o *Op) unpackMissing(ctx context.Context, im Image) error {
@@ -90,8 +90,9 @@ func (o *Op) unpackMissing(ctx context.Context, im Image) error {
 }
 
 // chain lists the directories, mending those chains that need it.
-func (s *Store) chain(op *Op, im Image) (*Chain, error) {
+func (s *Store) chain(ctx context.Context, op *Op, im Image) (*Chain, error) {
 	c := &Chain{op: op}
+	count := &lookUps{ctx: ctx, most: s.lookUps}
 	for i, l := range im.Layers {
 		m, err := s.layerMeta(l.DiffID)
 		if err != nil {
@@ -115,7 +116,7 @@ func (s *Store) chain(op *Op, im Image) (*Chain, error) {
 			continue
 		}
 		mended, err := s.mend(op, chainID(im.Layers[:i+1]), mender{
-			own: tree, implied: filepath.Join(s.layerPath(l.DiffID), impliedFile), lower: lower, root: root,
+			own: tree, implied: filepath.Join(s.layerPath(l.DiffID), impliedFile), lower: lower, root: root, lookUps: count,
 		})
 		if err != nil {
 			return nil, s.explain(err)
@@ -149,13 +150,13 @@ func (c *Chain) rootToMend(top string) (string, error) {
 }
 
 // mendAll does the work of chain for an image that is about to be committed.
-func (s *Store) mendAll(op *Op, im Image) error {
+func (s *Store) mendAll(ctx context.Context, op *Op, im Image) error {
 	for i := range im.Layers {
 		if err := op.pin(chainID(im.Layers[:i+1])); err != nil {
 			return err
 		}
 	}
-	_, err := s.chain(op, im)
+	_, err := s.chain(ctx, op, im)
 	return err
 }
 

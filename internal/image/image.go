@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -312,7 +313,7 @@ func tagName(name string) (string, error) {
 //
 // Precondition: the digest of a name is that of the manifest, or of an index
 // that leads to it, and the caller has verified it.
-func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error) {
+func (o *Op) Commit(ctx context.Context, d digest.Digest, refs ...reference.Reference) (Image, error) {
 	for _, r := range refs {
 		if r.LooksLikeDigest() {
 			return Image{}, fmt.Errorf("%w %q: it could not be told from a digest", reference.ErrInvalid, r.Familiar())
@@ -339,7 +340,7 @@ func (o *Op) Commit(d digest.Digest, refs ...reference.Reference) (Image, error)
 			return Image{}, fmt.Errorf("image %s: layer %s is missing", d, l.Digest)
 		}
 	}
-	if err := o.s.mendAll(o, im); err != nil {
+	if err := o.s.mendAll(ctx, o, im); err != nil {
 		return Image{}, o.s.explain(err)
 	}
 	err = o.s.update(func(t *table) error {

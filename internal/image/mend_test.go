@@ -2,14 +2,18 @@ package image_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -57,5 +61,57 @@ func TestImpliedDirectories(t *testing.T) {
 	other := load(t, s, imagetest.New(t, manifest.RunConfig{}, imagetest.Tar(t, imagetest.Dir("tmp", 0o700)), top), "b")
 	if err := syscall.Lstat(filepath.Join(mount(t, s, other), "tmp"), &st); err != nil || st.Mode&0o7777 != 0o700 {
 		t.Errorf("tmp of the other image has mode %o, %v", st.Mode&0o7777, err)
+	}
+}
+
+// TestMendingIsBounded mends directories for which every path leads through all
+// layers: with a limit, and for somebody who does not wait for it.
+func TestMendingIsBounded(t *testing.T) {
+	needRoot(t)
+	deep := strings.Repeat("d/", 100)
+	var bottom, middle, top []imagetest.Entry
+	for i := range 20 {
+		bottom = append(bottom, imagetest.Dir(fmt.Sprintf("%sn%d", deep, i), 0o755))
+		top = append(top, imagetest.File(fmt.Sprintf("%sn%d/f", deep, i), ""))
+	}
+	for i := range 100 {
+		middle = append(middle, imagetest.Dir(deep[:2*i+1], 0o755))
+	}
+	im := imagetest.New(t, manifest.RunConfig{}, imagetest.Tar(t, bottom...), imagetest.Tar(t, middle...), imagetest.Tar(t, top...))
+
+	root := t.TempDir()
+	limited, err := image.Open(root, image.WithLookUps(3000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tryLoad(t, limited, im, "a"); !errors.Is(err, unpack.ErrLimit) {
+		t.Errorf("with 3000 look-ups: %v; want a limit", err)
+	}
+	left, err := os.ReadDir(filepath.Join(root, "images/tmp"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+
+	s, err := image.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded := load(t, s, im, "a")
+	made, err := filepath.Glob(filepath.Join(root, "images/mended/*"))
+	if err != nil || len(made) != 1 {
+		t.Fatalf("mended: %v, %v; want one directory, for the topmost layer", made, err)
+	}
+	for _, dir := range made {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if chain, err := s.Layers(ctx, loaded); !errors.Is(err, context.Canceled) {
+		if err == nil {
+			chain.Release()
+		}
+		t.Errorf("mending for somebody who has gone: %v; want %v", err, context.Canceled)
 	}
 }

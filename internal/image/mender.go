@@ -21,6 +21,7 @@ type mender struct {
 	lower   []string // trees, lowest first
 	root    string   // tree whose root has the right attributes; "" for own
 	out     string
+	lookUps *lookUps
 
 	noEntry map[string]bool   // the directories of implied
 	made    map[string]origin // directories of out
@@ -52,7 +53,7 @@ func (m *mender) run(implied []string) error {
 		done[p] = skip
 	}
 	for p, from := range m.made { // last: making a file changes its directory's time
-		if err := copyAttributes(from, origin{m.out, p}); err != nil {
+		if err := m.copyAttributes(from, origin{m.out, p}); err != nil {
 			return err
 		}
 	}
@@ -62,7 +63,7 @@ func (m *mender) run(implied []string) error {
 // mendOne looks at one directory without an entry. skip says that what lies
 // below it is settled as well.
 func (m *mender) mendOne(p string) (skip bool, err error) {
-	if own, err := look(m.own, p); err != nil || own.opaque {
+	if own, err := m.look(m.own, p); err != nil || own.opaque {
 		return true, err // it hides what the others have
 	}
 	below, err := m.find(p)
@@ -84,12 +85,7 @@ func (m *mender) mkdir(p string, from origin) error {
 		return nil
 	}
 	if p != "." {
-		parent := filepath.Dir(p)
-		from, err := m.attributesOf(parent)
-		if err != nil {
-			return err
-		}
-		if err := m.mkdir(parent, from); err != nil {
+		if err := m.mkdirParent(p); err != nil {
 			return err
 		}
 	}
@@ -97,10 +93,23 @@ func (m *mender) mkdir(p string, from origin) error {
 	return os.Mkdir(filepath.Join(m.out, p), 0o700)
 }
 
+// mkdirParent makes the directory that p lies in.
+func (m *mender) mkdirParent(p string) error {
+	parent := filepath.Dir(p)
+	if _, ok := m.made[parent]; ok {
+		return nil
+	}
+	from, err := m.attributesOf(parent)
+	if err != nil {
+		return err
+	}
+	return m.mkdir(parent, from)
+}
+
 // attributesOf tells whose attributes a directory of the image has: the
 // layer's, if it has an entry for it, or else those from below.
 func (m *mender) attributesOf(p string) (origin, error) {
-	own, err := look(m.own, p)
+	own, err := m.look(m.own, p)
 	if err != nil || own.kind == at.TypeDir && !m.noEntry[p] && p != "." {
 		return origin{m.own, p}, err
 	}
@@ -130,12 +139,7 @@ func (m *mender) redirect(p, tree string) error {
 	if err := m.graft(p, dest); err != nil {
 		return err
 	}
-	parent := filepath.Dir(p)
-	from, err := m.attributesOf(parent)
-	if err != nil {
-		return err
-	}
-	if err := m.mkdir(parent, from); err != nil {
+	if err := m.mkdirParent(p); err != nil {
 		return err
 	}
 	return m.copyLink(tree, p)
@@ -143,12 +147,12 @@ func (m *mender) redirect(p, tree string) error {
 
 // copyLink makes the symbolic link p of tree in out.
 func (m *mender) copyLink(tree, p string) error {
-	src, err := openPath(tree, filepath.Dir(p))
+	src, err := m.openPath(tree, filepath.Dir(p))
 	if err != nil {
 		return err
 	}
 	defer at.Close(src)
-	dst, err := openPath(m.out, filepath.Dir(p))
+	dst, err := m.openPath(m.out, filepath.Dir(p))
 	if err != nil {
 		return err
 	}
@@ -181,7 +185,7 @@ func (m *mender) graft(p, dest string) error {
 	if err := m.mkdir(dest, from); err != nil {
 		return err
 	}
-	src, err := openPath(m.own, p)
+	src, err := m.openPath(m.own, p)
 	if err != nil {
 		return err
 	}
@@ -215,10 +219,10 @@ func (m *mender) graftDir(p, dest string) error {
 			return err
 		}
 		m.made[dest] = origin{m.own, p}
-		if own, err := look(m.own, p); err != nil || !own.opaque {
+		if own, err := m.look(m.own, p); err != nil || !own.opaque {
 			return errors.Join(err, m.graft(p, dest))
 		}
-		fd, err := openPath(m.out, dest)
+		fd, err := m.openPath(m.out, dest)
 		if err != nil {
 			return err
 		}
@@ -236,7 +240,7 @@ func (m *mender) graftDir(p, dest string) error {
 }
 
 func (m *mender) link(src int, name, dest string) error {
-	dst, err := openPath(m.out, dest)
+	dst, err := m.openPath(m.out, dest)
 	if err != nil {
 		return err
 	}
@@ -294,13 +298,13 @@ func (m *mender) resolve(p string) (dest string, ok bool, err error) {
 		return ".", true, nil
 	}
 	dest = strings.Join(cur, "/")
-	own, err := look(m.own, dest)
+	own, err := m.look(m.own, dest)
 	// Where the layer has a file in the way, its directory shows instead.
 	return dest, own.kind == at.TypeDir || own.kind == 0 && !own.blocked, err
 }
 
 func (m *mender) readlink(tree, p string) (string, error) {
-	fd, err := openPath(tree, filepath.Dir(p))
+	fd, err := m.openPath(tree, filepath.Dir(p))
 	if err != nil {
 		return "", err
 	}

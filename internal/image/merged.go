@@ -1,7 +1,9 @@
 package image
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,30 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
+
+// DefaultLookUps bounds how many names are looked up to mend the directories of
+// one image. Names, layers and depth of paths multiply, each of them at its
+// limit, while an image of a hundred thousand such directories needs some
+// millions. docs/images.md and SPECIFICATION.md repeat it.
+const DefaultLookUps = 50_000_000
+
+// WithLookUps replaces DefaultLookUps.
+func WithLookUps(n int) Option { return func(s *Store) { s.lookUps = n } }
+
+// lookUps counts the names that are looked up for one image.
+type lookUps struct {
+	ctx   context.Context
+	most  int
+	count int
+}
+
+// one counts a name.
+func (l *lookUps) one() error {
+	if l.count++; l.count > l.most {
+		return fmt.Errorf("%w: directories without an entry need more than %d look-ups in the layers below", unpack.ErrLimit, l.most)
+	}
+	return l.ctx.Err()
+}
 
 // seen is what one tree, or a stack of trees, has at a path.
 type seen struct {
@@ -25,7 +51,7 @@ type seen struct {
 // find looks a path up as overlayfs merges the lower trees.
 func (m *mender) find(path string) (seen, error) {
 	for i := len(m.lower) - 1; i >= 0; i-- {
-		s, err := look(m.lower[i], path)
+		s, err := m.look(m.lower[i], path)
 		if err != nil || s.kind != 0 {
 			return s, err
 		}
@@ -37,7 +63,7 @@ func (m *mender) find(path string) (seen, error) {
 }
 
 // look looks a path up in one tree, following no link.
-func look(tree, path string) (s seen, err error) {
+func (m *mender) look(tree, path string) (s seen, err error) {
 	s.tree = tree
 	fd, err := openTree(tree)
 	if err != nil {
@@ -50,6 +76,9 @@ func look(tree, path string) (s seen, err error) {
 	}
 	comps := strings.Split(path, "/")
 	for i, name := range comps {
+		if err := m.lookUps.one(); err != nil {
+			return s, err
+		}
 		st, err := at.Lstat(fd, name)
 		if errors.Is(err, os.ErrNotExist) {
 			return s, nil
@@ -78,19 +107,19 @@ func look(tree, path string) (s seen, err error) {
 	return s, nil
 }
 
-// atCwd stands for "no directory" in front of an absolute path (AT_FDCWD).
-const atCwd = -100
-
-func openTree(tree string) (int, error) { return at.OpenDir(atCwd, tree) }
+func openTree(tree string) (int, error) { return at.OpenDir(at.CWD, tree) }
 
 // openPath opens a directory of a tree, following no link.
-func openPath(tree, path string) (int, error) {
+func (m *mender) openPath(tree, path string) (int, error) {
 	fd, err := openTree(tree)
 	if err != nil || path == "." {
 		return fd, err
 	}
 	for name := range strings.SplitSeq(filepath.ToSlash(path), "/") {
-		next, err := at.OpenDir(fd, name)
+		next, err := -1, m.lookUps.one()
+		if err == nil {
+			next, err = at.OpenDir(fd, name)
+		}
 		at.Close(fd)
 		if err != nil {
 			return -1, err
@@ -102,13 +131,13 @@ func openPath(tree, path string) (int, error) {
 
 // copyAttributes gives one directory the owner, mode, times and extended
 // attributes of another, but for overlayfs' own and the host's labels.
-func copyAttributes(from, to origin) error {
-	src, err := openPath(from.tree, from.path)
+func (m *mender) copyAttributes(from, to origin) error {
+	src, err := m.openPath(from.tree, from.path)
 	if err != nil {
 		return err
 	}
 	defer at.Close(src)
-	dst, err := openPath(to.tree, to.path)
+	dst, err := m.openPath(to.tree, to.path)
 	if err != nil {
 		return err
 	}

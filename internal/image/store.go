@@ -53,6 +53,7 @@ type Store struct {
 	limits     unpack.Limits
 	imageBytes int64
 	diskBytes  int64
+	lookUps    int
 }
 
 // Option changes how a store is opened.
@@ -73,7 +74,7 @@ func WithLimits(layer unpack.Limits, imageBytes int64) Option {
 // clears away what killed operations left. It is cheap when there is nothing
 // to do: the command line calls it for every run.
 func Open(root string, opts ...Option) (*Store, error) {
-	s := &Store{dir: filepath.Join(root, "images"), imageBytes: unpack.DefaultImageBytes, diskBytes: DefaultDiskBytes}
+	s := &Store{dir: filepath.Join(root, "images"), imageBytes: unpack.DefaultImageBytes, diskBytes: DefaultDiskBytes, lookUps: DefaultLookUps}
 	for _, o := range opts {
 		o(s)
 	}

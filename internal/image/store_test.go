@@ -115,7 +115,7 @@ func TestNamedLikeADigest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := op.Commit(evil.Digest, r); !errors.Is(err, reference.ErrInvalid) {
+		if _, err := op.Commit(context.Background(), evil.Digest, r); !errors.Is(err, reference.ErrInvalid) {
 			t.Errorf("Commit(%q): %v, want ErrInvalid", name, err)
 		}
 		op.Close()

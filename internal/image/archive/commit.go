@@ -73,7 +73,7 @@ func Commit(ctx context.Context, s *image.Store, base image.Image, changes []wor
 	if err != nil {
 		return image.Image{}, err
 	}
-	return commit(op, config, layers, names...)
+	return commit(ctx, op, config, layers, names...)
 }
 
 // newNames are the name that somebody gives to a new image, or none.

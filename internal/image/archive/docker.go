@@ -89,7 +89,7 @@ func (l *loader) dockerImage(ctx context.Context, e dockerImage) (image.Image, e
 	if err := g.Wait(); err != nil {
 		return image.Image{}, err
 	}
-	return commit(l.op, rawConfig, layers, names...)
+	return commit(ctx, l.op, rawConfig, layers, names...)
 }
 
 func (l *loader) dockerLayer(ctx context.Context, name string, diffID digest.Digest) (manifest.Descriptor, error) {
@@ -125,7 +125,7 @@ func (l *loader) dockerLayer(ctx context.Context, name string, diffID digest.Dig
 }
 
 // commit writes a manifest for a config and layers that the store has.
-func commit(op *image.Op, rawConfig []byte, layers []manifest.Descriptor, names ...reference.Reference) (image.Image, error) {
+func commit(ctx context.Context, op *image.Op, rawConfig []byte, layers []manifest.Descriptor, names ...reference.Reference) (image.Image, error) {
 	config, err := op.AddBlob(rawConfig)
 	if err != nil {
 		return image.Image{}, err
@@ -143,5 +143,5 @@ func commit(op *image.Op, rawConfig []byte, layers []manifest.Descriptor, names 
 	if err != nil {
 		return image.Image{}, err
 	}
-	return op.Commit(d, names...)
+	return op.Commit(ctx, d, names...)
 }

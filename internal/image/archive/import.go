@@ -61,5 +61,5 @@ func Import(ctx context.Context, s *image.Store, r io.Reader, opts ImportOptions
 	if err != nil {
 		return image.Image{}, err
 	}
-	return commit(op, config, []manifest.Descriptor{layer.Blob}, names...)
+	return commit(ctx, op, config, []manifest.Descriptor{layer.Blob}, names...)
 }

@@ -383,5 +383,5 @@ func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []refer
 	if err := g.Wait(); err != nil {
 		return image.Image{}, err
 	}
-	return l.op.Commit(d.Digest, names...)
+	return l.op.Commit(ctx, d.Digest, names...)
 }

@@ -43,19 +43,18 @@ type openBranch struct {
 	fd int
 }
 
-// maxOpen bounds the descriptors. Three must stay open at a time.
+// maxOpen bounds the descriptors that are kept. A directory and its parent must
+// stay open at a time.
 const maxOpen = 128
 
-// atCwd stands for "no directory" in front of an absolute path (AT_FDCWD).
-const atCwd = -100
-
-// fd returns a descriptor of b, valid until the next call but one.
+// fd returns a descriptor of b, valid until the next call: that opens what lies
+// above its own directory, too, and may close all others.
 func (bs *branches) fd(b *branch) (int, error) {
 	if b.open != nil {
 		bs.recent.MoveToFront(b.open)
 		return b.open.Value.(openBranch).fd, nil
 	}
-	dir := atCwd
+	dir := at.CWD
 	if b.parent != nil {
 		var err error
 		if dir, err = bs.fd(b.parent); err != nil {

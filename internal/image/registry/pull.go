@@ -92,7 +92,7 @@ func (s *session) pull(ctx context.Context, store *image.Store, opts Options) (i
 	if s.ref.Digest() == "" {
 		names = append(names, s.ref.WithDigest(top))
 	}
-	return op.Commit(d, names...)
+	return op.Commit(ctx, d, names...)
 }
 
 func parallel(opts Options) int {
