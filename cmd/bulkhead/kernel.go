@@ -193,7 +193,7 @@ func (a *app) kernelUpdateCommand() *cobra.Command {
 		Short: "Fetch the distribution's newest kernel",
 		Long: `Update fetches Debian's kernel if it is not here or the package lists have a newer
 one, and stores it as debian. The default stays what it is; guests that run
-already keep their kernel.`,
+already keep their kernel until they are stopped.`,
 		Example:           "  bulkhead kernel update",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -235,7 +235,7 @@ func (a *app) kernelRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm NAME...",
 		Short:             "Remove kernels",
-		Long:              "Rm removes stored kernels. Guests that run keep running. The default can be\nremoved only as the last one.",
+		Long:              "Rm removes stored kernels. Guests that run keep theirs until they are stopped.\nThe default can be removed only as the last one.",
 		Example:           "  bulkhead kernel rm old",
 		Args:              needs(1, -1, "a name"),
 		ValidArgsFunction: a.completeKernels,

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kerneltest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -199,4 +201,84 @@ func TestFollowOverRestarts(t *testing.T) {
 	if r := w.want("r", workload.Exited); r.Restarts != 2 {
 		t.Errorf("the following ended early: %+v", r)
 	}
+}
+
+// TestKernelReplaced: a workload's lives go on with the kernel that it was started
+// with, by its policy and by a command, after another has got the name. Nothing is
+// left of the kernel when nobody can want it.
+func TestKernelReplaced(t *testing.T) {
+	w := newWarmWorld(t)
+	for name, content := range map[string][]byte{"agent": []byte("an agent"), "vmlinux": kerneltest.Image("6.1.0-99-test")} {
+		kerneltest.Write(t, filepath.Join(w.dir, name), content)
+	}
+	store, err := kernel.Open(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func() {
+		t.Helper()
+		modules := filepath.Join(t.TempDir(), "modules")
+		kerneltest.Modules(t, modules, map[string][]byte{"kernel/a.ko": kerneltest.Module("6.1.0-99-test", "depends=")}, "c")
+		if _, err := store.Add(ctx(t), "k", kernel.AddOptions{Image: filepath.Join(w.dir, "vmlinux"), Modules: modules, Replace: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The name, and what it leads to; and the archives.
+	wantKept := func(when string, kernels, archives int) {
+		t.Helper()
+		for dir, want := range map[string]int{"store": kernels + 1, "initramfs": archives} {
+			if got, err := os.ReadDir(filepath.Join(w.dir, "kernels", dir)); err != nil || len(got) != want {
+				t.Errorf("%s: in %s are %v, %v, want %d", when, dir, got, err, want)
+			}
+		}
+	}
+	lives := func(n int) *Record {
+		t.Helper()
+		return w.await("r", func(r *Record) bool { return r.Restarts >= n })
+	}
+	replace()
+	if _, err := w.Run(ctx(t), restarted("always", 0, "exit", "1"), nil); err != nil {
+		t.Fatal(err)
+	}
+	replace()
+	replace()
+	r := lives(lives(0).Restarts + 2)
+	for _, e := range r.Ends {
+		if e.Error != "" || e.Code != 1 {
+			t.Errorf("a life ended with %d: %s", e.Code, e.Error)
+		}
+	}
+	wantKept("while it runs", 2, 1)
+	if err := syscall.Kill(r.SupervisorPID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitDeath(r.Spec.ID)
+	// Whoever looks for a kernel next cleans up.
+	if _, err := w.Start(ctx(t), "r", nil); err != nil {
+		t.Fatal(err)
+	}
+	wantKept("after the supervisor was killed", 1, 1)
+	if err := w.Stop(ctx(t), "r", nil); err != nil {
+		t.Fatal(err)
+	}
+	replace()
+	wantKept("stopped", 1, 0)
+
+	once := spec("pause")
+	once.Name, once.AutoRemove = "once", true
+	if _, err := w.Run(ctx(t), once, nil); err != nil {
+		t.Fatal(err)
+	}
+	replace()
+	none := time.Duration(0)
+	if err := w.Restart(ctx(t), "once", &none, 0); err != nil {
+		t.Error(err)
+	}
+	if err := w.Stop(ctx(t), "once", &none); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Remove(ctx(t), "k"); err != nil {
+		t.Fatal(err)
+	}
+	wantKept("removed", -1, 0)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/fake"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/warm"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -56,6 +57,11 @@ func (b *warmBoundary) Create(ctx context.Context, s workload.Spec, p boundary.P
 	if b.waits != nil && !strings.HasPrefix(filepath.Base(p.Cgroup), "warm-") {
 		return nil, errors.New("what waits is elsewhere")
 	}
+	for _, name := range []string{p.Machine.Kernel, p.Machine.Initramfs} {
+		if _, err := os.Stat(name); name != "" && err != nil {
+			return nil, err
+		}
+	}
 	in, err := b.Boundary.Create(ctx, s, p)
 	if err == nil { // it is not as it was when it was made
 		err = os.WriteFile(p.Machine.Data, []byte("written to"), 0o600)
@@ -84,7 +90,8 @@ func (w *warmed) Discard(ctx context.Context) error {
 }
 
 // machines says what the fake's are made from. What an image is made of is in a
-// file beside the state, so that it can change.
+// file beside the state, so that it can change. They boot the default kernel of the
+// store there, if there is one.
 type machines struct{ dir string }
 
 func (machines) Disk(context.Context, workload.Image) (workload.Disk, func(), error) {
@@ -93,7 +100,18 @@ func (machines) Disk(context.Context, workload.Image) (workload.Disk, func(), er
 func (machines) DataDisk(_ context.Context, path string, _ int64) error {
 	return os.WriteFile(path, nil, 0o600)
 }
-func (machines) Start(context.Context, workload.VM, *boundary.Machine) error { return nil }
+func (m machines) Start(ctx context.Context, _ workload.VM, to *boundary.Machine) error {
+	if _, err := os.Stat(filepath.Join(m.dir, "kernels")); err != nil {
+		return nil // it boots nothing
+	}
+	s, err := kernel.Open(m.dir)
+	if err != nil {
+		return err
+	}
+	k, err := s.Resolve(ctx, "", kernel.Wanted{Agent: filepath.Join(m.dir, "agent"), Modules: []string{}}, nil)
+	to.Kernel, to.Initramfs = k.Image, k.Initramfs
+	return err
+}
 func (machines) Template(context.Context, workload.Spec, boundary.Prepared) error {
 	return nil
 }

@@ -40,6 +40,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/logfile"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/selfexec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -64,6 +65,8 @@ type supervisor struct {
 	net      networking
 	// created is called once, when the first Create is over, or will not be; or nil.
 	created func(context.Context) error
+	// booted are the files that the workload's machine boots from, see use.
+	booted []*os.File
 	// trace records the start and the end of the first life, nil if nobody asked.
 	trace *trace.Recorder
 
@@ -156,6 +159,7 @@ func Main(boundaries ...boundary.Boundary) int {
 		return 1
 	}
 	s := newSupervisor(req.Start, lock)
+	s.use()
 	if req.Trace {
 		s.trace = trace.New("supervisor")
 		if h == nil {
@@ -204,6 +208,22 @@ func newSupervisor(start *wire.Start, lock *os.File) *supervisor {
 	}
 	s.halted, s.halt = context.WithCancel(context.Background())
 	return s
+}
+
+// use marks the files that the workload's machine boots from, which are then there
+// for its next life, too, whatever becomes of the kernel: see package kernel. What
+// cannot be marked is left to Create to tell.
+func (s *supervisor) use() {
+	m := s.state.Machine
+	if m == nil {
+		return
+	}
+	for _, name := range []string{m.Kernel, m.Initramfs} {
+		if f, err := os.Open(name); err == nil {
+			_ = sys.MarkUsed(f)
+			s.booted = append(s.booted, f)
+		}
+	}
 }
 
 // begin starts the first life. On success the reply is on its way.
@@ -341,6 +361,9 @@ func (s *supervisor) finish(last *life, exit workload.Exit, deleteErr error, lis
 		if deleteErr != nil {
 			exit.Error = "cleaning up: " + deleteErr.Error()
 		}
+	}
+	for _, f := range s.booted {
+		f.Close()
 	}
 	recording := trace.Step(s.context(), "end recorded, or workload removed")
 	s.log.Close()

@@ -14,7 +14,8 @@
 //	fetch.lock        held by the one command that fetches the default
 //	make.lock         held by the one command that makes an initramfs
 //	default           the name that "" stands for
-//	store/NAME/       kernel.json, vmlinux, modules/: complete, or not there
+//	store/NAME        leads to .ID
+//	store/.ID/        kernel.json, vmlinux, modules/: complete, or not there
 //	unpacked/DIGEST   images named by path, uncompressed
 //	initramfs/KEY/    ready-made ones; KEY covers everything they are made of
 //	tmp/              what is being made; locked while its process lives
@@ -22,6 +23,10 @@
 // Everything becomes visible by a rename after it was written to the disk, so a
 // command that is killed, or a machine that loses power, leaves nothing half
 // made, and any number of commands may work at the same time.
+//
+// A supervisor marks the image and the archive that its machine boots, in each of
+// its lives, and keeps them so: see sys.MarkUsed. What has lost its name, or was not
+// used for long, stays while it is marked.
 package kernel
 
 import (

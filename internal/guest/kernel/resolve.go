@@ -29,6 +29,8 @@ const (
 	// archiveFormat is raised whenever the same parts make another archive.
 	archiveFormat = "3"
 	archiveFile   = "initrd"
+	// How the names of archives begin that belong to no stored kernel's ID.
+	noModules, ofFile = "none", "file"
 )
 
 // Resolve returns a kernel that can be booted, with its initramfs. name is ""
@@ -38,6 +40,7 @@ const (
 // everything is taken to be built in.
 func (s *Store) Resolve(ctx context.Context, name string, want Wanted, p Progress) (Kernel, error) {
 	p = heard(p)
+	s.tidy(ctx)
 	var k Kernel
 	var err error
 	switch {
@@ -181,7 +184,7 @@ func (s *Store) unpacked(ctx context.Context, in *os.File, size int64) (Kernel, 
 	if err != nil {
 		return Kernel{}, err
 	}
-	s.forget("unpacked")
+	s.forget("unpacked", "")
 	if err := os.Rename(st.path(imageFile), target); err != nil {
 		return Kernel{}, err
 	}
@@ -192,14 +195,15 @@ func (s *Store) unpacked(ctx context.Context, in *os.File, size int64) (Kernel, 
 // touch notes that a file was used. That it fails is no reason to fail.
 func touch(file string) { _ = os.Chtimes(file, time.Time{}, time.Now()) }
 
-// forget removes what was not used for long. Errors are left to the next time.
-func (s *Store) forget(dir string) {
+// forget removes what was not used for long, and is not: what holds it marks file
+// in it, "" for itself. Errors are left to the next time.
+func (s *Store) forget(dir, file string) {
 	entries, err := os.ReadDir(s.path(dir))
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > keepFor {
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > keepFor && !used(s.path(dir, e.Name(), file)) {
 			_ = os.RemoveAll(s.path(dir, e.Name()))
 		}
 	}
@@ -245,9 +249,9 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kerne
 	var made archive
 	switch {
 	case k.ModulesDir == "":
-		id, made.Builtin = "none", slices.Concat(wanted, network)
+		id, made.Builtin = noModules, slices.Concat(wanted, network)
 	case id == "":
-		id = "file"
+		id = ofFile
 		if made, err = collect(k, wanted, network); err != nil {
 			return Kernel{}, err
 		}
@@ -397,7 +401,7 @@ func (s *Store) makeArchive(ctx context.Context, key string, programs []initramf
 	if err := syncDir(dir); err != nil {
 		return err
 	}
-	s.forget("initramfs")
+	s.forget("initramfs", archiveFile)
 	target := s.path("initramfs", key)
 	if err := os.Rename(dir, target); errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
 		// Something unreadable has the name.

@@ -45,6 +45,9 @@ const (
 	modulesDir = "modules"
 )
 
+// ownPrefix begins the names of directories that are named after a kernel's ID.
+const ownPrefix = "."
+
 // ValidName reports whether a kernel may be called so: letters, digits and
 // "._-", beginning with a letter or a digit, at most 64 characters.
 func ValidName(name string) bool {
@@ -80,8 +83,12 @@ func (s *Store) read(name string) (Kernel, error) {
 	if !ValidName(name) {
 		return Kernel{}, fmt.Errorf("%w: %q", ErrNotFound, name)
 	}
-	raw, err := os.ReadFile(s.path("store", name, recordFile))
+	dir := s.own(name)
+	raw, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
+		if now := s.own(name); now != dir {
+			return s.read(name) // replaced meanwhile
+		}
 		return Kernel{}, fmt.Errorf("%w: %q", ErrNotFound, name)
 	}
 	if err != nil {
@@ -92,16 +99,37 @@ func (s *Store) read(name string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("read the record of kernel %s: %w", name, err)
 	}
 	// The store may have been moved, so paths are not part of the record.
-	k.Name, k.Image = name, s.path("store", name, imageFile)
+	k.Name, k.Image = name, filepath.Join(dir, imageFile)
 	if k.ModulesDir != "" {
-		k.ModulesDir = s.path("store", name, modulesDir)
+		k.ModulesDir = filepath.Join(dir, modulesDir)
 	}
 	return k, nil
 }
 
+// own is the directory that is a kernel's alone, whatever gets its name. An older
+// version made store/NAME itself that.
+func (s *Store) own(name string) string {
+	if id, err := os.Readlink(s.path("store", name)); err == nil {
+		name = filepath.Base(id)
+	}
+	return s.path("store", name)
+}
+
+// names returns the names that kernels have.
+func (s *Store) names() ([]string, error) {
+	entries, err := os.ReadDir(s.path("store"))
+	var names []string
+	for _, e := range entries {
+		if ValidName(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
 // List returns the kernels by name.
 func (s *Store) List() ([]Kernel, error) {
-	entries, err := os.ReadDir(s.path("store"))
+	names, err := s.names()
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +138,8 @@ func (s *Store) List() ([]Kernel, error) {
 		return nil, err
 	}
 	var kernels []Kernel
-	for _, e := range entries {
-		k, err := s.read(e.Name())
+	for _, name := range names {
+		k, err := s.read(name)
 		if errors.Is(err, ErrNotFound) {
 			continue // removed since
 		}
@@ -173,9 +201,10 @@ func (s *Store) setDefault(name string) error {
 	return syncDir(s.dir)
 }
 
-// Remove removes a kernel and the initramfs archives made for it. Guests that
-// run keep running: they have read their kernel. The default can be removed
-// only as the last one; then the next guest fetches the distribution's again.
+// Remove removes a kernel and the initramfs archives made for it. Machines that
+// run keep both until they are not to boot again; see discard. The default can be
+// removed only as the last one; then the next guest fetches the distribution's
+// again.
 func (s *Store) Remove(ctx context.Context, name string) error {
 	st, err := s.newStage(ctx)
 	if err != nil {
@@ -195,7 +224,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return fmt.Errorf("%w: \"\"", ErrNotFound)
 	}
 	if k.Default {
-		all, err := os.ReadDir(s.path("store"))
+		all, err := s.names()
 		if err != nil {
 			return err
 		}
@@ -209,15 +238,11 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if err := os.Rename(s.path("store", name), st.path(name)); err != nil {
 		return err
 	}
-	if err := s.removeArchives(k.ID); err != nil {
-		return err
-	}
-	return syncDir(s.path("store"))
+	return errors.Join(s.discard(st), syncDir(s.path("store")))
 }
 
 // publish makes a kernel that lies in a stage, complete, visible under a name,
-// and makes it the default if there is none. What had the name moves into the
-// stage.
+// and makes it the default if there is none.
 func (s *Store) publish(ctx context.Context, st *stage, k Kernel, replace bool) error {
 	record := k
 	record.Name, record.Image, record.Default = "", "", false
@@ -240,20 +265,29 @@ func (s *Store) publish(ctx context.Context, st *stage, k Kernel, replace bool) 
 		return err
 	}
 	defer unlock()
-	if old, err := s.read(k.Name); err == nil {
-		if !replace {
-			return fmt.Errorf("%w: %s", ErrExists, k.Name)
-		}
-		if err := sys.Exchange(st.path("kernel"), s.path("store", k.Name)); err != nil {
-			return err
-		}
-		if err := s.removeArchives(old.ID); err != nil {
-			return err
-		}
-	} else if err := os.Rename(st.path("kernel"), s.path("store", k.Name)); err != nil {
+	_, err = s.read(k.Name)
+	taken := !errors.Is(err, ErrNotFound)
+	if taken && !replace {
+		return fmt.Errorf("%w: %s", ErrExists, k.Name)
+	}
+	own := ownPrefix + k.ID
+	if err := os.Rename(st.path("kernel"), s.path("store", own)); err != nil {
 		return err
 	}
 	if err := syncDir(s.path("store")); err != nil {
+		return err
+	}
+	if err := os.Symlink(own, st.path("link")); err != nil {
+		return err
+	}
+	name := os.Rename
+	if taken {
+		name = sys.Exchange
+	}
+	if err := name(st.path("link"), s.path("store", k.Name)); err != nil {
+		return err
+	}
+	if err := errors.Join(s.discard(st), syncDir(s.path("store"))); err != nil {
 		return err
 	}
 	standard, err := s.defaultName()
@@ -263,19 +297,81 @@ func (s *Store) publish(ctx context.Context, st *stage, k Kernel, replace bool) 
 	return s.setDefault(k.Name)
 }
 
-// removeArchives removes the initramfs archives made for a kernel.
-func (s *Store) removeArchives(id string) error {
-	if id == "" {
-		return nil
-	}
-	entries, err := os.ReadDir(s.path("initramfs"))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), id+"-") {
-			err = errors.Join(err, os.RemoveAll(s.path("initramfs", e.Name())))
-		}
+// discard moves into a stage what belongs to a kernel that no name leads to any
+// more, unless a machine may boot it again: its supervisor has marked image and
+// archive. The caller holds the lock.
+func (s *Store) discard(st *stage) error {
+	unneeded, err := s.unneeded()
+	for _, dir := range unneeded {
+		err = errors.Join(err, os.Rename(dir, st.path(filepath.Base(dir))))
 	}
 	return err
+}
+
+// tidy discards what was in use when its kernel lost its name. Errors are left to
+// the next time.
+func (s *Store) tidy(ctx context.Context) {
+	if unneeded, err := s.unneeded(); err != nil || len(unneeded) == 0 {
+		return
+	}
+	st, err := s.newStage(ctx)
+	if err != nil {
+		return
+	}
+	defer st.close()
+	unlock, err := s.lock(ctx, "lock", nil)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	_ = s.discard(st)
+}
+
+// unneeded returns the directories that discard discards.
+func (s *Store) unneeded() (dirs []string, err error) {
+	entries, err := os.ReadDir(s.path("store"))
+	if err != nil {
+		return nil, err
+	}
+	named := map[string]bool{"": true, noModules: true, ofFile: true}
+	for _, e := range entries {
+		if !ValidName(e.Name()) {
+			continue
+		}
+		id, linked := strings.CutPrefix(filepath.Base(s.own(e.Name())), ownPrefix)
+		if !linked {
+			k, err := s.read(e.Name())
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return nil, err
+			}
+			id = k.ID
+		}
+		named[id] = true
+	}
+	for _, e := range entries {
+		if id, own := strings.CutPrefix(e.Name(), ownPrefix); own && !named[id] && !used(s.path("store", e.Name(), imageFile)) {
+			dirs = append(dirs, s.path("store", e.Name()))
+		}
+	}
+	if entries, err = os.ReadDir(s.path("initramfs")); err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if id, _, _ := strings.Cut(e.Name(), "-"); !named[id] && !used(s.path("initramfs", e.Name(), archiveFile)) {
+			dirs = append(dirs, s.path("initramfs", e.Name()))
+		}
+	}
+	return dirs, nil
+}
+
+// used tells whether somebody has marked a file, see sys.MarkUsed, or that it
+// cannot be told.
+func used(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	is, err := sys.InUse(f)
+	return is || err != nil
 }

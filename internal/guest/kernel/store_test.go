@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kerneltest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 	"github.com/u-root/u-root/pkg/cpio"
 )
 
@@ -625,4 +626,134 @@ func TestNetworkModules(t *testing.T) {
 			t.Errorf("%s: a list for networks: %v", name, has)
 		}
 	}
+}
+
+// TestReplacedWhileUsed: what a machine boots from stays, under its path, while its
+// supervisor has it marked, and goes when nobody has and the next one looks.
+func TestReplacedWhileUsed(t *testing.T) {
+	s, ctx, want := store(t, t.TempDir()), t.Context(), wanted(t)
+	o := AddOptions{Image: file(t, "vmlinux", kerneltest.Image(release)), Modules: tree(t, release), Replace: true}
+	resolve := func() Kernel {
+		t.Helper()
+		if _, err := s.Add(ctx, "mine", o, nil); err != nil {
+			t.Fatal(err)
+		}
+		k, err := s.Resolve(ctx, "mine", want, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	wantThere := func(k Kernel, there bool) {
+		t.Helper()
+		for _, name := range []string{k.Image, k.Initramfs, k.ModulesDir} {
+			if _, err := os.Stat(name); (err == nil) != there {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	mark := func(k Kernel) (release func()) {
+		t.Helper()
+		var marked []*os.File
+		for _, name := range []string{k.Image, k.Initramfs} {
+			f, err := os.Open(name)
+			if err == nil {
+				err = sys.MarkUsed(f)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			marked = append(marked, f)
+		}
+		return func() { marked[0].Close(); marked[1].Close() }
+	}
+	unused := resolve()
+	first := resolve()
+	wantThere(unused, false)
+	releaseFirst := mark(first)
+	second := resolve()
+	releaseSecond := mark(second)
+	if err := s.Remove(ctx, "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.List(); err != nil || len(list) > 0 {
+		t.Errorf("listed: %+v, %v", list, err)
+	}
+	wantThere(first, true)
+	wantThere(second, true)
+	releaseFirst()
+	third := resolve()
+	wantThere(first, false)
+	wantThere(second, true)
+	releaseSecond()
+	if _, err := s.Resolve(ctx, "mine", want, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantThere(second, false)
+	wantThere(third, true)
+
+	// Of a command that was killed before it could give the name.
+	if err := os.Mkdir(s.path("store", ownPrefix+"half"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Resolve(ctx, "mine", want, nil); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(s.path("store")); err != nil || len(left) != 2 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+
+	// What is used is not old.
+	releaseThird := mark(third)
+	long := time.Now().Add(-2 * keepFor)
+	if err := os.Chtimes(filepath.Dir(third.Initramfs), long, long); err != nil {
+		t.Fatal(err)
+	}
+	s.forget("initramfs", archiveFile)
+	wantThere(third, true)
+	releaseThird()
+	s.forget("initramfs", archiveFile)
+	if _, err := os.Stat(third.Initramfs); err == nil {
+		t.Error("an old archive is kept")
+	}
+	leftovers(t, s)
+}
+
+// TestOlderStore: an older version kept a kernel in the directory of its name.
+func TestOlderStore(t *testing.T) {
+	s, ctx, want := store(t, t.TempDir()), t.Context(), wanted(t)
+	o := AddOptions{Image: file(t, "vmlinux", kerneltest.Image(release)), Modules: tree(t, release), Replace: true}
+	older := func() {
+		t.Helper()
+		k, err := s.Add(ctx, "mine", o, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		link := s.path("store", "mine")
+		if err := errors.Join(os.Remove(link), os.Rename(filepath.Dir(k.Image), link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	older()
+	k, err := s.Resolve(ctx, "", want, nil)
+	if err != nil || k.Image != s.path("store", "mine", imageFile) {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	if again, err := s.Resolve(ctx, "mine", want, nil); err != nil || again.Initramfs != k.Initramfs {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if now, err := s.Add(ctx, "mine", o, nil); err != nil || now.ID == k.ID {
+		t.Errorf("replaced: %+v, %v", now, err)
+	}
+	if _, err := os.Stat(k.Initramfs); err == nil {
+		t.Error("the archive is left")
+	}
+	older()
+	if err := s.Remove(ctx, "mine"); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(s.path("store")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	leftovers(t, s)
 }
