@@ -116,10 +116,13 @@ func (h *Host) kernel() Product {
 		p.Path = "/proc/sys/kernel/version"
 		return p
 	}
-	// Others keep an upstream version and add fixes of their own.
-	p.Foreign = strings.Contains(release, ".el") || strings.Contains(release, ".fc") || strings.Contains(release, ".amzn") ||
-		strings.HasSuffix(release, "-generic") || strings.HasSuffix(release, "-default") || strings.HasSuffix(release, "-azure") ||
-		strings.HasSuffix(release, "-aws") || strings.HasSuffix(release, "-gcp")
+	// Others keep an upstream version and add fixes of their own. Ubuntu's and Proxmox'
+	// say so in the build whatever the release ends in, which differs by flavour.
+	foreign := func(text string, marks ...string) bool {
+		return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(text, m) })
+	}
+	p.Foreign = foreign(build, "-Ubuntu ", " PMX ") || foreign(release, ".el", ".fc", ".amzn") ||
+		slices.ContainsFunc([]string{"-generic", "-default", "-azure", "-aws", "-gcp"}, func(s string) bool { return strings.HasSuffix(release, s) })
 	return p
 }
 
@@ -256,6 +259,9 @@ var debianPackages = map[string][]string{
 	"qemu": {"qemu-system-x86", "qemu-system-arm"}, "runsc": {"runsc"},
 }
 
+// packageDirs are where packages of a distribution put programs.
+var packageDirs = []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib", "/usr/libexec"}
+
 // packaged returns the products with what the distribution's packages tell of them.
 func (h *Host) packaged() []Product {
 	installed := map[string]string{}
@@ -266,7 +272,7 @@ func (h *Host) packaged() []Product {
 	out := slices.Clone(h.Products)
 	for i := range out {
 		p := &out[i]
-		if strings.HasPrefix(p.Path, "/usr/local/") || strings.HasPrefix(p.Path, "/opt/") {
+		if !slices.ContainsFunc(packageDirs, func(d string) bool { return below(p.Path, d) }) {
 			continue // nobody's package
 		}
 		for _, name := range debianPackages[p.Name] {

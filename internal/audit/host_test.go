@@ -247,6 +247,58 @@ func TestAdvisoryBranches(t *testing.T) {
 	}
 }
 
+// TestWhoseVersion: a version below the fix is open where it is upstream's own, and
+// unknown where a distribution may have added the fix.
+func TestWhoseVersion(t *testing.T) {
+	known, err := LoadAdvisories()
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdict := func(h *Host, id string) report.Verdict {
+		for _, f := range JudgeHost(h, known, "").Findings {
+			if f.ID == id {
+				return f.Verdict
+			}
+		}
+		t.Fatalf("no %s", id)
+		return ""
+	}
+	const ubuntu = "#49-Ubuntu SMP PREEMPT_DYNAMIC Tue Oct 13 10:00:00 UTC 2026"
+	for _, tt := range []struct {
+		release, build string
+		want           report.Verdict
+	}{
+		{"6.8.0-48-generic", ubuntu, report.Unknown},
+		{"6.8.0-48-generic-64k", ubuntu, report.Unknown},
+		{"6.8.0-48-lowlatency", "#48.1~22.04.1-Ubuntu SMP PREEMPT_DYNAMIC Tue Oct 13 10:00:00 UTC 2026", report.Unknown},
+		{"6.8.0-1014-oracle", ubuntu, report.Unknown},
+		{"6.8.0-1014-raspi", ubuntu, report.Unknown},
+		{"6.8.0-1014-oem", ubuntu, report.Unknown},
+		{"6.8.0-1014-kvm", ubuntu, report.Unknown},
+		{"6.8.12-4-pve", "#1 SMP PREEMPT_DYNAMIC PMX 6.8.12-4 (2026-10-02T10:00Z)", report.Unknown},
+		{"5.14.0-503.el9.x86_64", "#1 SMP PREEMPT_DYNAMIC Tue Oct 13 10:00:00 UTC 2026", report.Unknown},
+		{"6.6.100", "#1 SMP Tue Oct 13 10:00:00 UTC 2026", report.Leaked},
+		{"6.6.100-custom", "#1 SMP me@Ubuntu Tue Oct 13 10:00:00 UTC 2026", report.Leaked},
+	} {
+		h := &Host{Files: files("proc/sys/kernel/osrelease", tt.release, "proc/sys/kernel/version", tt.build)}
+		if got := verdict(h, "advisories.linux.cve-2026-31431"); got != tt.want {
+			t.Errorf("%s, %s: %s, want %s", tt.release, tt.build, got, tt.want)
+		}
+	}
+
+	const packages = "Package: runc\nStatus: install ok installed\nVersion: 99.1-1\n\nPackage: qemu-system-x86\nStatus: install ok installed\nVersion: 1:7.2-1"
+	for path, want := range map[string]report.Verdict{
+		"/usr/bin/runc": report.Unknown, "/usr/sbin/runc": report.Unknown, "/sbin/runc": report.Unknown, "/usr/lib/cri-o-runc/sbin/runc": report.Unknown,
+		"/usr/libexec/runc": report.Unknown, "/usr/local/bin/runc": report.Leaked, "/opt/bin/runc": report.Leaked, "/root/bin/runc": report.Leaked,
+		"/snap/docker/current/bin/runc": report.Leaked, "/usr/binary/runc": report.Leaked,
+	} {
+		h := &Host{Files: files("var/lib/dpkg/status", packages), Products: []Product{{Name: "runc", Version: "1.1.0", Path: path}}}
+		if got := verdict(h, "advisories.runc.cve-2024-21626"); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
 func TestDebianCompare(t *testing.T) {
 	// In order, as dpkg --compare-versions has it.
 	ordered := []string{
