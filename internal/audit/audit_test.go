@@ -106,7 +106,7 @@ func notable(r report.Report) (out []string) {
 }
 
 // handChecked is how many there are, as SPECIFICATION.md says.
-const handChecked = 33
+const handChecked = 34
 
 // TestConfigurations compares what the rules find in real configurations with what
 // a person found: no finding too many, none missing.

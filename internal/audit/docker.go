@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -79,6 +80,8 @@ func docker(n node, engine *Engine) *Config {
 	if c.Privileged.Value {
 		// Docker mounts /sys and the cgroups writable, too.
 		c.Writable = c.Privileged.From
+	} else if opts.isSet("writable-cgroups") { // from Docker 28 on
+		c.Writable = []report.Evidence{opts.from["writable-cgroups"]}
 	}
 	c.Sysctls = sysctlsOf(host.get("Sysctls"))
 	c.Mounts = inspectMounts(n.get("Mounts"))
@@ -138,6 +141,13 @@ func securityOptions(n node) options {
 		o.by[name], o.from[name] = value, at(e)
 	}
 	return o
+}
+
+// isSet reports whether an option is there that is true or has no value.
+func (o options) isSet(name string) bool {
+	value, ok := o.by[name]
+	on, err := strconv.ParseBool(value)
+	return ok && (value == "" || err == nil && on)
 }
 
 // sharing reads whose a namespace is. Empty is the container's own if own is set,

@@ -161,6 +161,9 @@ func podmanPaths(c *Config, command remembered) {
 				return strings.EqualFold(p, "ALL") || m == p || strings.HasSuffix(p, "/*") && strings.HasPrefix(m, strings.TrimSuffix(p, "*"))
 			}
 			masked, readOnly = slices.DeleteFunc(masked, unmasked), slices.DeleteFunc(readOnly, unmasked)
+			if unmasked("/sys/fs/cgroup") {
+				c.Writable = []report.Evidence{from}
+			}
 		}
 	}
 	c.Masked, c.ReadOnly = said(masked, from), said(readOnly, from)

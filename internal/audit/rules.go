@@ -185,7 +185,7 @@ var rules = []rule{
 		id: "proc.paths", door: "kernel files below /proc and /sys",
 		severity: report.High, consequence: report.Disturbs, mapped: true,
 		expected: "the usual paths masked and read-only", enables: "kernel settings, keys and memory of the host; writing core_pattern or sysrq-trigger",
-		fix:    fix{run: "leave out --security-opt systempaths=unconfined and unmask=, and --privileged", ours: "leave out --security-opt unmask=", oci: "put back into linux.maskedPaths and linux.readonlyPaths: %s; mount sysfs and cgroup with the option ro"},
+		fix:    fix{run: "leave out --security-opt systempaths=unconfined, unmask= and writable-cgroups, and --privileged", ours: "leave out --security-opt unmask=", oci: "put back into linux.maskedPaths and linux.readonlyPaths: %s; mount sysfs and cgroup with the option ro"},
 		breaks: "programs that set kernel parameters, or containers inside containers",
 		pss:    "baseline", references: []string{"CVE-2025-31133", "CVE-2025-52565"}, check: checkPaths,
 	},

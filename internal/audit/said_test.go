@@ -397,6 +397,29 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestWritableCgroups: which options mount the cgroups writable.
+func TestWritableCgroups(t *testing.T) {
+	for _, tt := range []struct {
+		kind   Kind
+		option string
+		want   bool
+	}{
+		{Docker, "writable-cgroups=true", true}, {Docker, "writable-cgroups", true}, {Docker, "writable-cgroups=1", true},
+		{Docker, "writable-cgroups=false", false}, {Docker, "writable-cgroup=true", false},
+		{Podman, "unmask=/sys/fs/cgroup", true}, {Podman, "unmask=ALL", true}, {Podman, "unmask=/proc/acpi:/sys/fs/cgroup", true},
+		{Podman, "unmask=/proc/asound", false},
+	} {
+		list, err := Parse(tt.kind, []byte(`{"HostConfig": {"Privileged": false, "SecurityOpt": ["`+tt.option+`"]},
+			"Config": {"CreateCommand": ["podman", "run", "--security-opt", "`+tt.option+`", "x"]}}`), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(list[0].Writable) > 0; got != tt.want {
+			t.Errorf("%s with %s: writable is %v", tt.kind, tt.option, got)
+		}
+	}
+}
+
 // TestDeviceRules: which rules open what a host keeps to itself, whoever wrote them.
 func TestDeviceRules(t *testing.T) {
 	for rule, want := range map[string]bool{
