@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -122,7 +123,8 @@ func interfacesIn(text string) (names []string) {
 	return names
 }
 
-// unreached judges connections: whatever error there is, nobody was reached.
+// unreached judges connections: whatever error of the kernel's there is, nobody was
+// reached, but for EAGAIN, which tells of a listener that takes nobody on (unix(7)).
 func unreached(v *view) outcome {
 	calls := v.calls()
 	if len(calls) == 0 {
@@ -136,8 +138,11 @@ func unreached(v *view) outcome {
 		if out.observed == "" {
 			out.observed = e.Errno
 		}
-		if e.Errno == "error" {
+		switch e.Errno {
+		case "error":
 			out = isUnclear(e.Value)
+		case "EAGAIN":
+			out = isUnclear("somebody listens, and takes nobody on: " + e.Call)
 		}
 	}
 	return out
@@ -187,16 +192,26 @@ func connect(address, token string) error {
 	if token == "" {
 		return nil
 	}
-	// Somebody else may listen at this port in the workload's own network.
-	if err := poll(fd, unix.POLLIN); err != nil {
-		return err
-	}
+	return hear(fd, token)
+}
+
+// hear wants token from a connection. Somebody else may listen at this port in the
+// workload's own network; who says nothing in time may be anybody, and the error is
+// none of the kernel's.
+func hear(fd int, token string) error {
 	b := make([]byte, len(token))
-	n, err := unix.Read(fd, b)
-	if err == nil && string(b[:max(0, n)]) != token {
-		err = unix.ECONNREFUSED
+	err := poll(fd, unix.POLLIN)
+	n := 0
+	if err == nil {
+		n, err = unix.Read(fd, b)
 	}
-	return err
+	switch {
+	case err != nil:
+		return fmt.Errorf("somebody took the connection, and then: %v", err) //nolint:errorlint // it is not that of connecting
+	case string(b[:n]) != token:
+		return unix.ECONNREFUSED
+	}
+	return nil
 }
 
 func poll(fd int, events int16) error {
