@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -276,8 +277,8 @@ func observePropagation(p *prober) {
 
 const leftOpen = "readlink(/proc/self/fd/3 and higher)"
 
-// observeDescriptors lists what is open and not ours: Go's runtime has an epoll
-// and an eventfd, and this directory's own.
+// observeDescriptors lists what is open and not ours. What the program opened itself,
+// Go's runtime included, closes on execve(2), and what it was given has not.
 func observeDescriptors(p *prober) {
 	const dir = "/proc/self/fd"
 	fds, err := os.ReadDir(dir)
@@ -287,7 +288,8 @@ func observeDescriptors(p *prober) {
 		if errors.Is(lerr, os.ErrNotExist) || len(f.Name()) == 1 && f.Name() < "3" {
 			continue
 		}
-		if strings.HasPrefix(to, "anon_inode:[event") || to == fmt.Sprintf("/proc/%d/fd", os.Getpid()) || strings.HasPrefix(to, "pipe:") || strings.HasPrefix(to, "socket:") {
+		n, _ := strconv.Atoi(f.Name()) // the kernel writes numbers there
+		if flags, ferr := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); ferr == nil && flags&unix.FD_CLOEXEC != 0 || errors.Is(ferr, unix.EBADF) {
 			continue
 		}
 		found = append(found, f.Name()+" is "+to)

@@ -1,12 +1,14 @@
 package probe
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"golang.org/x/sys/unix"
 )
 
 // judged is what follows for one probe from what it tried.
@@ -137,5 +139,64 @@ func TestNothingPutUp(t *testing.T) {
 		if f := judged(NewContext(nil, nil), id, report.Evidence{Call: mountsRead}); f.Verdict != report.Unknown || !strings.Contains(f.Reason, "put up") {
 			t.Errorf("%s: %s, %s", id, f.Verdict, f.Reason)
 		}
+	}
+}
+
+// TestDescriptors finds what a program was given, of whatever kind, and nothing that
+// it opened itself.
+func TestDescriptors(t *testing.T) {
+	given, own := make([]int, 2), make([]int, 2)
+	if err := unix.Pipe2(own, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Pipe2(given, 0); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, err := unix.Eventfd(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append([]int{event, pair[0], pair[1]}, given...)
+	defer func() {
+		for _, fd := range append(all, own...) {
+			unix.Close(fd)
+		}
+	}()
+	var p prober
+	observeDescriptors(&p)
+	found := ", " + p.o.Calls[0].Value
+	for _, fd := range all {
+		if !strings.Contains(found, fmt.Sprintf(", %d is ", fd)) {
+			t.Errorf("descriptor %d is missing: %s", fd, found)
+		}
+	}
+	for _, fd := range own {
+		if strings.Contains(found, fmt.Sprintf(", %d is ", fd)) {
+			t.Errorf("descriptor %d is ours: %s", fd, found)
+		}
+	}
+}
+
+// TestManyDevices: a door behind many that are shut is found, and evidence is no
+// longer for that.
+func TestManyDevices(t *testing.T) {
+	var many []device
+	for n := range 3 * maxCalls {
+		many = append(many, device{path: fmt.Sprintf("/dev/no-such-disk-%d", n), id: "b 8:0"})
+	}
+	var p prober
+	if openOne(&p, many) || len(p.o.Calls) >= maxCalls || inDevices(&view{o: &p.o}).state != shut {
+		t.Errorf("%d calls, %+v", len(p.o.Calls), inDevices(&view{o: &p.o}))
+	}
+	if said := len(many) - len(p.o.Calls); p.o.Calls[0].Value != fmt.Sprintf("and %d more like it", said) {
+		t.Errorf("the first call says %q, %d are not written down", p.o.Calls[0].Value, said)
+	}
+	p = prober{}
+	if !openOne(&p, append(many, device{path: "/dev/null", id: "b 8:1"})) || len(p.o.Calls) >= maxCalls || inDevices(&view{o: &p.o}).state != open {
+		t.Errorf("%d calls, %+v", len(p.o.Calls), inDevices(&view{o: &p.o}))
 	}
 }
