@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -106,7 +107,7 @@ func (d *data) prepare(id workload.ID, root string, idBase, idCount uint32) (upp
 	}
 	// Under another name until it is complete: the machine may end any time.
 	unfinished := dir + unfinishedSuffix
-	if err := os.RemoveAll(unfinished); err != nil {
+	if err := at.RemoveAll(at.CWD, unfinished); err != nil {
 		return "", "", err
 	}
 	if err := os.MkdirAll(unfinished, 0o700); err != nil {
@@ -120,7 +121,7 @@ func (d *data) prepare(id workload.ID, root string, idBase, idCount uint32) (upp
 		err = os.Rename(unfinished, dir)
 	}
 	if err != nil {
-		return "", "", errors.Join(err, os.RemoveAll(unfinished))
+		return "", "", errors.Join(err, at.RemoveAll(at.CWD, unfinished))
 	}
 	return upper, work, nil
 }
@@ -152,7 +153,9 @@ func rootAttributes(root string, idCount uint32) (mode os.FileMode, uid, gid uin
 	return fi.Mode() & (os.ModePerm | os.ModeSticky | os.ModeSetgid), st.Uid, st.Gid, nil
 }
 
-// remove deletes what a workload wrote. It is no error if there is nothing.
+// remove deletes what a workload wrote. It is no error if there is nothing. What
+// is there may be as deep as a workload likes: whatever holds a descriptor or
+// memory for each level would end the agent, and so the machine.
 func (d *data) remove(id workload.ID) error {
 	dir, err := d.place(id)
 	if err != nil {
@@ -161,7 +164,7 @@ func (d *data) remove(id workload.ID) error {
 	if err := d.open(); err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return at.RemoveAll(at.CWD, dir)
 }
 
 // unfinishedSuffix marks a workload's directory that is being made.
@@ -184,7 +187,7 @@ func (d *data) keep(wanted func(workload.ID) bool) error {
 	}
 	for _, e := range entries {
 		if !wanted(workload.ID(strings.TrimSuffix(e.Name(), unfinishedSuffix))) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(top, e.Name())))
+			err = errors.Join(err, at.RemoveAll(at.CWD, filepath.Join(top, e.Name())))
 		}
 	}
 	return err

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -117,5 +120,48 @@ func TestDataKeep(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(d.dir, "workloads", name)); (err == nil) != want {
 			t.Errorf("%s: %v, want it to be there: %v", name, err, want)
 		}
+	}
+}
+
+// TestDataDeep removes trees that are deeper than there are descriptors, as a
+// workload can make them.
+func TestDataDeep(t *testing.T) {
+	d := &data{dir: t.TempDir(), mount: func() error { return nil }}
+	removed, left := workload.NewID(), workload.NewID()
+	for _, id := range []workload.ID{removed, left} {
+		dir := filepath.Join(d.dir, "workloads", string(id))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := at.OpenDir(at.CWD, dir)
+		for depth := 0; err == nil && depth < 600; depth++ {
+			var next int
+			if err = at.Mkdir(fd, "d", 0o700); err == nil {
+				next, err = at.OpenDir(fd, "d")
+			}
+			at.Close(fd)
+			fd = next
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at.Close(fd)
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
+	if err := d.remove(removed); err != nil {
+		t.Errorf("remove: %.200v", err)
+	}
+	if err := d.keep(func(workload.ID) bool { return false }); err != nil {
+		t.Errorf("keep: %.200v", err)
+	}
+	if names, err := os.ReadDir(filepath.Join(d.dir, "workloads")); err != nil || len(names) != 0 {
+		t.Errorf("left: %v, %v", names, err)
 	}
 }
