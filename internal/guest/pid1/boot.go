@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -67,6 +68,14 @@ const AgentCgroup = workloadCgroup + "/agent"
 // controllers are those that limits and statistics need.
 var controllers = []string{"cpu", "cpuset", "hugetlb", "io", "memory", "pids"}
 
+// maxThreads is how many processes and threads a guest may have, the kernel's
+// PID_MAX_LIMIT. Those of workloads, all together, are fewer by agentThreads: a
+// Go program that cannot make a thread ends, and the agent is one.
+const (
+	maxThreads   = 1 << 22
+	agentThreads = 1 << 16
+)
+
 // delegate enables the controllers for the workloads' cgroups, of which the
 // kernel may lack some: a limit that needs one then fails with its name. Our
 // own processes stay in the root, which has no limits.
@@ -90,7 +99,14 @@ func delegate() error {
 			return err
 		}
 	}
-	return nil
+	if !slices.Contains(offered, "pids") {
+		return nil
+	}
+	err = os.WriteFile(workloadCgroup+"/pids.max", []byte(strconv.Itoa(maxThreads-agentThreads)), 0)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // see setParameters
+	}
+	return err
 }
 
 // loopbackUp turns the loopback interface on: netdevice(7).
@@ -110,9 +126,14 @@ func loopbackUp() error {
 
 // parameters are what systemd and Debian set on every host where the kernel's
 // own default is weaker: links and FIFOs of others in sticky directories, and
-// what the kernel's log and addresses tell. The last one lets a program reserve
-// more memory than there is, as it may on a host that is much larger than its
-// limit: what it uses is what counts (Documentation/mm/overcommit-accounting.rst).
+// what the kernel's log and addresses tell.
+//
+// Some are limits for all together that the kernel derives from the size of
+// memory, or that fit a desktop: one workload within its own limits would use them
+// up for the others, and for the agent. Processes, and memory for files, are
+// counted for each workload. overcommit_memory lets a program reserve more memory
+// than there is, as it may on a host that is much larger than its limit: what it
+// uses is what counts (Documentation/mm/overcommit-accounting.rst).
 var parameters = [][2]string{
 	{"fs/protected_hardlinks", "1"},
 	{"fs/protected_symlinks", "1"},
@@ -120,15 +141,18 @@ var parameters = [][2]string{
 	{"fs/protected_regular", "2"},
 	{"kernel/dmesg_restrict", "1"},
 	{"kernel/kptr_restrict", "1"},
+	{"kernel/pid_max", strconv.Itoa(maxThreads)},
+	{"kernel/threads-max", strconv.Itoa(maxThreads)},
 	{"kernel/unprivileged_bpf_disabled", "1"},
 	{"vm/overcommit_memory", "1"},
 }
 
-// setParameters sets those that the kernel knows.
+// setParameters sets those that the kernel knows. A value that it has no room for,
+// as one that was built for small machines (CONFIG_BASE_SMALL), leaves its own.
 func setParameters() error {
 	for _, p := range parameters {
 		name := "/proc/sys/" + p[0]
-		if err := os.WriteFile(name, []byte(p[1]), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.WriteFile(name, []byte(p[1]), 0); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
 	}

@@ -144,8 +144,16 @@ func (g *guest) mounts() {
 	if flags := strings.TrimSpace(g.do("read /sys/class/net/lo/flags")); flags != "0x9" { // IFF_UP|IFF_LOOPBACK
 		g.Errorf("loopback's flags are %s, want 0x9", flags)
 	}
-	if got := g.do("read /proc/sys/fs/protected_symlinks"); got != "1\n" {
-		g.Errorf("protected_symlinks is %q", got)
+	for name, want := range map[string]string{
+		"/proc/sys/fs/protected_symlinks": "1",
+		// What one workload could use up for all.
+		"/proc/sys/kernel/threads-max":     "4194304",
+		"/proc/sys/kernel/pid_max":         "4194304",
+		"/sys/fs/cgroup/bulkhead/pids.max": "4128768",
+	} {
+		if got := strings.TrimSpace(g.do("read %s", name)); got != want {
+			g.Errorf("%s is %s, want %s", name, got, want)
+		}
 	}
 	if got := g.do("read /proc/self/oom_score_adj"); got != "-1000\n" {
 		g.Errorf("the agent's OOM score is %q", got)
