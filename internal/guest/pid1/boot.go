@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -135,6 +136,7 @@ func loopbackUp() error {
 // than there is, as it may on a host that is much larger than its limit: what it
 // uses is what counts (Documentation/mm/overcommit-accounting.rst).
 var parameters = [][2]string{
+	{"fs/file-max", strconv.FormatInt(math.MaxInt64, 10)},
 	{"fs/protected_hardlinks", "1"},
 	{"fs/protected_symlinks", "1"},
 	{"fs/protected_fifos", "1"},
@@ -144,6 +146,7 @@ var parameters = [][2]string{
 	{"kernel/pid_max", strconv.Itoa(maxThreads)},
 	{"kernel/threads-max", strconv.Itoa(maxThreads)},
 	{"kernel/unprivileged_bpf_disabled", "1"},
+	{"vm/max_map_count", "1048576"},
 	{"vm/overcommit_memory", "1"},
 }
 

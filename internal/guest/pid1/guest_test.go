@@ -150,6 +150,9 @@ func (g *guest) mounts() {
 		"/proc/sys/kernel/threads-max":     "4194304",
 		"/proc/sys/kernel/pid_max":         "4194304",
 		"/sys/fs/cgroup/bulkhead/pids.max": "4128768",
+		"/proc/sys/fs/file-max":            "9223372036854775807",
+		"/proc/sys/vm/max_map_count":       "1048576",
+		"/proc/sys/fs/nr_open":             "1048576",
 	} {
 		if got := strings.TrimSpace(g.do("read %s", name)); got != want {
 			g.Errorf("%s is %s, want %s", name, got, want)
