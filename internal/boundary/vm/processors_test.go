@@ -34,7 +34,7 @@ func TestProcessors(t *testing.T) {
 	failed := errors.New("no answer")
 	type step struct {
 		do       string // with "!" without an answer, with "?" lost
-		standing bool // after it
+		standing bool   // after it
 	}
 	for name, steps := range map[string][]step{
 		"asked while paused":                {{"hold", true}, {"ask", false}, {"done", true}, {"release", false}},
