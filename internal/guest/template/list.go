@@ -1,10 +1,10 @@
 package template
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -136,12 +136,12 @@ func (s *Store) Remove(key string, force bool) error {
 		return fmt.Errorf("%w: %.12s", ErrNotFound, key)
 	}
 	// Under another name first: half of it is no template.
-	doomed, err := os.MkdirTemp(s.dir, doomedPrefix)
-	if err != nil {
+	doomed := s.path(doomedPrefix + rand.Text())
+	switch err := os.Rename(s.path(key), doomed); {
+	case isMissing(err): // removed meanwhile
+		return fmt.Errorf("%w: %.12s", ErrNotFound, key)
+	case err != nil:
 		return err
-	}
-	if err := os.Rename(s.path(key), filepath.Join(doomed, key)); err != nil && !isMissing(err) {
-		return errors.Join(err, os.Remove(doomed))
 	}
 	return os.RemoveAll(doomed)
 }

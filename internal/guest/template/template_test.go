@@ -280,6 +280,40 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// TestRemovedWhileSwept: what is said to be removed is, also while others clean up.
+func TestRemovedWhileSwept(t *testing.T) {
+	s := New(t.TempDir())
+	var made atomic.Int32
+	r := recipe(&made)
+	var all sync.WaitGroup
+	defer all.Wait()
+	stop := make(chan struct{})
+	defer close(stop)
+	for range 2 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := s.sweep(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && !t.Failed(); {
+		ensure(t, s, r)
+		if err := s.Remove(key, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Get(key); !errors.Is(err, ErrNotFound) {
+			t.Errorf("it is still there: %v", err)
+		}
+	}
+}
+
 // TestMost: the templates that were used least recently go.
 func TestMost(t *testing.T) {
 	s := New(t.TempDir())
