@@ -205,6 +205,26 @@ func (m *machine) fault(err error) error {
 	return &fault{f, err}
 }
 
+// ended is fault where err comes of the end of the machine, or of a host that has not
+// what it takes. What a machine that runs does not do is no fault of its guest.
+func (m *machine) ended(err error) error {
+	if errors.Is(err, qemu.ErrGone) { // of the control socket, which ends first
+		select {
+		case <-m.vmm.Done():
+		case <-time.After(endTimeout):
+		}
+	}
+	select {
+	case <-m.vmm.Done():
+		return m.fault(err)
+	default:
+	}
+	if starved(m.cgroup) {
+		return errStarved(err)
+	}
+	return err
+}
+
 // starved tells whether the host killed something in a machine's cgroup for want of
 // memory.
 func starved(cg *cgroup.Manager) bool {

@@ -310,7 +310,7 @@ func (k *maker) save(ctx context.Context, c qemu.Config, key string, f *template
 		}
 	}
 	if err := m.vmm.Save(ctx, f.State); err != nil {
-		return hello, fmt.Errorf("save the machine: %w", m.fault(err))
+		return hello, fmt.Errorf("save the machine: %w", m.ended(err))
 	}
 	return m.sess.Peer(), nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -236,6 +237,40 @@ func TestTemplateFaults(t *testing.T) {
 	f.ensure(t, s, f.prepare(t, s))
 	if c := f.run(t, program("exit", "7"), nil); c.exit.Code != 7 || len(c.notices) > 0 {
 		t.Errorf("a new template: %+v", c)
+	}
+}
+
+// TestSaveFaults: a machine that cannot be saved, and runs, is nobody's fault, so that
+// the workload's boots.
+func TestSaveFaults(t *testing.T) {
+	slow(t)
+	guard(t)
+	f := newFixture(t)
+	f.templates(t)
+	s := program("exit", "0")
+	p := f.prepare(t, s)
+	p.Dir, p.Cgroup = t.TempDir(), testCgroup
+	k, err := Boundary{}.maker(s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ram, err := os.Create(filepath.Join(t.TempDir(), "ram"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ram.Close()
+	state, err := os.Open(os.DevNull) // which cannot be written to
+	if err == nil {
+		err = ram.Truncate(k.generic.Memory)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	_, err = k.save(t.Context(), k.generic, k.key, &template.Files{RAM: ram, State: state}, nil)
+	var to *qemu.Fault
+	if err == nil || errors.As(err, &to) || !strings.Contains(err.Error(), "save the machine: QEMU: ") {
+		t.Errorf("got %v", err)
 	}
 }
 
