@@ -140,8 +140,8 @@ func starving(err error) bool {
 
 // discard removes a template from which no clone came, for the reason err, so that
 // the next start makes another: one that is damaged, and one from which QEMU or the
-// guest does not go on. Where others do go on from it, it stays, and a clone that
-// does not answer in time is a sign of a host that has not enough for all: if all
+// guest does not go on. Where others do go on from it, it stays, and a guest that
+// only does not answer in time is a sign of a host that has not enough for all: if all
 // that are slow booted, there would be still less. It returns err with what has
 // come of that.
 func discard(store *template.Store, key string, err error) error {
@@ -151,8 +151,9 @@ func discard(store *template.Store, key string, err error) error {
 	if !damaged && !failed {
 		return err
 	}
+	late := failed && f.Who != qemu.VMM && !f.Panic && (errors.Is(err, errSilent) || errors.Is(err, context.DeadlineExceeded))
 	switch e := store.Remove(key, damaged); {
-	case errors.Is(e, template.ErrInUse) && f.Who != qemu.VMM:
+	case errors.Is(e, template.ErrInUse) && late:
 		return &fault{qemu.Fault{Who: qemu.Host, Text: "the machine does not answer in time, as others do that go on from the same template: there is not enough memory or time for all"}, err}
 	case errors.Is(e, template.ErrInUse), errors.Is(e, template.ErrNotFound):
 		return err

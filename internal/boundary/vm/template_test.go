@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -271,6 +274,58 @@ func TestSaveFaults(t *testing.T) {
 	var to *qemu.Fault
 	if err == nil || errors.As(err, &to) || !strings.Contains(err.Error(), "save the machine: QEMU: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestDiscard: a template from which a clone does not come goes, unless others go on
+// from it; then the host is to blame for a clone that is late, and for no other.
+func TestDiscard(t *testing.T) {
+	of := func(who qemu.Party, panics bool, cause error) error {
+		return errors.Join(&fault{qemu.Fault{Who: who, Panic: panics}, cause}, nil)
+	}
+	lost := fmt.Errorf("ask: %w", client.ErrGuestLost)
+	for name, tt := range map[string]struct {
+		err  error
+		goes bool       // where nobody goes on from it
+		who  qemu.Party // is to blame where others do
+	}{
+		"late":                {of(qemu.Agent, false, context.DeadlineExceeded), true, qemu.Host},
+		"silent":              {of(qemu.Kernel, false, errSilent), true, qemu.Host},
+		"panics, and is late": {of(qemu.Kernel, true, context.DeadlineExceeded), true, qemu.Kernel},
+		"panics":              {of(qemu.Agent, true, lost), true, qemu.Agent},
+		"speaks nonsense":     {of(qemu.Agent, false, protocol.ErrProtocol), true, qemu.Agent},
+		"QEMU ends":           {of(qemu.VMM, false, lost), true, qemu.VMM},
+		"QEMU is late":        {of(qemu.VMM, false, context.DeadlineExceeded), true, qemu.VMM},
+		"no memory":           {of(qemu.Host, false, lost), false, qemu.Host},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, key := template.New(t.TempDir()), strings.Repeat("ab", 32)
+			err := s.Ensure(t.Context(), template.Recipe{Key: key, Memory: mib, Save: func(context.Context, *template.Files) (protocol.Hello, error) { return protocol.Hello{}, nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := s.Open(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			there := func(want bool) {
+				t.Helper()
+				if _, err := s.Get(key); (err == nil) != want {
+					t.Errorf("it is there: %v; want %v", err == nil, want)
+				}
+			}
+			got := discard(s, key, tt.err)
+			var f *qemu.Fault
+			if !errors.As(got, &f) || f.Who != tt.who {
+				t.Errorf("in use: %v is to blame; want %s", got, tt.who)
+			}
+			there(true)
+			other.Close()
+			if got := discard(s, key, tt.err); !errors.Is(got, tt.err) {
+				t.Errorf("got %v", got)
+			}
+			there(!tt.goes)
+		})
 	}
 }
 
