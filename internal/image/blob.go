@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 )
 
@@ -124,6 +125,18 @@ func (o *Op) AddBlob(p []byte) (digest.Digest, error) {
 		return "", err
 	}
 	return w.commit()
+}
+
+// CheckSizes refuses an image whose layers, as they are stored, take more than
+// one image may, before any of them is fetched.
+func (s *Store) CheckSizes(m *manifest.Manifest) error {
+	left := s.imageBytes
+	for _, l := range m.Layers {
+		if left -= min(l.Size, s.imageBytes); left < 0 {
+			return fmt.Errorf("%w: the image's layers have more than %d bytes", unpack.ErrLimit, s.imageBytes)
+		}
+	}
+	return nil
 }
 
 func (s *Store) blobLimit() int64 {

@@ -76,7 +76,7 @@ func (o *Op) Unpack(ctx context.Context, blob, diffID digest.Digest, progress fu
 		if err != nil {
 			return err
 		}
-		return o.budget.Take(m.Bytes)
+		return o.budget.Take(m.Bytes + int64(m.Entries)*unpack.EntryBytes)
 	}
 	o.mu.Lock()
 	staged := o.staged[diffID]

@@ -59,8 +59,8 @@ type Store struct {
 // Option changes how a store is opened.
 type Option func(*Store)
 
-// WithLimits replaces the limits on what one layer, and on how many bytes of
-// unpacked files one image, may cost. Zero values mean the defaults.
+// WithLimits replaces the limits on what one layer, and on how many bytes the
+// layers and the unpacked files of one image, may cost. Zero values mean the defaults.
 func WithLimits(layer unpack.Limits, imageBytes int64) Option {
 	return func(s *Store) {
 		s.limits = layer

@@ -418,17 +418,19 @@ func TestBadImages(t *testing.T) {
 
 func TestImageLimit(t *testing.T) {
 	needRoot(t)
-	root := t.TempDir()
-	s, err := image.Open(root, image.WithLimits(unpack.Limits{}, 1000))
-	if err != nil {
-		t.Fatal(err)
-	}
 	im := imagetest.New(t, manifest.RunConfig{},
 		imagetest.Tar(t, imagetest.File("a", strings.Repeat("a", 700))), imagetest.Tar(t, imagetest.File("b", strings.Repeat("b", 700))))
-	if _, err := tryLoad(t, s, im, "big"); !errors.Is(err, unpack.ErrLimit) {
-		t.Errorf("got %v, want ErrLimit", err)
+	for limit, text := range map[int64]string{2*unpack.EntryBytes + 1000: "unpacks to more than", 150: "layers have more than"} {
+		root := t.TempDir()
+		s, err := image.Open(root, image.WithLimits(unpack.Limits{}, limit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tryLoad(t, s, im, "big"); !errors.Is(err, unpack.ErrLimit) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%d bytes: got %v, want ErrLimit with %q", limit, err, text)
+		}
+		checkClean(t, root)
 	}
-	checkClean(t, root)
 }
 
 func TestDamagedTable(t *testing.T) {

@@ -344,6 +344,9 @@ func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []refer
 		return image.Image{}, err
 	}
 	m, err := manifest.Parse(raw)
+	if err == nil {
+		err = l.s.CheckSizes(m)
+	}
 	if err != nil {
 		return image.Image{}, err
 	}

@@ -57,6 +57,9 @@ func (s *session) pull(ctx context.Context, store *image.Store, opts Options) (i
 	}
 	s.report(Event{Step: Resolved, Digest: d})
 	m, err := manifest.Parse(raw)
+	if err == nil {
+		err = store.CheckSizes(m)
+	}
 	if err != nil {
 		return image.Image{}, err
 	}

@@ -26,6 +26,9 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if err := u.budget.Take(m.size()); err != nil {
+		return err
+	}
 	if len(comps) == 0 {
 		if hdr.Typeflag != tar.TypeDir {
 			return fmt.Errorf("%w: the root of the layer is no directory", ErrHostile)

@@ -66,7 +66,7 @@ func Layer(ctx context.Context, root *os.File, r io.Reader, opts Options) (Resul
 	limits := opts.Limits.withDefaults()
 	stream := newPlainStream(ctx, r, limits)
 	defer stream.Close()
-	u := &unpacker{limits: limits, budget: opts.Budget, tree: newTree(root, limits), buf: make([]byte, filetree.Block)}
+	u := &unpacker{limits: limits, budget: opts.Budget, tree: newTree(root, limits, opts.Budget), buf: make([]byte, filetree.Block)}
 	defer u.tree.close()
 	defer runtime.KeepAlive(root)
 

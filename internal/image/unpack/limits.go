@@ -53,7 +53,8 @@ const (
 	DefaultDirBytes   = 64 << 20
 	DefaultRatio      = 200
 	DefaultRatioFloor = 1 << 30
-	// DefaultImageBytes bounds the sum over the layers of one image.
+	// DefaultImageBytes bounds the sum over the layers of one image, with
+	// EntryBytes for each entry.
 	DefaultImageBytes = 64 << 30
 )
 
@@ -82,7 +83,12 @@ func (l Limits) withDefaults() Limits {
 // Budget is shared by the layers of one image that are unpacked at a time.
 type Budget struct{ left, total atomic.Int64 }
 
-// NewBudget allows bytes of unpacked files in total.
+// EntryBytes is what an entry takes from a Budget beside its content and its
+// extended attributes: about what a file system needs for an empty file.
+const EntryBytes = 4 << 10
+
+// NewBudget allows bytes of unpacked files in total, with EntryBytes for each
+// entry.
 func NewBudget(bytes int64) *Budget {
 	b := new(Budget)
 	b.left.Store(bytes)

@@ -60,7 +60,7 @@ func (u *unpacker) meta(hdr *tar.Header) (*meta, error) {
 	return m, m.textACLs(hdr, u.limits.XattrBytes)
 }
 
-// size is about what the extended attributes take in memory.
+// size is about what the extended attributes take in memory, and on a disk.
 func (m *meta) size() int64 {
 	const overhead = 64 // of an attribute
 	n := 0

@@ -29,6 +29,7 @@ type dir struct {
 type tree struct {
 	root       *dir
 	limits     Limits
+	budget     *Budget
 	plainOwner bool       // new files belong to 0:0
 	recent     *list.List // of openDir, most recently used first
 	count      int        // entries, and directories made without one
@@ -60,8 +61,8 @@ func (d *dir) size() int64 {
 	return int64(len(d.name)) + d.meta.size()
 }
 
-func newTree(root *os.File, limits Limits) *tree {
-	t := &tree{root: &dir{}, limits: limits, recent: list.New()}
+func newTree(root *os.File, limits Limits, budget *Budget) *tree {
+	t := &tree{root: &dir{}, limits: limits, budget: budget, recent: list.New()}
 	fd := int(root.Fd())
 	st, err := at.Fstat(fd)
 	t.plainOwner = err == nil && os.Geteuid() == 0 && os.Getegid() == 0 && st.Mode&0o2000 == 0 && st.Gid == 0
@@ -158,7 +159,7 @@ func (t *tree) countOne() error {
 	if t.count++; t.count > t.limits.Entries {
 		return fmt.Errorf("%w: more than %d entries and directories without one", ErrLimit, t.limits.Entries)
 	}
-	return nil
+	return t.budget.Take(EntryBytes)
 }
 
 // dir walks to a directory and makes what is missing on the way.

@@ -325,13 +325,40 @@ func hugeHeader(t *testing.T) []byte {
 }
 
 func TestBudgetIsShared(t *testing.T) {
-	budget := unpack.NewBudget(1000)
+	budget := unpack.NewBudget(2*unpack.EntryBytes + 1000)
 	layer := imagetest.Tar(t, imagetest.File("f", strings.Repeat("x", 600)))
 	for i, want := range []error{nil, unpack.ErrLimit} {
 		root, _ := jail(t)
 		_, err := unpack.Layer(context.Background(), root, bytes.NewReader(layer), unpack.Options{Budget: budget})
 		if !errors.Is(err, want) {
 			t.Errorf("layer %d: got %v, want %v", i, err, want)
+		}
+	}
+}
+
+// TestBudgetCountsEntries has layers that fill a disk without a byte of content.
+func TestBudgetCountsEntries(t *testing.T) {
+	var files, paths, attributes []imagetest.Entry
+	for i := range 20 {
+		files = append(files, imagetest.File(fmt.Sprint(i), ""))
+		paths = append(paths, imagetest.File(strings.Repeat("d/", i)+"f", ""))
+		attributes = append(attributes, imagetest.File("f", "").With(0o644, 0, 0, "user.a", strings.Repeat("v", 2000)))
+	}
+	for name, tt := range map[string]struct {
+		entries []imagetest.Entry
+		cost    int64
+	}{
+		"files":       {files, 20 * unpack.EntryBytes},
+		"directories": {paths, 39 * unpack.EntryBytes},
+		"attributes":  {attributes, 20 * (unpack.EntryBytes + 2000)},
+	} {
+		layer := imagetest.Tar(t, tt.entries...)
+		for budget, want := range map[int64]error{tt.cost + 2000: nil, tt.cost - 1: unpack.ErrLimit} {
+			root, _ := jail(t)
+			_, err := unpack.Layer(context.Background(), root, bytes.NewReader(layer), unpack.Options{Budget: unpack.NewBudget(budget)})
+			if !errors.Is(err, want) {
+				t.Errorf("%s, %d bytes: got %v, want %v", name, budget, err, want)
+			}
 		}
 	}
 }
