@@ -85,9 +85,7 @@ func (a *app) loadCommand() *cobra.Command {
 				} else {
 					loaded, err = archive.Load(ctx, s, input, o)
 				}
-				if err == nil {
-					a.printLoaded(loaded, quiet)
-				}
+				a.printLoaded(loaded, quiet) // those before the one that failed, too
 				return err
 			})
 		},

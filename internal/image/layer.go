@@ -64,9 +64,16 @@ func (o *Op) HasLayer(diffID digest.Digest) (bool, error) {
 
 // Unpack unpacks a layer that the store has as a blob, unless it is unpacked
 // already, and checks its diff ID. The result is seen by others only after
-// Publish. progress may be nil; it is told how many bytes of the plain archive
-// were read.
+// Publish. Asked for the same layer again, or meanwhile, it does nothing. progress
+// may be nil; it is told how many bytes of the plain archive were read.
 func (o *Op) Unpack(ctx context.Context, blob, diffID digest.Digest, progress func(int64)) error {
+	o.mu.Lock()
+	taken := o.taken[diffID] // the image has the same layer twice
+	o.taken[diffID] = true
+	o.mu.Unlock()
+	if taken {
+		return nil
+	}
 	have, err := o.HasLayer(diffID)
 	if err != nil {
 		return err
@@ -77,12 +84,6 @@ func (o *Op) Unpack(ctx context.Context, blob, diffID digest.Digest, progress fu
 			return err
 		}
 		return o.budget.Take(m.Bytes + int64(m.Entries)*unpack.EntryBytes)
-	}
-	o.mu.Lock()
-	staged := o.staged[diffID]
-	o.mu.Unlock()
-	if staged {
-		return nil
 	}
 	f, err := o.s.OpenBlob(blob)
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
-// Op is one operation that adds to the store or holds on to what is there.
+// Op is one operation that adds an image to the store or holds on to what is
+// there. All that it unpacks counts for one image.
 // What it pinned is not collected until Close. Its methods may be called by
 // several goroutines.
 type Op struct {
@@ -29,6 +30,7 @@ type Op struct {
 
 	mu     sync.Mutex
 	staged map[digest.Digest]bool // layers unpacked in dir and not yet published
+	taken  map[digest.Digest]bool // layers that Unpack was asked for
 }
 
 const (
@@ -63,7 +65,7 @@ func (s *Store) begin() (*Op, error) {
 		os.RemoveAll(dir)
 		return nil, s.explain(err)
 	}
-	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool)}, nil
+	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool), taken: make(map[digest.Digest]bool)}, nil
 }
 
 // pin keeps blobs, layers or chains from being collected while the operation

@@ -134,6 +134,37 @@ func dockerSave(t *testing.T, edit func(files map[string]imagetest.Entry)) []byt
 	return imagetest.Tar(t, entries...)
 }
 
+// TestLoadSeveral loads images of which each is within the limit of one, and has
+// a layer twice.
+func TestLoadSeveral(t *testing.T) {
+	from := store(t)
+	big := imagetest.Tar(t, imagetest.File("a", strings.Repeat("a", 70_000)))
+	for _, name := range []string{"x", "y", "z"} {
+		dir := t.TempDir()
+		own := imagetest.Tar(t, imagetest.File("b", strings.Repeat(name, 20_000)))
+		imagetest.New(t, manifest.RunConfig{}, big, own, big).Layout(t, dir, "1")
+		if _, err := archive.Load(ctx, from, dir, archive.LoadOptions{Name: "localhost/" + name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, format := range []archive.Format{archive.OCIArchive, archive.DockerArchive} {
+		var b bytes.Buffer
+		if err := archive.Save(ctx, from, &b, format, "localhost/x:1", "localhost/y:1", "localhost/z:1"); err != nil {
+			t.Fatal(err)
+		}
+		for limit, want := range map[int64]int{100_000: 3, 80_000: 0} {
+			s, err := image.Open(t.TempDir(), image.WithLimits(unpack.Limits{}, limit))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := archive.LoadReader(ctx, s, bytes.NewReader(b.Bytes()), archive.LoadOptions{})
+			if len(got) != want || (err == nil) != (want == 3) || err != nil && !errors.Is(err, unpack.ErrLimit) {
+				t.Errorf("%s, %d bytes for an image: loaded %d, %v; want %d", format, limit, len(got), err, want)
+			}
+		}
+	}
+}
+
 func TestLoadDockerSave(t *testing.T) {
 	s := store(t)
 	images, err := archive.LoadReader(ctx, s, bytes.NewReader(dockerSave(t, nil)), archive.LoadOptions{})

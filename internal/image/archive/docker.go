@@ -77,22 +77,27 @@ func (l *loader) dockerImage(ctx context.Context, e dockerImage) (image.Image, e
 	if len(e.Layers) != len(c.RootFS.DiffIDs) {
 		return image.Image{}, fmt.Errorf("%w: manifest.json lists %d layers, the config %d", manifest.ErrInvalid, len(e.Layers), len(c.RootFS.DiffIDs))
 	}
+	op, err := l.s.Begin() // of its own; see image
+	if err != nil {
+		return image.Image{}, err
+	}
+	defer op.Close()
 	layers := make([]manifest.Descriptor, len(e.Layers))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(2, runtime.NumCPU()))
 	for i, name := range e.Layers {
 		g.Go(func() (err error) {
-			layers[i], err = l.dockerLayer(gctx, name, c.RootFS.DiffIDs[i])
+			layers[i], err = l.dockerLayer(gctx, op, name, c.RootFS.DiffIDs[i])
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return image.Image{}, err
 	}
-	return commit(ctx, l.op, rawConfig, layers, names...)
+	return commit(ctx, op, rawConfig, layers, names...)
 }
 
-func (l *loader) dockerLayer(ctx context.Context, name string, diffID digest.Digest) (manifest.Descriptor, error) {
+func (l *loader) dockerLayer(ctx context.Context, op *image.Op, name string, diffID digest.Digest) (manifest.Descriptor, error) {
 	r, size, err := l.files.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return manifest.Descriptor{}, fmt.Errorf("%w: the layer %q is missing", unpack.ErrTruncated, name)
@@ -102,8 +107,8 @@ func (l *loader) dockerLayer(ctx context.Context, name string, diffID digest.Dig
 	}
 	defer r.Close()
 	// A plain layer's diff ID is its digest: it may be here already.
-	if blob, err := l.op.HasBlob(diffID); err != nil || blob {
-		unpacked, unpackedErr := l.op.HasLayer(diffID)
+	if blob, err := op.HasBlob(diffID); err != nil || blob {
+		unpacked, unpackedErr := op.HasLayer(diffID)
 		if err := errors.Join(err, unpackedErr); err != nil {
 			return manifest.Descriptor{}, err
 		}
@@ -114,7 +119,7 @@ func (l *loader) dockerLayer(ctx context.Context, name string, diffID digest.Dig
 			}
 		}
 	}
-	n, err := l.op.AddLayer(ctx, r, nil)
+	n, err := op.AddLayer(ctx, r, nil)
 	if err != nil {
 		return manifest.Descriptor{}, fmt.Errorf("layer %q: %w", name, err)
 	}

@@ -109,7 +109,6 @@ func LoadReader(ctx context.Context, s *image.Store, r io.Reader, opts LoadOptio
 // loader is one Load under way.
 type loader struct {
 	s     *image.Store
-	op    *image.Op
 	files files
 	opts  LoadOptions
 	asked bool // for opts.Platform
@@ -134,12 +133,7 @@ func load(ctx context.Context, s *image.Store, f files, opts LoadOptions) ([]ima
 	if !asked {
 		opts.Platform = manifest.Host()
 	}
-	op, err := s.Begin()
-	if err != nil {
-		return nil, err
-	}
-	defer op.Close()
-	l := &loader{s: s, op: op, files: f, opts: opts, asked: asked}
+	l := &loader{s: s, files: f, opts: opts, asked: asked}
 	layout, err := l.document("oci-layout", 4096)
 	if err == nil {
 		return l.layout(ctx, layout)
@@ -337,7 +331,8 @@ func hasTag(name string) bool {
 	return strings.Contains(name[strings.LastIndexByte(name, '/')+1:], ":")
 }
 
-// image loads one manifest and all it points at.
+// image loads one manifest and all it points at. The operation is the image's
+// own, as what one may cost is counted by operation.
 func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []reference.Reference) (image.Image, error) {
 	raw, err := l.blob(d, manifest.MaxManifestBytes)
 	if err != nil {
@@ -364,8 +359,13 @@ func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []refer
 	if err != nil {
 		return image.Image{}, err
 	}
+	op, err := l.s.Begin()
+	if err != nil {
+		return image.Image{}, err
+	}
+	defer op.Close()
 	for _, p := range [][]byte{raw, rawConfig} {
-		if _, err := l.op.AddBlob(p); err != nil {
+		if _, err := op.AddBlob(p); err != nil {
 			return image.Image{}, err
 		}
 	}
@@ -373,18 +373,18 @@ func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []refer
 	g.SetLimit(max(2, runtime.NumCPU()))
 	for i, layer := range m.Layers {
 		g.Go(func() error {
-			err := l.op.WriteBlob(layer.Digest, layer.Size, func() (io.ReadCloser, error) {
+			err := op.WriteBlob(layer.Digest, layer.Size, func() (io.ReadCloser, error) {
 				r, _, err := l.files.open(blobName(layer.Digest))
 				return r, l.missing(err, layer.Digest)
 			})
 			if err != nil {
 				return err
 			}
-			return l.op.Unpack(gctx, layer.Digest, c.RootFS.DiffIDs[i], nil)
+			return op.Unpack(gctx, layer.Digest, c.RootFS.DiffIDs[i], nil)
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return image.Image{}, err
 	}
-	return l.op.Commit(ctx, d.Digest, names...)
+	return op.Commit(ctx, d.Digest, names...)
 }
