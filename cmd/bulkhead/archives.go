@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
@@ -158,21 +159,36 @@ func (a *app) save(cmd *cobra.Command, target, formatFlag string, refs []string)
 	})
 }
 
-// writeFile makes a file that is complete or not there. What is not a plain
-// file, such as /dev/null or a pipe, is written to as it is.
+// writeFile makes a file that is complete or not there, for its owner alone: it
+// holds all that an image or a workload has. What is not a plain file, such as
+// /dev/null or a pipe, and standard output by any name, is written to as it is.
 func writeFile(name string, write func(io.Writer) error) error {
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+	info, err := os.Stat(name)
+	if err == nil {
+		if out, err := os.Stdout.Stat(); err == nil && os.SameFile(info, out) {
+			return write(os.Stdout)
+		}
+	}
+	if err == nil && !info.Mode().IsRegular() {
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
 			return err
 		}
-		err = write(f)
+		info, err := f.Stat()
+		if err == nil && info.Mode().IsRegular() {
+			err = fmt.Errorf("%s became another file meanwhile", name)
+		}
+		if err == nil {
+			err = write(f)
+		}
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}
 		return err
 	}
-	f, err := os.OpenFile(name+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	// Beside the file, so that it can be renamed. A new name that nobody can guess:
+	// the directory may be anybody's.
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".")
 	if err != nil {
 		return advice.Wrap(err, fmt.Sprintf("%s cannot be written: %s", name, fileReason(err)), "choose a place that can be written to")
 	}
