@@ -16,7 +16,7 @@
 //	default           the name that "" stands for
 //	store/NAME        leads to .ID
 //	store/.ID/        kernel.json, vmlinux, modules/: complete, or not there
-//	unpacked/DIGEST   images named by path, uncompressed
+//	unpacked/DIGEST/  vmlinux: an image named by path, uncompressed
 //	initramfs/KEY/    ready-made ones; KEY covers everything they are made of
 //	tmp/              what is being made; locked while its process lives
 //

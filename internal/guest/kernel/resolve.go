@@ -19,6 +19,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/initramfs"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/kmod"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel/vmlinux"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 )
 
 const (
@@ -170,9 +171,12 @@ func (s *Store) unpacked(ctx context.Context, in *os.File, size int64) (Kernel, 
 		return Kernel{}, err
 	}
 	digest := hex.EncodeToString(sum.Sum(nil))
-	target := s.path("unpacked", digest)
+	// The directory has the time of the last use: templates are found by what the
+	// image is, its times included.
+	dir := s.path("unpacked", digest)
+	target := filepath.Join(dir, imageFile)
 	if k, err := examine(target); err == nil {
-		touch(target)
+		touch(dir)
 		return k, nil
 	}
 	st, err := s.newStage(ctx)
@@ -180,23 +184,39 @@ func (s *Store) unpacked(ctx context.Context, in *os.File, size int64) (Kernel, 
 		return Kernel{}, err
 	}
 	defer st.close()
-	k, err := expand(ctx, in, size, st.path(imageFile))
+	if err := os.Mkdir(st.path("unpacked"), 0o700); err != nil {
+		return Kernel{}, err
+	}
+	k, err := expand(ctx, in, size, st.path("unpacked/"+imageFile))
 	if err != nil {
 		return Kernel{}, err
 	}
-	s.forget("unpacked", "")
-	if err := os.Rename(st.path(imageFile), target); err != nil {
+	if err := syncDir(st.path("unpacked")); err != nil {
+		return Kernel{}, err
+	}
+	s.forget("unpacked", imageFile)
+	if err := place(st.path("unpacked"), dir); err != nil {
 		return Kernel{}, err
 	}
 	k.Image = target
 	return k, syncDir(s.path("unpacked"))
 }
 
-// touch notes that a file was used. That it fails is no reason to fail.
-func touch(file string) { _ = os.Chtimes(file, time.Time{}, time.Now()) }
+// place gives a directory its name. What has it already, and is of no use, takes the
+// place of the directory.
+func place(dir, name string) error {
+	err := os.Rename(dir, name)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) {
+		err = sys.Exchange(dir, name)
+	}
+	return err
+}
 
-// forget removes what was not used for long, and is not: what holds it marks file
-// in it, "" for itself. Errors are left to the next time.
+// touch notes that what a directory holds was used. That it fails is no reason to fail.
+func touch(dir string) { _ = os.Chtimes(dir, time.Time{}, time.Now()) }
+
+// forget removes what was not used for long, and is not: who uses it has marked file
+// in it. Errors are left to the next time.
 func (s *Store) forget(dir, file string) {
 	entries, err := os.ReadDir(s.path(dir))
 	if err != nil {
@@ -402,16 +422,7 @@ func (s *Store) makeArchive(ctx context.Context, key string, programs []initramf
 		return err
 	}
 	s.forget("initramfs", archiveFile)
-	target := s.path("initramfs", key)
-	if err := os.Rename(dir, target); errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
-		// Something unreadable has the name.
-		if err := os.Rename(target, st.path("old")); err != nil {
-			return err
-		}
-		if err := os.Rename(dir, target); err != nil {
-			return err
-		}
-	} else if err != nil {
+	if err := place(dir, s.path("initramfs", key)); err != nil {
 		return err
 	}
 	return syncDir(s.path("initramfs"))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
@@ -369,7 +370,7 @@ func (s *Store) unneeded() (dirs []string, err error) {
 func used(file string) bool {
 	f, err := os.Open(file)
 	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist)
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR)
 	}
 	defer f.Close()
 	is, err := sys.InUse(f)

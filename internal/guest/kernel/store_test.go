@@ -239,6 +239,21 @@ func TestResolveFile(t *testing.T) {
 	if got, err := os.ReadFile(first.Image); err != nil || !bytes.Equal(got, image) {
 		t.Errorf("unpacked %d bytes, %v", len(got), err)
 	}
+	// Using it leaves it as it is: templates are found by what the file is. What is
+	// used stays.
+	was := identity(t, first.Image)
+	long := time.Now().Add(-2 * keepFor)
+	if err := os.Chtimes(filepath.Dir(first.Image), long, long); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Resolve(ctx, packed, want, nil)
+	if err != nil || again.Image != first.Image {
+		t.Fatalf("again: %+v, %v", again, err)
+	}
+	s.forget("unpacked", imageFile)
+	if is := identity(t, again.Image); is != was {
+		t.Errorf("after another use it is %s, was %s", is, was)
+	}
 	// What the cache holds damaged is unpacked again.
 	if err := os.Truncate(first.Image, 10); err != nil {
 		t.Fatal(err)
@@ -246,7 +261,37 @@ func TestResolveFile(t *testing.T) {
 	if second, err := s.Resolve(ctx, packed, want, nil); err != nil || second.Image != first.Image || second.Size != int64(len(image)) {
 		t.Errorf("again: %+v, %v", second, err)
 	}
+	// An older version had the image itself there.
+	dir := filepath.Dir(first.Image)
+	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, image, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := s.Resolve(ctx, packed, want, nil); err != nil || second.Image != first.Image || second.Size != int64(len(image)) {
+		t.Errorf("beside an older version's: %+v, %v", second, err)
+	}
+	old := s.path("unpacked", "old")
+	if err := errors.Join(os.WriteFile(old, image, 0o600), os.Chtimes(old, long, long), os.Chtimes(dir, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	s.forget("unpacked", imageFile)
+	if left, err := os.ReadDir(s.path("unpacked")); err != nil || len(left) > 0 {
+		t.Errorf("what nobody used for long is left: %v, %v", left, err)
+	}
 	leftovers(t, s)
+}
+
+// identity is what a file is, for a template that is made from it.
+func identity(t *testing.T, name string) string {
+	t.Helper()
+	fi, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := sys.Identity(fi)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 // TestMMIO: it is known of a kernel however it is named.
