@@ -232,11 +232,14 @@ func (c *comparison) inTurn(ctx context.Context, what string, rounds int, budget
 }
 
 // reason is an error as a part of one line.
-func reason(err error) string {
-	s := safetext.Line(strings.TrimSpace(err.Error()))
-	const most = 300
+func reason(err error) string { return fit(strings.TrimSpace(err.Error()), 300) }
+
+// fit makes text from anywhere a part of one line, of at most so many bytes.
+func fit(s string, most int) string {
+	s = safetext.Line(s)
 	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + " …"
+		const more = " …"
+		s = strings.ToValidUTF8(s[:most-len(more)], "") + more
 	}
 	return s
 }

@@ -148,3 +148,26 @@ func TestMechanism(t *testing.T) {
 		}
 	}
 }
+
+// TestAnyText: what was measured is not lost for what somebody wrote: a command, an
+// option, an image's user.
+func TestAnyText(t *testing.T) {
+	long := strings.Repeat("ä", report.MaxText)
+	for _, text := range []string{"set -e\necho a", "\x1b[2J", "\xff", long, "x" + long} {
+		c := &comparison{
+			Options: Options{Image: "box", Command: []string{"sh", "-c", text}, Flags: []string{"--env", text}},
+			host:    localHost(), made: &made{user: text},
+		}
+		d := report.Document{Format: report.Format, Kind: report.Compare, Machine: c.surroundings(t.Context(), "")}
+		for _, w := range []*way{{driver: &direct{}}, {driver: &tenant{}, ours: true}} {
+			w.subject.Label = strconv.Itoa(len(d.Reports))
+			d.Reports = append(d.Reports, w.report(c))
+		}
+		if _, err := d.Encode(); err != nil {
+			t.Errorf("%.20q: %v", text, err)
+		}
+		if d.Reports[0].Subject.Note == "" || d.Reports[1].Subject.Command == "" {
+			t.Errorf("%.20q: nothing is said of it", text)
+		}
+	}
+}

@@ -147,6 +147,7 @@ func (c *comparison) surroundings(ctx context.Context, before string) []report.F
 		if facts[i].Value == "" {
 			facts[i].Value = "unknown"
 		}
+		facts[i].Value = fit(facts[i].Value, report.MaxText)
 	}
 	return facts
 }

@@ -15,10 +15,10 @@ func (w *way) report(c *comparison) report.Report {
 		r.Subject.Image = s.image
 	}
 	if w.ours && len(c.Flags) > 0 {
-		r.Subject.Command = strings.Join(c.Flags, " ")
+		r.Subject.Command = fit(strings.Join(c.Flags, " "), report.MaxText)
 	}
 	if c.made.user != "" && !w.knowsImages() {
-		r.Subject.Note = strings.TrimPrefix(r.Subject.Note+"; as root, and not as the image's user "+c.made.user, "; ")
+		r.Subject.Note = strings.TrimPrefix(r.Subject.Note+"; as root, and not as the image's user "+fit(c.made.user, 100), "; ")
 	}
 	for _, k := range kinds {
 		if k.group != "" && !c.wants(k.group) || strings.HasPrefix(k.id, "start.cold") && !c.Cold {
