@@ -238,8 +238,6 @@ type blobReader struct {
 	progress func(int64)
 
 	body     io.ReadCloser
-	cancel   context.CancelFunc
-	stall    *time.Timer
 	off      int64
 	reported int64
 	failedAt int64
@@ -251,11 +249,7 @@ const (
 	// between.
 	maxTries    = 4
 	enoughBytes = 1 << 20
-	// stallTime is how long a connection may bring no byte.
-	stallTime = time.Minute
 )
-
-var errStalled = errors.New("the connection brought nothing for a minute")
 
 func (s *session) blob(ctx context.Context, d manifest.Descriptor, progress func(int64)) *blobReader {
 	return &blobReader{s: s, ctx: ctx, d: d, progress: progress}
@@ -327,19 +321,13 @@ func (b *blobReader) read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	b.stall.Reset(stallTime)
-	n, err := b.body.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && b.ctx.Err() == nil && errors.Is(err, context.Canceled) {
-		err = errStalled
-	}
-	return n, err
+	return b.body.Read(p)
 }
 
 func (b *blobReader) open() error {
-	ctx, cancel := context.WithCancel(context.WithValue(b.ctx, blobRequest{}, true))
+	ctx := context.WithValue(b.ctx, blobRequest{}, true)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.s.url("blobs", b.d.Digest.String()), nil)
 	if err != nil {
-		cancel()
 		return err
 	}
 	want := []int{http.StatusOK}
@@ -349,23 +337,19 @@ func (b *blobReader) open() error {
 	}
 	resp, err := b.s.client.Do(req)
 	if err != nil {
-		cancel()
 		return err
 	}
 	if err := transport.CheckError(resp, want...); err != nil || !slices.Contains(want, resp.StatusCode) {
 		resp.Body.Close()
-		cancel()
 		return err
 	}
 	if b.off > 0 && resp.StatusCode == http.StatusOK { // it starts over
 		if _, err := io.CopyN(io.Discard, resp.Body, b.off); err != nil {
 			resp.Body.Close()
-			cancel()
 			return err
 		}
 	}
-	b.body, b.cancel = resp.Body, cancel
-	b.stall = time.AfterFunc(stallTime, cancel)
+	b.body = resp.Body
 	return nil
 }
 
@@ -374,9 +358,7 @@ func (b *blobReader) Close() error {
 	if b.body == nil {
 		return nil
 	}
-	b.stall.Stop()
 	err := b.body.Close()
-	b.cancel()
 	b.body = nil
 	return err
 }

@@ -7,6 +7,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Options struct {
 	Progress func(Event)
 	// Parallel is how many layers move at a time; 0 is 4.
 	Parallel int
+	// Stall is how long an answer may bring no byte; 0 is a minute.
+	Stall time.Duration
 	// Transport replaces the connection to the network, for tests.
 	Transport http.RoundTripper
 }
@@ -133,11 +136,13 @@ func checkRedirect(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// guard is the bottom of every connection: it keeps plain http to loopback and
-// bounds what is read of everything that is not a blob.
+// guard is the bottom of every connection: it keeps plain http to loopback,
+// bounds what is read of everything that is not a blob, and how long any answer
+// may bring nothing.
 type guard struct {
 	next     http.RoundTripper
 	insecure bool
+	stall    time.Duration
 }
 
 func newGuard(opts Options) http.RoundTripper {
@@ -153,7 +158,7 @@ func newGuard(opts Options) http.RoundTripper {
 		}
 		next = t
 	}
-	return &guard{next: next, insecure: opts.Insecure}
+	return &guard{next: next, insecure: opts.Insecure, stall: cmp.Or(opts.Stall, time.Minute)}
 }
 
 type insecureError struct{ host string }
@@ -176,10 +181,13 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("User-Agent", "bulkhead")
 	}
-	resp, err := g.next.RoundTrip(req)
+	ctx, cancel := context.WithCancel(req.Context())
+	resp, err := g.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
+		cancel()
 		return nil, err
 	}
+	resp.Body = &watchedBody{ReadCloser: resp.Body, stall: g.stall, cancel: cancel}
 	if req.Context().Value(blobRequest{}) == nil || resp.StatusCode >= 300 {
 		resp.Body = &limitedBody{resp.Body, maxDocument}
 	}
@@ -193,6 +201,31 @@ func isLoopback(host string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
+}
+
+var errStalled = errors.New("the connection brought nothing for a minute")
+
+// watchedBody ends a connection that brings nothing while somebody reads.
+type watchedBody struct {
+	io.ReadCloser
+	stall  time.Duration
+	cancel context.CancelFunc
+	ended  bool
+}
+
+func (w *watchedBody) Read(p []byte) (int, error) {
+	timer := time.AfterFunc(w.stall, w.cancel)
+	n, err := w.ReadCloser.Read(p)
+	w.ended = !timer.Stop() || w.ended
+	if w.ended && err != nil && !errors.Is(err, io.EOF) {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (w *watchedBody) Close() error {
+	defer w.cancel()
+	return w.ReadCloser.Close()
 }
 
 type limitedBody struct {

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
@@ -355,6 +356,64 @@ func TestBadBlobs(t *testing.T) {
 			if list, err := to.List(); err != nil || len(list) != map[bool]int{true: 1, false: 0}[tt.want == nil] {
 				t.Errorf("images %d, %v", len(list), err)
 			}
+		})
+	}
+}
+
+// TestStalledAnswers has registries that stop in the middle of any answer and
+// keep the connection.
+func TestStalledAnswers(t *testing.T) {
+	stalling := func(w http.ResponseWriter, r *http.Request, p []byte) {
+		w.Write(p)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}
+	for name, wrap := range map[string]func(http.Handler) http.Handler{
+		"manifest": func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") {
+					stalling(w, r, []byte("{"))
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		},
+		"error": func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") {
+					w.WriteHeader(http.StatusTeapot)
+					stalling(w, r, []byte("{"))
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		},
+		"blob": blobs(func(w http.ResponseWriter, r *http.Request, p []byte) { stalling(w, r, p[:100]) }),
+		"resumed blob that starts over": blobs(func(w http.ResponseWriter, r *http.Request, p []byte) {
+			if r.Header.Get("Range") != "" {
+				stalling(w, r, p[:50])
+				return
+			}
+			w.Header().Set("Content-Length", strconv.Itoa(len(p)))
+			w.Write(p[:100])
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			from, im := loaded(t, "x")
+			host := serve(t, wrap)
+			ref := parse(t, host+"/x:1")
+			if _, err := registry.Push(context.Background(), from, im, ref, registry.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			to, root := store(t)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			_, err := registry.Pull(ctx, to, ref, registry.Options{Stall: 200 * time.Millisecond})
+			if err == nil || ctx.Err() != nil {
+				t.Errorf("got %v; want an error, and soon", err)
+			}
+			checkClean(t, root)
 		})
 	}
 }
