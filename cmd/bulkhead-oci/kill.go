@@ -126,20 +126,31 @@ func runDelete(c *command) (int, error) {
 	}
 	defer e.Close()
 	b, err := loadDir(e.dir)
-	if err != nil {
-		if force || errors.Is(err, errNotExist) { // a create that was killed before it made anything
-			return 0, e.remove()
+	if errors.Is(err, errNotExist) { // a create that was killed before it made anything
+		return 0, e.remove()
+	}
+	if err != nil && force {
+		unread := err
+		// What is to be ended is recorded apart from the configuration.
+		if b, err = loadMade(e.dir); err == nil {
+			c.log.Warnf("container %s is deleted without its poststop hooks: %v", c.id(), unread)
+			b.spec = new(specs.Spec)
 		}
+	}
+	if err != nil {
 		return 0, err
 	}
 	defer b.Close()
+	if force {
+		return 0, c.destroy(e, b)
+	}
 	st, err := b.status()
 	if err != nil {
 		return 0, err
 	}
 	// A created container has run nothing yet; containerd deletes it as it is.
 	// One in creation whose lock is free was left behind by a killed create.
-	if !force && (st == specs.StateRunning || st == paused) {
+	if st == specs.StateRunning || st == paused {
 		return 0, fmt.Errorf("cannot delete container %s that is not stopped: %s", b.ID, st)
 	}
 	return 0, c.destroy(e, b)

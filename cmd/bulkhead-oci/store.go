@@ -177,6 +177,19 @@ func (s store) load(id string) (*box, error) {
 
 // loadDir returns errNotExist for a container whose creation has only begun.
 func loadDir(dir string) (*box, error) {
+	b, err := loadMade(dir)
+	if err != nil {
+		return nil, err
+	}
+	if b.spec, _, err = ocispec.Load(dir); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// loadMade is loadDir without the configuration.
+func loadMade(dir string) (*box, error) {
 	text, err := readBounded(filepath.Join(dir, recordName), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotExist
@@ -187,9 +200,6 @@ func loadDir(dir string) (*box, error) {
 	b := new(box)
 	if err := json.Unmarshal(text, &b.record); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordName), err)
-	}
-	if b.spec, _, err = ocispec.Load(dir); err != nil {
-		return nil, err
 	}
 	if b.made, err = container.Open(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
