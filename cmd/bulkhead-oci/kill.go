@@ -228,7 +228,7 @@ func waitGone(ctx context.Context, made *container.Container) error {
 		return nil
 	}
 	f, err := pidfd.Open(made.Pid)
-	if errors.Is(err, syscall.ESRCH) {
+	if pidfd.IsGone(err) {
 		return nil
 	}
 	if err != nil {

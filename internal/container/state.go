@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pidfd"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -61,7 +62,7 @@ func Open(dir string) (*Container, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
 	}
 	fd, err := unix.PidfdOpen(c.Pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	if pidfd.IsGone(err) {
 		return c, nil
 	}
 	if err != nil {

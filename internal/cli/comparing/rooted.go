@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/pidfd"
@@ -63,7 +62,7 @@ func rooted(pid int, root os.FileInfo) bool {
 // so it is looked at again once it is held.
 func kill(ctx context.Context, pid int, root os.FileInfo) error {
 	f, err := pidfd.Open(pid)
-	if errors.Is(err, syscall.ESRCH) {
+	if pidfd.IsGone(err) {
 		return nil
 	}
 	if err != nil {

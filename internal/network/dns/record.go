@@ -97,7 +97,7 @@ func (p process) open() (*os.File, error) {
 		return nil, nil
 	}
 	f, err := pidfd.Open(p.PID)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // gone, or a thread now
+	if pidfd.IsGone(err) {
 		return nil, nil
 	}
 	if err != nil {

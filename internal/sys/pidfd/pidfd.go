@@ -11,14 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns a descriptor of the process pid. The error wraps unix.ESRCH
-// when there is none.
+// Open returns a descriptor of the process pid. IsGone tells whether the error
+// says that there is none.
 func Open(pid int) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
 	return os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(pid)), nil
+}
+
+// IsGone reports whether an error of pidfd_open says that no process has the ID
+// of one that was there. A thread may have it, which is not a process's first:
+// that is EINVAL, and ENOENT from Linux 6.9 on.
+func IsGone(err error) bool {
+	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT)
 }
 
 // Wait returns when the process has ended, whether or not its parent has seen
