@@ -38,15 +38,16 @@ func (b *box) status() (specs.ContainerState, error) {
 	if b.made == nil {
 		return specs.StateCreating, nil
 	}
+	st := specs.StateRunning
 	switch b.made.Status() {
 	case workload.Exited:
 		return specs.StateStopped, nil
 	case workload.Created:
-		return specs.StateCreated, nil
+		st = specs.StateCreated
 	}
 	m, err := b.cgroup()
 	if err != nil || m == nil {
-		return specs.StateRunning, err
+		return st, err
 	}
 	frozen, err := m.Frozen()
 	if err != nil {
@@ -55,7 +56,7 @@ func (b *box) status() (specs.ContainerState, error) {
 	if frozen {
 		return paused, nil
 	}
-	return specs.StateRunning, nil
+	return st, nil
 }
 
 // cgroup returns the container's cgroup, nil if it has none or it is gone.

@@ -49,7 +49,7 @@ func (c *command) start(b *box) error {
 			return err
 		}
 	}
-	if err := b.made.Start(); err != nil {
+	if err := b.made.Start(c.ctx); err != nil {
 		return startError(err)
 	}
 	if h == nil {

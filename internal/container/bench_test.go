@@ -74,7 +74,7 @@ func BenchmarkRun(b *testing.B) {
 		phase("launch")
 		c := &Container{dir: dir, pidfd: r.Value(p.pidfd), running: r, status: os.NewFile(uintptr(r.Value(p.status)), "status")}
 		c.Pid, c.Cgroup = r.Pid(), cg.Path()
-		if err := c.Start(); err != nil {
+		if err := c.Start(context.Background()); err != nil {
 			b.Fatal(err)
 		}
 		phase("start")

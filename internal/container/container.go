@@ -294,11 +294,12 @@ func openFD(name string, flags int) (int, error) {
 	return fd, nil
 }
 
-// Start lets the container's program run and returns when it does. The error
+// Start lets the container's program run and returns when it does, which it may
+// do later when ctx is done first, as for who freezes it meanwhile. The error
 // wraps workload.ErrRunning when it was started before, and
 // workload.ErrCommandNotFound or workload.ErrNotExecutable when the kernel
 // could not execute it.
-func (c *Container) Start() error {
+func (c *Container) Start(ctx context.Context) error {
 	if c.late != nil {
 		return errors.New("start a container without a program")
 	}
@@ -321,10 +322,6 @@ func (c *Container) Start() error {
 		if err != nil {
 			return err
 		}
-		if err := unix.SetNonblock(sfd, false); err != nil {
-			unix.Close(sfd)
-			return os.NewSyscallError("fcntl", err)
-		}
 		status = os.NewFile(uintptr(sfd), "status")
 	}
 	c.status = nil
@@ -335,8 +332,23 @@ func (c *Container) Start() error {
 	if _, err := unix.Write(fd, []byte{1}); err != nil {
 		return &os.PathError{Op: "write", Path: name, Err: err}
 	}
-	err = launch.Outcome(int(status.Fd()), c.failure)
-	return execError(err)
+	return execError(c.outcome(ctx, int(status.Fd())))
+}
+
+// outcome waits until the first process runs its program, as launch.Outcome does.
+func (c *Container) outcome(ctx context.Context, status int) error {
+	if err := unix.SetNonblock(status, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	for {
+		err := launch.Outcome(status, c.failure)
+		if err != unix.EAGAIN { //nolint:errorlint // that a step failed with is not meant
+			return err
+		}
+		if err := waitReadable(ctx, status); err != nil {
+			return fmt.Errorf("wait for the container's program to run: %w", err)
+		}
+	}
 }
 
 // execError says in words a shell would use why a program did not run.

@@ -135,7 +135,7 @@ func tryRun(t *testing.T, change func(*Config), args ...string) (string, workloa
 		return "", workload.Exit{}, err
 	}
 	defer c.Close()
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		c.Wait(context.Background())
 		return "", workload.Exit{}, err
 	}
@@ -205,7 +205,7 @@ func TestOldKernelWays(t *testing.T) {
 	}
 	w.Close()
 	defer c.Close()
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	io.Copy(&buf, r)
@@ -224,7 +224,7 @@ func started(t *testing.T, cfg Config) *Container {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Delete(context.Background()) })
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -288,7 +288,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Delete(context.Background())
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	out, _ := io.ReadAll(c.Terminal)

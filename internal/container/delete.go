@@ -46,12 +46,16 @@ func (c *Container) Kill(ctx context.Context) error {
 	if err := unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return os.NewSyscallError("pidfd_send_signal", err)
 	}
-	return waitEnd(ctx, c.pidfd)
+	if err := waitReadable(ctx, c.pidfd); err != nil {
+		return fmt.Errorf("wait for the end of the container: %w", err)
+	}
+	return nil
 }
 
-// waitEnd waits until the process of a pidfd has ended.
-func waitEnd(ctx context.Context, pidfd int) error {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+// waitReadable waits until there is something to read, or, of a pidfd, until the
+// process has ended.
+func waitReadable(ctx context.Context, fd int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
 		const slice = 100 * time.Millisecond // so that ctx is noticed
 		n, err := unix.Poll(fds, int(slice/time.Millisecond))
@@ -61,7 +65,7 @@ func waitEnd(ctx context.Context, pidfd int) error {
 		case n > 0:
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("wait for the end of the container: %w", ctx.Err())
+			return ctx.Err()
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestExecBesideNestedCgroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Delete(ctx)
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	inner := filepath.Join(own, "init.scope")
@@ -91,7 +91,7 @@ func TestSignalWhileClosing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})

@@ -134,12 +134,32 @@ func TestStartOfTheDead(t *testing.T) {
 	}
 	defer unix.Close(reader)
 	done := make(chan error, 1)
-	go func() { done <- (&Container{dir: dir, pidfd: -1}).Start() }()
+	go func() { done <- (&Container{dir: dir, pidfd: -1}).Start(context.Background()) }()
 	select {
 	case err := <-done:
 		t.Log(err)
 	case <-time.After(10 * time.Second):
 		t.Error("Start waits for a process that is gone")
+	}
+}
+
+// TestStartOfTheFrozen: the first process is kept from running its program.
+func TestStartOfTheFrozen(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{startFIFO, statusFIFO} {
+		if err := unix.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := openFD(filepath.Join(dir, name), unix.O_RDWR)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := (&Container{dir: dir, pidfd: -1}).Start(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that the time is up", err)
 	}
 }
 
@@ -160,7 +180,7 @@ func TestCreateTwice(t *testing.T) {
 	if _, err := Open(cfg.Dir); err != nil {
 		t.Error(err)
 	}
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Error(err)
 	}
 }

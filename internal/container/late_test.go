@@ -51,7 +51,7 @@ func TestLate(t *testing.T) {
 	args, env := []string{"sh", "-c", about}, []string{"PATH=/bin", "GREETING=hello world"}
 	want, _ := run(t, func(c *Config) { c.Spec.Process.Env, c.User = env, "user" }, args...)
 	c, r := late(t, func(c *Config) { c.User = "user" })
-	if err := c.Start(); err == nil {
+	if err := c.Start(context.Background()); err == nil {
 		t.Fatal("it starts without a program")
 	}
 	if err := c.SetProgram([]string{"nothing-like-this"}, env); !errors.Is(err, workload.ErrCommandNotFound) {
@@ -69,7 +69,7 @@ func TestLate(t *testing.T) {
 	if err := c.SetProgram(args, env); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	out, _ := io.ReadAll(r)
@@ -97,7 +97,7 @@ func TestLateNames(t *testing.T) {
 	if err := c.SetProgram([]string{"hostname"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if out, _ := io.ReadAll(r); string(out) != "later\n" {
@@ -115,7 +115,7 @@ func TestLateNames(t *testing.T) {
 	if err := c.SetProgram([]string{"/broken"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); !errors.Is(err, workload.ErrCommandNotFound) || !strings.Contains(err.Error(), "exec /broken: ") {
+	if err := c.Start(context.Background()); !errors.Is(err, workload.ErrCommandNotFound) || !strings.Contains(err.Error(), "exec /broken: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -67,7 +67,7 @@ func TestKillWithoutPIDNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Delete(ctx); err != nil {
@@ -88,7 +88,7 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Delete(ctx)
-	if err := first.Start(); err != nil {
+	if err := first.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	link := func(ns string) string {

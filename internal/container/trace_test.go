@@ -44,7 +44,7 @@ func TestTraced(t *testing.T) {
 		t.Fatal(err)
 	}
 	tell(p.prog, c.running.Value(p.stage), c.running.Value(p.status))
-	if err := c.Start(); err != nil {
+	if err := c.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	e := &execPlanner{cfg: &ExecConfig{Process: testSpec("true").Process}, facts: execFacts(), c: c, prog: launch.New("exec")}

@@ -41,8 +41,6 @@ type instance struct {
 	terminal boundary.Terminal // nil without one
 }
 
-func (i *instance) Start(context.Context) error { return i.Container.Start() }
-
 // Adopt says whose the container is that was made for nobody.
 func (i *instance) Adopt(_ context.Context, a boundary.Adoption) error {
 	args := a.Args
