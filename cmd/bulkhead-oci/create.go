@@ -216,19 +216,16 @@ func (c *creation) newCgroup() (*cgroup.Manager, error) {
 	return m, nil
 }
 
-// withDefaultDevices completes the device rules: what the configuration says
-// comes first, the devices that every container has (config-linux.md, default
-// devices) are open in any case. Without rules no other device is.
+// withDefaultDevices completes the device rules: no device is open but those that
+// the configuration's rules say, and those that every container has
+// (config-linux.md, default devices), which are in any case.
 func withDefaultDevices(r *specs.LinuxResources) *specs.LinuxResources {
 	var out specs.LinuxResources
 	if r != nil {
 		out = *r
 	}
 	defaults := container.DefaultDeviceRules()
-	if len(out.Devices) > 0 {
-		defaults = defaults[1:] // without the rule that closes all
-	}
-	out.Devices = append(slices.Clone(out.Devices), defaults...)
+	out.Devices = slices.Concat(defaults[:1], out.Devices, defaults[1:]) // the first closes all
 	return &out
 }
 
