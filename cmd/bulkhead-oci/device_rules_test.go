@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,4 +36,20 @@ func TestDeviceRules(t *testing.T) {
 			t.Errorf("%s: %q, want that b 7:0 is open: %v", c.what, errs, c.open)
 		}
 	}
+}
+
+// TestUpdateDeviceRules: new rules leave the devices that every container has.
+func TestUpdateDeviceRules(t *testing.T) {
+	h := newHost(t)
+	h.write(nil, "sleep", "1000")
+	const id = "lifecycle-update-devices"
+	h.must("run", "--detach", "--bundle", h.bundle, id)
+	defer h.must("delete", "--force", id)
+	file := filepath.Join(t.TempDir(), "resources.json")
+	const rules = `{"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "minor": 200, "access": "rwm"}]}`
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.must("update", "--resources", file, id)
+	h.must("exec", id, "sh", "-c", ": </dev/null && : </dev/urandom")
 }

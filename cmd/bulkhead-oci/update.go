@@ -65,6 +65,9 @@ func runUpdate(c *command) (int, error) {
 	if m == nil {
 		return 0, fmt.Errorf("container %s has no cgroup, it has no limits to change", b.ID)
 	}
+	if len(res.Devices) > 0 {
+		res = withDefaultDevices(res)
+	}
 	return 0, m.Set(res)
 }
 
