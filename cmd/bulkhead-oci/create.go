@@ -35,6 +35,7 @@ type creation struct {
 	bundle string
 	// attached: this command stays with the container until it ends.
 	attached bool
+	hooked   bool // hooks have heard of the container
 }
 
 // prepareCreate reads the bundle and checks what the command line asks for,
@@ -266,6 +267,7 @@ func (c *creation) hooks() func(container.HookStage, int) error {
 		return nil
 	}
 	return func(stage container.HookStage, pid int) error {
+		c.hooked = true
 		state := func() specs.State { return c.box.hookState(specs.StateCreating, pid, c.box.spec) }
 		if stage == container.CreateContainer {
 			// The root is in its place, not yet the root: hooks find it at their feet.
@@ -318,8 +320,8 @@ func sendSeccomp(b *box, f *os.File, pid int, st specs.ContainerState) error {
 	return nil
 }
 
-// undo removes what a failed create made. Its own failure is logged: the error
-// that led here says more.
+// undo removes what a failed create made, and has hooks do so that may have made
+// something. Its own failure is logged: the error that led here says more.
 func (c *creation) undo() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), endTime)
 	defer cancel()
@@ -333,6 +335,9 @@ func (c *creation) undo() {
 	c.box.Close()
 	if err = errors.Join(err, c.entry.remove()); err != nil {
 		c.log.Warnf("clean up after a failed create: %v", err)
+	}
+	if c.hooked {
+		c.poststop(ctx, c.box)
 	}
 	c.entry.Close()
 }

@@ -172,8 +172,15 @@ func (c *command) destroy(e *entry, b *box) error {
 	if err := e.remove(); err != nil {
 		return err
 	}
+	c.poststop(ctx, b)
+	return nil
+}
+
+// poststop runs the poststop hooks. What fails in them is logged and nothing else
+// (runtime.md, lifecycle).
+func (c *command) poststop(ctx context.Context, b *box) {
 	if b.spec.Hooks == nil {
-		return nil
+		return
 	}
 	err := hook.RunAll(ctx, hook.Poststop, b.spec.Hooks.Poststop, func() specs.State {
 		return b.hookState(specs.StateStopped, 0, b.spec)
@@ -181,7 +188,6 @@ func (c *command) destroy(e *entry, b *box) error {
 	if err != nil {
 		c.log.Warnf("%v", err)
 	}
-	return nil
 }
 
 // end kills every process of the container, waits until they are gone and

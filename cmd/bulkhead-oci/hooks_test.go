@@ -1,0 +1,51 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// TestPoststopAfterFailure: what hooks made before the container failed is
+// undone by the poststop hooks.
+func TestPoststopAfterFailure(t *testing.T) {
+	h := newHost(t)
+	log := filepath.Join(t.TempDir(), "log")
+	after := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >>" + log}}}
+	bad := []specs.Hook{{Path: "/bin/false"}}
+	for name, hooks := range map[string]*specs.Hooks{
+		"createRuntime":  {CreateRuntime: bad, Poststop: after},
+		"startContainer": {StartContainer: bad, Poststop: after},
+		"poststart":      {Poststart: bad, Poststop: after},
+	} {
+		h.write(func(s *specs.Spec) { s.Hooks = hooks }, "sleep", "1000")
+		for _, way := range []string{"--detach", "--detach=false"} {
+			if code, _, _ := h.call("run", way, "--bundle", h.bundle, "lifecycle-poststop"); code == 0 {
+				t.Errorf("%s, %s: no failure", name, way)
+			}
+			var state specs.State
+			b, err := os.ReadFile(log)
+			if err == nil {
+				err = json.Unmarshal(b, &state)
+			}
+			if err != nil || state.ID != "lifecycle-poststop" || state.Status != specs.StateStopped || state.Pid != 0 {
+				t.Errorf("%s, %s: the poststop hook got %q, %v", name, way, b, err)
+			}
+			os.Remove(log)
+		}
+	}
+	// A container of which no hook has heard has nothing to be undone.
+	h.write(func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{Poststop: after}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "nofs"})
+	}, "sleep", "1000")
+	if code, _, _ := h.call("create", "--bundle", h.bundle, "lifecycle-poststop"); code == 0 {
+		t.Error("a file system that there is not was mounted")
+	}
+	if b, err := os.ReadFile(log); err == nil {
+		t.Errorf("a poststop hook ran before any other could: %s", b)
+	}
+}
