@@ -337,7 +337,7 @@ func (c *creation) undo() {
 		c.log.Warnf("clean up after a failed create: %v", err)
 	}
 	if c.hooked {
-		c.poststop(ctx, c.box)
+		c.poststop(c.box)
 	}
 	c.entry.Close()
 }

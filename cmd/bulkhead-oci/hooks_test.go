@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -47,5 +48,23 @@ func TestPoststopAfterFailure(t *testing.T) {
 	}
 	if b, err := os.ReadFile(log); err == nil {
 		t.Errorf("a poststop hook ran before any other could: %s", b)
+	}
+}
+
+// TestLongPoststop: the time for a container to end is not the hooks'.
+func TestLongPoststop(t *testing.T) {
+	h := newHost(t)
+	defer func(was time.Duration) { endTime = was }(endTime)
+	endTime = 3 * time.Second
+	done := filepath.Join(t.TempDir(), "done")
+	h.write(func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 4; echo done >" + done}}}}
+	}, "true")
+	const id = "lifecycle-long-poststop"
+	h.must("run", "--detach", "--bundle", h.bundle, id)
+	h.waitFor(id, "stopped")
+	h.must("delete", id)
+	if _, err := os.Stat(done); err != nil {
+		t.Errorf("the hook was ended: %v", err)
 	}
 }

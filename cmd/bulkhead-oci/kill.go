@@ -156,8 +156,8 @@ func runDelete(c *command) (int, error) {
 	return 0, c.destroy(e, b)
 }
 
-// endTime bounds the wait for killed processes to be gone.
-const endTime = 10 * time.Second
+// endTime bounds the wait for killed processes to be gone. Tests set it.
+var endTime = 10 * time.Second
 
 // destroy ends whatever runs in the container and removes all that was made
 // for it, then runs the poststop hooks. It may be called in any state and, if
@@ -172,16 +172,17 @@ func (c *command) destroy(e *entry, b *box) error {
 	if err := e.remove(); err != nil {
 		return err
 	}
-	c.poststop(ctx, b)
+	c.poststop(b)
 	return nil
 }
 
-// poststop runs the poststop hooks. What fails in them is logged and nothing else
-// (runtime.md, lifecycle).
-func (c *command) poststop(ctx context.Context, b *box) {
+// poststop runs the poststop hooks, to their end. What fails in them is logged and
+// nothing else (runtime.md, lifecycle).
+func (c *command) poststop(b *box) {
 	if b.spec.Hooks == nil {
 		return
 	}
+	ctx := context.WithoutCancel(c.ctx) // hooks have timeouts of their own
 	err := hook.RunAll(ctx, hook.Poststop, b.spec.Hooks.Poststop, func() specs.State {
 		return b.hookState(specs.StateStopped, 0, b.spec)
 	})
