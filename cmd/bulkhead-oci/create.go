@@ -271,6 +271,11 @@ func (c *creation) hooks() func(container.HookStage, int) error {
 		state := func() specs.State { return c.box.hookState(specs.StateCreating, pid, c.box.spec) }
 		if stage == container.CreateContainer {
 			// The root is in its place, not yet the root: hooks find it at their feet.
+			inside, err := pidInside(pid)
+			if err != nil {
+				return err
+			}
+			pid = inside
 			return hook.RunIn(c.ctx, hook.CreateContainer, h.CreateContainer, state, hook.OnHost(c.box.Rootfs))
 		}
 		if err := hook.Run(c.ctx, hook.Prestart, h.Prestart, state); err != nil { //nolint:staticcheck // deprecated, not gone

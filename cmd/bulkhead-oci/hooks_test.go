@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,5 +67,37 @@ func TestLongPoststop(t *testing.T) {
 	h.must("delete", id)
 	if _, err := os.Stat(done); err != nil {
 		t.Errorf("the hook was ended: %v", err)
+	}
+}
+
+// TestHooksInside: hooks in the container's namespaces get the process ID that
+// its first process has there.
+func TestHooksInside(t *testing.T) {
+	h := newHost(t)
+	dir := t.TempDir()
+	to := func(name string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >" + filepath.Join(dir, name)}}}
+	}
+	const id = "lifecycle-hooks-inside"
+	h.write(func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/out", Type: "bind", Source: dir, Options: []string{"rbind"}})
+		s.Hooks = &specs.Hooks{CreateRuntime: to("createRuntime"), CreateContainer: to("createContainer"), Poststart: to("poststart"),
+			StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >/out/startContainer"}}}}
+	}, "sleep", "1000")
+	if err := os.Mkdir(filepath.Join(h.bundle, "rootfs/out"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.must("run", "--detach", "--bundle", h.bundle, id)
+	defer h.must("delete", "--force", id)
+	_, pid := h.status(id)
+	for name, want := range map[string]int{"createRuntime": pid, "createContainer": 1, "startContainer": 1, "poststart": pid} {
+		var state specs.State
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = json.Unmarshal(b, &state)
+		}
+		if err != nil || state.Pid != want {
+			t.Errorf("%s got %s, %v; want process %d", name, strings.TrimSpace(string(b)), err, want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/user"
 	"strconv"
 	"strings"
@@ -99,6 +100,22 @@ func userName(uid int) string {
 // hookState is the state that hooks get.
 func (r *record) hookState(st specs.ContainerState, pid int, spec *specs.Spec) specs.State {
 	return specs.State{Version: r.Version, ID: r.ID, Status: st, Pid: pid, Bundle: r.Bundle, Annotations: spec.Annotations}
+}
+
+// pidInside is a process's ID in its own PID namespace, which is what hooks in the
+// container's get (runtime.md, state): the last field of NSpid in
+// proc_pid_status(5).
+func pidInside(pid int) (int, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if ids := strings.Fields(line); len(ids) > 1 && ids[0] == "NSpid:" {
+			return strconv.Atoi(ids[len(ids)-1])
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status has no NSpid", pid)
 }
 
 func runState(c *command) (int, error) {

@@ -67,7 +67,14 @@ func (c *command) start(b *box) error {
 // startContainerHooks runs hooks inside the container, as its user and as
 // confined as it is. The container's program waits meanwhile.
 func (c *command) startContainerHooks(b *box, hooks []specs.Hook) error {
-	state := func() specs.State { return b.hookState(specs.StateCreated, b.made.Pid, b.spec) }
+	if len(hooks) == 0 {
+		return nil
+	}
+	pid, err := pidInside(b.made.Pid)
+	if err != nil {
+		return err
+	}
+	state := func() specs.State { return b.hookState(specs.StateCreated, pid, b.spec) }
 	return hook.RunIn(c.ctx, hook.StartContainer, hooks, state, func(ctx context.Context, h specs.Hook, stdio [3]*os.File) error {
 		p := *b.spec.Process
 		p.Args, p.Terminal, p.Cwd = h.Args, false, "/"
