@@ -236,10 +236,14 @@ func (e *entry) keepConfig(text []byte) error {
 
 // remove deletes the container's state; its ID is free from then on.
 func (e *entry) remove() error {
+	info, err := e.lock.Stat()
+	if err != nil {
+		return fmt.Errorf("remove the container's state: %w", err)
+	}
 	// Renamed first, so that a removal cut short does not leave half a
-	// container under its ID. The name is none that checkID accepts.
-	gone := e.dir + "~deleted"
-	os.RemoveAll(gone)
+	// container under its ID. The name is none that checkID accepts, and short
+	// whatever the ID; the inode makes it this directory's own.
+	gone := filepath.Join(filepath.Dir(e.dir), fmt.Sprintf("~deleted-%d", info.Sys().(*syscall.Stat_t).Ino))
 	if err := os.Rename(e.dir, gone); err != nil {
 		return fmt.Errorf("remove the container's state: %w", err)
 	}
