@@ -41,7 +41,7 @@ type Container struct {
 
 // The files in a container's directory.
 const (
-	startFIFO  = "start"  // exists until the container is started
+	startFIFO  = "start"  // exists until the container is started, or has no reader from then on
 	statusFIFO = "status" // carries the failure of execve to whoever starts it
 	stateFile  = "container.json"
 )
@@ -304,10 +304,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return errors.New("start a container without a program")
 	}
 	name := filepath.Join(c.dir, startFIFO)
-	// Whoever removes the FIFO starts the container.
 	fd, err := openFD(name, unix.O_WRONLY|unix.O_NONBLOCK)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		return workload.ErrRunning
+	case errors.Is(err, unix.ENXIO) && c.Status() == workload.Running:
 		return workload.ErrRunning
 	case errors.Is(err, unix.ENXIO):
 		return workload.ErrNotRunning
@@ -326,11 +327,13 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	c.status = nil
 	defer status.Close()
-	if err := os.Remove(name); err != nil {
-		return workload.ErrRunning
-	}
+	// In this order, so that a start that is killed in between leaves no container
+	// that looks started and waits for ever. Whoever removes the FIFO has started it.
 	if _, err := unix.Write(fd, []byte{1}); err != nil {
 		return &os.PathError{Op: "write", Path: name, Err: err}
+	}
+	if err := os.Remove(name); err != nil {
+		return workload.ErrRunning
 	}
 	return execError(c.outcome(ctx, int(status.Fd())))
 }

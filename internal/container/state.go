@@ -84,10 +84,16 @@ func (c *Container) Status() workload.Status {
 	if over {
 		return workload.Exited
 	}
-	if _, err := os.Stat(filepath.Join(c.dir, startFIFO)); err == nil {
-		return workload.Created
+	// A start that was killed may have left the FIFO. The first process reads from it
+	// until it runs the program, and nobody does then.
+	fd, err := openFD(filepath.Join(c.dir, startFIFO), unix.O_WRONLY|unix.O_NONBLOCK)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) {
+		return workload.Running
 	}
-	return workload.Running
+	if err == nil {
+		unix.Close(fd)
+	}
+	return workload.Created
 }
 
 // ended reports whether the process has ended, reaped or not: its pidfd
