@@ -171,7 +171,7 @@ func enter(in boundary.Instance, nics []workload.NIC) error {
 	for _, n := range nics {
 		all = append(all, protocol.NIC{NIC: n, Device: n.MAC})
 	}
-	return nic.Attach(all, ns)
+	return new(nic.Devices).Attach(all, ns)
 }
 
 // asks dials an address from the host and returns what is said there: the

@@ -35,12 +35,11 @@ type Guest interface {
 	Volume(name string, file bool) (Volume, error)
 	// Attach puts network devices of the machine into a workload's network
 	// namespace, as the interfaces that nics describe; a nil ns is the guest's own.
-	// When the namespace ends, they are free for the next.
 	Attach(nics []protocol.NIC, ns *os.File) error
-	// Detach takes devices out of the namespace of a workload that runs, so that
-	// they are free for the next, and Route makes the gateways of nics the default
-	// routes there.
-	Detach(nics []protocol.NIC, ns *os.File) error
+	// Detach takes devices back from wherever a workload has put them: they are free
+	// for the next, as new. One that nobody has is no error.
+	Detach(nics []protocol.NIC) error
+	// Route makes the gateways of nics the default routes in ns.
 	Route(nics []protocol.NIC, ns *os.File) error
 	SetClock(t time.Time) error
 	// Reseed feeds the kernel's random generator.

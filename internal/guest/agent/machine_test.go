@@ -151,7 +151,7 @@ func (m *machine) Attach(nics []protocol.NIC, ns *os.File) error {
 }
 
 // Detach forgets interfaces, and Route keeps what it was asked for.
-func (m *machine) Detach(nics []protocol.NIC, _ *os.File) error {
+func (m *machine) Detach(nics []protocol.NIC) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, n := range nics {

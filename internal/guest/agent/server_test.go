@@ -47,13 +47,13 @@ func (f *fakeAgent) empty(t testing.TB) {
 		n := len(f.workloads)
 		f.mu.Unlock()
 		f.m.mu.Lock()
-		images := f.m.images
+		images, nics := f.m.images, len(f.m.nics)
 		f.m.mu.Unlock()
-		if len(a)+len(b)+n+images == 0 {
+		if len(a)+len(b)+n+images+nics == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("left behind: %v, %v, %d workloads, %d images", a, b, n, images)
+			t.Fatalf("left behind: %v, %v, %d workloads, %d images, %d network devices", a, b, n, images, nics)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -31,10 +33,10 @@ type entry struct {
 	// system says that it is a whole system.
 	system bool
 	undo   []func() error // what remains to be undone, last first; whoever has removing
-	// files are the files that it was given, by path inside; wiring orders changes
-	// of its network.
+	// files are the files that it was given, by path inside.
 	files  map[string]string
-	wiring sync.Mutex
+	wiring sync.Mutex     // orders changes of its network
+	nics   []protocol.NIC // whose devices it may have; guarded by wiring
 
 	removing chan struct{} // holds one token
 	gone     chan struct{} // closed when no process is left
@@ -143,6 +145,7 @@ func (e *entry) make(ctx context.Context, c *protocol.Create, late bool, stdio b
 	}
 	e.inst = inst
 	e.system = s.VM.System
+	e.undo = append(e.undo, e.disconnect)
 	return e.attach(ctx, c.NICs)
 }
 
@@ -160,7 +163,30 @@ func (e *entry) attach(ctx context.Context, nics []protocol.NIC) error {
 		return err
 	}
 	defer ns.Close()
+	e.wiring.Lock()
+	defer e.wiring.Unlock()
+	e.nics = slices.Clone(nics)
 	return e.a.Guest.Attach(nics, ns)
+}
+
+// disconnect takes the devices back that a workload had when it ended: what it did
+// to them is not to come to the next.
+func (e *entry) disconnect() error {
+	e.wiring.Lock()
+	defer e.wiring.Unlock()
+	return e.detach(e.nics)
+}
+
+// detach takes devices back. The caller has wiring.
+func (e *entry) detach(nics []protocol.NIC) error {
+	if err := e.a.Guest.Detach(nics); err != nil {
+		return err
+	}
+	back := slices.Clone(nics) // nics may be e.nics itself
+	e.nics = slices.DeleteFunc(e.nics, func(n protocol.NIC) bool {
+		return slices.ContainsFunc(back, func(b protocol.NIC) bool { return strings.EqualFold(b.Device, n.Device) })
+	})
+	return nil
 }
 
 // netns opens the network namespace of a workload.
@@ -184,16 +210,22 @@ func (e *entry) rewire(w *protocol.Rewire) error {
 	}
 	e.wiring.Lock()
 	defer e.wiring.Unlock()
+	select {
+	case <-e.gone: // nobody would take back what it got
+		return workload.ErrNotFound
+	default:
+	}
 	ns, err := e.netns()
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	if err := e.a.Guest.Detach(w.Remove, ns); err != nil {
+	if err := e.detach(w.Remove); err != nil {
 		return err
 	}
+	e.nics = append(e.nics, w.Add...)
 	if err := e.a.Guest.Attach(w.Add, ns); err != nil {
-		return errors.Join(err, e.a.Guest.Detach(w.Add, ns))
+		return errors.Join(err, e.detach(w.Add))
 	}
 	if err := e.a.Guest.Route(w.Route, ns); err != nil {
 		return err

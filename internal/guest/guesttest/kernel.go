@@ -15,7 +15,7 @@ import (
 
 // modules are what a guest of ours needs, beside what they depend on.
 var modules = []string{
-	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_rng", "ext4", "erofs", "overlay", "fuse",
+	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "ext4", "erofs", "overlay", "fuse",
 }
 
 // kernel is what the script tests/guest/image prepared.

@@ -28,6 +28,7 @@ type Config struct {
 	Memory int               // MiB, 0 for 256
 	CPUs   int               // 0 for 1
 	Disks  map[string]string // serial number to file; all but "data" are read-only
+	NICs   []string          // MAC addresses of network devices, which lead nowhere
 	Append string            // to the kernel's command line
 }
 
@@ -113,6 +114,10 @@ func (c Config) args(k kernel, initrd string, m *Machine) []string {
 		}
 		args = append(args, "-drive", "if=none,format=raw,id="+serial+",file="+file+options,
 			"-device", "virtio-blk-"+bus+",drive="+serial+",serial="+serial)
+	}
+	for n, mac := range c.NICs {
+		args = append(args, "-netdev", fmt.Sprintf("hubport,id=net%d,hubid=%d", n, n),
+			"-device", fmt.Sprintf("virtio-net-%s,netdev=net%d,mac=%s", bus, n, mac))
 	}
 	return args
 }

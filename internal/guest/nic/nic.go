@@ -3,15 +3,16 @@
 //	machine                   guest's namespace         workload's namespace
 //	  device, own MAC   ───▶    eth3             ───▶     eth0, its MAC, MTU
 //	                                                      addresses, routes
-//	                            eth3             ◀───     (the namespace ends)
+//	                  driver     eth3             ◀───     wherever it is now
 //
-// An interface can come to a workload that runs, and leave it: then its device is
-// moved back.
+// An interface can come to a workload that runs, and leave it.
 //
-// A device is found by the MAC address that it has by itself, which nobody in
-// the guest can change; in a tenant's machine it serves one workload after the
-// other. When a network namespace ends, the kernel gives its devices back to
-// the guest's: that takes a moment, for which Attach waits.
+// A device is found by the MAC address that it has by itself; in a tenant's machine
+// it serves one workload after the other. It is taken back by taking it from its
+// driver, which ends the interface in whatever namespace the workload has hidden
+// it, and giving it to the driver again, which makes a new one in the guest's. Of
+// what the workload made of the old one, names and flags and queues, nothing is
+// left, and no other that looks like it can be taken for it.
 package nic
 
 import (
@@ -19,22 +20,30 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
 )
 
-// comeBack is how long a device may be on its way, from the machine or from the
-// namespace of a workload that has ended. Tests shorten it.
-var comeBack = 20 * time.Second
+// appear is how long a device may take to appear, while its driver probes. Tests
+// shorten it.
+var appear = 20 * time.Second
+
+// Devices are the network devices of a guest. The zero Devices is ready for use.
+type Devices struct {
+	mu    sync.Mutex
+	given map[rtnl.MAC]string // those that workloads have, by the kernel's names of them
+}
 
 // Attach puts devices of the guest's namespace, which the caller is in, into ns
-// and configures them. A nil ns is the guest's own: that of a whole system.
-func Attach(nics []protocol.NIC, ns *os.File) error {
+// and configures them. A nil ns is the guest's own: that of a whole system. One that
+// was given before is taken back first.
+func (d *Devices) Attach(nics []protocol.NIC, ns *os.File) error {
 	for i, n := range nics {
-		if err := move(n, ns, i); err != nil {
+		if err := d.move(n, ns, i); err != nil {
 			return fmt.Errorf("network interface %s: %w", n.Name, err)
 		}
 	}
@@ -60,67 +69,68 @@ func is(device rtnl.MAC) func(rtnl.Link) bool {
 	}
 }
 
-// Detach moves devices from ns back to the guest's namespace, which the caller is
-// in. One that is there already is no error; one that is in neither, as its
-// workload has moved it, is: whoever got it next would share it.
-func Detach(nics []protocol.NIC, ns *os.File) error {
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
+// Detach takes devices back, wherever their workload has put them. One that was not
+// given, or is back already, is no error.
+func (d *Devices) Detach(nics []protocol.NIC) error {
+	for _, n := range nics {
+		device, err := rtnl.ParseMAC(n.Device)
+		if err == nil {
+			err = d.takeBack(device)
+		}
+		if err != nil {
+			return fmt.Errorf("network interface %s: %w", n.Name, err)
+		}
 	}
-	defer own.Close()
-	return each(nics, ns, func(c *rtnl.Conn, n protocol.NIC, device rtnl.MAC) error {
-		l, err := c.Find(is(device))
-		if errors.Is(err, rtnl.ErrNoLink) {
-			return home(device)
-		}
-		if err == nil {
-			err = c.SetLink(l.Index, rtnl.Change{State: rtnl.Down})
-		}
-		if err == nil {
-			err = c.SetLink(l.Index, rtnl.Change{Name: spare(device), Namespace: own})
-		}
-		return err
-	})
+	return nil
 }
 
-// home makes sure that a device is in the guest's namespace.
-func home(device rtnl.MAC) error {
-	c, err := rtnl.Dial()
-	if err != nil {
-		return err
+func (d *Devices) takeBack(device rtnl.MAC) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name, ok := d.given[device]
+	if !ok {
+		return nil
 	}
-	defer c.Close()
-	if _, err = c.Find(is(device)); errors.Is(err, rtnl.ErrNoLink) {
-		return fmt.Errorf("%w: the workload has moved the device %s elsewhere", err, device)
+	if err := renew(name); err != nil {
+		return fmt.Errorf("take back the device %s: %w", device, err)
 	}
-	return err
+	delete(d.given, device)
+	return nil
 }
 
-// spare is the name of a device that has left its workload: the one that it had
-// there may be another's here.
-func spare(device rtnl.MAC) string {
-	return "bh" + strings.ReplaceAll(device.String(), ":", "")
+// give writes down who is to be taken back.
+func (d *Devices) give(device rtnl.MAC, l rtnl.Link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.given == nil {
+		d.given = map[rtnl.MAC]string{}
+	}
+	d.given[device] = nameOf(l)
+}
+
+// nameOf and renew are for virtio devices. Tests have others.
+var (
+	nameOf = func(l rtnl.Link) string { return l.Virtio }
+	renew  = renewVirtio
+)
+
+// driver is the directory of the driver of virtio network devices.
+const driver = "/sys/bus/virtio/drivers/virtio_net/"
+
+// renewVirtio takes a device from its driver and gives it back.
+func renewVirtio(name string) error {
+	if name == "" {
+		return errors.New("it is no virtio device")
+	}
+	// ENODEV: it has no driver, as an earlier try got no further.
+	if err := os.WriteFile(driver+"unbind", []byte(name), 0); err != nil && !errors.Is(err, syscall.ENODEV) {
+		return err
+	}
+	return os.WriteFile(driver+"bind", []byte(name), 0)
 }
 
 // Route makes the gateways of interfaces in ns the default routes of it.
 func Route(nics []protocol.NIC, ns *os.File) error {
-	return each(nics, ns, func(c *rtnl.Conn, n protocol.NIC, device rtnl.MAC) error {
-		l, err := c.Find(is(device))
-		if err != nil {
-			return err
-		}
-		for _, g := range n.Gateways {
-			if err := c.AddDefaultRoute(l.Index, g); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// each calls f for devices, with a socket in ns.
-func each(nics []protocol.NIC, ns *os.File, f func(*rtnl.Conn, protocol.NIC, rtnl.MAC) error) error {
 	if len(nics) == 0 {
 		return nil
 	}
@@ -130,12 +140,25 @@ func each(nics []protocol.NIC, ns *os.File, f func(*rtnl.Conn, protocol.NIC, rtn
 	}
 	defer c.Close()
 	for _, n := range nics {
-		device, err := rtnl.ParseMAC(n.Device)
-		if err == nil {
-			err = f(c, n, device)
-		}
-		if err != nil {
+		if err := route(c, n); err != nil {
 			return fmt.Errorf("network interface %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+func route(c *rtnl.Conn, n protocol.NIC) error {
+	device, err := rtnl.ParseMAC(n.Device)
+	if err != nil {
+		return err
+	}
+	l, err := c.Find(is(device))
+	if err != nil {
+		return err
+	}
+	for _, g := range n.Gateways {
+		if err := c.AddDefaultRoute(l.Index, g); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -146,7 +169,7 @@ func each(nics []protocol.NIC, ns *os.File, f func(*rtnl.Conn, protocol.NIC, rtn
 func temporary(i int) string { return "bulkhead" + strconv.Itoa(i) }
 
 // move takes one device to where it shall be.
-func move(n protocol.NIC, ns *os.File, i int) error {
+func (d *Devices) move(n protocol.NIC, ns *os.File, i int) error {
 	device, err := rtnl.ParseMAC(n.Device)
 	if err != nil {
 		return err
@@ -155,7 +178,10 @@ func move(n protocol.NIC, ns *os.File, i int) error {
 	if err != nil {
 		return err
 	}
-	l, err := rtnl.Await(comeBack, is(device))
+	if err := d.takeBack(device); err != nil {
+		return err
+	}
+	l, err := rtnl.Await(appear, is(device))
 	if errors.Is(err, rtnl.ErrNoLink) {
 		return fmt.Errorf("%w: the guest has no network device %s, or no driver for it", err, n.Device)
 	}
@@ -167,6 +193,7 @@ func move(n protocol.NIC, ns *os.File, i int) error {
 		return err
 	}
 	defer c.Close()
+	d.give(device, l)
 	if err := c.SetLink(l.Index, rtnl.Change{State: rtnl.Down}); err != nil {
 		return err
 	}

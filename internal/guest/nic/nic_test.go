@@ -19,8 +19,21 @@ import (
 
 func TestMain(m *testing.M) {
 	nettest.Isolate()
+	// Making a pair anew does to one of its ends what a driver does to its device.
+	nameOf = func(l rtnl.Link) string { return l.MAC.String() }
+	renew = func(name string) error {
+		pair, ok := pairs[name]
+		if !ok {
+			return errors.New("there is no device " + name)
+		}
+		pair()
+		return nil
+	}
 	os.Exit(m.Run())
 }
+
+// pairs make the pair of a device anew, by its MAC address.
+var pairs = map[string]func(){}
 
 func ip(t *testing.T, ns *os.File, args string) string {
 	t.Helper()
@@ -45,11 +58,21 @@ func ip(t *testing.T, ns *os.File, args string) string {
 // guest, and the other for the host.
 func device(t *testing.T, host, guest, mac, addr4, addr6 string) {
 	t.Helper()
-	ip(t, nil, "link add "+host+" type veth peer name "+guest+" address "+mac)
-	t.Cleanup(func() { ip(t, nil, "link del "+host) })
-	ip(t, nil, "addr add "+addr4+" dev "+host)
-	ip(t, nil, "addr add "+addr6+" dev "+host+" nodad")
-	ip(t, nil, "link set "+host+" up")
+	add := func() {
+		ip(t, nil, "link add "+host+" type veth peer name "+guest+" address "+mac)
+		ip(t, nil, "addr add "+addr4+" dev "+host)
+		ip(t, nil, "addr add "+addr6+" dev "+host+" nodad")
+		ip(t, nil, "link set "+host+" up")
+	}
+	add()
+	pairs[mac] = func() {
+		ip(t, nil, "link del "+host)
+		add()
+	}
+	t.Cleanup(func() {
+		delete(pairs, mac)
+		ip(t, nil, "link del "+host)
+	})
 }
 
 func described(name, mac, device string, addresses ...string) protocol.NIC {
@@ -97,17 +120,13 @@ func TestAttach(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	ns, err := rtnl.Make()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() }) // after the links have gone: it takes along what is in it
+	ns := namespace(t)
 	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
 	device(t, "host1", "dev1", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
 	both := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24", "2001:db8::2/64")
 	four := described("eth1", "02:42:ac:11:00:03", "02:00:00:00:00:02", "198.51.100.2/24")
 	four.Gateways = nil // the other's
-	if err := Attach([]protocol.NIC{both, four}, ns); err != nil {
+	if err := new(Devices).Attach([]protocol.NIC{both, four}, ns); err != nil {
 		t.Fatal(err)
 	}
 	for _, addr := range []string{"192.0.2.1", "2001:db8::1", "198.51.100.1"} {
@@ -137,7 +156,7 @@ func TestAttachHere(t *testing.T) {
 	one := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24")
 	two := described("eth1", "02:42:ac:11:00:03", "02:00:00:00:00:02", "198.51.100.2/24", "2001:db8:1::2/64")
 	one.Gateways, two.Gateways = nil, nil // they are this namespace's own addresses
-	if err := Attach([]protocol.NIC{one, two}, nil); err != nil {
+	if err := new(Devices).Attach([]protocol.NIC{one, two}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"eth0": "192.0.2.2/24", "eth1": "198.51.100.2/24"} {
@@ -151,16 +170,16 @@ func TestAttachNothing(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	defer func(d time.Duration) { comeBack = d }(comeBack)
-	comeBack = 10 * time.Millisecond
-	err := Attach([]protocol.NIC{described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:09", "192.0.2.2/24")}, nil)
+	defer func(d time.Duration) { appear = d }(appear)
+	appear = 10 * time.Millisecond
+	err := new(Devices).Attach([]protocol.NIC{described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:09", "192.0.2.2/24")}, nil)
 	if !errors.Is(err, rtnl.ErrNoLink) || !strings.Contains(err.Error(), "eth0") || !strings.Contains(err.Error(), "02:00:00:00:00:09") {
 		t.Errorf("got %v", err)
 	}
 	for _, n := range []protocol.NIC{
 		described("eth0", "02:42:ac:11:00:02", "nothing"), described("eth0", "nothing", "02:00:00:00:00:09"),
 	} {
-		if Attach([]protocol.NIC{n}, nil) == nil {
+		if new(Devices).Attach([]protocol.NIC{n}, nil) == nil {
 			t.Errorf("%+v: no error", n)
 		}
 	}
@@ -172,36 +191,25 @@ func TestDetach(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	ns, err := rtnl.Make()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	hidden, err := rtnl.Make()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { hidden.Close() })
+	ns := namespace(t)
 	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
 	device(t, "host1", "dev1", "02:00:00:00:00:02", "198.51.100.1/24", "2001:db8:1::1/64")
-	one := described("eth0", "02:00:00:00:00:01", "02:00:00:00:00:01", "192.0.2.2/24")
-	two := described("eth1", "02:00:00:00:00:02", "02:00:00:00:00:02", "198.51.100.2/24", "2001:db8:1::2/64")
+	one := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24")
+	two := described("eth1", "02:42:ac:11:00:03", "02:00:00:00:00:02", "198.51.100.2/24", "2001:db8:1::2/64")
 	routes := two
 	two.Gateways = nil
-	if err := Attach([]protocol.NIC{one, two}, ns); err != nil {
+	var d Devices
+	if err := d.Attach([]protocol.NIC{one, two}, ns); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, nil, "link add eth0 type veth peer name other") // whose name it cannot have here
-	t.Cleanup(func() { ip(t, nil, "link del eth0") })
-	if err := Detach([]protocol.NIC{one}, ns); err != nil {
+	if err := d.Detach([]protocol.NIC{one}); err != nil {
 		t.Fatal(err)
 	}
-	if got := ip(t, nil, "addr show bh020000000001"); strings.Contains(got, "192.0.2.2") || !strings.Contains(got, "state DOWN") {
-		t.Errorf("what came back is\n%s", got)
-	}
-	if err := Detach([]protocol.NIC{one}, ns); err != nil {
+	isNew(t, "dev0")
+	if err := d.Detach([]protocol.NIC{one}); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
+	routes.Device = "02:42:ac:11:00:03" // which a pair has instead of one that nobody can change
 	if err := Route([]protocol.NIC{routes}, ns); err != nil {
 		t.Fatal(err)
 	}
@@ -211,27 +219,127 @@ func TestDetach(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	if err := Attach([]protocol.NIC{one}, ns); err != nil {
+	if err := d.Attach([]protocol.NIC{one}, ns); err != nil {
 		t.Fatal(err)
 	}
 	reach(t, ns, "192.0.2.1")
+}
 
-	// The workload has put it where nobody finds it.
+// TestDetachHidden: a workload keeps no device, wherever it has put it and whatever
+// else looks like it; and nothing of what it did to one is left for the next.
+func TestDetachHidden(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	one := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24")
+	for name, act := range map[string]func(t *testing.T, ns, hidden *os.File){
+		"in a namespace": func(t *testing.T, ns, hidden *os.File) {
+			toNamespace(t, ns, "eth0", hidden)
+		},
+		"behind a lookalike": func(t *testing.T, ns, hidden *os.File) {
+			toNamespace(t, ns, "eth0", hidden)
+			ip(t, ns, "link add eth0 address 02:00:00:00:00:01 type veth peer name fake")
+		},
+		"changed": func(t *testing.T, ns, _ *os.File) {
+			ip(t, ns, "link set eth0 down")
+			ip(t, ns, "link set eth0 name bh020000000002 arp off allmulticast on txqueuelen 7 gso_max_segs 1")
+			ip(t, ns, "link property add dev bh020000000002 altname eth0 altname eth1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns, hidden, next := namespace(t), namespace(t), namespace(t)
+			device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
+			var d Devices
+			if err := d.Attach([]protocol.NIC{one}, ns); err != nil {
+				t.Fatal(err)
+			}
+			act(t, ns, hidden)
+			if err := d.Detach([]protocol.NIC{one}); err != nil {
+				t.Fatal(err)
+			}
+			isNew(t, "dev0")
+			for _, ns := range []*os.File{ns, hidden} {
+				if got := ip(t, ns, "addr"); strings.Contains(got, "192.0.2.2") {
+					t.Errorf("the workload has still\n%s", got)
+				}
+			}
+			if err := d.Attach([]protocol.NIC{one}, next); err != nil {
+				t.Fatal(err)
+			}
+			reach(t, next, "192.0.2.1")
+		})
+	}
+}
+
+// TestAttachAgain: what was given before is taken back first, and is not given
+// where that is not possible.
+func TestAttachAgain(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	ns, next := namespace(t), namespace(t)
+	device(t, "host0", "dev0", "02:00:00:00:00:01", "192.0.2.1/24", "2001:db8::1/64")
+	one := described("eth0", "02:42:ac:11:00:02", "02:00:00:00:00:01", "192.0.2.2/24")
+	var d Devices
+	if err := d.Attach([]protocol.NIC{one}, ns); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Attach([]protocol.NIC{one}, next); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, next, "192.0.2.1")
+	broken := errors.New("the driver hangs")
+	defer func(f func(string) error) { renew = f }(renew)
+	renew = func(string) error { return broken }
+	if err := d.Detach([]protocol.NIC{one}); !errors.Is(err, broken) {
+		t.Errorf("detach: got %v", err)
+	}
+	if err := d.Attach([]protocol.NIC{one}, ns); !errors.Is(err, broken) {
+		t.Errorf("attach: got %v", err)
+	}
+}
+
+// namespace makes one that ends after the devices that are made later: it takes
+// along what is in it.
+func namespace(t *testing.T) *os.File {
+	t.Helper()
+	ns, err := rtnl.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+// toNamespace moves an interface.
+func toNamespace(t *testing.T, ns *os.File, name string, to *os.File) {
+	t.Helper()
 	if err := rtnl.In(ns, func() error {
 		c, err := rtnl.Dial()
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		l, err := c.Find(func(l rtnl.Link) bool { return l.Name == "eth0" })
+		l, err := c.Find(func(l rtnl.Link) bool { return l.Name == name })
 		if err == nil {
-			err = c.SetLink(l.Index, rtnl.Change{Namespace: hidden})
+			err = c.SetLink(l.Index, rtnl.Change{Namespace: to})
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Detach([]protocol.NIC{one}, ns); !errors.Is(err, rtnl.ErrNoLink) || !strings.Contains(err.Error(), "elsewhere") {
-		t.Errorf("hidden: got %v", err)
+}
+
+// isNew checks that a device is here and that nothing is left of its use.
+func isNew(t *testing.T, name string) {
+	t.Helper()
+	got := ip(t, nil, "-d addr show "+name)
+	for _, left := range []string{"192.0.2.2", "altname", "NOARP", "gso_max_segs 1 ", "qlen 7"} {
+		if strings.Contains(got, left) {
+			t.Errorf("what came back has %s:\n%s", left, got)
+		}
+	}
+	if !strings.Contains(got, "state DOWN") || !strings.Contains(got, "02:00:00:00:00:01") {
+		t.Errorf("what came back is\n%s", got)
 	}
 }

@@ -28,12 +28,15 @@ type guest struct {
 
 const answerLimit = time.Minute
 
+// device is the MAC address of the guest's network device.
+const device = "02:00:00:00:00:01"
+
 // filler is in the initramfs to be freed.
 const filler = 24 << 20
 
 func boot(t *testing.T, machine string, disks map[string]string) *guest {
 	m := guesttest.Start(t, guesttest.Config{
-		Type: machine, Init: guesttest.Build(t, "internal/guest/pid1/testguest"), Disks: disks,
+		Type: machine, Init: guesttest.Build(t, "internal/guest/pid1/testguest"), Disks: disks, NICs: []string{device},
 		Files: map[string][]byte{"filler": []byte(strings.Repeat("x", filler)), "bin/bulkhead-init": []byte("program")},
 	})
 	g := &guest{T: t, machine: m}
@@ -109,6 +112,7 @@ func TestGuest(t *testing.T) {
 			g.root()
 			g.reaping()
 			g.image()
+			g.nics()
 			kept := g.data()
 			g.clock()
 			g.reconnect()
@@ -223,6 +227,31 @@ func (g *guest) image() {
 	g.fails("image image7", `no disk with serial number "image7"`)
 	g.fails("image ../../etc", "want letters and digits")
 	g.fails("image data", "EROFS")
+}
+
+// nics gives the network device to a workload, which hides it, and takes it back.
+func (g *guest) nics() {
+	before := g.do("links")
+	if !strings.Contains(before, device+" "+device+" 1500 false") {
+		g.Errorf("network devices: %s", before)
+	}
+	for range 2 {
+		g.do("give %s eth7", device)
+		if got := g.do("links"); strings.Contains(got, device) {
+			g.Errorf("given away and here: %s", got)
+		}
+		g.do("hide eth7 eth8")
+		if got := g.do("links hidden"); !strings.Contains(got, "eth8 "+device+" 02:42:ac:11:00:09 1300") {
+			g.Errorf("hidden: %s", got)
+		}
+		g.do("back %s", device)
+		if got := g.do("links"); got != before {
+			g.Errorf("taken back: %s, want %s", got, before)
+		}
+		if got := g.do("links hidden"); strings.Contains(got, device) {
+			g.Errorf("the workload has it still: %s", got)
+		}
+	}
 }
 
 // data makes the writable directories of a workload, and returns its ID.

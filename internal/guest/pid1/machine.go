@@ -21,6 +21,7 @@ import (
 type Machine struct {
 	images images
 	data   *data
+	nics   nic.Devices
 
 	stop sync.Once
 	off  chan struct{}
@@ -90,10 +91,10 @@ func (v *mountedVolume) Path() string { return v.path }
 func (v *mountedVolume) Unmount() error { return errors.Join(v.Volume.Unmount(), os.Remove(v.path)) }
 
 // Attach gives a workload network devices of the machine's.
-func (m *Machine) Attach(nics []protocol.NIC, ns *os.File) error { return nic.Attach(nics, ns) }
+func (m *Machine) Attach(nics []protocol.NIC, ns *os.File) error { return m.nics.Attach(nics, ns) }
 
-// Detach takes them from a workload that runs.
-func (m *Machine) Detach(nics []protocol.NIC, ns *os.File) error { return nic.Detach(nics, ns) }
+// Detach takes them back.
+func (m *Machine) Detach(nics []protocol.NIC) error { return m.nics.Detach(nics) }
 
 // Route gives a workload that runs other default routes.
 func (m *Machine) Route(nics []protocol.NIC, ns *os.File) error { return nic.Route(nics, ns) }

@@ -58,9 +58,12 @@ type Link struct {
 	// Permanent is the address that the device itself has, whatever it was set to;
 	// zero for one that has none, and before Linux 5.6.
 	Permanent MAC
-	MTU       int
-	Up        bool
-	Loopback  bool
+	// Virtio is the kernel's name of the virtio device, such as virtio3, whose
+	// interface it is; empty for any other.
+	Virtio   string
+	MTU      int
+	Up       bool
+	Loopback bool
 }
 
 // ErrNoLink tells that there is no such interface.
@@ -86,11 +89,15 @@ func parseLink(b []byte) (Link, error) {
 	}
 	flags := binary.NativeEndian.Uint32(b[8:])
 	l := Link{Index: int(int32(binary.NativeEndian.Uint32(b[4:]))), Up: flags&unix.IFF_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0}
+	bus := ""
 	err := attributes(b[linkSize:], func(kind uint16, value []byte) {
 		switch kind {
 		case unix.IFLA_IFNAME:
-			value, _, _ = bytes.Cut(value, []byte{0})
-			l.Name = string(value)
+			l.Name = text(value)
+		case unix.IFLA_PARENT_DEV_NAME:
+			l.Virtio = text(value)
+		case unix.IFLA_PARENT_DEV_BUS_NAME:
+			bus = text(value)
 		case unix.IFLA_ADDRESS:
 			if len(value) == len(l.MAC) {
 				l.MAC = MAC(value)
@@ -105,7 +112,16 @@ func parseLink(b []byte) (Link, error) {
 			}
 		}
 	})
+	if bus != "virtio" {
+		l.Virtio = ""
+	}
 	return l, err
+}
+
+// text is a value that ends at a zero byte.
+func text(value []byte) string {
+	value, _, _ = bytes.Cut(value, []byte{0})
+	return string(value)
 }
 
 // Find returns the interface for which is returns true. The error wraps

@@ -1,7 +1,6 @@
 package rtnl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -80,17 +79,16 @@ func refusal(body []byte, flags uint16) error {
 	if skip > len(body) {
 		return errno
 	}
-	text := ""
+	words := ""
 	attributes(body[skip:], func(kind uint16, value []byte) { //nolint:errcheck // the number is what counts
 		if kind == unix.NLMSGERR_ATTR_MSG {
-			value, _, _ = bytes.Cut(value, []byte{0})
-			text = string(value)
+			words = text(value)
 		}
 	})
-	if text == "" {
+	if words == "" {
 		return errno
 	}
-	return fmt.Errorf("%w (%s)", errno, text)
+	return fmt.Errorf("%w (%s)", errno, words)
 }
 
 // attributes calls f for each attribute of b.

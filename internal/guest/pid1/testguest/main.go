@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/pid1"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/rtnl"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -45,6 +47,8 @@ type guest struct {
 	machine  *pid1.Machine
 	release  map[string][]func() error
 	sessions int
+	// The network namespaces of a workload.
+	ns, hidden *os.File
 }
 
 func (g *guest) serve(_ context.Context, conn io.ReadWriteCloser) error {
@@ -107,6 +111,17 @@ func (g *guest) do(f []string) (string, error) {
 		return upper + " " + work, err
 	case "remove":
 		return "", g.machine.RemoveData(workload.ID(arg(1)))
+	case "give":
+		return "", g.give(arg(1), arg(2))
+	case "hide":
+		return "", g.hide(arg(1), arg(2))
+	case "back":
+		return "", g.machine.Detach([]protocol.NIC{{Device: arg(1)}})
+	case "links":
+		if arg(1) == "hidden" {
+			return links(g.hidden)
+		}
+		return links(nil)
 	case "stat":
 		var st unix.Stat_t
 		err := unix.Stat(arg(1), &st)
@@ -145,6 +160,52 @@ func (g *guest) do(f []string) (string, error) {
 		select {}
 	}
 	return "", fmt.Errorf("unknown command %q", f[0])
+}
+
+// give gives a network device to a workload.
+func (g *guest) give(device, name string) (err error) {
+	if g.ns, err = rtnl.Make(); err != nil {
+		return err
+	}
+	n := workload.NIC{Name: name, MAC: "02:42:ac:11:00:02", MTU: 1400}
+	return g.machine.Attach([]protocol.NIC{{NIC: n, Device: device}}, g.ns)
+}
+
+// hide does what a workload may do to its interface.
+func (g *guest) hide(name, hidden string) (err error) {
+	if g.hidden, err = rtnl.Make(); err != nil {
+		return err
+	}
+	c, err := rtnl.DialIn(g.ns)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := c.Find(func(l rtnl.Link) bool { return l.Name == name })
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		c.SetLink(l.Index, rtnl.Change{State: rtnl.Down}),
+		c.SetLink(l.Index, rtnl.Change{Name: hidden, MAC: rtnl.MAC{2, 0x42, 0xac, 0x11, 0, 9}, MTU: 1300, Namespace: g.hidden}),
+	)
+}
+
+// links lists the interfaces of a network namespace but loopback.
+func links(ns *os.File) (string, error) {
+	c, err := rtnl.DialIn(ns)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	all, err := c.Links()
+	var out []string
+	for _, l := range all {
+		if !l.Loopback {
+			out = append(out, fmt.Sprint(l.Name, " ", l.Permanent, " ", l.MAC, " ", l.MTU, " ", l.Up))
+		}
+	}
+	return strings.Join(out, ", "), err
 }
 
 // reap runs n children that each leave an orphan and end with a status of their
