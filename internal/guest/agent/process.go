@@ -174,7 +174,7 @@ func (st *stream) process(e *entry, p boundary.Process, io *stdio.Ends, last fun
 	}
 	io.Drain()
 	last()
-	st.w.JSON(protocol.TypeExit, exit)
+	st.w.Exit(exit)
 }
 
 // messages takes the host's messages to a process until the stream ends.

@@ -2,11 +2,13 @@ package protocol
 
 import (
 	"errors"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// maxError is the most that an error says, in bytes.
+// maxError is the most that an error says, in bytes, whether of a Reply or an Exit.
 const maxError = 8 << 10
 
 // Error is an error that crosses the stream. Kind keeps the sentinel errors
@@ -36,10 +38,7 @@ func NewError(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	e := &Error{Message: err.Error()}
-	if len(e.Message) > maxError {
-		e.Message = e.Message[:maxError]
-	}
+	e := &Error{Message: cut(err.Error(), maxError)}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
 			e.Kind = s.kind
@@ -47,6 +46,19 @@ func NewError(err error) *Error {
 		}
 	}
 	return e
+}
+
+// cut returns at most n bytes of a text that goes into JSON. It cuts between
+// characters and replaces what is none: JSON would, and so make more bytes of it.
+func cut(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -39,13 +39,14 @@ const (
 	MaxRequest = 4 << 20 // a Spec may hold a seccomp profile
 	MaxReply   = 1 << 20
 	MaxNotice  = 4 << 10
+	maxExit    = 64 << 10 // its error may be of characters that JSON writes as six
 	// StdinWindow is how much of Stdin may be under way.
 	StdinWindow = 64 << 10
 )
 
 // maxMessage is the most that a message of each type may hold.
 var maxMessage = [typeEnd]int{
-	TypeRequest: MaxRequest, TypeReply: MaxReply, TypeExit: 16 << 10,
+	TypeRequest: MaxRequest, TypeReply: MaxReply, TypeExit: maxExit,
 	TypeStdin: MaxData, TypeStdout: MaxData, TypeStderr: MaxData,
 	TypeWindow: 4, TypeResize: 4, TypeCloseOutput: 1, TypeNotice: MaxNotice,
 }
@@ -218,13 +219,19 @@ func (w *Writer) Bytes(t Type, b []byte) error {
 	return err
 }
 
-// JSON writes v: a Request, a Reply or an Exit.
+// JSON writes v: a Request or a Reply.
 func (w *Writer) JSON(t Type, v any) error {
 	p, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
 	return w.payload(t, p...)
+}
+
+// Exit writes an Exit, whose error is cut.
+func (w *Writer) Exit(e workload.Exit) error {
+	e.Error = cut(e.Error, maxError)
+	return w.JSON(TypeExit, e)
 }
 
 // CloseStdin writes a CloseStdin.

@@ -3,6 +3,7 @@ package protocol
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -71,6 +72,46 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	if e := NewError(errors.New(strings.Repeat("x", 1<<20))); len(e.Message) > maxError {
 		t.Errorf("a message of %d bytes", len(e.Message))
 	}
+}
+
+// TestLongTexts: a text that is too long, or that is none, arrives all the same,
+// cut between two characters.
+func TestLongTexts(t *testing.T) {
+	for name, text := range map[string]string{
+		"even": "x" + strings.Repeat("é", 5000), "odd": "xy" + strings.Repeat("é", 5000),
+		"no text": strings.Repeat("\xffx", 9000), "escaped": strings.Repeat("\x01", 9000),
+	} {
+		var b bytes.Buffer
+		w, r := NewWriter(&b), NewReader(&b)
+		if err := errors.Join(w.JSON(TypeReply, Reply{Error: NewError(errors.New(text))}), w.Exit(workload.Exit{Code: 255, Error: text})); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		reply, err := r.Reply()
+		if err != nil || len(reply.Error.Message) < maxError-len("é") {
+			t.Errorf("%s: an error became %.80v, %v", name, reply, err)
+		}
+		_, payload, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		exit, err := ParseExit(payload)
+		if err != nil || len(exit.Error) < maxError-len("é") || exit.Code != 255 {
+			t.Errorf("%s: an exit became %.80v, %v", name, exit, err)
+		}
+		if _, err := ParseReply(marshal(t, Reply{Described: Described{{PID: 1, Command: text}}.Fitting()})); err != nil {
+			t.Errorf("%s: a process became %v", name, err)
+		}
+	}
+}
+
+func marshal(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestTextIsSafe wants what a guest says to be harmless on a terminal.

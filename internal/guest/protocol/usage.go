@@ -39,7 +39,7 @@ func (d Described) Fitting() Described {
 	d = append(Described(nil), d[:min(len(d), MaxDescribed)]...)
 	for most := 2048; ; most /= 4 {
 		for i := range d {
-			d[i].Command = d[i].Command[:min(len(d[i].Command), most)]
+			d[i].Command = cut(d[i].Command, most)
 		}
 		b, err := json.Marshal(d)
 		if err != nil || len(b) <= MaxReply*3/4 {
