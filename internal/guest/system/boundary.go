@@ -108,7 +108,7 @@ func (b *Boundary) Create(_ context.Context, s workload.Spec, p boundary.Prepare
 	if err := t.mount(p, i.console.name, s.Mounts); err != nil {
 		return nil, err
 	}
-	if err := t.write(p.Files, p.Upper, s); err != nil {
+	if err := t.write(p.Files, p.Upper, s, p.Notice); err != nil {
 		return nil, err
 	}
 	if i.end, err = t.prepareEnd(b.Program); err != nil {

@@ -31,7 +31,7 @@ func TestHosts(t *testing.T) {
 				if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				if err := x.write(map[string]string{hostsFile: source}, x.dir, workload.Spec{}); err != nil {
+				if err := x.write(map[string]string{hostsFile: source}, x.dir, workload.Spec{}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -2,8 +2,10 @@ package system
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -95,7 +97,7 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		files := map[string]string{"/etc/hostname": source, "/etc/resolv.conf": source}
-		if err := x.write(files, x.dir, workload.Spec{Mounts: mounts}); err != nil {
+		if err := x.write(files, x.dir, workload.Spec{Mounts: mounts}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -136,6 +138,67 @@ func TestFiles(t *testing.T) {
 	write(linked, "first")
 	if _, err := os.Lstat(elsewhere); err == nil {
 		t.Error("a link of the image's was written through")
+	}
+}
+
+// TestFixed starts a system again whose files nobody can change any more: on a full
+// disk, and on one that is read-only.
+func TestFixed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount")
+	}
+	runtime.LockOSThread() // never unlocked: the thread has mounts of its own
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	dir, source := t.TempDir(), filepath.Join(t.TempDir(), "content")
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &tree{dir: dir, fd: fd}
+	t.Cleanup(x.close)
+	start := func(text string) (notices []string, err error) {
+		if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		err = x.write(map[string]string{hostsFile: source, "/etc/resolv.conf": source}, dir, workload.Spec{}, func(line string) { notices = append(notices, line) })
+		return notices, err
+	}
+	if notices, err := start("first\n"); err != nil || len(notices) > 0 {
+		t.Fatalf("the first start: %q, %v", notices, err)
+	}
+	fixed := func(how, why string) {
+		t.Helper()
+		notices, err := start("second\n")
+		text := strings.Join(notices, "; ")
+		if err != nil || len(notices) != 2 || !strings.Contains(text, why) || !strings.Contains(text, hostsFile) || !strings.Contains(text, "/etc/resolv.conf") {
+			t.Errorf("%s: %q, %v", how, notices, err)
+		}
+		for name, want := range map[string]string{hostsFile: string(markHosts([]byte("first\n"))), "/etc/resolv.conf": "first\n"} {
+			if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+				t.Errorf("%s: %s is %q, %v", how, name, b, err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	fixed("a full disk", "no space left")
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	fixed("a read-only disk", "read-only")
+	// What was never written is wanted.
+	if err := x.write(map[string]string{"/etc/hostname": source}, dir, workload.Spec{}, nil); !errors.Is(err, unix.EROFS) {
+		t.Errorf("a file that is missing: %v", err)
 	}
 }
 

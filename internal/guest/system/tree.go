@@ -250,8 +250,10 @@ var changing = []string{"/etc/resolv.conf"}
 
 // write puts into the root what depends on the workload, where no mount of the
 // user's is above. Unlike a container's these files are no mounts: a system
-// replaces them by renaming.
-func (t *tree) write(files map[string]string, upper string, s workload.Spec) error {
+// replaces them by renaming. One that follows the machine and cannot be changed
+// any more, as the disk is full or the system has forbidden it, stays as it is, and
+// notice is told.
+func (t *tree) write(files map[string]string, upper string, s workload.Spec, notice func(string)) error {
 	contents := map[string][]byte{}
 	for target, source := range files {
 		b, err := os.ReadFile(source)
@@ -283,11 +285,22 @@ func (t *tree) write(files map[string]string, upper string, s workload.Spec) err
 		case !written || slices.Contains(changing, target):
 			err = t.writeFile(target, b)
 		}
+		if written && fixed(err) {
+			if notice != nil {
+				notice(fmt.Sprintf("%s stays as it was at the last start: %v", target, err))
+			}
+			err = nil
+		}
 		if err != nil {
 			return fmt.Errorf("write %s: %w", target, err)
 		}
 	}
 	return nil
+}
+
+// fixed tells whether an error means that a file cannot be changed.
+func fixed(err error) bool {
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // covered tells whether a mount hides a path.
@@ -298,8 +311,9 @@ func covered(target string, mounts []workload.Mount) bool {
 	})
 }
 
-// writeFile replaces a file. A link there is the image's wish for the content to
-// come from elsewhere, such as from systemd-resolved, and stays.
+// writeFile writes a file, the old or the new one whatever happens where there is
+// one. A link there is the image's wish for the content to come from elsewhere, such
+// as from systemd-resolved, and stays.
 func (t *tree) writeFile(target string, b []byte) error {
 	dir, err := t.open(path.Dir(target), false)
 	if err != nil {
@@ -307,10 +321,13 @@ func (t *tree) writeFile(target string, b []byte) error {
 	}
 	defer unix.Close(dir)
 	var st unix.Stat_t
-	if err := unix.Fstatat(dir, path.Base(target), &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil
+	if err := unix.Fstatat(dir, path.Base(target), &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return nil
+		}
+		return replace(dir, path.Base(target), b, &st)
 	}
-	fd, err := unix.Openat(dir, path.Base(target), unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	fd, err := unix.Openat(dir, path.Base(target), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return err
 	}
