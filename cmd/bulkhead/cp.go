@@ -164,7 +164,7 @@ func (a *app) copyIn(ctx context.Context, f *engine.Files, c copying, src, dst s
 		if terminal.IsTerminal(a.in) {
 			return advice.New("an archive is read from standard input, and that is a terminal", "pipe one into it")
 		}
-		in, _, err := unpack.Decompress(a.in)
+		in, _, err := unpack.Decompress(unpack.Interruptible(ctx, a.in))
 		if err != nil {
 			return advice.Wrap(err, "standard input is no archive: "+err.Error(), "give a tar archive, plain or compressed with gzip or zstd")
 		}

@@ -70,6 +70,13 @@ func WithLimits(layer unpack.Limits, imageBytes int64) Option {
 	}
 }
 
+// ArchiveLimits are those of an archive of images as a stream.
+func (s *Store) ArchiveLimits() unpack.Limits {
+	l := s.limits
+	l.Bytes = s.imageBytes
+	return l
+}
+
 // Open opens the store below the state root, makes it when it is missing, and
 // clears away what killed operations left. It is cheap when there is nothing
 // to do: the command line calls it for every run.

@@ -338,6 +338,67 @@ func TestLoadForPlatform(t *testing.T) {
 	}
 }
 
+// TestStreamThatBringsNothing has somebody go away who waits for a pipe.
+func TestStreamThatBringsNothing(t *testing.T) {
+	s := store(t)
+	raw := imagetest.Tar(t, imagetest.File("f", strings.Repeat("x", 100_000)))
+	for name, start := range map[string][]byte{"nothing": nil, "a part": raw[:5000], "a part of gzip": imagetest.Gzip(raw)[:5], "a part of zstd": imagetest.Zstd(raw)[:12]} {
+		for command, f := range map[string]func(context.Context, io.Reader) error{
+			"load": func(ctx context.Context, r io.Reader) error {
+				_, err := archive.LoadReader(ctx, s, r, archive.LoadOptions{})
+				return err
+			},
+			"import": func(ctx context.Context, r io.Reader) error {
+				_, err := archive.Import(ctx, s, r, archive.ImportOptions{})
+				return err
+			},
+		} {
+			r, w := io.Pipe()
+			ctx, cancel := context.WithCancel(ctx)
+			done := make(chan error)
+			go func() { done <- f(ctx, r) }()
+			if _, err := w.Write(start); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			select {
+			case err := <-done:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("%s, %s: got %v, want %v", command, name, err, context.Canceled)
+				}
+			case <-time.After(time.Minute):
+				t.Errorf("%s, %s: it still waits", command, name)
+				w.Close()
+				<-done
+			}
+			w.Close()
+		}
+	}
+}
+
+// TestArchiveBomb has an archive that is small as long as it is compressed.
+func TestArchiveBomb(t *testing.T) {
+	store(t)
+	bomb := imagetest.Gzip(imagetest.Tar(t, imagetest.File("f", strings.Repeat("x", 4<<20))))
+	for _, tt := range []struct {
+		limits     unpack.Limits
+		imageBytes int64
+		want       string
+	}{
+		{unpack.Limits{Ratio: 100, RatioFloor: 1 << 20}, 0, "bomb"},
+		{unpack.Limits{Ratio: 100, RatioFloor: 8 << 20}, 0, "neither oci-layout"},
+		{unpack.Limits{}, 2 << 20, "longer than 2 MiB"},
+	} {
+		s, err := image.Open(t.TempDir(), image.WithLimits(tt.limits, tt.imageBytes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.LoadReader(ctx, s, bytes.NewReader(bomb), archive.LoadOptions{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("got %v, want an error with %q", err, tt.want)
+		}
+	}
+}
+
 func TestLoadNonsense(t *testing.T) {
 	s := store(t)
 	dir := t.TempDir()

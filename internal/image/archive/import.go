@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 )
 
 // ImportOptions says what the image made from a root file system is to be.
@@ -23,7 +24,7 @@ type ImportOptions struct {
 }
 
 // Import makes an image of one layer from the tar of a root file system, plain
-// or compressed with gzip or zstd.
+// or compressed with gzip or zstd. r need not heed the context.
 func Import(ctx context.Context, s *image.Store, r io.Reader, opts ImportOptions) (image.Image, error) {
 	if opts.Platform.OS == "" {
 		opts.Platform = manifest.Host()
@@ -47,7 +48,7 @@ func Import(ctx context.Context, s *image.Store, r io.Reader, opts ImportOptions
 		return image.Image{}, err
 	}
 	defer op.Close()
-	layer, err := op.AddLayer(ctx, r, opts.Progress)
+	layer, err := op.AddLayer(ctx, unpack.Interruptible(ctx, r), opts.Progress)
 	if err != nil {
 		return image.Image{}, err
 	}

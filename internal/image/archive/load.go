@@ -73,7 +73,7 @@ func Load(ctx context.Context, s *image.Store, path string, opts LoadOptions) ([
 }
 
 // LoadReader is Load for a stream. It is written to a file of the store first,
-// of at most the bytes that one image may have.
+// of at most the bytes that one image may have. r need not heed the context.
 func LoadReader(ctx context.Context, s *image.Store, r io.Reader, opts LoadOptions) ([]image.Image, error) {
 	op, err := s.Begin()
 	if err != nil {
@@ -84,16 +84,13 @@ func LoadReader(ctx context.Context, s *image.Store, r io.Reader, opts LoadOptio
 	if err != nil {
 		return nil, err
 	}
-	z, _, err := unpack.Decompress(r)
+	z, err := unpack.DecompressWithin(unpack.Interruptible(ctx, r), s.ArchiveLimits())
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	defer z.Close()
-	size, err := io.Copy(f, io.LimitReader(z, unpack.DefaultImageBytes+1))
-	if err == nil && size > unpack.DefaultImageBytes {
-		err = fmt.Errorf("%w: the archive is longer than %d bytes", unpack.ErrLimit, int64(unpack.DefaultImageBytes))
-	}
+	size, err := io.Copy(f, z)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("read the archive: %w", err)

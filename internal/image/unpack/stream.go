@@ -78,6 +78,46 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	}
 }
 
+// DecompressWithin is Decompress for a stream that has to stay within limits.Bytes
+// and limits.Ratio.
+func DecompressWithin(r io.Reader, limits Limits) (io.ReadCloser, error) {
+	m := &meter{limits: limits.withDefaults()}
+	z, _, err := Decompress(countIn{m, r})
+	if err != nil {
+		return nil, err
+	}
+	return metered{z, m}, nil
+}
+
+type metered struct {
+	io.ReadCloser
+	m *meter
+}
+
+func (z metered) Read(p []byte) (int, error) {
+	n, err := z.ReadCloser.Read(p)
+	if limitErr := z.m.add(n); limitErr != nil {
+		return 0, limitErr
+	}
+	if err != nil && err != io.EOF { //nolint:errorlint // readers return it bare
+		err = dataError(err)
+	}
+	return n, err
+}
+
+// Interruptible returns a reader of r that fails once ctx is done, even while r
+// brings nothing. One goroutine then waits for r until that brings something or
+// ends.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{in}, struct{ io.Reader }{r}, make([]byte, blockSize))
+		in.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { in.CloseWithError(&sourceError{ctx.Err()}) })
+	return out
+}
+
 // sourceError marks an error of the reader below a decompressor, so that it is
 // not taken for one of the data.
 type sourceError struct{ err error }
