@@ -77,9 +77,18 @@ func tweak(base, add, drop []string) []string {
 	if !dropAll {
 		set = slices.DeleteFunc(slices.Clone(base), dropped)
 	}
-	for _, c := range add {
-		if !slices.Contains(set, c) {
-			set = append(set, c)
+	return union(set, add)
+}
+
+// union adds to a set what it does not have of a list.
+func union(set, list []string) []string {
+	has := make(map[string]bool, len(set))
+	for _, c := range set {
+		has[c] = true
+	}
+	for _, c := range list {
+		if !has[c] {
+			set, has[c] = append(set, c), true
 		}
 	}
 	return set

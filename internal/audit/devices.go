@@ -72,14 +72,40 @@ func (r deviceRule) wide() bool {
 	return r.kind == "a" || r.kind == "b"
 }
 
-// covers reports whether whatever other is for, r is for, too.
-func (r deviceRule) covers(other deviceRule) bool {
-	for _, a := range other.access {
-		if !strings.ContainsRune(r.access, a) {
-			return false
+// deniedDevices are rules that deny, by all but their access, with each access that
+// one of them is for.
+type deniedDevices map[deviceRule]map[string]bool
+
+// add takes in a rule. An access has at most three letters that count, so that there
+// are few of one rule.
+func (d deniedDevices) add(r deviceRule) {
+	access := ""
+	for _, a := range "rwm" {
+		if strings.ContainsRune(r.access, a) {
+			access += string(a)
 		}
 	}
-	return (r.kind == "a" || r.kind == other.kind) && (r.major == "" || r.major == other.major) && (r.minor == "" || r.minor == other.minor)
+	r.access = ""
+	if d[r] == nil {
+		d[r] = map[string]bool{}
+	}
+	d[r][access] = true
+}
+
+// covers reports whether one of the rules is for whatever r is for.
+func (d deniedDevices) covers(r deviceRule) bool {
+	for _, kind := range []string{"a", r.kind} {
+		for _, major := range []string{"", r.major} {
+			for _, minor := range []string{"", r.minor} {
+				for access := range d[deviceRule{kind: kind, major: major, minor: minor}] {
+					if strings.Trim(r.access, access) == "" {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
 }
 
 // wideRule reports whether a rule of an engine's command line is wide. One that makes

@@ -194,7 +194,13 @@ func (n node) get(names ...string) node {
 	return n
 }
 
+// member is the path of a member. A name has a part in it: the path is that of each
+// element below, too.
 func member(path, name string) string {
+	const most = 100
+	if len(name) > most {
+		name = strings.ToValidUTF8(name[:most], "") + "…"
+	}
 	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" || name == "" {
 		return path + "[" + strconv.Quote(name) + "]"
 	}

@@ -98,11 +98,10 @@ func ociProcess(c *Config, process node) {
 	c.Ambient = capNames(process.get("capabilities", "ambient").strings())
 	// A set that is not bounded is still held by the first process itself.
 	for _, set := range []string{"effective", "permitted", "inheritable"} {
-		for _, name := range capNames(process.get("capabilities", set).strings()) {
-			if !slices.Contains(c.Caps.Value, name) {
-				c.Caps.Value = append(c.Caps.Value, name)
-				c.Caps.From = append(c.Caps.From, report.Evidence{Call: "process.capabilities." + set, Value: name})
-			}
+		bounded := len(c.Caps.Value)
+		c.Caps.Value = union(c.Caps.Value, capNames(process.get("capabilities", set).strings()))
+		for _, name := range c.Caps.Value[bounded:] {
+			c.Caps.From = append(c.Caps.From, report.Evidence{Call: "process.capabilities." + set, Value: name})
 		}
 	}
 	noNew := process.get("noNewPrivileges")
@@ -175,31 +174,27 @@ func ociDevices(c *Config, linux node) {
 	}
 	c.Devices = said(devices, at(linux.get("devices")))
 	rules := linux.get("resources", "devices")
-	type allowed struct {
-		rule deviceRule
-		node node
-	}
-	var open []allowed
-	denied := false
-	// The last rule that fits decides.
-	for _, n := range rules.list() {
+	var open []node
+	denied := deniedDevices{}
+	// The last rule that fits decides: from the last on, what is denied later is known.
+	for _, n := range slices.Backward(rules.list()) {
 		r := ociDeviceRule(n)
 		if allow, _ := n.get("allow").boolean(); !allow {
-			denied = denied || r.covers(deviceRule{kind: "a", access: "rw"})
-			open = slices.DeleteFunc(open, func(a allowed) bool { return r.covers(a.rule) })
-		} else if r.wide() {
-			open = append(open, allowed{r, n})
+			denied.add(r)
+		} else if r.wide() && !denied.covers(r) {
+			open = append(open, n)
 		}
 	}
+	slices.Reverse(open)
 	switch {
 	case len(open) > 0:
 		var found []string
 		var from []report.Evidence
-		for _, a := range open {
-			found, from = append(found, a.node.json(maxEvidence)), append(from, at(a.node))
+		for _, n := range open {
+			found, from = append(found, n.json(maxEvidence)), append(from, at(n))
 		}
 		c.DeviceRules = said(found, from...)
-	case !denied:
+	case !denied.covers(deviceRule{kind: "a", access: "rw"}):
 		c.DeviceRules = said([]string{"no rule denies anything"}, report.Evidence{Call: rules.name(), Value: rules.json(maxEvidence)})
 	default:
 		c.DeviceRules = said([]string(nil), at(rules))

@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // parsers are all readers of what comes from outside, by the kind.
@@ -71,6 +74,78 @@ func TestMalformed(t *testing.T) {
 	}
 	if _, err := ParseOCI([]byte("[" + strings.Repeat("0,", maxValues) + "0]")); !errors.Is(err, ErrMalformed) {
 		t.Errorf("too many values: %v", err)
+	}
+}
+
+// TestLarge: what is as large as may be takes seconds. Each of these took many minutes
+// when it looked at all for each, or the memory of a path as long as a name for each.
+func TestLarge(t *testing.T) {
+	const n = 100_000
+	numbered := func(prefix string) []any {
+		out := make([]any, 4*n)
+		for i := range out {
+			out[i] = fmt.Sprint(prefix, i)
+		}
+		return out
+	}
+	list := func(elements ...any) (out []any) {
+		for range n {
+			out = append(out, elements...)
+		}
+		return out
+	}
+	of := func(pairs ...any) object {
+		o := object{by: map[string]any{}}
+		for i := 0; i < len(pairs); i += 2 {
+			o.names = append(o.names, pairs[i].(string))
+			o.by[pairs[i].(string)] = pairs[i+1]
+		}
+		return o
+	}
+	root := func(v any) node { return node{value: v, f: &fault{}} }
+	strs := func(list []any) (out []string) {
+		for _, s := range list {
+			out = append(out, s.(string))
+		}
+		return out
+	}
+	for name, look := range map[string]func() int{
+		"ports": func() int { return len(Workload(workload.Spec{Ports: make([]workload.Port, n)}, Facts{}).Ports.Value) },
+		"rules for devices": func() int {
+			c := &Config{}
+			rules := list(of("allow", true, "type", "b", "major", json.Number("8")), of("allow", false, "type", "c"))
+			ociDevices(c, root(of("resources", of("devices", rules))))
+			return len(c.DeviceRules.Value)
+		},
+		"capabilities of a process": func() int {
+			c := &Config{}
+			ociProcess(c, root(of("capabilities", of("bounding", numbered("A"), "effective", numbered("B")))))
+			return len(c.Caps.Value) / 8
+		},
+		"added capabilities": func() int { return len(tweak(nil, strs(numbered("A")), nil)) / 4 },
+		"dropped capabilities": func() int {
+			return len(ourCapabilities(workload.Security{CapAdd: strs(numbered("A")), CapDrop: append(strs(numbered("B")), "ALL")})) / 4
+		},
+		"a long name": func() int {
+			text := `{"HostConfig": {"PortBindings": {"` + strings.Repeat("n", 8<<20) + `": [` + strings.Repeat("{},", n-1) + `{}]}}}`
+			found, err := ParseDocker([]byte(text), nil)
+			if err != nil {
+				t.Error(err)
+				return 0
+			}
+			return len(found[0].Ports.Value)
+		},
+	} {
+		done := make(chan int, 1)
+		go func() { done <- look() }()
+		select {
+		case got := <-done:
+			if got != n {
+				t.Errorf("%s: %d, want %d", name, got, n)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: not done after a minute", name)
+		}
 	}
 }
 

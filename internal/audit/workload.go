@@ -91,12 +91,13 @@ func Workload(s workload.Spec, f Facts) *Config {
 	ourLimits(c, s.Resources, get("resources"))
 	c.ReadOnlyRoot = said(s.ReadOnlyRoot, at(get("readOnlyRoot")))
 	var ports []Port
-	for i, p := range s.Ports {
+	for i, n := range get("ports").list() {
+		p := s.Ports[i]
 		host := ""
 		if p.HostIP.IsValid() {
 			host = p.HostIP.String()
 		}
-		ports = append(ports, Port{host, fmt.Sprintf("%d/%s", p.Port, p.Protocol), at(get("ports").list()[i])})
+		ports = append(ports, Port{host, fmt.Sprintf("%d/%s", p.Port, p.Protocol), at(n)})
 	}
 	c.Ports = said(ports, at(get("ports")))
 	return c
@@ -156,9 +157,11 @@ func ourCapabilities(s workload.Security) []string {
 	if slices.ContainsFunc(s.CapDrop, isAll) {
 		add = slices.DeleteFunc(slices.Clone(add), isAll)
 	}
-	return slices.DeleteFunc(tweak(workload.DefaultCapabilities, add, s.CapDrop), func(c string) bool {
-		return slices.ContainsFunc(s.CapDrop, func(d string) bool { return capName(d) == c })
-	})
+	dropped := map[string]bool{}
+	for _, d := range s.CapDrop {
+		dropped[capName(d)] = true
+	}
+	return slices.DeleteFunc(tweak(workload.DefaultCapabilities, add, s.CapDrop), func(c string) bool { return dropped[c] })
 }
 
 func isAll(s string) bool { return capName(s) == "CAP_ALL" }
