@@ -201,21 +201,18 @@ func (d *Document) column(id string, verbose bool) []string {
 	return c
 }
 
-// enoughForP99 is how many samples have a 99th percentile worth the name. That of
-// fewer than a hundred is the greatest of them; of fewer than these it is called so.
-const enoughForP99 = 10
-
 // spread is what lies around the median: of times the slow end, and of everything
 // the least, the greatest and how many samples there are.
 func (m *Measure) spread() string {
 	least, greatest := m.Unit.Format(m.Quantile(0)), m.Unit.Format(m.Quantile(1))
+	p99, ok := m.P99()
 	switch {
-	case m.Unit != Seconds:
-		return fmt.Sprintf("%s to %s, %d", least, greatest, len(m.Samples))
-	case len(m.Samples) < enoughForP99:
+	case ok:
+		return fmt.Sprintf("p50; p99 %s; %s to %s, %d", m.Unit.Format(p99), least, greatest, len(m.Samples))
+	case m.Unit == Seconds:
 		return fmt.Sprintf("p50; max %s; from %s, %d", greatest, least, len(m.Samples))
 	default:
-		return fmt.Sprintf("p50; p99 %s; %s to %s, %d", m.Unit.Format(m.Quantile(0.99)), least, greatest, len(m.Samples))
+		return fmt.Sprintf("%s to %s, %d", least, greatest, len(m.Samples))
 	}
 }
 

@@ -77,6 +77,16 @@ func (m *Measure) Quantile(q float64) float64 {
 // Median is Quantile(0.5).
 func (m *Measure) Median() float64 { return m.Quantile(0.5) }
 
+// enoughForP99 is how many samples have a 99th percentile worth the name. That of
+// fewer than a hundred is the greatest of them; of fewer than these it is called so.
+const enoughForP99 = 10
+
+// P99 is the slow end of times. ok is false of anything else, whose 99th percentile
+// may be the good end, and of too few samples.
+func (m *Measure) P99() (p99 float64, ok bool) {
+	return m.Quantile(0.99), m.Unit == Seconds && len(m.Samples) >= enoughForP99
+}
+
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()

@@ -186,8 +186,10 @@ func newDetailMeasure(m *report.Measure) detailMeasure {
 	if low, high, ok := m.Interval(); ok {
 		out.Interval = span(low, high, m.Unit)
 	}
+	if p99, ok := m.P99(); ok {
+		out.P99 = number(p99, m.Unit)
+	}
 	if len(m.Samples) > 1 {
-		out.P99 = number(m.Quantile(0.99), m.Unit)
 		out.Range = span(m.Quantile(0), m.Quantile(1), m.Unit)
 	}
 	return out

@@ -2,6 +2,7 @@ package page
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +62,25 @@ func TestRatio(t *testing.T) {
 	} {
 		if got := ratio(tt.m, tt.base); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestP99: what the page calls so is of times, and of enough samples, as on the
+// terminal.
+func TestP99(t *testing.T) {
+	for _, tt := range []struct {
+		unit    report.Unit
+		samples int
+		want    bool
+	}{{report.Seconds, 9, false}, {report.Seconds, 10, true}, {report.Seconds, 3, false}, {report.PerSecond, 100, false}, {report.Number, 100, false}} {
+		m := &report.Measure{ID: "start.exit", Unit: tt.unit}
+		for n := range tt.samples {
+			m.Samples = append(m.Samples, float64(n))
+		}
+		cell := slices.ContainsFunc(newCell(m, nil, false).Small, func(s string) bool { return strings.HasPrefix(s, "p99") })
+		if detail := newDetailMeasure(m).P99 != ""; cell != tt.want || detail != tt.want {
+			t.Errorf("%d samples of %q: in the table %v, in the details %v, want %v", tt.samples, tt.unit, cell, detail, tt.want)
 		}
 	}
 }

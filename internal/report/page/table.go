@@ -116,9 +116,6 @@ func (m *measured) note() (note string, shared bool) {
 // details have all.
 const maxAbout = 56
 
-// enough is how many samples Interval needs.
-const enough = 6
-
 // newCell is without the parts of a measure that has a matrix of its own.
 func newCell(m, base *report.Measure, parted bool) cell {
 	switch {
@@ -136,8 +133,8 @@ func newCell(m, base *report.Measure, parted bool) cell {
 	if r := ratio(m, base); r != "" {
 		c.Small = append(c.Small, r)
 	}
-	if m.Unit == report.Seconds && len(m.Samples) >= enough {
-		c.Small = append(c.Small, "p99 "+number(m.Quantile(0.99), m.Unit))
+	if p99, ok := m.P99(); ok {
+		c.Small = append(c.Small, "p99 "+number(p99, m.Unit))
 	}
 	return c
 }
