@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/comparing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/probing"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
@@ -143,7 +144,7 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 					return im, err
 				},
 				Probe: func(ctx context.Context, image string, flags []string, look probing.Options) (report.Report, error) {
-					look.Recheck = "bulkhead probe " + strings.Join(append(slices.Clone(flags), args[0]), " ")
+					look.Recheck = safetext.Command(slices.Concat([]string{"bulkhead", "probe"}, flags, args[:1]))
 					return a.probeFor(ctx, e, image, flags, look)
 				},
 				Say:  func(step, detail string) { shown.Update(step, detail, 0, 0) },

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -184,10 +183,10 @@ func readEarlier(name string) (*report.Document, error) {
 	return d, nil
 }
 
-// recheck is the command line that was given, for a report.
+// recheck is the command line that was given, for a report, to be copied.
 func recheck(cmd *cobra.Command, image string) string {
 	words := append([]string{"bulkhead", "probe"}, flagWords(cmd.Flags(), func(name string) bool { return !slices.Contains(notForRecheck, name) })...)
-	return strings.Join(append(words, image), " ")
+	return safetext.Command(append(words, image))
 }
 
 // notForRecheck are flags that do not change what is found.
@@ -204,10 +203,13 @@ func flagWords(fs *pflag.FlagSet, wanted func(name string) bool) (words []string
 			values = s.GetSlice()
 		}
 		for _, v := range values {
-			if f.Value.Type() == "bool" {
-				words = append(words, "--"+f.Name)
-			} else {
+			switch {
+			case f.NoOptDefVal == "":
 				words = append(words, "--"+f.Name, v)
+			case f.NoOptDefVal == v:
+				words = append(words, "--"+f.Name)
+			default: // such as --read-only=false
+				words = append(words, "--"+f.Name+"="+v)
 			}
 		}
 	})

@@ -184,7 +184,9 @@ func finding(p *Probe, c *Context, out outcome, own bool, o *Observation) report
 		} else if design != "" {
 			f.Declared = "open: " + design
 		}
-		f.Recheck = clean(c.Declared.Recheck)
+		if len(c.Declared.Recheck) <= maxText { // a part of a command is another one
+			f.Recheck = clean(c.Declared.Recheck)
+		}
 	}
 	switch out.state {
 	case shut:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/auditing"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -157,5 +158,5 @@ func (c *comparison) what() string {
 	if len(c.Command) == 0 {
 		return "a program of ours that prints one line"
 	}
-	return strings.Join(c.Command, " ")
+	return safetext.Command(c.Command)
 }

@@ -3,6 +3,7 @@ package comparing
 import (
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
@@ -15,7 +16,7 @@ func (w *way) report(c *comparison) report.Report {
 		r.Subject.Image = s.image
 	}
 	if w.ours && len(c.Flags) > 0 {
-		r.Subject.Command = fit(strings.Join(c.Flags, " "), report.MaxText)
+		r.Subject.Command = fit(safetext.Command(c.Flags), report.MaxText)
 	}
 	if c.made.user != "" && !w.knowsImages() {
 		r.Subject.Note = strings.TrimPrefix(r.Subject.Note+"; as root, and not as the image's user "+fit(c.made.user, 100), "; ")
