@@ -122,10 +122,6 @@ func (m *machines) Template(ctx context.Context, s workload.Spec, p boundary.Pre
 
 // making lets f make a template, and shows how it goes on.
 func (m *machines) making(p *boundary.Prepared, f func(vm.Progress) error) (err error) {
-	if p.Dir, err = os.MkdirTemp("", "bulkhead-template-"); err != nil {
-		return err
-	}
-	defer os.Remove(p.Dir)
 	name := "template"
 	d := m.a.progress(!terminal.IsTerminal(m.a.err)) // of no use where nobody waits
 	defer d.Close()
@@ -161,7 +157,7 @@ func (m *machines) WarmTemplate(ctx context.Context, s workload.Spec, p boundary
 
 // WarmKey is the key of such a template.
 func (m *machines) WarmKey(_ context.Context, s workload.Spec, p boundary.Prepared) (string, error) {
-	p.Dir, p.Machine.Templates = "/", filepath.Join(m.root, templatesDir) // nothing is made there
+	p.Machine.Templates = filepath.Join(m.root, templatesDir)
 	return vm.Boundary{}.ImageKey(s, p)
 }
 

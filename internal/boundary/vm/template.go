@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -232,8 +233,8 @@ func destroy(ctx context.Context, m *cgroup.Manager) error {
 }
 
 // Template makes sure that there is a template for the machine of s, in the
-// directory p.Machine.Templates. Of p it needs Machine, Dir, IDBase, IDCount, the
-// keys of Files, and as Cgroup the one to make another below.
+// directory p.Machine.Templates. Of p it needs Machine, IDBase, IDCount, the keys of
+// Files, and as Cgroup the one to make another below.
 func (b Boundary) Template(ctx context.Context, s workload.Spec, p boundary.Prepared, on Progress) error {
 	m, err := b.maker(s, p)
 	if err != nil {
@@ -273,7 +274,7 @@ func (b Boundary) maker(s workload.Spec, p boundary.Prepared) (*maker, error) {
 		return nil, err
 	}
 	k.p, _ = explainNICs(k.s, p)
-	k.c = config(k.s, k.p, p.Dir, k.z)
+	k.c = config(k.s, k.p, k.dir, k.z)
 	if k.generic, err = generic(k.c); err != nil {
 		return nil, err
 	}
@@ -292,7 +293,7 @@ func (k *maker) save(ctx context.Context, c qemu.Config, key string, f *template
 		return hello, err
 	}
 	defer func() { err = errors.Join(err, destroy(context.WithoutCancel(ctx), cg)) }()
-	c.RAM = &qemu.RAM{File: f.RAM, Shared: true}
+	c.RAM, c.Dir = &qemu.RAM{File: f.RAM, Shared: true}, filepath.Dir(f.RAM.Name())
 	m, err := start(ctx, c, cg, nil)
 	if err != nil {
 		return hello, err

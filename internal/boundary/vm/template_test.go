@@ -36,8 +36,7 @@ func (f *fixture) templates(t testing.TB) *template.Store {
 // ensure makes the template of a workload.
 func (f *fixture) ensure(t testing.TB, s workload.Spec, p boundary.Prepared) {
 	t.Helper()
-	p.Dir = t.TempDir()
-	p.Cgroup = testCgroup
+	p.Dir, p.Cgroup = "", testCgroup
 	if err := (Boundary{}).Template(t.Context(), s, p, Progress{Failed: func(err error) { t.Error(err) }}); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +251,7 @@ func TestSaveFaults(t *testing.T) {
 	f.templates(t)
 	s := program("exit", "0")
 	p := f.prepare(t, s)
-	p.Dir, p.Cgroup = t.TempDir(), testCgroup
+	p.Dir, p.Cgroup = "", testCgroup
 	k, err := Boundary{}.maker(s, p)
 	if err != nil {
 		t.Fatal(err)
@@ -402,7 +401,7 @@ func TestTemplateOnFullDisk(t *testing.T) {
 	}()
 	s := program("exit", "7")
 	p := f.prepare(t, s)
-	p.Dir, p.Cgroup = t.TempDir(), testCgroup
+	p.Dir, p.Cgroup = "", testCgroup
 	err := Boundary{}.Template(t.Context(), s, p, Progress{})
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a template on a full disk: %v", err)

@@ -23,7 +23,7 @@ func (f *fixture) warm(t testing.TB, s workload.Spec) (boundary.Warm, boundary.P
 	s.ID = workload.NewID() // nobody's
 	p := f.prepare(t, s)
 	making := p
-	making.Dir, making.Cgroup = t.TempDir(), testCgroup
+	making.Dir, making.Cgroup = "", testCgroup
 	key, err := Boundary{}.ImageTemplate(t.Context(), s, making, Progress{})
 	if err != nil || key == "" {
 		t.Fatalf("key %q, %v", key, err)
