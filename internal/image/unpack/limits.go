@@ -34,8 +34,8 @@ type Limits struct {
 	// XattrBytes bounds the extended attributes of one entry, names included.
 	XattrBytes int
 	// DirBytes bounds what is held in memory of the layer's directories until
-	// its end: their names and extended attributes, and the paths of those
-	// without an entry.
+	// its end: their names and extended attributes, the paths of those without
+	// an entry, and 512 bytes for each.
 	DirBytes int64
 	// Ratio bounds uncompressed to compressed size, once the uncompressed
 	// size has passed RatioFloor. Honest layers stay below 100.
@@ -50,7 +50,7 @@ const (
 	DefaultDepth      = 128
 	DefaultPathBytes  = 4095 // PATH_MAX without its zero byte
 	DefaultXattrBytes = 64 << 10
-	DefaultDirBytes   = 64 << 20
+	DefaultDirBytes   = 192 << 20
 	DefaultRatio      = 200
 	DefaultRatioFloor = 1 << 30
 	// DefaultImageBytes bounds the sum over the layers of one image, with

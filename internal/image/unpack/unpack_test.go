@@ -497,10 +497,18 @@ func TestDirectoriesInMemory(t *testing.T) {
 	for i := range 400 {
 		many = many.With(0o755, 0, 0, fmt.Sprintf("user.%d", i), "")
 	}
+	plain := func(n int) (entries []imagetest.Entry) {
+		for i := range n {
+			entries = append(entries, imagetest.Dir(fmt.Sprintf("d%d", i), 0o755))
+		}
+		return entries
+	}
 	for name, tt := range map[string]struct {
 		entries []imagetest.Entry
 		want    error
 	}{
+		"some directories":     {plain(45), nil},
+		"directories":          {plain(47), unpack.ErrLimit},
 		"some attributes":      {dirs(6), nil},
 		"attributes":           {dirs(7), unpack.ErrLimit},
 		"many attributes":      {[]imagetest.Entry{many}, unpack.ErrLimit},
@@ -508,10 +516,10 @@ func TestDirectoriesInMemory(t *testing.T) {
 		"directories replaced": {[]imagetest.Entry{dirs(5)[0], dirs(5)[1], dirs(5)[2], dirs(5)[3], imagetest.File("d0", ""), imagetest.File("d1", ""), imagetest.File("d2", ""), imagetest.File("d3", ""), dirs(5)[4], dirs(5)[0], dirs(5)[1], dirs(5)[2]}, nil},
 		"paths":                {[]imagetest.Entry{imagetest.File(strings.Repeat(long+"/", 15)+"f", "")}, unpack.ErrLimit},
 		"a path":               {[]imagetest.Entry{imagetest.File(strings.Repeat(long+"/", 10)+"f", "")}, nil},
-		"the root":             {[]imagetest.Entry{imagetest.Dir(".", 0o755).With(0o755, 0, 0, "user.a", strings.Repeat(big, 7))}, unpack.ErrLimit},
+		"the root":             {[]imagetest.Entry{imagetest.Dir(".", 0o755).With(0o755, 0, 0, "user.a", strings.Repeat(big, 8))}, unpack.ErrLimit},
 	} {
 		root, _ := jail(t)
-		_, err := unpack.Layer(context.Background(), root, bytes.NewReader(imagetest.Tar(t, tt.entries...)), unpack.Options{Limits: unpack.Limits{DirBytes: 20_000}})
+		_, err := unpack.Layer(context.Background(), root, bytes.NewReader(imagetest.Tar(t, tt.entries...)), unpack.Options{Limits: unpack.Limits{DirBytes: 24_000}})
 		if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), "attributes of the directories") {
 			t.Errorf("%s: got %v, want %v", name, err, tt.want)
 		}
