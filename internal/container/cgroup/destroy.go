@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Destroy removes the cgroup from every hierarchy, with child cgroups that
@@ -56,12 +58,14 @@ func removeTree(dir string) error {
 	if err := rmdir(dir); err == nil {
 		return nil
 	}
-	return walk(dir, 0, rmdir)
+	return walk(dir, rmdirAt)
 }
 
-func rmdir(dir string) error {
+func rmdir(dir string) error { return rmdirAt(unix.AT_FDCWD, dir) }
+
+func rmdirAt(at int, dir string) error {
 	for {
-		err := syscall.Rmdir(dir)
+		err := unix.Unlinkat(at, dir, unix.AT_REMOVEDIR)
 		switch err {
 		case nil, syscall.ENOENT:
 			return nil

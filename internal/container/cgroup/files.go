@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxRead bounds what is read from a cgroup file. The longest that is read
@@ -16,13 +18,17 @@ const maxRead = 16 << 20
 // each one to the poller, which doubles the price of a write.
 
 func openFile(dir, name string, flags int) (int, error) {
+	return openAt(unix.AT_FDCWD, dir+"/"+name, flags)
+}
+
+func openAt(at int, name string, flags int) (int, error) {
 	for {
-		fd, err := syscall.Open(dir+"/"+name, flags|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0)
+		fd, err := unix.Openat(at, name, flags|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0)
 		if err == nil {
 			return fd, nil
 		}
 		if err != syscall.EINTR {
-			return -1, &os.PathError{Op: "open", Path: dir + "/" + name, Err: err}
+			return -1, &os.PathError{Op: "open", Path: name, Err: err}
 		}
 	}
 }
@@ -52,8 +58,11 @@ func writeFD(fd int, value string) error {
 	}
 }
 
-func readFile(dir, name string) (string, error) {
-	fd, err := openFile(dir, name, syscall.O_RDONLY)
+func readFile(dir, name string) (string, error) { return readFileAt(unix.AT_FDCWD, dir, name) }
+
+// readFileAt is readFile of a directory that is named in an open one.
+func readFileAt(at int, dir, name string) (string, error) {
+	fd, err := openAt(at, dir+"/"+name, syscall.O_RDONLY)
 	if err != nil {
 		return "", err
 	}

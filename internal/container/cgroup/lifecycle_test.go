@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestJoinEveryHierarchy(t *testing.T) {
@@ -142,6 +144,73 @@ func TestDestroyNested(t *testing.T) {
 			t.Errorf("second Destroy: %v", err)
 		}
 	})
+}
+
+// TestDestroyDeep: a workload nests cgroups deeper than a path can be long, and is
+// ended and taken away all the same.
+func TestDestroyDeep(t *testing.T) {
+	eachLayout(t, func(t *testing.T, lay *Layout) {
+		m := create(t, lay, "deep", nil)
+		var deepest []int
+		for _, dir := range m.dirs() {
+			deepest = append(deepest, nest(t, dir, 18))
+		}
+		h := start(t, m, "sleep")
+		h.line(t)
+		pid := h.cmd.Process.Pid
+		for _, at := range deepest {
+			fd, err := unix.Openat(at, "cgroup.procs", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+			if err == nil {
+				err = writeFD(fd, strconv.Itoa(pid))
+				unix.Close(fd)
+			}
+			if err != nil && !errors.Is(err, unix.ENOSPC) { // a cpuset without processors
+				t.Fatalf("move the process: %v", err)
+			}
+		}
+		if pids, err := m.Pids(true); err != nil || !slices.Contains(pids, pid) {
+			t.Errorf("Pids: %v, %v; want %d among them", pids, err, pid)
+		}
+		if err := m.Kill(within(t)); err != nil {
+			t.Fatalf("Kill: %v", err)
+		}
+		if !h.wait(t).Signaled() {
+			t.Error("the process was not killed")
+		}
+		if err := m.Destroy(within(t)); err != nil || m.Exists() {
+			t.Errorf("Destroy: %v, still there: %v", err, m.Exists())
+		}
+	})
+}
+
+// nest makes directories in one another, with names as long as possible, and returns
+// the last one, open. What the test leaves of them goes after it.
+func nest(t *testing.T, dir string, n int) int {
+	t.Helper()
+	fds := make([]int, 1, n+1)
+	var err error
+	if fds[0], err = unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	name := strings.Repeat("n", 250)
+	t.Cleanup(func() {
+		for _, fd := range slices.Backward(fds) {
+			_ = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+			unix.Close(fd)
+		}
+	})
+	for range n {
+		at := fds[len(fds)-1]
+		if err := unix.Mkdirat(at, name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds[n]
 }
 
 func TestConcurrentCreate(t *testing.T) {

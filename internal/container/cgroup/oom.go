@@ -23,8 +23,8 @@ func (m *Manager) OOMKills() (uint64, error) {
 	if dir := m.dirOn("memory"); dir != "" {
 		// v1 counts a kill only where the victim was.
 		var sum uint64
-		err := walk(dir, 0, func(dir string) error {
-			n, err := readKeyed(dir, "memory.oom_control", "oom_kill")
+		err := walk(dir, func(at int, dir string) error {
+			n, err := readKeyedAt(at, dir, "memory.oom_control", "oom_kill")
 			sum += n
 			return err
 		})

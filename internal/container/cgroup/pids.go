@@ -7,12 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-)
 
-// maxDepth bounds how deep a tree of child cgroups is followed. The kernel
-// has no limit of its own but memory; a path of PATH_MAX has at most half as
-// many components.
-const maxDepth = 2048
+	"golang.org/x/sys/unix"
+)
 
 // Pids returns the processes of the cgroup, sorted, as this process's PID
 // namespace numbers them; with recursive also those of child cgroups.
@@ -34,10 +31,10 @@ func (m *Manager) Pids(recursive bool) ([]int, error) {
 }
 
 func addPids(seen map[int]bool, dir string, recursive bool) error {
-	visit := func(dir string) error {
-		text, err := readFile(dir, "cgroup.procs")
+	visit := func(at int, dir string) error {
+		text, err := readFileAt(at, dir, "cgroup.procs")
 		if errors.Is(err, syscall.EOPNOTSUPP) { // a threaded cgroup of v2
-			text, err = readFile(dir, "cgroup.threads")
+			text, err = readFileAt(at, dir, "cgroup.threads")
 		}
 		if err != nil {
 			return ignoreGone(err)
@@ -50,9 +47,9 @@ func addPids(seen map[int]bool, dir string, recursive bool) error {
 		return nil
 	}
 	if !recursive {
-		return visit(dir)
+		return visit(unix.AT_FDCWD, dir)
 	}
-	return walk(dir, 0, visit)
+	return walk(dir, visit)
 }
 
 func ignoreGone(err error) error {
@@ -62,22 +59,85 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// walk visits dir and all cgroups below it, children first. Directories that
-// vanish meanwhile are passed over.
-func walk(dir string, depth int, visit func(dir string) error) error {
-	if depth > maxDepth {
-		return &os.PathError{Op: "walk", Path: dir, Err: syscall.ELOOP}
+// walk visits dir and all cgroups below it, children first, each as a name in a
+// directory that is open. Directories that vanish meanwhile are passed over.
+//
+// A workload may nest its cgroups deeper than any path is long and deeper than
+// there are descriptors, so one directory is open at a time: the kernel leads back
+// to its parent, and no cgroup can be moved to another.
+func walk(dir string, visit func(at int, dir string) error) error {
+	type level struct {
+		name string
+		left []string // children to come
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !gone(err) {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := walk(dir+"/"+e.Name(), depth+1, visit); err != nil {
+	at := unix.AT_FDCWD
+	defer func() { closeAt(at) }()
+	var above []level // of the directories from dir to the one that is open
+	next := dir
+	for {
+		// Down to a directory.
+		fd, left, err := children(at, next)
+		if err == nil {
+			closeAt(at)
+			at, above = fd, append(above, level{next, left})
+		} else if err := ignoreGone(err); err != nil {
+			return err
+		} else if err := visit(at, next); err != nil {
+			return err
+		}
+		// And up, as long as there is nothing left to go down to.
+		for len(above) > 0 && len(above[len(above)-1].left) == 0 {
+			done := above[len(above)-1].name
+			above = above[:len(above)-1]
+			up := unix.AT_FDCWD
+			if len(above) > 0 {
+				if up, err = openAt(at, "..", unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+					return err
+				}
+			}
+			closeAt(at)
+			at = up
+			if err := visit(at, done); err != nil {
 				return err
 			}
 		}
+		if len(above) == 0 {
+			return nil
+		}
+		last := &above[len(above)-1]
+		next, last.left = last.left[0], last.left[1:]
 	}
-	return visit(dir)
+}
+
+func closeAt(fd int) {
+	if fd != unix.AT_FDCWD {
+		syscall.Close(fd)
+	}
+}
+
+// children opens a directory and lists the directories in it.
+func children(at int, dir string) (int, []string, error) {
+	fd, err := openAt(at, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, nil, err
+	}
+	dup, err := openAt(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		syscall.Close(fd)
+		return -1, nil, err
+	}
+	f := os.NewFile(uintptr(dup), dir)
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err = ignoreGone(err); err != nil {
+		syscall.Close(fd)
+		return -1, nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return fd, names, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
 )
 
 // Unlimited is what a limit in Stats is when there is none.
@@ -206,7 +207,11 @@ func ioStats(d *cgroups.Stats) IOStats {
 // readKeyed reads one number of a file of "key value" lines; a file or key
 // that is not there reads as 0.
 func readKeyed(dir, file, key string) (uint64, error) {
-	text, err := readFile(dir, file)
+	return readKeyedAt(unix.AT_FDCWD, dir, file, key)
+}
+
+func readKeyedAt(at int, dir, file, key string) (uint64, error) {
+	text, err := readFileAt(at, dir, file)
 	if err != nil {
 		return 0, ignoreGone(err)
 	}
