@@ -23,9 +23,10 @@ func (l made) undo() {
 
 // Create makes the cgroup in every hierarchy and puts limits and device rules
 // in force. A directory that is there already is used if it holds no process
-// and is not frozen; otherwise the error wraps ErrPopulated or ErrFrozen. On
-// error every directory that this call made is gone again. What stays are
-// controllers enabled in ancestors that others own.
+// and is not frozen; otherwise the error wraps ErrPopulated or ErrFrozen, the
+// latter also where an ancestor is frozen. On error every directory that this call
+// made is gone again. What stays are controllers enabled in ancestors that others
+// own.
 func (m *Manager) Create() error {
 	var l made
 	err := m.create(&l)
@@ -59,6 +60,10 @@ func (m *Manager) create(l *made) error {
 		if err := m.checkEmpty(); err != nil {
 			return err
 		}
+	}
+	// By an ancestor, a cgroup is frozen from its beginning.
+	if frozen, err := m.Frozen(); err != nil || frozen {
+		return errors.Join(err, ErrFrozen)
 	}
 	return m.apply()
 }
@@ -241,7 +246,7 @@ func enableIn(dir string, top bool, controllers []string, need map[string]string
 	return nil // only statistics are the poorer for it
 }
 
-// checkEmpty refuses a directory that was there before and is in use.
+// checkEmpty refuses a directory that was there before and has processes.
 func (m *Manager) checkEmpty() error {
 	pids, err := m.Pids(true)
 	if err != nil {
@@ -249,9 +254,6 @@ func (m *Manager) checkEmpty() error {
 	}
 	if len(pids) > 0 {
 		return fmt.Errorf("%w: %d of them", ErrPopulated, len(pids))
-	}
-	if frozen, err := m.Frozen(); err != nil || frozen {
-		return errors.Join(err, ErrFrozen)
 	}
 	return nil
 }

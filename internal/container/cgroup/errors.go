@@ -17,8 +17,8 @@ var (
 	ErrNoAccess = errors.New("no cgroup access")
 	// ErrPopulated means that processes live in a cgroup that should be empty.
 	ErrPopulated = errors.New("processes are in the cgroup")
-	// ErrFrozen means that a cgroup that was there before is frozen, so that a
-	// process put into it would never run.
+	// ErrFrozen means that a cgroup that was there before, or an ancestor, is
+	// frozen, so that a process put into it would never run.
 	ErrFrozen = errors.New("the cgroup is frozen")
 )
 

@@ -283,6 +283,13 @@ func TestCreateRefusesUsedCgroup(t *testing.T) {
 		if err := again.Create(); !errors.Is(err, ErrFrozen) {
 			t.Errorf("Create of a frozen one: %v, want ErrFrozen", err)
 		}
+		below, err := New(m.Path()+"/below", nil, Options{Layout: lay})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := below.Create(); !errors.Is(err, ErrFrozen) || below.Exists() {
+			t.Errorf("Create below a frozen one: %v, it exists: %v; want ErrFrozen", err, below.Exists())
+		}
 		if err := m.Thaw(); err != nil {
 			t.Fatal(err)
 		}
