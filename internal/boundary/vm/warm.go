@@ -54,6 +54,7 @@ type warm struct {
 // Warm makes a clone of the image template with this key.
 func (b Boundary) Warm(ctx context.Context, s workload.Spec, p boundary.Prepared, key string) (_ boundary.Warm, err error) {
 	s = withModules(s, p.Machine)
+	s.Resources.CPUWeight = 0 // no workload's but that of the one that comes, of which the template knows nothing
 	z, err := sizeOf(s, qemu.Accel(p.Machine.Accel), false)
 	if err != nil {
 		return nil, err

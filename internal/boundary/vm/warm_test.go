@@ -87,6 +87,55 @@ func TestWarm(t *testing.T) {
 	o.Close()
 }
 
+// cpuWeight is what the host's kernel keeps of a cgroup's weight.
+func cpuWeight(t *testing.T, path string) string {
+	t.Helper()
+	m, err := cgroup.Load(path, cgroup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(m.Paths()[""], "cpu.weight")
+	if dir, ok := m.Paths()["cpu"]; ok {
+		file = filepath.Join(dir, "cpu.shares")
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// TestWarmWeight: a workload that takes a machine has its own share of the host's
+// processors, also where it asks for none.
+func TestWarmWeight(t *testing.T) {
+	slow(t)
+	guard(t)
+	f := newFixture(t)
+	f.templates(t)
+	plain, _ := f.warm(t, ofImage("nobody"))
+	usual := cpuWeight(t, plain.(*warm).r.cgroup.Path())
+	s := ofImage("nobody")
+	s.Resources.CPUWeight = 7
+	for _, own := range []uint64{0, 512} {
+		w, with := f.warm(t, s)
+		mine := ofImage("box")
+		mine.Resources.CPUWeight = own
+		p := f.prepare(t, mine)
+		in(with)(&p)
+		streams(t, &p)
+		i, err := w.Boundary().Create(t.Context(), mine, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cpuWeight(t, p.Cgroup); (got == usual) != (own == 0) {
+			t.Errorf("asked for a weight of %d, it has %s; one that nobody asked for is %s", own, got, usual)
+		}
+		if err := i.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestRehearsal: where it is emulated, a machine that waits has rehearsed a start,
 // and nothing is left of that.
 func TestRehearsal(t *testing.T) {
