@@ -56,9 +56,10 @@ type machine struct {
 	cgroup *cgroup.Manager
 	notice func(line string) // for the workload's log, or nil
 
-	mu    sync.Mutex
-	slots []*slot
-	nics  []nicSlot
+	mu       sync.Mutex
+	exchange exchanger // the VMM
+	slots    []*slot
+	nics     []nicSlot
 
 	processors processors
 
@@ -137,7 +138,7 @@ func start(ctx context.Context, c qemu.Config, cg *cgroup.Manager, notice func(s
 		}
 		return nil, err
 	}
-	m := &machine{vmm: vmm, cgroup: cg, notice: notice, processors: processors{stop: vmm.Stop, cont: vmm.Cont}}
+	m := &machine{vmm: vmm, exchange: vmm, cgroup: cg, notice: notice, processors: processors{stop: vmm.Stop, cont: vmm.Cont}}
 	for _, d := range c.Disks {
 		if d.File == "" {
 			m.slots = append(m.slots, &slot{serial: d.Serial})

@@ -22,6 +22,7 @@ import (
 type nicSlot struct {
 	device string // its own MAC address
 	taken  bool
+	broken bool // as a slot's
 }
 
 // errNICs tells that the machine has no network device left.
@@ -97,26 +98,48 @@ func (m *machine) Plug(ctx context.Context, tap *os.File, stream bool) (device s
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for n := range m.nics {
-		s := &m.nics[n]
-		if s.taken {
-			continue
+	var free, broken []int
+	for n, s := range m.nics {
+		switch {
+		case s.taken:
+		case s.broken:
+			broken = append(broken, n)
+		default:
+			free = append(free, n)
 		}
-		err := within(ctx, answerTimeout, func(ctx context.Context) error { return m.vmm.InsertNIC(ctx, n, kind, tap) })
-		if err != nil {
-			return "", nil, err
-		}
-		s.taken = true
-		return s.device, func() { m.unplug(n) }, nil
 	}
-	return "", nil, fmt.Errorf("%w: %w: all %d are in use", workload.ErrUnsupported, errNICs, len(m.nics))
+	err = within(ctx, answerTimeout, func(ctx context.Context) error {
+		err := fmt.Errorf("%w: %w: all %d are in use", workload.ErrUnsupported, errNICs, len(m.nics))
+		for _, n := range append(free, broken...) {
+			if err = m.connect(ctx, n, kind, tap); err == nil {
+				device, release = m.nics[n].device, func() { m.unplug(n) }
+				break
+			}
+		}
+		return err
+	})
+	return device, release, err
+}
+
+// connect puts a device's other side into its slot.
+func (m *machine) connect(ctx context.Context, n int, kind qemu.NICKind, tap *os.File) error {
+	s := &m.nics[n]
+	s.broken = true
+	if err := m.exchange.EjectNIC(ctx, n); err != nil {
+		return err
+	}
+	if err := m.exchange.InsertNIC(ctx, n, kind, tap); err != nil {
+		return err
+	}
+	s.taken, s.broken = true, false
+	return nil
 }
 
 // unplug frees a device. One that QEMU does not let go of stays taken.
 func (m *machine) unplug(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	err := within(context.Background(), answerTimeout, func(ctx context.Context) error { return m.vmm.EjectNIC(ctx, n) })
+	err := within(context.Background(), answerTimeout, func(ctx context.Context) error { return m.exchange.EjectNIC(ctx, n) })
 	if err == nil {
 		m.nics[n].taken = false
 	}

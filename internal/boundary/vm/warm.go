@@ -294,7 +294,11 @@ func (b Boundary) wake(ctx context.Context, s workload.Spec, p boundary.Prepared
 		return nil, r.blame(err)
 	}
 	for n, nic := range p.NICs {
-		if _, _, err := r.machine.Plug(ctx, p.Taps[n], kindOf(nic) == qemu.Stream); err != nil {
+		device, _, err := r.machine.Plug(ctx, p.Taps[n], kindOf(nic) == qemu.Stream)
+		if err == nil && device != r.machine.nics[n].device { // by which the guest will know it
+			err = errors.New("its network device cannot be connected")
+		}
+		if err != nil {
 			return nil, fmt.Errorf("network interface %s: %w", nic.Name, err)
 		}
 	}

@@ -1,0 +1,180 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+)
+
+var errExchange = errors.New("it does not work")
+
+// exchanges is a VMM with whose slots of these names something is wrong.
+type exchanges struct {
+	broken map[string]bool
+	disks  map[string]string // files by serial number
+	nics   map[int]bool
+}
+
+func (x *exchanges) InsertDisk(_ context.Context, serial string, file *os.File) error {
+	if x.disks[serial] != "" || x.broken[serial] {
+		return errExchange
+	}
+	x.disks[serial] = file.Name()
+	return nil
+}
+
+func (x *exchanges) EjectDisk(_ context.Context, serial string) error {
+	if x.disks[serial] != "" && x.broken[serial] {
+		return errExchange
+	}
+	delete(x.disks, serial)
+	return nil
+}
+
+func (x *exchanges) InsertNIC(_ context.Context, n int, _ qemu.NICKind, _ *os.File) error {
+	if x.nics[n] || x.broken[slotMAC(n)] {
+		return errExchange
+	}
+	x.nics[n] = true
+	return nil
+}
+
+func (x *exchanges) EjectNIC(_ context.Context, n int) error {
+	delete(x.nics, n)
+	return nil
+}
+
+// ofTenant is a tenant's machine with three slots of each kind. Its guest says that
+// these disks are mounted, and counts how often it is asked.
+func ofTenant(t *testing.T, x *exchanges, mounted func() []string) (m *machine, asked *int) {
+	t.Helper()
+	x.broken, x.disks, x.nics = map[string]bool{}, map[string]string{}, map[int]bool{}
+	m, asked = &machine{exchange: x}, new(int)
+	for n := range 3 {
+		m.slots = append(m.slots, &slot{serial: slotName(n)})
+		m.nics = append(m.nics, nicSlot{device: slotMAC(n)})
+	}
+	ours, theirs := net.Pipe()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		guest, err := protocol.Guest(context.Background(), theirs, protocol.Hello{Kernel: "6.1"})
+		if err != nil {
+			return // the host's side fails, too, or the test is over
+		}
+		defer guest.Close()
+		for {
+			s, err := guest.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := protocol.NewReader(s).Request(); err == nil {
+				*asked++
+				protocol.NewWriter(s).JSON(protocol.TypeReply, protocol.Reply{Status: &protocol.Status{Images: mounted()}}) //nolint:errcheck // who asked sees it
+			}
+			s.Close()
+		}
+	}()
+	var err error
+	if m.sess, err = protocol.Host(t.Context(), ours); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.sess.Close(); <-ended })
+	return m, asked
+}
+
+// images are files that can be put into slots.
+func images(t *testing.T, names ...string) (paths []string) {
+	t.Helper()
+	for _, name := range names {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// TestBrokenSlots: a slot with which something is wrong is in no workload's way, and
+// is tried again when there is no other.
+func TestBrokenSlots(t *testing.T) {
+	x := &exchanges{}
+	m, _ := ofTenant(t, x, func() []string { return nil })
+	insert := func(image, want string) (release func()) {
+		t.Helper()
+		serial, release, err := m.Insert(t.Context(), image)
+		if err != nil && want != "" || serial != want {
+			t.Fatalf("in slot %q, %v; want %q", serial, err, want)
+		}
+		return release
+	}
+	f := images(t, "a", "b", "c", "d", "e")
+	x.broken["image0"] = true
+	release := insert(f[0], "image1")
+	insert(f[1], "image2")
+	insert(f[0], "image1")
+	insert(f[2], "") // there is no other
+	x.broken["image0"] = false
+	insert(f[2], "image0")()
+	release()
+	// One that does not let go of what was in it.
+	x.broken["image0"] = true
+	insert(f[3], "")
+	if _, _, err := m.Insert(t.Context(), f[3]); !errors.Is(err, errExchange) {
+		t.Errorf("got %v", err)
+	}
+	x.broken["image0"] = false
+	insert(f[3], "image0")
+	if _, _, err := m.Insert(t.Context(), f[4]); !errors.Is(err, errSlots) {
+		t.Errorf("all are in use: got %v", err)
+	}
+}
+
+// TestBrokenDevices: so with network devices.
+func TestBrokenDevices(t *testing.T) {
+	x := &exchanges{}
+	m, _ := ofTenant(t, x, func() []string { return nil })
+	plug := func(want string) (release func()) {
+		t.Helper()
+		device, release, err := m.Plug(t.Context(), nil, false)
+		if err != nil && want != "" || device != want {
+			t.Fatalf("device %q, %v; want %q", device, err, want)
+		}
+		return release
+	}
+	x.broken[slotMAC(0)] = true
+	plug(slotMAC(1))
+	release := plug(slotMAC(2))
+	plug("")
+	release()
+	plug(slotMAC(2))
+	x.broken[slotMAC(0)] = false
+	plug(slotMAC(0))
+	if _, _, err := m.Plug(t.Context(), nil, false); !errors.Is(err, errNICs) {
+		t.Errorf("all are in use: got %v", err)
+	}
+}
+
+// TestMountedSlots: the guest is asked once for all slots that nobody uses.
+func TestMountedSlots(t *testing.T) {
+	x := &exchanges{}
+	m, asked := ofTenant(t, x, func() []string { return []string{"image0", "image1"} })
+	for _, image := range images(t, "a", "b", "c") {
+		_, release, err := m.Insert(t.Context(), image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+	}
+	serial, _, err := m.Insert(t.Context(), images(t, "d")[0])
+	if err != nil || serial != "image2" || *asked != 1 {
+		t.Errorf("in slot %q, %v; the guest was asked %d times", serial, err, *asked)
+	}
+}
