@@ -111,7 +111,7 @@ func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 	}
 	d := &report.Document{Format: report.Format, Kind: report.Audit, Tool: strings.TrimSpace("bulkhead " + version), Time: time.Now().UTC().Truncate(time.Second)}
 	for _, c := range j.configs {
-		r := audit.Judge(c, "bulkhead audit "+c.Target)
+		r := audit.Judge(c, auditAgain(cmd, c.Target))
 		r.Subject.Label = unique(d, r.Subject.Label)
 		d.Reports = append(d.Reports, r)
 	}
@@ -125,6 +125,19 @@ func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
 	g.apply(d)
 	return a.printAudit(d, f)
 }
+
+// auditAgain is the command that looks at one target again, to be copied.
+func auditAgain(cmd *cobra.Command, target string) string {
+	wanted := func(name string) bool { return !slices.Contains(notForAudit, name) }
+	words := append([]string{"bulkhead", "audit"}, flagWords(cmd.Flags(), wanted)...)
+	if strings.HasPrefix(target, "-") && target != "-" {
+		words = append(words, "--")
+	}
+	return safetext.Command(append(words, target))
+}
+
+// notForAudit are flags that do not change what is found of one target.
+var notForAudit = []string{"json", "verbose", "host", "severity", "waivers", "html"}
 
 // unique makes a label differ from those that a document has.
 func unique(d *report.Document, label string) string {

@@ -125,8 +125,9 @@ type Limit string
 // Config is what is known of one workload.
 type Config struct {
 	Kind Kind
-	// Name, Image and Command describe it. Target is how the command line names it.
-	Name, Image, Command, Target string
+	// Name, Image and Command describe it. Target is how the command line names it, or
+	// the file in which it is; Label is what a report calls it, where that differs.
+	Name, Image, Command, Target, Label string
 
 	Boundary Boundary
 	// BoundaryFrom is what says so, Guess why it may be another.

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -149,10 +150,7 @@ func arrange(r *report.Report) {
 }
 
 func (c *Config) label() string {
-	if c.Target != "" {
-		return c.Target
-	}
-	return string(c.Kind) + ":" + c.Name
+	return cmp.Or(c.Label, c.Target, string(c.Kind)+":"+c.Name)
 }
 
 func (c *Config) note() string {

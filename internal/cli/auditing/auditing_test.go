@@ -158,7 +158,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := File(two, "", filepath.Join(testdata, "docker-28.info.json"))
-	if err != nil || len(found) != 2 || found[1].Target != two+": worst" || !found[0].Seccomp.Known {
+	if err != nil || len(found) != 2 || found[1].Target != two || found[1].Label != two+": worst" || !found[0].Seccomp.Known {
 		t.Errorf("two: %v, %v", found, err)
 	}
 	for _, tt := range []struct {

@@ -197,9 +197,9 @@ func File(name string, kind audit.Kind, info string) ([]*audit.Config, error) {
 		label = "standard input"
 	}
 	for _, c := range list {
-		c.Target = label
+		c.Target, c.Label = name, label
 		if len(list) > 1 {
-			c.Target = label + ": " + c.Name
+			c.Label = label + ": " + c.Name
 		}
 	}
 	return list, nil
