@@ -109,7 +109,7 @@ func (l layers) enter(name string) (layers, error) {
 }
 
 // names are all that the layers show in a directory.
-func (l layers) names() (map[string]bool, error) {
+func (l layers) names(ctx context.Context) (map[string]bool, error) {
 	seen := map[string]bool{}
 	for _, fd := range l {
 		all, err := readNames(fd)
@@ -119,6 +119,9 @@ func (l layers) names() (map[string]bool, error) {
 		for _, n := range all {
 			if _, ok := seen[n]; ok {
 				continue // a higher layer has decided
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
 			}
 			st, err := at.Lstat(fd, n)
 			if err != nil {
@@ -197,12 +200,13 @@ func (d *differ) directory(upper int, below layers, path string, depth int) erro
 	}
 	hidden := map[string]bool{}
 	if len(below) > 0 && isOpaque(upper) {
-		all, err := below.names()
+		all, err := below.names(d.ctx)
 		if err != nil {
 			return err
 		}
+		own := names
 		for n, shown := range all {
-			if shown && !slices.Contains(names, n) {
+			if _, found := slices.BinarySearch(own, n); shown && !found {
 				hidden[n] = true
 				names = append(names, n)
 			}
@@ -210,6 +214,9 @@ func (d *differ) directory(upper int, below layers, path string, depth int) erro
 		slices.Sort(names)
 	}
 	for _, name := range names {
+		if err := d.ctx.Err(); err != nil {
+			return err
+		}
 		if hidden[name] {
 			if err := d.add("D", path+"/"+name); err != nil {
 				return err

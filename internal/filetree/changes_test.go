@@ -3,6 +3,8 @@ package filetree_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,26 @@ import (
 )
 
 func fifoHeader() tar.Header { return tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600} }
+
+// TestChangesInterrupted has somebody go away in the middle of a directory.
+func TestChangesInterrupted(t *testing.T) {
+	needRoot(t)
+	upper := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		must(t, os.WriteFile(filepath.Join(upper, name), nil, 0o644))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asked []string
+	_, err := filetree.Changes(ctx, upper, []string{t.TempDir()}, filetree.IDs{}, func(p string) bool {
+		asked = append(asked, p)
+		cancel()
+		return false
+	})
+	if !errors.Is(err, context.Canceled) || len(asked) != 1 {
+		t.Errorf("got %v after %v; want %v after the first name", err, asked, context.Canceled)
+	}
+}
 
 // TestChanges compares layers that an overlay could have.
 func TestChanges(t *testing.T) {
