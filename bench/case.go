@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	reports "github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
 
 // warmups is how many rounds run before those that count.
@@ -147,9 +149,7 @@ type figure interface{ ~int64 | ~float64 }
 // quantile is the smallest figure that at least the fraction q of them do not
 // exceed. It panics if there are none.
 func quantile[T figure](all []T, q float64) T {
-	s := slices.Sorted(slices.Values(all))
-	i := int(q*float64(len(s))+0.999999) - 1
-	return s[min(max(i, 0), len(s)-1)]
+	return reports.Quantile(slices.Sorted(slices.Values(all)), q)
 }
 
 // median is the middle one, or the mean of the two in the middle.

@@ -115,22 +115,8 @@ func (e engine) sum(now, before pss.Processes, ids []string) (footprint, []strin
 	return total, beside
 }
 
-// owns follows the parents up to a process that names the workload.
+// owns reports whether a process is a helper of the engine, names a workload, or is
+// below such a one.
 func (e engine) owns(p pss.Process, now pss.Processes, ids []string) bool {
-	for range 64 { // deeper than any real tree, in case of a loop of reused IDs
-		if slices.Contains(e.helpers, p.Name) {
-			return true
-		}
-		for _, id := range ids {
-			if strings.Contains(p.Command, id) || strings.Contains(p.Cgroup, id) {
-				return true
-			}
-		}
-		up, ok := now[p.Parent]
-		if !ok {
-			return false
-		}
-		p = up
-	}
-	return false
+	return now.Below(p, func(p *pss.Process) bool { return slices.Contains(e.helpers, p.Name) || p.Names(ids...) })
 }

@@ -119,7 +119,7 @@ func Call(addr string, streaming, talking time.Duration) (*Traffic, error) {
 		return nil, fmt.Errorf("talk to %s: %w", addr, err)
 	}
 	slices.Sort(trips)
-	return &Traffic{Rate: float64(sent) / took.Seconds(), Trips: len(trips), P50: quantile(trips, 0.50).Seconds(), P99: quantile(trips, 0.99).Seconds()}, nil
+	return &Traffic{Rate: float64(sent) / took.Seconds(), Trips: len(trips), P50: report.Quantile(trips, 0.50).Seconds(), P99: report.Quantile(trips, 0.99).Seconds()}, nil
 }
 
 func dial(addr string, kind byte, d time.Duration) (*net.TCPConn, error) {
@@ -183,11 +183,4 @@ func converse(addr string, d time.Duration) (trips []time.Duration, err error) {
 		trips = append(trips, time.Since(before))
 	}
 	return trips, nil
-}
-
-// quantile is the smallest time that at least the fraction q of sorted times do not
-// exceed.
-func quantile(sorted []time.Duration, q float64) time.Duration {
-	i := int(math.Ceil(q*float64(len(sorted))-1e-9)) - 1
-	return sorted[min(max(i, 0), len(sorted)-1)]
 }

@@ -111,15 +111,3 @@ func TestUnknownKind(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-func TestQuantile(t *testing.T) {
-	times := make([]time.Duration, 200)
-	for i := range times {
-		times[i] = time.Duration(1 + i)
-	}
-	for q, want := range map[float64]time.Duration{0.5: 100, 0.99: 198, 0: 1, 1: 200} {
-		if got := quantile(times, q); got != want {
-			t.Errorf("quantile %v = %d, want %d", q, got, want)
-		}
-	}
-}

@@ -71,7 +71,10 @@ func (m *Measure) Group() string { return group(m.ID) }
 // Quantile is the smallest sample that at least the fraction q of the samples do
 // not exceed, and NaN where there is none. 0 gives the least, 1 the greatest.
 func (m *Measure) Quantile(q float64) float64 {
-	return quantile(slices.Sorted(slices.Values(m.Samples)), q)
+	if !m.Measured() {
+		return math.NaN()
+	}
+	return Quantile(slices.Sorted(slices.Values(m.Samples)), q)
 }
 
 // Median is Quantile(0.5).
@@ -87,10 +90,9 @@ func (m *Measure) P99() (p99 float64, ok bool) {
 	return m.Quantile(0.99), m.Unit == Seconds && len(m.Samples) >= enoughForP99
 }
 
-func quantile(sorted []float64, q float64) float64 {
-	if len(sorted) == 0 {
-		return math.NaN()
-	}
+// Quantile is the smallest of sorted values that at least the fraction q of them do
+// not exceed. It panics where there is none.
+func Quantile[T any](sorted []T, q float64) T {
 	i := int(math.Ceil(q*float64(len(sorted)) - 1e-9))
 	return sorted[min(max(i, 1), len(sorted))-1]
 }

@@ -18,6 +18,15 @@ func TestQuantile(t *testing.T) {
 			t.Errorf("quantile %v: %v, want %v", q, got, want)
 		}
 	}
+	many := make([]int, 200)
+	for i := range many {
+		many[i] = 1 + i
+	}
+	for q, want := range map[float64]int{0: 1, 0.5: 100, 0.99: 198, 1: 200} {
+		if got := Quantile(many, q); got != want {
+			t.Errorf("quantile %v of 200: %v, want %v", q, got, want)
+		}
+	}
 	if !slices.Equal(m.Samples, []float64{5, 1, 4, 2, 3}) {
 		t.Errorf("the samples were sorted: %v", m.Samples)
 	}

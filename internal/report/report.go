@@ -242,6 +242,22 @@ func (r *Report) Count(v Verdict) (n int) {
 	return n
 }
 
+// Opened is how many doors stand open.
+func (r *Report) Opened() int { return r.Count(Leaked) + r.Count(Weaker) }
+
+// Looked is how many doors there are.
+func (r *Report) Looked() int { return len(r.Findings) - r.Count(NotApplicable) }
+
+// Inside is how many open doors lead no further than to the workload's own kernel.
+func (r *Report) Inside() (n int) {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Verdict.Open() && f.Consequence.Inside() {
+			n++
+		}
+	}
+	return n
+}
+
 // The exit codes of commands that look at boundaries.
 const (
 	ExitHeld         = 0 // as expected

@@ -155,20 +155,23 @@ func (r *Report) sentence() string {
 	if name == "" {
 		name = "the workload"
 	}
-	weaker, leaked := r.Count(Weaker), r.Count(Leaked)
-	looked := len(r.Findings) - r.Count(NotApplicable)
 	s := name + " shares with the host: " + shared + "."
 	if r.Subject.Boundary == Host {
 		s = "This is the host."
 	}
-	s += fmt.Sprintf(" Of %d doors %d stand open", looked, weaker+leaked)
-	if inside := r.inside(); inside > 0 && inside == weaker+leaked {
+	return s + " " + r.Standing()
+}
+
+// Standing says how many doors stand open, and what is to be known of them.
+func (r *Report) Standing() string {
+	s := fmt.Sprintf("Of %d doors %d stand open", r.Looked(), r.Opened())
+	if inside := r.Inside(); inside > 0 && inside == r.Opened() {
 		s += ", none of them to the host"
 	} else if inside > 0 {
 		s += fmt.Sprintf(", %d of them inside alone", inside)
 	}
-	if weaker > 0 {
-		s += fmt.Sprintf(", %d of them although they are declared shut", weaker)
+	if n := r.Count(Weaker); n > 0 {
+		s += fmt.Sprintf(", %d of them although they are declared shut", n)
 	}
 	if n := r.Count(Unknown); n > 0 {
 		s += fmt.Sprintf("; %d could not be tried", n)
@@ -177,16 +180,6 @@ func (r *Report) sentence() string {
 		s += fmt.Sprintf("; %d of these waived", n)
 	}
 	return s + "."
-}
-
-// inside is how many open doors lead no further than to the workload's own kernel.
-func (r *Report) inside() (n int) {
-	for i := range r.Findings {
-		if f := &r.Findings[i]; f.Verdict.Open() && f.Consequence.Inside() {
-			n++
-		}
-	}
-	return n
 }
 
 // waived is how many findings somebody accepts.

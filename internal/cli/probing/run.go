@@ -107,9 +107,7 @@ func converse(ctx context.Context, e Engine, session *engine.Session, feed io.Wr
 	if err != nil {
 		return nil, "", err
 	}
-	wrote := make(chan struct{})
 	go func() {
-		defer close(wrote)
 		_, _ = feed.Write(line) // whoever does not read says nothing either
 	}()
 	ended := make(chan error, 1)

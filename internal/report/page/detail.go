@@ -48,7 +48,6 @@ type detailMeasure struct {
 	Name, ID, Median, Interval, P99, Range string
 	Samples                                int
 	Note                                   string
-	Parts                                  []report.Fact
 }
 
 const (
@@ -127,7 +126,7 @@ func summary(r *report.Report) string {
 	if untried(r) != "" {
 		return "not tried"
 	}
-	open := r.Count(report.Leaked) + r.Count(report.Weaker)
+	open := r.Opened()
 	s := fmt.Sprintf("%d open, %d held", open, r.Count(report.Held))
 	if n := r.Count(report.Unknown); n > 0 {
 		s = fmt.Sprintf("%d open, %d unknown, %d held", open, n, r.Count(report.Held))
@@ -182,7 +181,7 @@ func inGroups(all []finding) string {
 }
 
 func newDetailMeasure(m *report.Measure) detailMeasure {
-	out := detailMeasure{Name: m.Name, ID: m.ID, Median: value(m), Samples: len(m.Samples), Note: m.Note, Parts: m.Parts}
+	out := detailMeasure{Name: m.Name, ID: m.ID, Median: value(m), Samples: len(m.Samples), Note: m.Note}
 	if low, high, ok := m.Interval(); ok {
 		out.Interval = span(low, high, m.Unit)
 	}

@@ -156,13 +156,13 @@ func verdicts(whole *report.Document) (out []sentence) {
 	var most *report.Report
 	for i := range d.Reports {
 		r := &d.Reports[i]
-		n := opened(r)
+		n := r.Opened()
 		switch {
 		case len(r.Findings) == 0 || r.Count(report.Unknown) == len(r.Findings):
 			continue
 		case n > 0:
 			open = append(open, label(r))
-			if most == nil || n > opened(most) {
+			if most == nil || n > most.Opened() {
 				most = r
 			}
 		case r.Count(report.Unknown) > 0:
@@ -185,9 +185,9 @@ func verdicts(whole *report.Document) (out []sentence) {
 	}
 	switch {
 	case len(open) == 1:
-		out = append(out, say("%v leaves %d of %d open.", open, opened(most), looked(most)))
+		out = append(out, say("%v leaves %d of %d open.", open, most.Opened(), most.Looked()))
 	case len(open) > 1:
-		out = append(out, say("%s leave doors open%s; %v leaves the most, %d of %d.", capital(count(len(open))), unharmed(d), label(most), opened(most), looked(most)))
+		out = append(out, say("%s leave doors open%s; %v leaves the most, %d of %d.", capital(count(len(open))), unharmed(d), label(most), most.Opened(), most.Looked()))
 	}
 	return out
 }
@@ -197,7 +197,7 @@ func verdicts(whole *report.Document) (out []sentence) {
 func unharmed(d *report.Document) string {
 	n := 0
 	for i := range d.Reports {
-		if r := &d.Reports[i]; opened(r) > 0 && inside(r) == opened(r) {
+		if r := &d.Reports[i]; r.Opened() > 0 && r.Inside() == r.Opened() {
 			n++
 		}
 	}
@@ -212,7 +212,7 @@ func audited(d *report.Document, shut, unsure, open []string, most *report.Repor
 	if most == nil {
 		out = append(out, say("No door is known to be open in any of %d configurations.", len(d.Reports)))
 	} else {
-		out = append(out, say("%d of %d leave doors open; %v leaves the most, %d of %d.", len(open), len(d.Reports), label(most), opened(most), looked(most)))
+		out = append(out, say("%d of %d leave doors open; %v leaves the most, %d of %d.", len(open), len(d.Reports), label(most), most.Opened(), most.Looked()))
 	}
 	out = append(out, worst(d)...)
 	if len(unsure) > 0 {
@@ -241,22 +241,7 @@ func one(r *report.Report) []sentence {
 	default:
 		s = say("%v shares with the host nothing that was looked at. ", label(r))
 	}
-	s = append(s, say("Of %d doors %d stand open", looked(r), opened(r))...)
-	if n := inside(r); n > 0 && n == opened(r) {
-		s = append(s, say(", none of them to the host")...)
-	} else if n > 0 {
-		s = append(s, say(", %d of them inside alone", n)...)
-	}
-	if n := r.Count(report.Weaker); n > 0 {
-		s = append(s, say(", %d of them although declared shut", n)...)
-	}
-	if n := r.Count(report.Unknown); n > 0 {
-		s = append(s, say("; %d could not be tried", n)...)
-	}
-	if n := waived(r); n > 0 {
-		s = append(s, say("; %d of these waived", n)...)
-	}
-	return []sentence{append(s, piece{Text: "."})}
+	return []sentence{append(s, piece{Text: r.Standing()})}
 }
 
 // worst counts open doors by severity.
@@ -280,19 +265,6 @@ func worst(d *report.Document) []sentence {
 	}
 	return []sentence{say("Open by severity: %s.", strings.Join(words, ", "))}
 }
-
-// waived is how many findings somebody accepts for a time.
-func waived(r *report.Report) (n int) {
-	for i := range r.Findings {
-		if r.Findings[i].Waived != nil {
-			n++
-		}
-	}
-	return n
-}
-
-func opened(r *report.Report) int { return r.Count(report.Leaked) + r.Count(report.Weaker) }
-func looked(r *report.Report) int { return len(r.Findings) - r.Count(report.NotApplicable) }
 
 // cautions says what a reader has to know of the figures.
 func cautions(d *report.Document) (out []sentence) {

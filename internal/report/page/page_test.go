@@ -385,7 +385,7 @@ func TestLead(t *testing.T) {
 		}},
 		"noise":  {noisy, []string{"Noise cannot tell which of nine ways starts first."}},
 		"few":    {few, []string{"Noise cannot tell which of two ways starts first.", "Only gvisor has a kernel of its own."}},
-		"probe":  {pagetest.Probe(), []string{"Docker shares with the host the kernel, Linux 6.18.44. Of 93 doors 12 stand open, 1 of them although declared shut."}},
+		"probe":  {pagetest.Probe(), []string{"Docker shares with the host the kernel, Linux 6.18.44. Of 93 doors 12 stand open, 1 of them although they are declared shut."}},
 		"inside": {of("system"), []string{"system shares with the host nothing that was looked at. Of 94 doors 1 stand open, none of them to the host; 1 could not be tried."}},
 		"waived": {of("gvisor"), []string{"gvisor shares with the host nothing that was looked at. Of 94 doors 3 stand open, 1 of them inside alone; 3 could not be tried; 1 of these waived."}},
 		"absent": {of("Podman"), []string{"No door could be tried: podman is not installed."}},

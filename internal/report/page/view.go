@@ -90,7 +90,7 @@ func newView(whole *report.Document) *view {
 	}
 	v.Notes, v.Threshold = d.Notes, string(d.Threshold)
 	for i := range d.Reports {
-		v.Inside = v.Inside || inside(&d.Reports[i]) > 0
+		v.Inside = v.Inside || d.Reports[i].Inside() > 0
 		v.Weaker = v.Weaker || d.Reports[i].Count(report.Weaker) > 0
 		v.Unknown = v.Unknown || d.Reports[i].Count(report.Unknown) > 0
 	}
@@ -206,16 +206,6 @@ func classOf(v report.Verdict) string {
 		return "unknown"
 	}
 	return "none"
-}
-
-// inside is how many open doors lead no further than to the workload's own kernel.
-func inside(r *report.Report) (n int) {
-	for i := range r.Findings {
-		if f := &r.Findings[i]; f.Verdict.Open() && f.Consequence.Inside() {
-			n++
-		}
-	}
-	return n
 }
 
 // words are a verdict in a sentence.

@@ -88,12 +88,19 @@ func (all Processes) Has(p Process) bool {
 	return ok && old.Start == p.Start
 }
 
-// Owned are the processes that name one of the IDs in their command line or
-// cgroup, and those below them, in the order of their PIDs.
+// Names reports whether p has one of the IDs in its command line or cgroup.
+func (p *Process) Names(ids ...string) bool {
+	return slices.ContainsFunc(ids, func(id string) bool {
+		return id != "" && (strings.Contains(p.Command, id) || strings.Contains(p.Cgroup, id))
+	})
+}
+
+// Owned are the processes that name one of the IDs, and those below them, in the
+// order of their PIDs.
 func (all Processes) Owned(ids ...string) []Process {
 	var owned []Process
 	for _, p := range all {
-		if all.owns(p, ids) {
+		if all.Below(p, func(p *Process) bool { return p.Names(ids...) }) {
 			owned = append(owned, p)
 		}
 	}
@@ -101,13 +108,11 @@ func (all Processes) Owned(ids ...string) []Process {
 	return owned
 }
 
-// owns follows the parents up to a process that names an ID.
-func (all Processes) owns(p Process, ids []string) bool {
+// Below reports whether p, or one that it descends from, is what is looked for.
+func (all Processes) Below(p Process, is func(*Process) bool) bool {
 	for range 64 { // deeper than any real tree, in case of a loop of reused IDs
-		for _, id := range ids {
-			if id != "" && (strings.Contains(p.Command, id) || strings.Contains(p.Cgroup, id)) {
-				return true
-			}
+		if is(&p) {
+			return true
 		}
 		up, ok := all[p.Parent]
 		if !ok {
