@@ -7,17 +7,23 @@ import (
 	"os"
 	"path"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/seed-f5e3b97b/bulkhead/internal/launch"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
 // planCopyUp fills a new tmpfs with what the directory holds that it is about
-// to cover (the mount option tmpcopyup). Its size and number of files bound
-// what a hostile image can make of this.
+// to cover (the mount option tmpcopyup). The kernel charges that to this program
+// and not to the container, so the container's memory limit is kept here: a hostile
+// image must not take more. Its size, where it has one, is the kernel's to keep.
 func (p *planner) planCopyUp(m *plannedMount, loc location) {
 	from := p.openInside(loc.path, true)
+	if p.copied == nil {
+		p.copied = newCopier(p.spec.Linux.Resources)
+	}
 	p.prog.Go("copy what "+m.dest+" holds into its tmpfs (tmpcopyup)", func(value func(launch.Slot) int) error {
-		return copyTree(value(from), value(m.slot), 0)
+		return p.copied.tree(value(from), value(m.slot), 0)
 	}, from, m.slot)
 	if below, rel := p.view.lookup(loc.path); below != nil {
 		m.inside = subTree{below, rel}
@@ -34,14 +40,55 @@ func (s subTree) lstat(rel string) (fs.FileMode, string, error) {
 	return s.whole.lstat(path.Join(s.dir, rel))
 }
 
-// maxCopyDepth bounds how many directories copyTree has open.
+// copier copies into the file systems of one container.
+type copier struct {
+	limit int64 // bytes of memory, 0 for no limit
+	taken int64
+}
+
+func newCopier(r *specs.LinuxResources) *copier {
+	c := new(copier)
+	if r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
+		c.limit = *r.Memory.Limit
+	}
+	return c
+}
+
+// take counts what is about to be copied.
+func (c *copier) take(n int64) error {
+	c.taken += n
+	if c.limit > 0 && c.taken > c.limit {
+		return fmt.Errorf("what is to be copied is more than the container's memory limit of %d bytes", c.limit)
+	}
+	return nil
+}
+
+// counted is a file that is copied.
+type counted struct {
+	io.Reader
+	by *copier
+}
+
+func (r counted) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if over := r.by.take(int64(n)); over != nil {
+		return 0, over
+	}
+	return n, err
+}
+
+// entrySize is what a file takes besides its content, and what its last page is
+// longer than that, at most.
+const entrySize = 4096
+
+// maxCopyDepth bounds how many directories tree has open.
 const maxCopyDepth = 100
 
-// copyTree copies directories, regular files, symbolic links and FIFOs with
+// tree copies directories, regular files, symbolic links and FIFOs with
 // their owners and permissions from one directory to another, both held by
 // descriptor. Device nodes and sockets are left out, and so are extended
 // attributes. No name is followed.
-func copyTree(from, to, depth int) error {
+func (c *copier) tree(from, to, depth int) error {
 	if depth > maxCopyDepth {
 		return fmt.Errorf("directories are nested deeper than %d", maxCopyDepth)
 	}
@@ -54,7 +101,7 @@ func copyTree(from, to, depth int) error {
 	for {
 		names, err := dir.Readdirnames(256)
 		for _, name := range names {
-			if err := copyEntry(fd, to, name, depth); err != nil {
+			if err := c.entry(fd, to, name, depth); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -67,17 +114,20 @@ func copyTree(from, to, depth int) error {
 	}
 }
 
-func copyEntry(from, to int, name string, depth int) error {
+func (c *copier) entry(from, to int, name string, depth int) error {
 	st, err := at.Lstat(from, name)
 	if err != nil {
+		return err
+	}
+	if err := c.take(entrySize); err != nil {
 		return err
 	}
 	perm := st.Mode & 0o7777
 	switch st.Mode & at.TypeMask {
 	case at.TypeDir:
-		err = copyDir(from, to, name, depth)
+		err = c.directory(from, to, name, depth)
 	case at.TypeRegular:
-		err = copyFile(from, to, name)
+		err = c.file(from, to, name)
 	case at.TypeFifo:
 		err = at.Mknod(to, name, at.TypeFifo, 0o600, 0, 0)
 	case at.TypeSymlink:
@@ -102,7 +152,7 @@ func copyEntry(from, to int, name string, depth int) error {
 	return at.Chmod(to, name, perm)
 }
 
-func copyDir(from, to int, name string, depth int) error {
+func (c *copier) directory(from, to int, name string, depth int) error {
 	if err := at.Mkdir(to, name, 0o700); err != nil {
 		return err
 	}
@@ -116,10 +166,10 @@ func copyDir(from, to int, name string, depth int) error {
 		return err
 	}
 	defer at.Close(target) //nolint:errcheck // a directory
-	return copyTree(source, target, depth+1)
+	return c.tree(source, target, depth+1)
 }
 
-func copyFile(from, to int, name string) error {
+func (c *copier) file(from, to int, name string) error {
 	in, err := at.OpenFile(from, name)
 	if err != nil {
 		return err
@@ -131,7 +181,7 @@ func copyFile(from, to int, name string) error {
 		return err
 	}
 	target := os.NewFile(uintptr(out), name)
-	_, err = io.Copy(target, source)
+	_, err = io.Copy(target, counted{source, c})
 	if err2 := target.Close(); err == nil {
 		err = err2
 	}

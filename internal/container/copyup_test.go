@@ -32,7 +32,7 @@ func TestCopyTree(t *testing.T) {
 	target, err := os.Open(to)
 	must(err)
 	defer target.Close()
-	must(copyTree(int(source.Fd()), int(target.Fd()), 0))
+	must(new(copier).tree(int(source.Fd()), int(target.Fd()), 0))
 
 	b, err := os.ReadFile(filepath.Join(to, "d/e/f"))
 	if err != nil || string(b) != "content" {
@@ -57,7 +57,7 @@ func TestCopyTree(t *testing.T) {
 		t.Errorf("a device node was copied: %v", err)
 	}
 	// A second time its files are in the way: nothing is overwritten.
-	if err := copyTree(int(source.Fd()), int(target.Fd()), 0); err == nil {
+	if err := new(copier).tree(int(source.Fd()), int(target.Fd()), 0); err == nil {
 		t.Error("copied over what is there")
 	}
 }

@@ -211,9 +211,9 @@ func propagationName(p uint64) string {
 }
 
 // MountOptions lists the options of mounts that are carried out here; others go
-// to the file system, but for tmpcopyup, which is refused.
+// to the file system.
 func MountOptions() []string {
-	list := []string{"bind", "rbind", "idmap", "ridmap"}
+	list := []string{"bind", "rbind", "idmap", "ridmap", "tmpcopyup"}
 	for name := range attrOptions {
 		list = append(list, name, "r"+name)
 	}

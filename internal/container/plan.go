@@ -50,6 +50,7 @@ type planner struct {
 	slave        launch.Slot
 	mounts       []*plannedMount
 	unmapped     map[launch.Slot]bool // directories of an ID-mapped volume, opened without the map
+	copied       *copier              // what fills file systems, nil before the first
 	rootPath     string               // where the root is attached on the host before the pivot
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,31 @@ func TestOpenFileLooksFirst(t *testing.T) {
 	var b [8]byte
 	if n, err := unix.Read(file, b[:]); err != nil || string(b[:n]) != "text" {
 		t.Errorf("read %q, %v", b[:n], err)
+	}
+}
+
+// TestStatMountTimes has times that do not fit into 64 bits of nanoseconds. What
+// the file system cannot keep is compared as it keeps it.
+func TestStatMountTimes(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, year := range []int{1900, 1970, 2026, 2262, 2263, 2400} {
+		when := time.Date(year, 12, 31, 1, 2, 3, 4, time.UTC)
+		if err := Chtimes(CWD, name, when, when); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := StatMount(fd)
+		unix.Close(fd)
+		want, lstatErr := Lstat(CWD, name)
+		if err != nil || lstatErr != nil || got.Mtim != want.Mtim {
+			t.Errorf("in the year %d: %v, %v; want %v, %v", year, got.Mtim, err, want.Mtim, lstatErr)
+		}
 	}
 }
 
