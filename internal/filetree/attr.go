@@ -20,14 +20,15 @@ const maxXattrs = 64 << 10
 // KeepXattr tells which attributes travel in an archive. Not among them:
 // trusted.* and user.overlay.*, with which overlayfs could be redirected to
 // files that the workload must not see; security.* but for file capabilities,
-// which belong to the host's security modules; and what no file system keeps.
+// which belong to the host's security modules; what no file system keeps; and
+// names with "=", which ends the name of a PAX record (pax(1)).
 func KeepXattr(name string) bool {
 	switch name {
 	case capability, aclAccess, aclDefault:
 		return true
 	}
 	return strings.HasPrefix(name, "user.") && name != "user." &&
-		!strings.HasPrefix(name, "user.overlay.") && !strings.ContainsRune(name, 0)
+		!strings.HasPrefix(name, "user.overlay.") && !strings.ContainsAny(name, "\x00=")
 }
 
 // readXattrs adds the attributes of an open file to its header.
@@ -39,6 +40,9 @@ func (r *reader) readXattrs(fd int, hdr *tar.Header) error {
 	size := 0
 	for _, name := range names {
 		if !KeepXattr(name) {
+			if strings.HasPrefix(name, "user.") && strings.Contains(name, "=") {
+				r.o.Skipped(fmt.Sprintf("the attribute %q of %s", name, hdr.Name), `an archive cannot hold a "=" in its name`)
+			}
 			continue
 		}
 		value, err := at.Getxattr(fd, name)

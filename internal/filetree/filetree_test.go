@@ -167,6 +167,24 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestAttributeNames has an attribute whose name would end a PAX record's.
+func TestAttributeNames(t *testing.T) {
+	needRoot(t)
+	from, to := t.TempDir(), t.TempDir()
+	file := filepath.Join(from, "f")
+	must(t, os.WriteFile(file, []byte("text"), 0o644), syscall.Setxattr(file, "user.a=b", []byte("lost"), 0), syscall.Setxattr(file, "user.c", []byte("kept"), 0))
+	var skipped []string
+	b, err := read(t, from, "/f", false, filetree.ReadOptions{Skipped: func(name, why string) { skipped = append(skipped, name+": "+why) }})
+	must(t, err, write(t, to, filetree.WriteOptions{}, b))
+	if want := []string{`the attribute "user.a=b" of f: an archive cannot hold a "=" in its name`}; !slices.Equal(skipped, want) {
+		t.Errorf("skipped %q, want %q", skipped, want)
+	}
+	got, err := at.Llistxattr(open(t, to), "f")
+	if err != nil || !slices.Equal(got, []string{"user.c"}) {
+		t.Errorf("the copy has the attributes %q, %v", got, err)
+	}
+}
+
 func TestNames(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(dir, "a/b"), 0o755), os.WriteFile(filepath.Join(dir, "a/f"), nil, 0o644),
