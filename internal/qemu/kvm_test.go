@@ -43,7 +43,7 @@ func TestKVMRunsGuest(t *testing.T) {
 				m := start(t, cfg)
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 				defer cancel()
-				ws, err := m.Wait(ctx)
+				ws, err := wait(ctx, m)
 				if err != nil || ws != 0 {
 					t.Fatalf("QEMU ended with %v, %v: %s", ws, err, m.Stderr())
 				}

@@ -125,7 +125,7 @@ func TestLinux(t *testing.T) {
 		t.Errorf("the data disk holds %.8q, %v", b, err)
 	}
 	agent.WriteString("end\n")
-	if ws, err := m.Wait(t.Context()); err != nil || ws != 0 {
+	if ws, err := wait(t.Context(), m); err != nil || ws != 0 {
 		t.Errorf("QEMU ended with %v, %v: %s", ws, err, m.Stderr())
 	}
 	if got := m.Stderr(); len(got) > 0 {
@@ -141,7 +141,7 @@ func TestLinuxWithoutRoot(t *testing.T) {
 	cfg := linux(t)
 	cfg.Initramfs = ""
 	m := start(t, cfg)
-	if ws, err := m.Wait(t.Context()); err != nil || ws != 0 {
+	if ws, err := wait(t.Context(), m); err != nil || ws != 0 {
 		t.Errorf("QEMU ended with %v, %v: %s", ws, err, m.Stderr())
 	}
 	if f := Diagnose(m); f.Who != Kernel || !strings.Contains(f.Text, "Unable to mount root fs") {

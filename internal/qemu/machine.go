@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +29,6 @@ type Machine struct {
 	agent   *os.File
 	console *ring
 	stderr  *ring
-	version Version
 	binds   []bind        // the host's files that QEMU sees
 	done    chan struct{} // closed when QEMU is reaped and its output read
 
@@ -170,19 +168,20 @@ func (m *Machine) greet(ctx context.Context) error {
 }
 
 func (m *Machine) meet(ctx context.Context) error {
+	var v Version
 	select {
-	case v, ok := <-m.qmp.greeting:
+	case said, ok := <-m.qmp.greeting:
 		if !ok {
 			return m.diedEarly()
 		}
-		m.version = v
+		v = said
 	case <-m.done:
 		return m.diedEarly()
 	case <-ctx.Done():
 		return fmt.Errorf("wait for QEMU: %w", ctx.Err())
 	}
-	if m.version.before(Oldest) {
-		return tooOld(m.version.String())
+	if v.before(Oldest) {
+		return tooOld(v.String())
 	}
 	_, err := m.qmp.do(ctx, "qmp_capabilities", nil)
 	if errors.Is(err, ErrGone) {
@@ -280,7 +279,7 @@ const lastWords = 2 * time.Second
 // outlive one that is taken over, when it has sent them to somebody who does not
 // read: nobody waits for what only they would end.
 func (m *Machine) reap(stderr *os.File, sockets ...*os.File) {
-	m.running.Wait() //nolint:errcheck // asked again in Wait
+	m.running.Wait() //nolint:errcheck // asked again by Diagnose
 	for _, f := range sockets {
 		hangUp(f)
 	}
@@ -312,25 +311,8 @@ func (m *Machine) Stderr() []byte { return m.stderr.bytes() }
 // Pid is the process ID of QEMU on the host.
 func (m *Machine) Pid() int { return m.running.Pid() }
 
-// Version is that of the running QEMU.
-func (m *Machine) Version() Version { return m.version }
-
-// Accel is what executes the guest.
-func (m *Machine) Accel() Accel { return m.cfg.Accel }
-
 // Done is closed when QEMU has ended, its output is read and it is reaped.
 func (m *Machine) Done() <-chan struct{} { return m.done }
-
-// Wait returns how QEMU ended.
-func (m *Machine) Wait(ctx context.Context) (syscall.WaitStatus, error) {
-	select {
-	case <-m.done:
-		ws, err := m.running.Wait()
-		return syscall.WaitStatus(ws), err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
 
 // Kill ends QEMU at once. It does not wait.
 func (m *Machine) Kill() {
@@ -367,28 +349,5 @@ func (m *Machine) Stop(ctx context.Context) error {
 // Cont undoes Stop.
 func (m *Machine) Cont(ctx context.Context) error {
 	_, err := m.qmp.do(ctx, "cont", nil)
-	return err
-}
-
-// Running tells whether the guest's processors run: not so after Stop, or when
-// the guest has ended and QEMU is about to.
-func (m *Machine) Running(ctx context.Context) (bool, error) {
-	b, err := m.qmp.do(ctx, "query-status", nil)
-	if err != nil {
-		return false, err
-	}
-	var s struct{ Running bool }
-	if err := json.Unmarshal(b, &s); err != nil {
-		return false, fmt.Errorf("QEMU: query-status: %w", err)
-	}
-	return s.Running, nil
-}
-
-// Quit asks QEMU to end, after it has written what it holds of the disks.
-func (m *Machine) Quit(ctx context.Context) error {
-	_, err := m.qmp.do(ctx, "quit", nil)
-	if errors.Is(err, ErrGone) {
-		return nil
-	}
 	return err
 }

@@ -2,10 +2,13 @@ package qemu
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 )
@@ -51,6 +54,27 @@ func console(t testing.TB, m *Machine, text string) {
 	}
 }
 
+// wait returns how QEMU ended.
+func wait(ctx context.Context, m *Machine) (unix.WaitStatus, error) {
+	select {
+	case <-m.Done():
+		return m.running.Wait()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// processorsRun asks QEMU whether the guest's processors run.
+func processorsRun(ctx context.Context, m *Machine) (bool, error) {
+	b, err := m.qmp.do(ctx, "query-status", nil)
+	if err != nil {
+		return false, err
+	}
+	var s struct{ Running bool }
+	err = json.Unmarshal(b, &s)
+	return s.Running, err
+}
+
 func TestGuestRunsAndEnds(t *testing.T) {
 	for _, machine := range []MachineType{MicroVM, Q35} {
 		t.Run(string(machine), func(t *testing.T) {
@@ -59,7 +83,7 @@ func TestGuestRunsAndEnds(t *testing.T) {
 			m := start(t, cfg)
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
-			ws, err := m.Wait(ctx)
+			ws, err := wait(ctx, m)
 			if err != nil || ws != 0 {
 				t.Fatalf("QEMU ended with %v, %v: %s", ws, err, m.Stderr())
 			}

@@ -106,7 +106,7 @@ func TestStopContQuit(t *testing.T) {
 		t.Fatal(err)
 	}
 	total := func() int64 { m.console.mu.Lock(); defer m.console.mu.Unlock(); return m.console.total }
-	if running, err := m.Running(ctx); err != nil || running {
+	if running, err := processorsRun(ctx, m); err != nil || running {
 		t.Errorf("after stop: running %v, %v", running, err)
 	}
 	time.Sleep(50 * time.Millisecond) // what is under way arrives
@@ -118,16 +118,16 @@ func TestStopContQuit(t *testing.T) {
 	if err := m.Cont(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if running, err := m.Running(ctx); err != nil || !running {
+	if running, err := processorsRun(ctx, m); err != nil || !running {
 		t.Errorf("after cont: running %v, %v", running, err)
 	}
 	for total() == before && ctx.Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
-	if err := m.Quit(ctx); err != nil {
+	if _, err := m.qmp.do(ctx, "quit", nil); err != nil && !errors.Is(err, ErrGone) {
 		t.Fatal(err)
 	}
-	if ws, err := m.Wait(ctx); err != nil || ws != 0 {
+	if ws, err := wait(ctx, m); err != nil || ws != 0 {
 		t.Errorf("ended with %v, %v", ws, err)
 	}
 }

@@ -88,7 +88,7 @@ func TestShrink(t *testing.T) {
 				}
 			}
 			t.Logf("the program: %d KiB, then %d", program, resident(t, m.Pid(), pathBinary))
-			if run, err := m.Running(t.Context()); err != nil || !run {
+			if run, err := processorsRun(t.Context(), m); err != nil || !run {
 				t.Fatalf("running %v, %v", run, err)
 			}
 			if err := errorsJoin(m.Loaded(), m.Trim()); err != nil { // nothing happens by it
@@ -97,7 +97,7 @@ func TestShrink(t *testing.T) {
 			if _, err := m.qmp.do(t.Context(), "system_reset", nil); err != nil {
 				t.Fatal(err)
 			}
-			if ws, err := m.Wait(t.Context()); err != nil || ws != 0 {
+			if ws, err := wait(t.Context(), m); err != nil || ws != 0 {
 				t.Errorf("QEMU ended with %v, %v: %s", ws, err, m.Stderr())
 			}
 			if err := m.Trim(); err != nil {
@@ -118,7 +118,7 @@ func TestShrinkFails(t *testing.T) {
 	if _, err := sys.PageOut(-1, []sys.Range{{From: 4096, Length: 4096}}); err != unix.EBADF {
 		t.Errorf("no process: %v", err)
 	}
-	if run, err := m.Running(t.Context()); err != nil || !run {
+	if run, err := processorsRun(t.Context(), m); err != nil || !run {
 		t.Errorf("running %v, %v", run, err)
 	}
 }
@@ -153,7 +153,7 @@ func TestTrimWithoutCapability(t *testing.T) {
 			t.Errorf("not allowed %s: %v", what, err)
 		}
 	}
-	if run, err := m.Running(t.Context()); err != nil || !run {
+	if run, err := processorsRun(t.Context(), m); err != nil || !run {
 		t.Errorf("running %v, %v", run, err)
 	}
 }

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"syscall"
 	"testing"
 	"time"
@@ -31,11 +32,16 @@ func TestPauseStopsProcessors(t *testing.T) {
 	if err := in.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	vmm := in.(*instance).machine.vmm
+	guest := clientOf(in.(*instance).machine)
 	running := func(want bool, when string) {
 		t.Helper()
-		if got, err := vmm.Running(ctx); err != nil || got != want {
-			t.Errorf("%s: the processors run: %v, %v", when, got, err)
+		limit := time.Minute
+		if !want {
+			limit = 2 * time.Second // in which a guest that runs answers
+		}
+		err := within(ctx, limit, func(ctx context.Context) error { _, err := guest.Status(ctx); return err })
+		if want && err != nil || !want && !errors.Is(err, errSilent) {
+			t.Errorf("%s: the guest shall answer: %v; %v", when, want, err)
 		}
 	}
 	p := in.(boundary.Pauser)
