@@ -64,9 +64,6 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 		return advice.Wrap(err, err.Error(), "leave out --accel, which takes what works; `bulkhead doctor` says what that is")
 	}
 	to.Accel = string(accel)
-	if accel == qemu.TCG {
-		m.tellEmulation()
-	}
 	agent, err := findProgram("bulkhead-agent")
 	if err != nil {
 		return err
@@ -164,10 +161,19 @@ func (m *machines) WarmKey(_ context.Context, s workload.Spec, p boundary.Prepar
 // toldEmulation is the file in the state directory that says so was done.
 const toldEmulation = "told-emulation"
 
-// tellEmulation says once, ever, that emulation is no security boundary.
-// inspect and doctor say it whenever they are asked.
-func (m *machines) tellEmulation() {
-	f, err := os.OpenFile(filepath.Join(m.root, toldEmulation), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// Started says once that emulation is no security boundary: where it was asked for,
+// and where it was not, and there again after a machine had KVM. inspect and doctor
+// say it whenever they are asked.
+func (m *machines) Started(v workload.VM, of *boundary.Machine) {
+	told := filepath.Join(m.root, toldEmulation)
+	if of.Accel != string(qemu.TCG) {
+		_ = os.Remove(told) // most often there is none
+		return
+	}
+	if v.Accel != "" {
+		told += "-asked"
+	}
+	f, err := os.OpenFile(told, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return // told already
 	}

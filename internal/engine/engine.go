@@ -80,6 +80,8 @@ type MachineSource interface {
 	// have been replaced by an update, the accelerator, and the file server.
 	// Making a kernel ready may take long the first time.
 	Start(ctx context.Context, v workload.VM, m *boundary.Machine) error
+	// Started hears of a machine that a command has started.
+	Started(v workload.VM, m *boundary.Machine)
 	// Template makes sure that there is a saved machine which that of s can go on
 	// from, and fills in p.Machine.Templates; or leaves it empty, and the machine
 	// boots. Of p there are Machine, IDBase and IDCount, and Cgroup, below which

@@ -345,6 +345,9 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	for _, w := range reply.Warnings {
 		s.e.cfg.Warn(w)
 	}
+	if st.Machine != nil && spec.VM.Tenant == "" {
+		s.e.cfg.Machines.Started(spec.VM, st.Machine)
+	}
 	if req.Trace {
 		c.phases = func(p []trace.Phase) { trace.Merge(ctx, p) } // of the end
 	}

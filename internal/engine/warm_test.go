@@ -112,6 +112,16 @@ func (m machines) Start(ctx context.Context, _ workload.VM, to *boundary.Machine
 	to.Kernel, to.Initramfs = k.Image, k.Initramfs
 	return err
 }
+func (m machines) Started(workload.VM, *boundary.Machine) {
+	f, err := os.OpenFile(filepath.Join(m.dir, "started"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err == nil {
+		_, err = f.WriteString(".")
+		f.Close()
+	}
+	if err != nil {
+		panic(err)
+	}
+}
 func (machines) Template(context.Context, workload.Spec, boundary.Prepared) error {
 	return nil
 }
@@ -660,4 +670,41 @@ func (w *world) supervised() bool {
 		b, _ := os.ReadFile(name) // it has ended, else
 		return strings.Contains(string(b), envRole+"=supervisor\x00"+envWorld+"="+filepath.Join(w.dir, "world")+"\x00")
 	})
+}
+
+// TestMachineStarted: whoever prepares machines hears of each that was started, and of
+// none that was only made or could not be.
+func TestMachineStarted(t *testing.T) {
+	w := newWarmWorld(t)
+	want := func(when string, want int) {
+		t.Helper()
+		got, err := os.ReadFile(filepath.Join(w.dir, "started"))
+		if len(got) != want || err != nil && want > 0 {
+			t.Errorf("%s: %d, %v, want %d", when, len(got), err, want)
+		}
+	}
+	one := warmSpec("pause")
+	one.Name = "one"
+	if _, err := w.Create(ctx(t), one); err != nil {
+		t.Fatal(err)
+	}
+	bad := warmSpec()
+	bad.Process.Args = []string{"/nonexistent"}
+	if _, err := w.Run(ctx(t), bad, nil); !errors.Is(err, workload.ErrCommandNotFound) {
+		t.Errorf("got %v", err)
+	}
+	want("created", 0)
+	if _, err := w.Start(ctx(t), "one", nil); err != nil {
+		t.Fatal(err)
+	}
+	want("started", 1)
+	key := w.warm(1)
+	want("one waits", 1)
+	if _, err := w.Run(ctx(t), warmSpec("pause"), nil); err != nil {
+		t.Fatal(err)
+	}
+	want("it was taken", 2)
+	if err := w.EndWarm(ctx(t), key); err != nil {
+		t.Fatal(err)
+	}
 }
