@@ -84,14 +84,14 @@ func (p Platform) Runs(q Platform) bool {
 	return false
 }
 
-// Select picks the manifest of an index that suits want best: the exact
-// variant first, then the newest one that still runs. Nested indexes are left
-// to the caller.
+// Select picks the entry of an index that suits want best: the exact variant
+// first, then the newest one that still runs. It may be an index itself, in
+// which the caller selects again.
 func (x *Index) Select(want Platform) (Descriptor, error) {
 	var fits []Descriptor
 	var have []string
 	for _, d := range x.Manifests {
-		if !IsManifest(d.MediaType) || d.Platform == nil {
+		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Platform == nil {
 			continue
 		}
 		if d.Platform.OS != "unknown" { // attestations
@@ -102,8 +102,8 @@ func (x *Index) Select(want Platform) (Descriptor, error) {
 		}
 	}
 	if len(fits) == 0 {
-		// An index made by hand may name no platform: one manifest is then no choice.
-		if len(x.Manifests) == 1 && IsManifest(x.Manifests[0].MediaType) && x.Manifests[0].Platform == nil {
+		// An index made by hand may name no platform: one entry is then no choice.
+		if len(x.Manifests) == 1 && (IsManifest(x.Manifests[0].MediaType) || IsIndex(x.Manifests[0].MediaType)) && x.Manifests[0].Platform == nil {
 			return x.Manifests[0], nil
 		}
 		return Descriptor{}, &NoPlatformError{Want: want, Have: have}

@@ -144,6 +144,13 @@ func (s *session) resolve(ctx context.Context, want manifest.Platform) (top, d d
 		if raw, err = s.manifest(ctx, d.String()); err != nil {
 			return "", "", nil, err
 		}
+		// What an index says of a document decides how others read it (CVE-2021-41190).
+		if mediaType, err = manifest.Detect(raw); err == nil && manifest.IsIndex(mediaType) != manifest.IsIndex(chosen.MediaType) {
+			err = fmt.Errorf("%w: the index says that %s is %s, and it is %s", manifest.ErrInvalid, d, chosen.MediaType, mediaType)
+		}
+		if err != nil {
+			return "", "", nil, err
+		}
 	}
 }
 

@@ -207,6 +207,53 @@ func TestPlatforms(t *testing.T) {
 	checkClean(t, root)
 }
 
+// TestNestedIndexes pulls through indexes that lie in indexes.
+func TestNestedIndexes(t *testing.T) {
+	ctx := context.Background()
+	host := serve(t, nil)
+	from, im := loaded(t, "x")
+	if _, err := registry.Push(ctx, from, im, parse(t, host+"/x:one"), registry.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	raw, _, err := from.Manifest(im)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := func(mediaType string, raw []byte, p *manifest.Platform) []byte {
+		out, err := json.Marshal(manifest.Index{SchemaVersion: 2, MediaType: manifest.OCIIndex, Manifests: []manifest.Descriptor{
+			{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw)), Platform: p},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, host, "/v2/x/manifests/"+digest.FromBytes(out).String(), manifest.OCIIndex, out)
+		return out
+	}
+	one := index(manifest.OCIManifest, raw, &im.Platform)
+	two := index(manifest.OCIIndex, one, &im.Platform)
+	three := index(manifest.OCIIndex, two, nil)
+	for name, tt := range map[string]struct {
+		top  []byte
+		text string // "" for none
+	}{
+		"two":                         {two, ""},
+		"three":                       {three, ""},
+		"four":                        {index(manifest.OCIIndex, three, nil), "nested deeper than 3"},
+		"for another platform":        {index(manifest.OCIIndex, one, &manifest.Platform{OS: "linux", Architecture: "s390x"}), "only for linux/s390x"},
+		"an index that is a manifest": {index(manifest.OCIIndex, raw, &im.Platform), "the index says"},
+		"a manifest that is an index": {index(manifest.OCIManifest, one, &im.Platform), "the index says"},
+	} {
+		to, _ := store(t)
+		got, err := registry.Pull(ctx, to, parse(t, host+"/x@"+digest.FromBytes(tt.top).String()), registry.Options{})
+		switch {
+		case tt.text == "" && (err != nil || got.Digest != im.Digest):
+			t.Errorf("%s: %s, %v; want %s", name, got.Digest, err, im.Digest)
+		case tt.text != "" && (err == nil || !strings.Contains(err.Error(), tt.text)):
+			t.Errorf("%s: %v; want %q", name, err, tt.text)
+		}
+	}
+}
+
 // TestPruneAfterMove pulls a tag that moves, by the tag and by digests.
 func TestPruneAfterMove(t *testing.T) {
 	ctx := context.Background()
