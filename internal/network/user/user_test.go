@@ -389,7 +389,7 @@ func TestOwnAddresses(t *testing.T) {
 	outside := world(t)
 	all := []netip.Addr{gateway4, names4, gateway6, names6}
 	for _, a := range all {
-		ip(t, outside, "addr add "+a.String()+" dev lo")
+		ip(t, outside, "addr add "+a.String()+" dev lo nodad")
 		serve(t, outside, netip.AddrPortFrom(a, 53).String())
 	}
 	kinds(t, func(t *testing.T, vm bool) {
