@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/tsc"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -63,7 +64,12 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 	if err != nil {
 		return advice.Wrap(err, err.Error(), "leave out --accel, which takes what works; `bulkhead doctor` says what that is")
 	}
-	to.Accel = string(accel)
+	to.Accel, to.TSC = string(accel), 0
+	if accel == qemu.TCG {
+		if to.TSC, err = tsc.Rate(filepath.Join(m.root, "tsc")); err != nil {
+			return err
+		}
+	}
 	agent, err := findProgram("bulkhead-agent")
 	if err != nil {
 		return err

@@ -127,6 +127,9 @@ type Machine struct {
 	// Accel is what executes the guest's instructions, "kvm" or "tcg"; it is
 	// chosen anew at each start.
 	Accel string
+	// TSC is how often the host's time stamp counter counts in a millisecond (kHz),
+	// for a machine that is emulated; 0 where that is not known.
+	TSC int `json:",omitempty"`
 	// Templates is the directory of saved machines that this one may go on from;
 	// "" boots it.
 	Templates string

@@ -162,6 +162,13 @@ func (c *Config) kernelArgs() string {
 		// clock and panics when there are none ("IO-APIC + timer doesn't work"):
 		// on a busy host the emulated timer comes later than that.
 		args = append(args, "no_timer_check")
+		// The guest has the host's counter. By the emulated timer the kernel takes
+		// long to find out how quickly that counts, and on a busy host it fails: then
+		// it tells the time by a device that is slow to ask, or in steps of its own
+		// timer's interrupts where there is none.
+		if c.TSC != 0 {
+			args = append(args, "tsc_early_khz="+strconv.Itoa(c.TSC), "tsc=reliable")
+		}
 	}
 	return strings.Join(append(args, c.Append...), " ")
 }

@@ -70,6 +70,10 @@ type Config struct {
 	Memory int64
 	// Accel is settled by Choose. Empty means TCG.
 	Accel Accel
+	// TSC is how often the host's time stamp counter counts in a millisecond, in
+	// kHz, for a guest that is emulated: tsc.Rate. 0 leaves it to the guest to find
+	// out.
+	TSC int
 	// Machine is MicroVM when empty.
 	Machine MachineType
 	// Disks appear in the guest in this order; see MaxDisks.

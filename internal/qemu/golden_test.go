@@ -18,6 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // testdata. They name files that need not exist.
 var goldenConfigs = map[string]Config{
 	"microvm": {
+		TSC:    2_095_993,
 		Kernel: "/var/lib/bulkhead/kernels/6.1/vmlinux", Initramfs: "/var/lib/bulkhead/kernels/6.1/initramfs", CPUs: 2, Memory: 512 * mib,
 		IDBase: 536870912, Dir: "/run/bulkhead/vm", Append: []string{"bulkhead.test=1"},
 		Disks: []Disk{

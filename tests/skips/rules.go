@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/tsc"
 	"github.com/seed-f5e3b97b/bulkhead/tests/abilities"
 )
 
@@ -81,6 +82,7 @@ func machine() map[string]bool {
 		"not-vm":                os.Getenv("BOUNDARY") != "vm",
 		"gvisor":                os.Getenv("BOUNDARY") == "gvisor",
 		"no-i386":               !abilities.TakesI386(),
+		"no-tsc":                !tsc.Trusted(),
 		"no-apparmor":           !yes("/sys/module/apparmor/parameters/enabled"),
 		"no-selinux":            !exists("/sys/fs/selinux/enforce"),
 		"no-pure-cgroup2":       !exists("/sys/fs/cgroup/cgroup.controllers"),

@@ -118,12 +118,21 @@ func TestTenantConformance(t *testing.T) {
 			t.Errorf("delete the tenant's machine: %v", err)
 		}
 	})
+	tenant := tenantBoundary{Boundary{Reach: func(string) boundary.Host { return host.(boundary.Host) }}}
+	within := func(p *boundary.Prepared) { p.Machine.Data, p.Machine.Socket = "", "tenant" }
+	// What the kernel of an emulated machine tells the time by, since it was told.
+	if f.machine.TSC != 0 {
+		const source = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+		if c := f.runBehind(t, tenant, program("read", source), within); !strings.HasPrefix(c.out, "tsc") {
+			t.Errorf("the clock source is %q, want the time stamp counter", c.out)
+		}
+	}
 	boundarytest.Run(t, boundarytest.Harness{
-		Boundary: tenantBoundary{Boundary{Reach: func(string) boundary.Host { return host.(boundary.Host) }}},
+		Boundary: tenant,
 		Program:  "/bin/program", NotExecutable: "/etc/passwd",
 		Prepare: func(t testing.TB, s workload.Spec) boundary.Prepared {
 			p := f.prepare(t, s)
-			p.Machine.Data, p.Machine.Socket = "", "tenant"
+			within(&p)
 			return p
 		},
 		Lacks: map[boundarytest.Ability]string{

@@ -75,7 +75,7 @@ var _ boundary.Host = (*machine)(nil)
 func config(s workload.Spec, p boundary.Prepared, dir string, z size) qemu.Config {
 	c := qemu.Config{
 		Kernel: p.Machine.Kernel, Initramfs: p.Machine.Initramfs,
-		CPUs: z.cpus, Memory: z.ram, Accel: qemu.Accel(p.Machine.Accel), IDBase: p.IDBase, Dir: dir,
+		CPUs: z.cpus, Memory: z.ram, Accel: qemu.Accel(p.Machine.Accel), TSC: p.Machine.TSC, IDBase: p.IDBase, Dir: dir,
 		Machine: qemu.Q35,
 		// Nobody in the guest could load a policy of AppArmor or SELinux, and what
 		// contains a workload first is the machine.

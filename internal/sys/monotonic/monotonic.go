@@ -13,6 +13,10 @@ import (
 // process of one time namespace.
 func Now() time.Duration { return read(unix.CLOCK_MONOTONIC) }
 
+// Raw is like Now, but no adjustment of the clock's rate has a part in it
+// (CLOCK_MONOTONIC_RAW).
+func Raw() time.Duration { return read(unix.CLOCK_MONOTONIC_RAW) }
+
 // Used is the processor time that this process has used since it was forked
 // (CLOCK_PROCESS_CPUTIME_ID).
 func Used() time.Duration { return read(unix.CLOCK_PROCESS_CPUTIME_ID) }

@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/kernel"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/tsc"
 )
 
 // KernelVariable names another kernel of the cache than its default.
@@ -107,8 +108,14 @@ func prepare() (m boundary.Machine, err error) {
 	if err != nil {
 		return m, err
 	}
+	rate := 0
+	if accel == qemu.TCG {
+		if rate, err = tsc.Rate(filepath.Join(cache, "tsc")); err != nil {
+			return m, err
+		}
+	}
 	return boundary.Machine{
 		Kernel: k.Image, Initramfs: k.Initramfs, MMIO: k.MMIO,
-		Accel: string(accel), FileServer: filepath.Join(bin, "bulkhead-fileserver"),
+		Accel: string(accel), TSC: rate, FileServer: filepath.Join(bin, "bulkhead-fileserver"),
 	}, nil
 }
