@@ -41,6 +41,9 @@ type creation struct {
 // prepareCreate reads the bundle and checks what the command line asks for,
 // before anything is made.
 func (c *command) prepareCreate(attached bool) (*creation, error) {
+	if err := checkUser(os.Geteuid()); err != nil {
+		return nil, err
+	}
 	if c.flags.on("no-pivot") {
 		c.log.Debugf("--no-pivot: the root is changed with pivot_root all the same, without it the host's stays reachable")
 	}
@@ -70,6 +73,15 @@ func (c *command) prepareCreate(attached bool) (*creation, error) {
 		Created: time.Now().UTC(), Owner: os.Getuid(),
 	}}
 	return &creation{command: c, box: b, text: text, bundle: bundle, attached: attached}, nil
+}
+
+// checkUser refuses ordinary users: the mount tree of a container is made in a
+// mount namespace of the host's user namespace, whatever --rootless says.
+func checkUser(euid int) error {
+	if euid != 0 {
+		return fmt.Errorf("user %d cannot make containers: this runtime needs root; a container can have a user namespace of its own", euid)
+	}
+	return nil
 }
 
 // checkConsole: a terminal belongs to this command while it is attached, and
@@ -106,9 +118,7 @@ func (c *creation) create() (err error) {
 	if err != nil {
 		return err
 	}
-	if m != nil {
-		c.box.Cgroup = m.Path()
-	}
+	c.box.Cgroup = m.Path()
 	if err := c.entry.keepConfig(c.text); err != nil {
 		return err
 	}
@@ -116,17 +126,15 @@ func (c *creation) create() (err error) {
 		return err
 	}
 	c.warnCapabilities(c.box.spec.Process.Capabilities)
-	if m != nil {
-		if err := createCgroup(m); err != nil {
-			return err
-		}
-		c.box.CgroupMade = true
-		if err := c.entry.save(&c.box.record); err != nil {
-			return err
-		}
-		for _, note := range m.Notes() {
-			c.log.Warnf("%s", note)
-		}
+	if err := createCgroup(m); err != nil {
+		return err
+	}
+	c.box.CgroupMade = true
+	if err := c.entry.save(&c.box.record); err != nil {
+		return err
+	}
+	for _, note := range m.Notes() {
+		c.log.Warnf("%s", note)
 	}
 	cfg := container.Config{
 		ID: c.id(), Dir: c.entry.dir, Bundle: c.bundle, Spec: c.box.spec, Cgroup: m, PreserveFDs: preserve,
@@ -195,8 +203,7 @@ func sendPidfd(socket string, pid int) error {
 	return nil
 }
 
-// newCgroup computes the container's cgroup. An ordinary user without a
-// cgroup to write to gets none, unless limits or a path were asked for.
+// newCgroup computes the container's cgroup.
 func (c *creation) newCgroup() (*cgroup.Manager, error) {
 	l := c.box.spec.Linux
 	path, o := l.CgroupsPath, cgroup.Options{Base: cgroupBase}
@@ -207,10 +214,6 @@ func (c *creation) newCgroup() (*cgroup.Manager, error) {
 		}
 	}
 	m, err := cgroup.New(path, withDefaultDevices(l.Resources), o)
-	if err != nil && l.CgroupsPath == "" && c.rootless() && noLimits(l.Resources) {
-		c.log.Debugf("no cgroup: %v", err)
-		return nil, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("linux.resources: invalid configuration for this machine: %w", err)
 	}
@@ -240,24 +243,6 @@ func createCgroup(m *cgroup.Manager) error {
 		return fmt.Errorf("container's cgroup unexpectedly frozen: %w", err)
 	}
 	return err
-}
-
-func (c *command) rootless() bool {
-	switch c.global.last("rootless", "auto") {
-	case "true":
-		return true
-	case "false":
-		return false
-	}
-	return os.Geteuid() != 0
-}
-
-func noLimits(r *specs.LinuxResources) bool {
-	if r == nil {
-		return true
-	}
-	return r.Memory == nil && r.CPU == nil && r.Pids == nil && r.BlockIO == nil && r.Network == nil &&
-		len(r.HugepageLimits) == 0 && len(r.Rdma) == 0 && len(r.Unified) == 0
 }
 
 // hooks returns what runs the configuration's hooks of a stage of creation.

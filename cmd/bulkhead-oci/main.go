@@ -108,15 +108,10 @@ func orNone(operands string) string {
 	return operands
 }
 
-// stateRoot is --root as an absolute path. An ordinary user's default lies in
-// the user's run-time directory.
+// stateRoot is --root as an absolute path.
 func stateRoot(global values) (string, error) {
-	root := global.last("root", "")
-	if root == "" {
-		root = defaultRoot
-		if dir := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && dir != "" {
-			root = filepath.Join(dir, "bulkhead-oci")
-		}
+	if root := global.last("root", ""); root != "" {
+		return filepath.Abs(root)
 	}
-	return filepath.Abs(root)
+	return defaultRoot, nil
 }

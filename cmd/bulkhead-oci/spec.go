@@ -26,7 +26,7 @@ func runSpec(c *command) (int, error) {
 	defer f.Close()
 	s := exampleSpec(pureV2())
 	if c.flags.on("rootless") {
-		forOrdinaryUser(s, os.Geteuid(), os.Getegid())
+		forOneUser(s, os.Geteuid(), os.Getegid())
 	}
 	enc := json.NewEncoder(f)
 	enc.SetIndent("", "\t")
@@ -87,10 +87,9 @@ func exampleSpec(cgroupNamespace bool) *specs.Spec {
 	return s
 }
 
-// forOrdinaryUser changes s so that the user may make the container: in a user
-// namespace in which the user is root and nobody else exists, on the host's
-// network.
-func forOrdinaryUser(s *specs.Spec, uid, gid int) {
+// forOneUser puts the container into a user namespace in which the user is root and
+// nobody else exists, on the host's network.
+func forOneUser(s *specs.Spec, uid, gid int) {
 	l := s.Linux
 	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.NetworkNamespace

@@ -44,7 +44,7 @@ var globalOptions = []option{
 	{name: "log-format", value: "FORMAT", help: "text or json (default text)"},
 	{name: "debug", help: "log more"},
 	{name: "systemd-cgroup", help: "cgroupsPath has the form slice:prefix:name"},
-	{name: "rootless", value: "MODE", help: "true, false or auto: leave out what an ordinary user cannot set"},
+	{name: "rootless", value: "MODE", help: "has no effect: containers are made by root"},
 	{name: "cgroup-manager", value: "NAME", help: "cgroupfs or systemd, as --systemd-cgroup"},
 	{name: "criu", value: "PATH"},
 	{name: "version", short: "v", help: "print the version"},
@@ -104,7 +104,7 @@ func verbs() []verb {
 		{name: "spec", summary: "write a config.json to start from", run: runSpec, example: "spec --bundle /srv/web",
 			options: []option{
 				{name: "bundle", short: "b", value: "DIR", help: "where to write it (default the current directory)"},
-				{name: "rootless", help: "for a container of the current, ordinary user"}}},
+				{name: "rootless", help: "in a user namespace in which only the current user exists, on the host's network"}}},
 		{name: "features", summary: "print what this runtime can do as JSON", run: runFeatures, example: "features"},
 		{name: "checkpoint", operands: "ID", summary: "not supported", most: -1, raw: true, run: refused("checkpoint"), example: "checkpoint web1"},
 		{name: "restore", operands: "ID", summary: "not supported", most: -1, raw: true, run: refused("restore"), example: "restore web1"},
