@@ -17,7 +17,7 @@ func TestFeatures(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &f); code != 0 || err != nil {
 		t.Fatalf("%d, %q, %v", code, errs, err)
 	}
-	for _, o := range []string{"ro", "rro", "rbind", "rprivate", "idmap", "nosuid"} {
+	for _, o := range []string{"ro", "rro", "rbind", "rprivate", "idmap", "nosuid", "tmpcopyup"} {
 		if !slices.Contains(f.MountOptions, o) {
 			t.Errorf("mountOptions lack %q", o)
 		}
