@@ -115,7 +115,7 @@ func StatMount(fd int) (st Stat, mount uint64, err error) {
 	setLinks(&st, x.Nlink)
 	st.Dev = unix.Mkdev(x.Dev_major, x.Dev_minor)
 	st.Rdev = unix.Mkdev(x.Rdev_major, x.Rdev_minor)
-	st.Mtim = unix.NsecToTimespec(x.Mtime.Sec*1e9 + int64(x.Mtime.Nsec))
+	st.Mtim = unix.Timespec{Sec: x.Mtime.Sec, Nsec: int64(x.Mtime.Nsec)} // nanoseconds end in 2262
 	return st, x.Mnt_id, nil
 }
 
