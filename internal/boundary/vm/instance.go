@@ -97,7 +97,8 @@ func (r *remains) keeps() bool { return r.record.Keep || r.kept.Load() }
 // leave removes the workload from its tenant's machine. A machine that is gone
 // took it along. One that does not answer, or lies, may go on running it for as
 // long as the machine lives, but with nothing of the host's: no stream, volume
-// or name. It must not hold up this command, and every later one that would try
+// or name. Its network devices are nobody else's before the guest has them back:
+// see Plug. It must not hold up this command, and every later one that would try
 // again.
 func (r *remains) leave(ctx context.Context) error {
 	if r.b.Reach == nil {

@@ -22,6 +22,7 @@ import (
 type nicSlot struct {
 	device string // its own MAC address
 	taken  bool
+	used   bool // the guest may have it from a workload that did not give it back
 	broken bool // as a slot's
 }
 
@@ -90,7 +91,10 @@ func explainNICs(s workload.Spec, p boundary.Prepared) (_ boundary.Prepared, ass
 }
 
 // Plug connects a device of the guest that nobody uses. What its last user left
-// of it, the agent replaces.
+// of it, the agent replaces. One that was used before is not connected until the
+// guest says that it has it back: the end of its last user may have been told by
+// nobody, where the guest was silent, and who runs on would be in the next one's
+// network.
 func (m *machine) Plug(ctx context.Context, tap *os.File, stream bool) (device string, release func(), err error) {
 	kind := qemu.Tap
 	if stream {
@@ -98,10 +102,14 @@ func (m *machine) Plug(ctx context.Context, tap *os.File, stream bool) (device s
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	kept, err := m.keptDevices(ctx)
+	if err != nil {
+		return "", nil, err
+	}
 	var free, broken []int
 	for n, s := range m.nics {
 		switch {
-		case s.taken:
+		case s.taken, slices.Contains(kept, s.device):
 		case s.broken:
 			broken = append(broken, n)
 		default:
@@ -121,6 +129,22 @@ func (m *machine) Plug(ctx context.Context, tap *os.File, stream bool) (device s
 	return device, release, err
 }
 
+// keptDevices are those that workloads in the guest have. It asks only if there is
+// one that was used and that nobody uses.
+func (m *machine) keptDevices(ctx context.Context) (devices []string, err error) {
+	if !slices.ContainsFunc(m.nics, func(s nicSlot) bool { return s.used && !s.taken }) {
+		return nil, nil
+	}
+	err = within(ctx, answerTimeout, func(ctx context.Context) error {
+		st, err := clientOf(m).Status(ctx)
+		if err == nil {
+			devices = st.Devices
+		}
+		return err
+	})
+	return devices, err
+}
+
 // connect puts a device's other side into its slot.
 func (m *machine) connect(ctx context.Context, n int, kind qemu.NICKind, tap *os.File) error {
 	s := &m.nics[n]
@@ -131,7 +155,7 @@ func (m *machine) connect(ctx context.Context, n int, kind qemu.NICKind, tap *os
 	if err := m.exchange.InsertNIC(ctx, n, kind, tap); err != nil {
 		return err
 	}
-	s.taken, s.broken = true, false
+	s.taken, s.used, s.broken = true, true, false
 	return nil
 }
 

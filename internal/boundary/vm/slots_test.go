@@ -19,6 +19,7 @@ type exchanges struct {
 	broken map[string]bool
 	disks  map[string]string // files by serial number
 	nics   map[int]bool
+	kept   []string // network devices that the guest has not back
 }
 
 func (x *exchanges) InsertDisk(_ context.Context, serial string, file *os.File) error {
@@ -76,7 +77,7 @@ func ofTenant(t *testing.T, x *exchanges, mounted func() []string) (m *machine, 
 			}
 			if _, err := protocol.NewReader(s).Request(); err == nil {
 				*asked++
-				protocol.NewWriter(s).JSON(protocol.TypeReply, protocol.Reply{Status: &protocol.Status{Images: mounted()}}) //nolint:errcheck // who asked sees it
+				protocol.NewWriter(s).JSON(protocol.TypeReply, protocol.Reply{Status: &protocol.Status{Images: mounted(), Devices: x.kept}}) //nolint:errcheck // who asked sees it
 			}
 			s.Close()
 		}
@@ -159,6 +160,38 @@ func TestBrokenDevices(t *testing.T) {
 	plug(slotMAC(0))
 	if _, _, err := m.Plug(t.Context(), nil, false); !errors.Is(err, errNICs) {
 		t.Errorf("all are in use: got %v", err)
+	}
+}
+
+// TestKeptDevices: a network device that a workload in the guest has still, as the
+// guest was silent when it should have ended, is nobody else's.
+func TestKeptDevices(t *testing.T) {
+	x := &exchanges{}
+	m, asked := ofTenant(t, x, func() []string { return nil })
+	plug := func(want string) (release func()) {
+		t.Helper()
+		device, release, err := m.Plug(t.Context(), nil, false)
+		if err != nil || device != want {
+			t.Fatalf("device %q, %v; want %q", device, err, want)
+		}
+		return release
+	}
+	release := plug(slotMAC(0))
+	plug(slotMAC(1))
+	if *asked != 0 {
+		t.Errorf("the guest was asked %d times for devices that were new", *asked)
+	}
+	release()
+	x.kept = []string{slotMAC(0), slotMAC(1)}
+	plug(slotMAC(2))
+	if _, _, err := m.Plug(t.Context(), nil, false); !errors.Is(err, errNICs) || x.nics[0] {
+		t.Errorf("one is kept: got %v, connected: %v", err, x.nics)
+	}
+	x.kept = nil
+	plug(slotMAC(0))()
+	m.sess.Close()
+	if _, _, err := m.Plug(t.Context(), nil, false); err == nil || x.nics[0] {
+		t.Errorf("the guest does not answer: got %v, connected: %v", err, x.nics)
 	}
 }
 

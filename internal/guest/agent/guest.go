@@ -39,6 +39,8 @@ type Guest interface {
 	// Detach takes devices back from wherever a workload has put them: they are free
 	// for the next, as new. One that nobody has is no error.
 	Detach(nics []protocol.NIC) error
+	// Devices are those that workloads have, by their own MAC addresses.
+	Devices() []string
 	// Route makes the gateways of nics the default routes in ns.
 	Route(nics []protocol.NIC, ns *os.File) error
 	SetClock(t time.Time) error

@@ -174,7 +174,7 @@ func (a *Agent) status() (*protocol.Status, error) {
 			s.MemoryAvailable = kib << 10
 		}
 	}
-	s.Images = a.Guest.Images()
+	s.Images, s.Devices = a.Guest.Images(), a.Guest.Devices()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, e := range a.workloads {

@@ -160,6 +160,15 @@ func (m *machine) Detach(nics []protocol.NIC) error {
 	return nil
 }
 
+func (m *machine) Devices() (devices []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.nics {
+		devices = append(devices, n.Device)
+	}
+	return devices
+}
+
 func (m *machine) Route(nics []protocol.NIC, _ *os.File) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

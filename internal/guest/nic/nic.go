@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -106,6 +107,18 @@ func (d *Devices) give(device rtnl.MAC, l rtnl.Link) {
 		d.given = map[rtnl.MAC]string{}
 	}
 	d.given[device] = nameOf(l)
+}
+
+// Given are the MAC addresses of the devices that workloads have.
+func (d *Devices) Given() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []string
+	for device := range d.given {
+		out = append(out, device.String())
+	}
+	slices.Sort(out)
+	return out
 }
 
 // nameOf and renew are for virtio devices. Tests have others.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,8 +203,14 @@ func TestDetach(t *testing.T) {
 	if err := d.Attach([]protocol.NIC{one, two}, ns); err != nil {
 		t.Fatal(err)
 	}
+	if got, want := d.Given(), []string{"02:00:00:00:00:01", "02:00:00:00:00:02"}; !slices.Equal(got, want) {
+		t.Errorf("given are %q, want %q", got, want)
+	}
 	if err := d.Detach([]protocol.NIC{one}); err != nil {
 		t.Fatal(err)
+	}
+	if got, want := d.Given(), []string{"02:00:00:00:00:02"}; !slices.Equal(got, want) {
+		t.Errorf("given are %q, want %q", got, want)
 	}
 	isNew(t, "dev0")
 	if err := d.Detach([]protocol.NIC{one}); err != nil {

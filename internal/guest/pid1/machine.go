@@ -96,6 +96,9 @@ func (m *Machine) Attach(nics []protocol.NIC, ns *os.File) error { return m.nics
 // Detach takes them back.
 func (m *Machine) Detach(nics []protocol.NIC) error { return m.nics.Detach(nics) }
 
+// Devices are the MAC addresses of those that workloads have.
+func (m *Machine) Devices() []string { return m.nics.Given() }
+
 // Route gives a workload that runs other default routes.
 func (m *Machine) Route(nics []protocol.NIC, ns *os.File) error { return nic.Route(nics, ns) }
 

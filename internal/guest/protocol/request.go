@@ -187,6 +187,9 @@ type Status struct {
 	Workloads       []Workload `json:"workloads,omitempty"`
 	// Images are the serials of the disks that are mounted.
 	Images []string `json:"images,omitempty"`
+	// Devices are the network devices that workloads have, by their own MAC
+	// addresses.
+	Devices []string `json:"devices,omitempty"`
 }
 
 // Workload is one workload of a guest.
