@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
 // Destroy removes the cgroup from every hierarchy, with child cgroups that
@@ -61,18 +60,18 @@ func removeTree(dir string) error {
 	return walk(dir, rmdirAt)
 }
 
-func rmdir(dir string) error { return rmdirAt(unix.AT_FDCWD, dir) }
+func rmdir(dir string) error { return rmdirAt(at.CWD, dir) }
 
-func rmdirAt(at int, dir string) error {
+func rmdirAt(parent int, dir string) error {
 	for {
-		err := unix.Unlinkat(at, dir, unix.AT_REMOVEDIR)
-		switch err {
-		case nil, syscall.ENOENT:
+		err := at.RemoveDir(parent, dir)
+		switch {
+		case errors.Is(err, syscall.ENOENT):
 			return nil
-		case syscall.EINTR:
+		case errors.Is(err, syscall.EINTR):
 			continue
 		}
-		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+		return err
 	}
 }
 

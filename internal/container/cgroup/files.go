@@ -7,7 +7,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
 // maxRead bounds what is read from a cgroup file. The longest that is read
@@ -18,19 +18,7 @@ const maxRead = 16 << 20
 // each one to the poller, which doubles the price of a write.
 
 func openFile(dir, name string, flags int) (int, error) {
-	return openAt(unix.AT_FDCWD, dir+"/"+name, flags)
-}
-
-func openAt(at int, name string, flags int) (int, error) {
-	for {
-		fd, err := unix.Openat(at, name, flags|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0)
-		if err == nil {
-			return fd, nil
-		}
-		if err != syscall.EINTR {
-			return -1, &os.PathError{Op: "open", Path: name, Err: err}
-		}
-	}
+	return at.Open(at.CWD, dir+"/"+name, flags)
 }
 
 // writeFile writes each value with its own write(2): the kernel takes one
@@ -58,11 +46,11 @@ func writeFD(fd int, value string) error {
 	}
 }
 
-func readFile(dir, name string) (string, error) { return readFileAt(unix.AT_FDCWD, dir, name) }
+func readFile(dir, name string) (string, error) { return readFileAt(at.CWD, dir, name) }
 
 // readFileAt is readFile of a directory that is named in an open one.
-func readFileAt(at int, dir, name string) (string, error) {
-	fd, err := openAt(at, dir+"/"+name, syscall.O_RDONLY)
+func readFileAt(parent int, dir, name string) (string, error) {
+	fd, err := at.Open(parent, dir+"/"+name, syscall.O_RDONLY)
 	if err != nil {
 		return "", err
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
 // Pids returns the processes of the cgroup, sorted, as this process's PID
@@ -31,10 +31,10 @@ func (m *Manager) Pids(recursive bool) ([]int, error) {
 }
 
 func addPids(seen map[int]bool, dir string, recursive bool) error {
-	visit := func(at int, dir string) error {
-		text, err := readFileAt(at, dir, "cgroup.procs")
+	visit := func(parent int, dir string) error {
+		text, err := readFileAt(parent, dir, "cgroup.procs")
 		if errors.Is(err, syscall.EOPNOTSUPP) { // a threaded cgroup of v2
-			text, err = readFileAt(at, dir, "cgroup.threads")
+			text, err = readFileAt(parent, dir, "cgroup.threads")
 		}
 		if err != nil {
 			return ignoreGone(err)
@@ -47,7 +47,7 @@ func addPids(seen map[int]bool, dir string, recursive bool) error {
 		return nil
 	}
 	if !recursive {
-		return visit(unix.AT_FDCWD, dir)
+		return visit(at.CWD, dir)
 	}
 	return walk(dir, visit)
 }
@@ -65,39 +65,39 @@ func ignoreGone(err error) error {
 // A workload may nest its cgroups deeper than any path is long and deeper than
 // there are descriptors, so one directory is open at a time: the kernel leads back
 // to its parent, and no cgroup can be moved to another.
-func walk(dir string, visit func(at int, dir string) error) error {
+func walk(dir string, visit func(parent int, dir string) error) error {
 	type level struct {
 		name string
 		left []string // children to come
 	}
-	at := unix.AT_FDCWD
-	defer func() { closeAt(at) }()
+	parent := at.CWD
+	defer func() { closeAt(parent) }()
 	var above []level // of the directories from dir to the one that is open
 	next := dir
 	for {
 		// Down to a directory.
-		fd, left, err := children(at, next)
+		fd, left, err := children(parent, next)
 		if err == nil {
-			closeAt(at)
-			at, above = fd, append(above, level{next, left})
+			closeAt(parent)
+			parent, above = fd, append(above, level{next, left})
 		} else if err := ignoreGone(err); err != nil {
 			return err
-		} else if err := visit(at, next); err != nil {
+		} else if err := visit(parent, next); err != nil {
 			return err
 		}
 		// And up, as long as there is nothing left to go down to.
 		for len(above) > 0 && len(above[len(above)-1].left) == 0 {
 			done := above[len(above)-1].name
 			above = above[:len(above)-1]
-			up := unix.AT_FDCWD
+			up := at.CWD
 			if len(above) > 0 {
-				if up, err = openAt(at, "..", unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+				if up, err = at.Open(parent, "..", syscall.O_RDONLY|syscall.O_DIRECTORY); err != nil {
 					return err
 				}
 			}
-			closeAt(at)
-			at = up
-			if err := visit(at, done); err != nil {
+			closeAt(parent)
+			parent = up
+			if err := visit(parent, done); err != nil {
 				return err
 			}
 		}
@@ -110,18 +110,18 @@ func walk(dir string, visit func(at int, dir string) error) error {
 }
 
 func closeAt(fd int) {
-	if fd != unix.AT_FDCWD {
+	if fd != at.CWD {
 		syscall.Close(fd)
 	}
 }
 
 // children opens a directory and lists the directories in it.
-func children(at int, dir string) (int, []string, error) {
-	fd, err := openAt(at, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+func children(parent int, dir string) (int, []string, error) {
+	fd, err := at.Open(parent, dir, syscall.O_RDONLY|syscall.O_DIRECTORY)
 	if err != nil {
 		return -1, nil, err
 	}
-	dup, err := openAt(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	dup, err := at.Open(fd, ".", syscall.O_RDONLY|syscall.O_DIRECTORY)
 	if err != nil {
 		syscall.Close(fd)
 		return -1, nil, err

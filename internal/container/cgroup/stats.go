@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
-	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
 // Unlimited is what a limit in Stats is when there is none.
@@ -207,11 +208,11 @@ func ioStats(d *cgroups.Stats) IOStats {
 // readKeyed reads one number of a file of "key value" lines; a file or key
 // that is not there reads as 0.
 func readKeyed(dir, file, key string) (uint64, error) {
-	return readKeyedAt(unix.AT_FDCWD, dir, file, key)
+	return readKeyedAt(at.CWD, dir, file, key)
 }
 
-func readKeyedAt(at int, dir, file, key string) (uint64, error) {
-	text, err := readFileAt(at, dir, file)
+func readKeyedAt(parent int, dir, file, key string) (uint64, error) {
+	text, err := readFileAt(parent, dir, file)
 	if err != nil {
 		return 0, ignoreGone(err)
 	}

@@ -101,6 +101,10 @@ func LinkUnnamed(fd, dir int, name string) error {
 	return wrap("link", name, err)
 }
 
+// Open opens what has the name with flags of open(2) that make no file. The last
+// part of the name must be no symbolic link.
+func Open(dir int, name string, flags int) (fd int, err error) { return open(dir, name, flags, 0) }
+
 func open(dir int, name string, flags int, perm uint32) (fd int, err error) {
 	err = retry(func() (err error) {
 		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
