@@ -112,9 +112,9 @@ func (l *loader) dockerLayer(ctx context.Context, op *image.Op, name string, dif
 		if err := errors.Join(err, unpackedErr); err != nil {
 			return manifest.Descriptor{}, err
 		}
-		if f, err := l.s.OpenBlob(diffID); err == nil && unpacked {
+		if f, err := l.s.OpenBlob(diffID); err == nil {
 			defer f.Close()
-			if info, err := f.Stat(); err == nil && info.Size() == size {
+			if info, err := f.Stat(); err == nil && unpacked && info.Size() == size {
 				return manifest.Descriptor{MediaType: manifest.OCILayer, Digest: diffID, Size: size}, nil
 			}
 		}
