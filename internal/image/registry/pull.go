@@ -30,7 +30,7 @@ func Pull(ctx context.Context, store *image.Store, ref reference.Reference, opts
 	if ref.LooksLikeDigest() {
 		return image.Image{}, fmt.Errorf("%w %q: this is a digest, and a registry wants a name before it", reference.ErrInvalid, ref.Familiar())
 	}
-	s, err := connect(ctx, ref, opts, transport.PullScope)
+	s, err := connect(ctx, ref, opts)
 	if err != nil {
 		return image.Image{}, err
 	}

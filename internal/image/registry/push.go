@@ -8,7 +8,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
@@ -28,7 +27,7 @@ func Push(ctx context.Context, store *image.Store, im image.Image, ref reference
 		return "", err
 	}
 	defer op.Close()
-	s, err := connect(ctx, ref, opts, transport.PushScope)
+	s, err := newSession(ctx, ref, opts) // the library greets
 	if err != nil {
 		return "", err
 	}

@@ -89,9 +89,8 @@ type session struct {
 	report func(Event)
 }
 
-// connect finds the credentials and, unless only the parts are wanted, greets
-// the registry.
-func connect(ctx context.Context, ref reference.Reference, opts Options, scope string) (*session, error) {
+// newSession finds the credentials.
+func newSession(ctx context.Context, ref reference.Reference, opts Options) (*session, error) {
 	nameOpts := []name.Option{}
 	if opts.Insecure {
 		nameOpts = append(nameOpts, name.Insecure)
@@ -108,8 +107,16 @@ func connect(ctx context.Context, ref reference.Reference, opts Options, scope s
 	if err != nil {
 		return nil, fmt.Errorf("credentials for %s: %w", ref.Registry(), err)
 	}
-	s := &session{ref: ref, repo: repo, auth: auth, base: newGuard(opts), report: serialize(opts.Progress)}
-	t, err := transport.NewWithContext(ctx, repo.Registry, auth, transport.NewRetry(s.base), []string{repo.Scope(scope)})
+	return &session{ref: ref, repo: repo, auth: auth, base: newGuard(opts), report: serialize(opts.Progress)}, nil
+}
+
+// connect makes a session that may pull and greets the registry.
+func connect(ctx context.Context, ref reference.Reference, opts Options) (*session, error) {
+	s, err := newSession(ctx, ref, opts)
+	if err != nil {
+		return nil, err
+	}
+	t, err := transport.NewWithContext(ctx, s.repo.Registry, s.auth, transport.NewRetry(s.base), []string{s.repo.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, s.explain(err)
 	}

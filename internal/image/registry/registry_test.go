@@ -116,6 +116,32 @@ func loaded(t *testing.T, name string) (*image.Store, image.Image) {
 	return s, images[0]
 }
 
+// TestGreetings counts how often a registry is asked who may come in.
+func TestGreetings(t *testing.T) {
+	var greetings atomic.Int64
+	host := serve(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v2/" {
+				greetings.Add(1)
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	from, im := loaded(t, "x")
+	ref := parse(t, host+"/x:1")
+	if _, err := registry.Push(context.Background(), from, im, ref, registry.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	pushing := greetings.Swap(0)
+	to, _ := store(t)
+	if _, err := registry.Pull(context.Background(), to, ref, registry.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if pulling := greetings.Load(); pushing != 1 || pulling != 1 {
+		t.Errorf("push greets %d times, pull %d times; want one each", pushing, pulling)
+	}
+}
+
 func TestPushPull(t *testing.T) {
 	ctx := context.Background()
 	host := serve(t, nil)
