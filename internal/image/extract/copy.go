@@ -6,9 +6,9 @@ import (
 	"io"
 	"math"
 	"path"
-	"strings"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 )
 
@@ -215,7 +215,7 @@ func attributes(dir int, name string, st at.Stat, dst int) error {
 		return err
 	}
 	for _, n := range names {
-		if !keepXattr(n) {
+		if !filetree.KeepXattr(n) {
 			continue
 		}
 		value, err := at.Lgetxattr(dir, name, n)
@@ -229,15 +229,5 @@ func attributes(dir int, name string, st at.Stat, dst int) error {
 	if err := at.Fchmod(dst, st.Mode&0o7777); err != nil {
 		return err
 	}
-	return at.Futimes(dst, time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
-}
-
-// keepXattr tells which attributes belong to the image: not overlayfs' own, and
-// not the labels that the host's security modules gave to its files.
-func keepXattr(name string) bool {
-	switch name {
-	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
-		return true
-	}
-	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+	return at.Ftimes(dst, time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
 }

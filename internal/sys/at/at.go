@@ -194,12 +194,6 @@ func Chtimes(dir int, name string, atime, mtime time.Time) error {
 	return wrap("utimensat", name, unix.UtimesNanoAt(dir, name, ts, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// Futimes sets access and modification time of an open file. It needs /proc.
-func Futimes(fd int, atime, mtime time.Time) error {
-	ts := []unix.Timespec{timespec(atime), timespec(mtime)}
-	return wrap("utimensat", "", unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), ts, 0))
-}
-
 func timespec(t time.Time) unix.Timespec {
 	ts := unix.Timespec{}
 	sec := t.Unix()
