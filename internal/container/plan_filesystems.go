@@ -35,7 +35,6 @@ func (p *planner) fsOptions(a launch.Actor, fs launch.Slot, options []string) {
 	}
 }
 
-// planFS makes any file system but the ones with a namespace of their own.
 // inheritMode gives a tmpfs without a mode of its own that of the directory
 // that it covers, as engines have come to expect: /tmp stays sticky, a private
 // directory private.
@@ -51,6 +50,7 @@ func (m *plannedMount) inheritMode(loc location) {
 	m.opts.data = append(m.opts.data, "mode="+strconv.FormatUint(uint64(permissions(loc.mode)), 8))
 }
 
+// planFS makes any file system but the ones with a namespace of their own.
 func (p *planner) planFS(m *plannedMount) error {
 	options, err := p.mapOwners(m)
 	if err != nil {

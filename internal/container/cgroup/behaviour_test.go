@@ -58,38 +58,6 @@ func TestOOMKillInChildIsReported(t *testing.T) {
 	})
 }
 
-func TestWaitOOM(t *testing.T) {
-	eachLayout(t, func(t *testing.T, lay *Layout) {
-		m := create(t, lay, "waitoom", memory(t, lay, 48<<20))
-		type result struct {
-			n   uint64
-			err error
-		}
-		done := make(chan result)
-		wait := func(seen uint64) {
-			n, err := m.WaitOOM(within(t), seen)
-			done <- result{n, err}
-		}
-		for i := range uint64(2) {
-			go wait(i)
-			start(t, m, "eat").wait(t)
-			if r := <-done; r.n != i+1 || r.err != nil {
-				t.Errorf("WaitOOM: %d, %v, want %d", r.n, r.err, i+1)
-			}
-		}
-		go wait(2)
-		// Removing the cgroup ends the wait, also when it has stopped looking by
-		// itself.
-		time.Sleep(1500 * time.Millisecond)
-		if err := m.Destroy(within(t)); err != nil {
-			t.Fatal(err)
-		}
-		if r := <-done; !errors.Is(r.err, os.ErrNotExist) {
-			t.Errorf("WaitOOM of a removed cgroup: %d, %v", r.n, r.err)
-		}
-	})
-}
-
 func TestEnoughMemoryIsNoOOM(t *testing.T) {
 	eachLayout(t, func(t *testing.T, lay *Layout) {
 		m := create(t, lay, "enough", memory(t, lay, 512<<20))

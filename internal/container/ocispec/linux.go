@@ -172,11 +172,6 @@ func SysctlName(key string) (string, error) {
 	return name, nil
 }
 
-// SysctlPath returns the parameter's path below /proc/sys.
-func SysctlPath(name string) string {
-	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
-}
-
 func checkPaths(s *specs.Spec) error {
 	l := s.Linux
 	for _, p := range []struct {
