@@ -31,7 +31,7 @@ func theFeatures() features.Features {
 			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			Capabilities: container.KnownCapabilities(),
 			// systemd: paths of its form are understood, no unit is made.
-			Cgroup: &features.Cgroup{V1: yes, V2: yes, Systemd: yes, SystemdUser: no, Rdma: no},
+			Cgroup: &features.Cgroup{V1: yes, V2: yes, Systemd: yes, SystemdUser: no, Rdma: yes},
 			Seccomp: &features.Seccomp{
 				Enabled:        yes,
 				Actions:        seccompActions,

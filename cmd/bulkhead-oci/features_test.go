@@ -22,7 +22,7 @@ func TestFeatures(t *testing.T) {
 			t.Errorf("mountOptions lack %q", o)
 		}
 	}
-	if !slices.Contains(f.Linux.Capabilities, "CAP_SYS_ADMIN") || f.OCIVersionMax != specs.Version {
+	if !slices.Contains(f.Linux.Capabilities, "CAP_SYS_ADMIN") || !*f.Linux.Cgroup.Rdma || f.OCIVersionMax != specs.Version {
 		t.Errorf("got %+v", f.Linux)
 	}
 }
