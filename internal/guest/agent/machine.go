@@ -1,15 +1,13 @@
 package agent
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/procs"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -156,24 +154,11 @@ func (a *Agent) keepData(keep []workload.ID) error {
 
 // status tells about the machine.
 func (a *Agent) status() (*protocol.Status, error) {
-	s := &protocol.Status{Time: time.Now()}
-	b, err := os.ReadFile("/proc/meminfo")
+	total, available, err := procs.Memory()
 	if err != nil {
 		return nil, err
 	}
-	for line := range bytes.Lines(b) {
-		var name string
-		var kib int64
-		if _, err := fmt.Sscanf(string(line), "%s %d kB", &name, &kib); err != nil {
-			continue
-		}
-		switch strings.TrimSuffix(name, ":") {
-		case "MemTotal":
-			s.MemoryTotal = kib << 10
-		case "MemAvailable":
-			s.MemoryAvailable = kib << 10
-		}
-	}
+	s := &protocol.Status{Time: time.Now(), MemoryTotal: total, MemoryAvailable: available}
 	s.Images, s.Devices = a.Guest.Images(), a.Guest.Devices()
 	a.mu.Lock()
 	defer a.mu.Unlock()

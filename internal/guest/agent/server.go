@@ -177,7 +177,7 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 	case protocol.OpClock:
 		return r, a.Guest.SetClock(req.Time)
 	case protocol.OpSeed:
-		if n := len(req.Seed); n < 32 || n > 512 {
+		if n := len(req.Seed); n < protocol.MinSeed || n > protocol.MaxSeed {
 			return r, fmt.Errorf("%w: a seed of %d bytes", protocol.ErrProtocol, n)
 		}
 		return r, a.Guest.Reseed(req.Seed)

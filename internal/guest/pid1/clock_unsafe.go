@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 )
 
 // slewBelow is the difference up to which the clock is adjusted gradually, so
@@ -29,19 +31,12 @@ func setClock(now time.Time) error {
 	return os.NewSyscallError("clock_settime", unix.ClockSettime(unix.CLOCK_REALTIME, &ts))
 }
 
-// The sizes of a seed, bytes: what the kernel's generator is keyed with, and
-// more than anybody needs.
-const (
-	minSeed = 32
-	maxSeed = 1024
-)
-
 // reseed mixes seed into the kernel's random generator, counts it as random,
 // and makes the generator use it at once: random(4). Two clones of one memory
 // would otherwise go on with the same numbers.
 func reseed(seed []byte) error {
-	if len(seed) < minSeed || len(seed) > maxSeed {
-		return fmt.Errorf("seed of %d bytes: want %d to %d", len(seed), minSeed, maxSeed)
+	if len(seed) < protocol.MinSeed || len(seed) > protocol.MaxSeed {
+		return fmt.Errorf("seed of %d bytes: want %d to %d", len(seed), protocol.MinSeed, protocol.MaxSeed)
 	}
 	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -92,7 +93,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestReseedRefuses(t *testing.T) {
-	for _, n := range []int{0, minSeed - 1, maxSeed + 1} {
+	for _, n := range []int{0, protocol.MinSeed - 1, protocol.MaxSeed + 1} {
 		if err := reseed(make([]byte, n)); err == nil {
 			t.Errorf("a seed of %d bytes was taken", n)
 		}

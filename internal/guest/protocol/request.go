@@ -41,6 +41,13 @@ const (
 	OpPowerOff   Op = "power-off"
 )
 
+// The size of a seed, in bytes: what the kernel's generator is keyed with, and more
+// than anybody needs.
+const (
+	MinSeed = 32
+	MaxSeed = 512
+)
+
 // Request is the first message of a stream.
 type Request struct {
 	Op Op `json:"op"`
@@ -63,7 +70,7 @@ type Request struct {
 	File      bool                `json:"file,omitempty"`   // OpVolume, OpHold: it is one file
 	Keep      []workload.ID       `json:"keep,omitempty"`   // OpKeepData
 	Time      time.Time           `json:"time,omitzero"`    // OpClock
-	Seed      []byte              `json:"seed,omitempty"`   // OpSeed: 32 to 512 random bytes
+	Seed      []byte              `json:"seed,omitempty"`   // OpSeed: MinSeed to MaxSeed random bytes
 }
 
 // Streams says which standard streams of a process are carried; the others are

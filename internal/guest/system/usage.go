@@ -35,9 +35,11 @@ func (i *instance) Measure(ctx context.Context) (u workload.Usage, err error) {
 	if u.CPU, err = processorTime(); err != nil {
 		return u, err
 	}
-	if u.Memory, u.MemoryLimit, err = memory(); err != nil {
+	total, available, err := procs.Memory()
+	if err != nil {
 		return u, err
 	}
+	u.Memory, u.MemoryLimit = max(0, total-available), total
 	pids, err := i.Processes(ctx)
 	if err != nil {
 		return u, err
@@ -77,30 +79,6 @@ func processorTime() (time.Duration, error) {
 		ticks += t
 	}
 	return time.Duration(ticks) * (time.Second / 100), nil // USER_HZ is 100
-}
-
-// memory reads what is in use, and all there is.
-func memory() (used, total int64, err error) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, 0, err
-	}
-	defer f.Close()
-	var available int64
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var name string
-		var kib int64
-		if _, err := fmt.Sscanf(s.Text(), "%s %d kB", &name, &kib); err != nil {
-			continue
-		}
-		switch name {
-		case "MemTotal:":
-			total = kib << 10
-		case "MemAvailable:":
-			available = kib << 10
-		}
-	}
-	return max(0, total-available), total, nil
 }
 
 // blocks sums over the machine's disks, see

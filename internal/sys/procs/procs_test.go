@@ -88,3 +88,10 @@ func FuzzParse(f *testing.F) {
 		parseDev(stat)
 	})
 }
+
+func TestMemory(t *testing.T) {
+	total, available, err := Memory()
+	if err != nil || total < 16<<20 || available <= 0 || available > total {
+		t.Errorf("%d bytes, %d available, %v", total, available, err)
+	}
+}
