@@ -104,10 +104,11 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, stale, err := scratch.Open(parent)
+	running, stale, err := scratch.Open(parent)
 	if err != nil || len(stale) != 1 {
 		t.Fatalf("%d stale: %v", len(stale), err)
 	}
+	defer running.Close()
 	var told []string
 	c := &comparison{Options: Options{Bulkhead: []string{"bulkhead"}, Warn: func(m string) { told = append(told, m) }}}
 	c.sweep(t.Context(), stale)
@@ -142,10 +143,11 @@ func TestSweepLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed.Close()
-	_, stale, err := scratch.Open(parent)
+	running, stale, err := scratch.Open(parent)
 	if err != nil || len(stale) != 1 {
 		t.Fatalf("%d stale: %v", len(stale), err)
 	}
+	defer running.Close()
 	var told []string
 	c := &comparison{Options: Options{Bulkhead: []string{"bulkhead"}, Warn: func(m string) { told = append(told, m) }}}
 	c.sweep(t.Context(), stale)

@@ -145,10 +145,11 @@ func TestSweep(t *testing.T) {
 		told  int
 		want  []string
 	}{{true, 1, []string{"ours"}}, {false, 0, []string{"ours", TenantName(killed.ID)}}} {
-		_, stale, err := scratch.Open(parent)
+		running, stale, err := scratch.Open(parent)
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer running.Close()
 		stale = slices.DeleteFunc(stale, func(d *scratch.Dir) bool { return d.ID != killed.ID })
 		if len(stale) != 1 {
 			t.Fatalf("failing %v: the directory is not stale", tt.fails)
