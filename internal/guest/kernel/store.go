@@ -217,6 +217,9 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
+	if err := s.modernize(); err != nil {
+		return err
+	}
 	k, err := s.Get(name)
 	if err != nil {
 		return err
@@ -266,6 +269,9 @@ func (s *Store) publish(ctx context.Context, st *stage, k Kernel, replace bool) 
 		return err
 	}
 	defer unlock()
+	if err := s.modernize(); err != nil {
+		return err
+	}
 	_, err = s.read(k.Name)
 	taken := !errors.Is(err, ErrNotFound)
 	if taken && !replace {
@@ -309,10 +315,13 @@ func (s *Store) discard(st *stage) error {
 	return err
 }
 
-// tidy discards what was in use when its kernel lost its name. Errors are left to
-// the next time.
+// tidy discards what was in use when its kernel lost its name, and gives kernels of
+// an older version the form of this one before they are handed out. Errors are left
+// to the next time.
 func (s *Store) tidy(ctx context.Context) {
-	if unneeded, err := s.unneeded(); err != nil || len(unneeded) == 0 {
+	older, err := s.older()
+	unneeded, uerr := s.unneeded()
+	if err != nil || uerr != nil || len(older)+len(unneeded) == 0 {
 		return
 	}
 	st, err := s.newStage(ctx)
@@ -325,7 +334,50 @@ func (s *Store) tidy(ctx context.Context) {
 		return
 	}
 	defer unlock()
-	_ = s.discard(st)
+	_ = errors.Join(s.modernize(), s.discard(st))
+}
+
+// older returns the names of kernels that an older version stored, each of which is
+// the directory store/NAME.
+func (s *Store) older() (names []string, err error) {
+	all, err := s.names()
+	for _, name := range all {
+		if s.own(name) == s.path("store", name) {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// modernize gives each of older a directory of its own: a link to that changes
+// places with it, in one step. Machines that boot it by its name still do,
+// until that is another's. The caller holds the lock.
+func (s *Store) modernize() error {
+	names, err := s.older()
+	for _, name := range names {
+		k, err := s.read(name)
+		if errors.Is(err, ErrNotFound) || err == nil && k.ID == "" {
+			continue // it is none
+		}
+		if err != nil {
+			return err
+		}
+		own := ownPrefix + k.ID
+		link := s.path("store", own)
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err // what a killed one left can be removed
+		}
+		if err := os.Symlink(own, link); err != nil {
+			return err
+		}
+		if err := sys.Exchange(link, s.path("store", name)); err != nil {
+			return err
+		}
+		if err := syncDir(s.path("store")); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // unneeded returns the directories that discard discards.

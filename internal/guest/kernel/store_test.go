@@ -781,8 +781,12 @@ func TestOlderStore(t *testing.T) {
 	}
 	older()
 	k, err := s.Resolve(ctx, "", want, nil)
-	if err != nil || k.Image != s.path("store", "mine", imageFile) {
+	if err != nil || k.Image != s.path("store", ownPrefix+k.ID, imageFile) {
 		t.Fatalf("%+v, %v", k, err)
+	}
+	byName := s.path("store", "mine", imageFile) // where an older supervisor looks
+	if a, b := mustStat(t, byName), mustStat(t, k.Image); !os.SameFile(a, b) {
+		t.Error("its name leads elsewhere")
 	}
 	if again, err := s.Resolve(ctx, "mine", want, nil); err != nil || again.Initramfs != k.Initramfs {
 		t.Errorf("again: %+v, %v", again, err)
@@ -793,6 +797,43 @@ func TestOlderStore(t *testing.T) {
 	if _, err := os.Stat(k.Initramfs); err == nil {
 		t.Error("the archive is left")
 	}
+	// A machine that runs keeps image and archive.
+	older()
+	if k, err = s.Resolve(ctx, "", want, nil); err != nil {
+		t.Fatal(err)
+	}
+	var marks []*os.File
+	for _, name := range []string{k.Image, k.Initramfs} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sys.MarkUsed(f); err != nil {
+			t.Fatal(err)
+		}
+		marks = append(marks, f)
+	}
+	was := []os.FileInfo{mustStat(t, k.Image), mustStat(t, k.Initramfs)}
+	if _, err := s.Add(ctx, "mine", o, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{k.Image, k.Initramfs} {
+		if fi, err := os.Stat(name); err != nil || !os.SameFile(fi, was[i]) {
+			t.Errorf("%s of a machine that runs is not what it was: %v", name, err)
+		}
+		marks[i].Close()
+	}
+	// What one left that was killed in the middle is no hindrance.
+	older()
+	if k, err = s.read("mine"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(ownPrefix+k.ID, s.path("store", ownPrefix+k.ID)); err != nil {
+		t.Fatal(err)
+	}
+	if k, err = s.Resolve(ctx, "mine", want, nil); err != nil || k.Image != s.path("store", ownPrefix+k.ID, imageFile) {
+		t.Errorf("%+v, %v", k, err)
+	}
 	older()
 	if err := s.Remove(ctx, "mine"); err != nil {
 		t.Error(err)
@@ -801,4 +842,13 @@ func TestOlderStore(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 	leftovers(t, s)
+}
+
+func mustStat(t *testing.T, name string) os.FileInfo {
+	t.Helper()
+	fi, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi
 }
