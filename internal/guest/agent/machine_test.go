@@ -37,6 +37,7 @@ type machine struct {
 	routes     []protocol.NIC // that Route was asked for
 	namespaces []bool         // whether there was one, for each Attach
 	noNICs     error          // what Attach says
+	stuck      string         // the device that does not come back
 }
 
 func newMachine(image, data string) *machine {
@@ -155,6 +156,9 @@ func (m *machine) Detach(nics []protocol.NIC) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, n := range nics {
+		if n.Device == m.stuck {
+			return errors.New("the driver hangs")
+		}
 		m.nics = slices.DeleteFunc(m.nics, func(had protocol.NIC) bool { return had.Device == n.Device })
 	}
 	return nil

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +48,47 @@ func TestNICs(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	f.empty(t)
+}
+
+// TestDevicesComeBackOneByOne: a device that has come back is not taken again when
+// the others are, as it may be another workload's by then.
+func TestDevicesComeBackOneByOne(t *testing.T) {
+	f := newFakeAgent(t)
+	first, second := oneNIC(), oneNIC()
+	second.Name, second.Device = "eth1", "02:00:00:00:00:02"
+	e := &entry{a: f.Agent, gone: make(chan struct{}), nics: []protocol.NIC{second, first}}
+	f.m.nics, f.m.stuck = slices.Clone(e.nics), second.Device
+	if err := e.disconnect(); err == nil {
+		t.Error("the device that does not come back is no error")
+	}
+	if got := f.m.Devices(); !slices.Equal(got, []string{second.Device}) {
+		t.Errorf("still away are %v", got)
+	}
+	f.m.nics, f.m.stuck = append(f.m.nics, first), "" // another's now
+	if err := e.disconnect(); err != nil {
+		t.Error(err)
+	}
+	if got := f.m.Devices(); !slices.Equal(got, []string{first.Device}) {
+		t.Errorf("then there are %v", got)
+	}
+}
+
+// TestLateRewire: what the host no longer waits for does not happen: it may have
+// given the device to somebody else.
+func TestLateRewire(t *testing.T) {
+	f := newFakeAgent(t)
+	e := &entry{a: f.Agent, gone: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.rewire(ctx, &protocol.Rewire{Add: []protocol.NIC{oneNIC()}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("rewire: got %v", err)
+	}
+	if err := e.attach(ctx, []protocol.NIC{oneNIC()}); err == nil {
+		t.Error("attached late")
+	}
+	if got := f.m.Devices(); len(got) > 0 {
+		t.Errorf("attached %v", got)
+	}
 }
 
 // TestRewire: interfaces come to a workload that runs and leave it, its files are

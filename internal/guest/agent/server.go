@@ -226,7 +226,7 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 	case protocol.OpUpdate:
 		return r, g.update(ctx, req.Resources)
 	case protocol.OpRewire:
-		return r, g.rewire(req.Rewire)
+		return r, g.rewire(ctx, req.Rewire)
 	}
 	return r, fmt.Errorf("%w: unknown request %q", protocol.ErrProtocol, req.Op)
 }

@@ -165,6 +165,9 @@ func (e *entry) attach(ctx context.Context, nics []protocol.NIC) error {
 	defer ns.Close()
 	e.wiring.Lock()
 	defer e.wiring.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err // the host waits no longer, and may give the devices to others
+	}
 	e.nics = slices.Clone(nics)
 	return e.a.Guest.Attach(nics, ns)
 }
@@ -179,14 +182,16 @@ func (e *entry) disconnect() error {
 
 // detach takes devices back. The caller has wiring.
 func (e *entry) detach(nics []protocol.NIC) error {
-	if err := e.a.Guest.Detach(nics); err != nil {
-		return err
+	var failed error
+	for _, back := range slices.Clone(nics) { // nics may be e.nics itself
+		if err := e.a.Guest.Detach([]protocol.NIC{back}); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		// It may be another's by the time that the others are tried again.
+		e.nics = slices.DeleteFunc(e.nics, func(n protocol.NIC) bool { return strings.EqualFold(back.Device, n.Device) })
 	}
-	back := slices.Clone(nics) // nics may be e.nics itself
-	e.nics = slices.DeleteFunc(e.nics, func(n protocol.NIC) bool {
-		return slices.ContainsFunc(back, func(b protocol.NIC) bool { return strings.EqualFold(b.Device, n.Device) })
-	})
-	return nil
+	return failed
 }
 
 // netns opens the network namespace of a workload.
@@ -204,7 +209,7 @@ func (e *entry) netns() (*os.File, error) {
 
 // rewire changes the network interfaces of a workload that runs. When those that
 // are added cannot be, they are taken back.
-func (e *entry) rewire(w *protocol.Rewire) error {
+func (e *entry) rewire(ctx context.Context, w *protocol.Rewire) error {
 	if err := checkRewire(w); err != nil {
 		return err
 	}
@@ -213,6 +218,8 @@ func (e *entry) rewire(w *protocol.Rewire) error {
 	select {
 	case <-e.gone: // nobody would take back what it got
 		return workload.ErrNotFound
+	case <-ctx.Done(): // the host waits no longer, and may give the devices to others
+		return ctx.Err()
 	default:
 	}
 	ns, err := e.netns()
