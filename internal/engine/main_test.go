@@ -280,10 +280,15 @@ func (w *world) list() []*Record {
 	return rs
 }
 
-// wantEmpty fails if anything of any workload is left.
+// wantEmpty fails if anything of any workload is left. It waits a moment: a supervisor
+// may still be removing a workload of --rm, which nobody sees any more.
 func (w *world) wantEmpty() {
 	w.t.Helper()
-	if left := w.left(); len(left) > 0 {
+	left := w.left()
+	for deadline := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = w.left() {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if len(left) > 0 {
 		w.t.Errorf("left behind: %v", left)
 	}
 }
