@@ -150,7 +150,8 @@ func runDelete(c *command) (int, error) {
 	}
 	// A created container has run nothing yet; containerd deletes it as it is.
 	// One in creation whose lock is free was left behind by a killed create.
-	if st == specs.StateRunning || st == paused {
+	created := b.made != nil && b.made.Status() == workload.Created // frozen or not
+	if (st == specs.StateRunning || st == paused) && !created {
 		return 0, fmt.Errorf("cannot delete container %s that is not stopped: %s", b.ID, st)
 	}
 	return 0, c.destroy(e, b)

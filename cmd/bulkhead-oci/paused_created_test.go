@@ -29,3 +29,17 @@ func TestPauseCreated(t *testing.T) {
 		t.Errorf("started: %s", st)
 	}
 }
+
+// TestDeletePausedCreated: a container that has run nothing yet is deleted as it is,
+// frozen or not.
+func TestDeletePausedCreated(t *testing.T) {
+	h := newHost(t)
+	h.write(nil, "sleep", "1000")
+	const id = "lifecycle-delete-paused-created"
+	h.must("create", "--bundle", h.bundle, id)
+	h.must("pause", id)
+	h.must("delete", id)
+	if code, _, _ := h.call("state", id); code == 0 {
+		t.Error("it is still there")
+	}
+}

@@ -188,7 +188,7 @@ func writeFile(name string, write func(io.Writer) error) error {
 	}
 	// Beside the file, so that it can be renamed. A new name that nobody can guess:
 	// the directory may be anybody's.
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".")
+	f, err := os.CreateTemp(filepath.Dir(name), ".bulkhead-") // short, however long the name
 	if err != nil {
 		return advice.Wrap(err, fmt.Sprintf("%s cannot be written: %s", name, fileReason(err)), "choose a place that can be written to")
 	}

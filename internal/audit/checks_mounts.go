@@ -110,23 +110,30 @@ func isEngineFile(p string) bool {
 	return slices.Contains([]string{"resolv.conf", "hostname", "hosts", ".containerenv", "shm", "secrets"}, base)
 }
 
-// isLayer tells the directories in which engines keep what images and containers are
-// made of. The whole of an engine's directory is none, nor is a large part of it.
+// layerDirs are those of engineDirs in which engines keep what images and containers
+// are made of.
+var layerDirs = []string{
+	"/run/bulkhead", "/run/containerd", "/run/containers", "/var/lib/bulkhead", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker",
+}
+
+// isLayer tells the directories of images and containers. The whole of an engine's
+// directory is none, nor is a large part of it, nor a volume.
 func isLayer(source string) bool {
-	return slices.ContainsFunc(engineDirs, func(d string) bool {
+	return slices.ContainsFunc(layerDirs, func(d string) bool {
 		rest, ok := strings.CutPrefix(hostPath(source), d+"/")
-		return ok && strings.Contains(rest, "/")
+		return ok && strings.Contains(rest, "/") && !strings.Contains("/"+rest, "/volumes/")
 	})
 }
 
-// withoutDevice are file systems to which a source is only a name.
-var withoutDevice = []string{"cgroup", "cgroup2", "devpts", "mqueue", "proc", "ramfs", "sysfs", "tmpfs"}
+// withoutDevice are file systems to which a source is only a name. That of fuse is the
+// device of all who serve one.
+var withoutDevice = []string{"cgroup", "cgroup2", "devpts", "fuse", "mqueue", "proc", "ramfs", "sysfs", "tmpfs"}
 
 // mounted returns what of the host is in a mount that is no bind: directories, as if
 // they were bound, and devices.
 func mounted(kind string, options []string, m Mount) (dirs []Mount, devices []Device) {
 	switch {
-	case slices.Contains(withoutDevice, kind):
+	case slices.Contains(withoutDevice, kind), strings.HasPrefix(kind, "fuse."):
 	case kind == "devtmpfs":
 		devices = append(devices, Device{Path: allDevices, From: m.From})
 	case strings.HasPrefix(path.Clean(m.Source), "/dev/"):

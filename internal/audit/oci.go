@@ -134,10 +134,10 @@ func capNames(list []string) (out []string) {
 }
 
 // ociMounts reads mounts, and the root, which is a directory of the host like any
-// other unless it is an engine's.
+// other unless it is an engine's, or a bundle in the home of root.
 func ociMounts(c *Config, n node) {
 	var out []Mount
-	if p := n.get("root", "path"); path.IsAbs(p.text()) && !isLayer(p.text()) {
+	if p := n.get("root", "path"); path.IsAbs(p.text()) && !isLayer(p.text()) && !strings.HasPrefix(hostPath(p.text()), "/root/") {
 		out = append(out, Mount{Source: p.text(), Target: "/", ReadOnly: c.ReadOnlyRoot.Value, From: at(p)})
 	}
 	list := n.get("mounts")

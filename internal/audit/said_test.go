@@ -334,7 +334,11 @@ func TestConfigMounts(t *testing.T) {
 		{"the host's", `"root": {"path": "/"}, "linux": {}`, "critical", "", ""},
 		{"the host's, to read", `"root": {"path": "/", "readonly": true}, "linux": {}`, "high", "", ""},
 		{"an engine's", `"root": {"path": "/var/lib/docker/overlay2/1/merged"}, "linux": {}`, "", "", ""},
+		{"a bundle's in root's home", `"root": {"path": "/root/web/rootfs"}, "linux": {}`, "", "", ""},
+		{"root's home", `"root": {"path": "/root"}, "linux": {}`, "critical", "", ""},
 		{"a disk", mount("ext4", "/dev/sda1", ""), "", "critical", ""},
+		{"what serves a file system", mount("fuse", "/dev/fuse", ""), "", "", ""},
+		{"the same by its program", mount("fuse.sshfs", "/dev/fuse", ""), "", "", ""},
 		{"a disk, to read", mount("xfs", "/dev/./mapper/x", `"ro"`), "", "critical", ""},
 		{"a name that looks like one", mount("tmpfs", "/dev/shm", ""), "", "", ""},
 		{"a lower directory", mount("overlay", "overlay", `"lowerdir=/:/srv", "upperdir=/srv/a", "workdir=/srv/b"`), "high", "", ""},
@@ -356,6 +360,25 @@ func TestConfigMounts(t *testing.T) {
 		for _, f := range Judge(c, "").Findings {
 			if s, ok := want[f.ID]; ok && (f.Verdict.Open() != (s != "") || s != "" && string(f.Severity) != s) {
 				t.Errorf("%s: %s is %s %s, want %q", tt.name, f.ID, f.Verdict, f.Severity, s)
+			}
+		}
+	}
+}
+
+// TestSocketBelow: what starts programs of the host is found below the directories of
+// services, in an overlay as in a bind.
+func TestSocketBelow(t *testing.T) {
+	for _, mount := range []string{
+		`"type": "bind", "source": "/run/systemd/system/multi-user.target.wants"`,
+		`"type": "overlay", "source": "overlay", "options": ["lowerdir=/srv,upperdir=/run/systemd/system/multi-user.target.wants"]`,
+	} {
+		c, err := ParseOCI([]byte(`{"ociVersion": "1.0.0", "linux": {}, "mounts": [{"destination": "/x", ` + mount + `}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range Judge(c, "").Findings {
+			if f.ID == "files.socket" && !f.Verdict.Open() {
+				t.Errorf("%s: %s", mount, f.Verdict)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -48,8 +49,15 @@ type copier struct {
 
 func newCopier(r *specs.LinuxResources) *copier {
 	c := new(copier)
-	if r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
+	if r == nil {
+		return c
+	}
+	if r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
 		c.limit = *r.Memory.Limit
+	}
+	// In force beside the other; "max" is none.
+	if n, err := strconv.ParseInt(r.Unified["memory.max"], 10, 64); err == nil && (c.limit == 0 || n < c.limit) {
+		c.limit = n
 	}
 	return c
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestCopyTree(t *testing.T) {
@@ -59,5 +61,24 @@ func TestCopyTree(t *testing.T) {
 	// A second time its files are in the way: nothing is overwritten.
 	if err := new(copier).tree(int(source.Fd()), int(target.Fd()), 0); err == nil {
 		t.Error("copied over what is there")
+	}
+}
+
+// TestCopyLimit: whichever limit of memory is the smaller bounds what is copied.
+func TestCopyLimit(t *testing.T) {
+	limit := func(memory int64, unified string) int64 {
+		return newCopier(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}, Unified: map[string]string{"memory.max": unified}}).limit
+	}
+	for _, tt := range []struct {
+		memory  int64
+		unified string
+		want    int64
+	}{{-1, "max", 0}, {7, "max", 7}, {-1, "5", 5}, {7, "5", 5}, {5, "7", 5}} {
+		if got := limit(tt.memory, tt.unified); got != tt.want {
+			t.Errorf("%d and %s: %d, want %d", tt.memory, tt.unified, got, tt.want)
+		}
+	}
+	if got := newCopier(nil).limit; got != 0 {
+		t.Errorf("no resources: %d", got)
 	}
 }

@@ -62,8 +62,12 @@ func (m *Manager) create(l *made) error {
 		}
 	}
 	// By an ancestor, a cgroup is frozen from its beginning.
-	if frozen, err := m.Frozen(); err != nil || frozen {
-		return errors.Join(err, ErrFrozen)
+	frozen, err := m.Frozen()
+	if err != nil {
+		return err
+	}
+	if frozen {
+		return ErrFrozen
 	}
 	return m.apply()
 }
