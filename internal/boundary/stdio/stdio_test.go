@@ -145,7 +145,7 @@ func dup(t *testing.T, s boundary.Stdio) boundary.Stdio {
 		if f.from == nil {
 			continue
 		}
-		fd, err := syscallDup(f.from)
+		fd, err := unix.FcntlInt(f.from.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,16 +153,4 @@ func dup(t *testing.T, s boundary.Stdio) boundary.Stdio {
 		t.Cleanup(func() { (*f.to).Close() })
 	}
 	return d
-}
-
-func syscallDup(f *os.File) (int, error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	fd := -1
-	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
-		return -1, cerr
-	}
-	return fd, err
 }

@@ -380,7 +380,8 @@ func (s *Store) modernize() error {
 	return err
 }
 
-// unneeded returns the directories that discard discards.
+// unneeded returns the directories that discard discards, once modernize has seen to
+// kernels of an older version.
 func (s *Store) unneeded() (dirs []string, err error) {
 	entries, err := os.ReadDir(s.path("store"))
 	if err != nil {
@@ -391,15 +392,7 @@ func (s *Store) unneeded() (dirs []string, err error) {
 		if !ValidName(e.Name()) {
 			continue
 		}
-		id, linked := strings.CutPrefix(filepath.Base(s.own(e.Name())), ownPrefix)
-		if !linked {
-			k, err := s.read(e.Name())
-			if err != nil && !errors.Is(err, ErrNotFound) {
-				return nil, err
-			}
-			id = k.ID
-		}
-		named[id] = true
+		named[strings.TrimPrefix(filepath.Base(s.own(e.Name())), ownPrefix)] = true
 	}
 	for _, e := range entries {
 		if id, own := strings.CutPrefix(e.Name(), ownPrefix); own && !named[id] && !used(s.path("store", e.Name(), imageFile)) {

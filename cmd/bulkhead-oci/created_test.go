@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,4 +82,64 @@ func statusField(t *testing.T, pid int, name string) string {
 	}
 	t.Fatalf("no field %s in the status of process %d", name, pid)
 	return ""
+}
+
+// TestPauseCreated: a container that is paused before its start says so, is not
+// started meanwhile, and can be resumed and started.
+func TestPauseCreated(t *testing.T) {
+	h := newHost(t)
+	const id = "lifecycle-pause-created"
+	h.create(id)
+	defer h.must("delete", "--force", id)
+	h.must("pause", id)
+	if st, _ := h.status(id); st != "paused" {
+		t.Fatalf("paused: %s", st)
+	}
+	if code, _, errs := h.call("start", id); code == 0 || !strings.Contains(errs, "paused, not created") {
+		t.Errorf("start while paused: %d, %q", code, errs)
+	}
+	h.must("resume", id)
+	if st, _ := h.status(id); st != "created" {
+		t.Errorf("resumed: %s", st)
+	}
+	h.must("start", id)
+	if st, _ := h.status(id); st != "running" {
+		t.Errorf("started: %s", st)
+	}
+}
+
+// TestDeletePausedCreated: a container that has run nothing yet is deleted as it is,
+// frozen or not.
+func TestDeletePausedCreated(t *testing.T) {
+	h := newHost(t)
+	const id = "lifecycle-delete-paused-created"
+	h.create(id)
+	h.must("pause", id)
+	h.must("delete", id)
+	if code, _, _ := h.call("state", id); code == 0 {
+		t.Error("it is still there")
+	}
+}
+
+// TestStartKilled: a start that was killed after it let the program run leaves a
+// container that runs and says so.
+func TestStartKilled(t *testing.T) {
+	h := newHost(t)
+	const id = "lifecycle-start-killed"
+	h.create(id)
+	defer h.must("delete", "--force", id)
+	if err := os.WriteFile(filepath.Join(h.root, id, "start"), []byte{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	h.waitFor(id, "running")
+	if code, _, errs := h.call("start", id); code == 0 || !strings.Contains(errs, "running, not created") {
+		t.Errorf("a second start: %d, %q", code, errs)
+	}
+}
+
+// create makes a container that would sleep, and does not start it.
+func (h *host) create(id string) {
+	h.t.Helper()
+	h.write(nil, "sleep", "1000")
+	h.must("create", "--bundle", h.bundle, id)
 }
