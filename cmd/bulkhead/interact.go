@@ -121,13 +121,7 @@ func (a *app) watch(ctx context.Context, c connection, raw *terminal.Raw, sessio
 		resize() // the window may have changed since the streams were made
 		return terminal.Guard(raw, resize, exitNow)
 	}
-	forward := a.forward(session)
-	stop = terminal.Proxy(forward)
-	if ctx.Err() != nil {
-		// Ctrl-C came after the workload had started and before it was watched for.
-		forward(syscall.SIGINT)
-	}
-	return stop
+	return terminal.Proxy(ctx, a.forward(session))
 }
 
 // forward passes on signals, and ends this program at the third SIGINT.

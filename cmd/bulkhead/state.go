@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
@@ -87,7 +86,7 @@ func findProgram(name string) (string, error) {
 // interruptible is a context that Ctrl-C and SIGTERM cancel, so that a command
 // stops at a clean point.
 func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	return terminal.Interruptible(cmd.Context())
 }
 
 // withEngine runs f with an open engine.

@@ -25,7 +25,7 @@ func TestThirdInterrupt(t *testing.T) {
 	want := "ready"
 	for range 3 {
 		if !lines.Scan() || lines.Text() != want {
-			t.Fatalf("got %q, want %q", lines.Text(), want)
+			t.Fatalf("got %q, want %q; %v, %q", lines.Text(), want, cmd.Wait(), stderr.String())
 		}
 		want = "got"
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {

@@ -10,9 +10,7 @@ package terminal
 import (
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 
 	"golang.org/x/term"
 )
@@ -94,79 +92,4 @@ func (r *Raw) Go(f func()) {
 		}()
 		f()
 	}()
-}
-
-// fatal are signals that end a program which does not forward them.
-var fatal = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
-
-// Guard watches signals while a terminal is raw, until stop is called: one that
-// ends this program restores the terminal first and then exits with 128 + its
-// number; SIGWINCH calls resized; SIGCONT makes the terminal raw again.
-func Guard(r *Raw, resized func(), exit func(code int)) (stop func()) {
-	ch := make(chan os.Signal, 16)
-	signal.Notify(ch, append([]os.Signal{syscall.SIGWINCH, syscall.SIGCONT}, fatal...)...)
-	return loop(r, ch, func(sig syscall.Signal) {
-		switch sig {
-		case syscall.SIGCONT:
-			r.again()
-			resized()
-		case syscall.SIGWINCH:
-			resized()
-		default:
-			r.Restore()
-			exit(128 + int(sig))
-		}
-	})
-}
-
-// Proxy passes the signals that this program gets to send, until stop is
-// called. Those that concern this program alone are left out: stops by the
-// terminal (SIGTSTP, SIGTTIN, SIGTTOU), SIGCHLD, SIGPIPE, SIGWINCH, and SIGURG,
-// which the Go runtime sends itself.
-func Proxy(send func(syscall.Signal)) (stop func()) {
-	ch := make(chan os.Signal, 128)
-	signal.Notify(ch, proxied()...)
-	return loop(nil, ch, send)
-}
-
-// proxied lists what Proxy passes on.
-func proxied() []os.Signal {
-	var all []os.Signal
-	for n := syscall.Signal(1); n <= 64; n++ {
-		switch n {
-		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH,
-			syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT,
-			syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGPROF, syscall.SIGVTALRM,
-			32, 33: // used by C libraries for themselves
-			continue
-		}
-		all = append(all, n)
-	}
-	return all
-}
-
-// loop calls handle for each signal in a goroutine that stop ends and waits for.
-func loop(r *Raw, ch chan os.Signal, handle func(syscall.Signal)) (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	r.Go(func() {
-		defer close(done)
-		for {
-			select {
-			case s := <-ch:
-				if sig, ok := s.(syscall.Signal); ok {
-					handle(sig)
-				}
-			case <-quit:
-				return
-			}
-		}
-	})
-	var once sync.Once
-	return func() {
-		once.Do(func() {
-			signal.Stop(ch)
-			close(quit)
-			<-done
-		})
-	}
 }

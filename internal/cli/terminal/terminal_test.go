@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"golang.org/x/term"
@@ -170,41 +169,4 @@ func TestChild(t *testing.T) {
 		}
 	}()
 	os.Exit(0)
-}
-
-func TestGuardReportsResize(t *testing.T) {
-	resized := make(chan bool, 8)
-	stop := Guard(nil, func() { resized <- true }, func(code int) { t.Errorf("exit %d", code) })
-	defer stop()
-	for _, sig := range []syscall.Signal{syscall.SIGWINCH, syscall.SIGCONT} {
-		if err := syscall.Kill(os.Getpid(), sig); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-resized:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%v was not reported", sig)
-		}
-	}
-}
-
-func TestProxy(t *testing.T) {
-	got := make(chan syscall.Signal, 8)
-	stop := Proxy(func(s syscall.Signal) { got <- s })
-	defer stop()
-	for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGTERM, syscall.SIGINT, 35} {
-		if err := syscall.Kill(os.Getpid(), sig); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case s := <-got:
-			if s != sig {
-				t.Errorf("got %v, want %v", s, sig)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%v was not passed on", sig)
-		}
-	}
-	stop()
-	stop()
 }

@@ -1,0 +1,152 @@
+package terminal
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// fatal are signals that end a program which does not forward them.
+var fatal = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
+
+// Guard watches signals while a terminal is raw, until stop is called: one that
+// ends this program restores the terminal first and then exits with 128 + its
+// number; SIGWINCH calls resized; SIGCONT makes the terminal raw again.
+func Guard(r *Raw, resized func(), exit func(code int)) (stop func()) {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, append([]os.Signal{syscall.SIGWINCH, syscall.SIGCONT}, fatal...)...)
+	return loop(r, ch, func(sig syscall.Signal) {
+		switch sig {
+		case syscall.SIGCONT:
+			r.again()
+			resized()
+		case syscall.SIGWINCH:
+			resized()
+		default:
+			r.Restore()
+			exit(128 + int(sig))
+		}
+	})
+}
+
+// interrupts are SIGINT and SIGTERM, of which each either cancels a context or, once
+// Proxy has taken them over, is passed on.
+type interrupts struct {
+	cancel context.CancelFunc
+
+	mu   sync.Mutex
+	came []syscall.Signal     // before anybody took them over
+	send func(syscall.Signal) // nil while they cancel
+}
+
+// interruptsKey is the key of a context's interrupts.
+type interruptsKey struct{}
+
+// Interruptible returns a context that SIGINT and SIGTERM cancel, until stop is called
+// or Proxy passes them on.
+func Interruptible(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	in := &interrupts{cancel: cancel}
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	end := loop(nil, ch, in.handle)
+	return context.WithValue(ctx, interruptsKey{}, in), func() {
+		end()
+		cancel()
+	}
+}
+
+func (in *interrupts) handle(sig syscall.Signal) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.send != nil {
+		in.send(sig)
+		return
+	}
+	in.came = append(in.came, sig)
+	in.cancel()
+}
+
+// passOn sends what comes from now on, after what came before. With nil signals
+// cancel again.
+func (in *interrupts) passOn(send func(syscall.Signal)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.send = send; send == nil {
+		return
+	}
+	for _, sig := range in.came {
+		send(sig)
+	}
+	in.came = nil
+}
+
+// Proxy passes the signals that this program gets to send, each once, until stop is
+// called. What canceled ctx, of Interruptible, comes first: it came after the process
+// had been started and before anybody watched for it. Signals that concern this
+// program alone are left out: stops by the terminal (SIGTSTP, SIGTTIN, SIGTTOU),
+// SIGCHLD, SIGPIPE, SIGWINCH, and SIGURG, which the Go runtime sends itself.
+func Proxy(ctx context.Context, send func(syscall.Signal)) (stop func()) {
+	ch := make(chan os.Signal, 128)
+	var rest []os.Signal
+	in, _ := ctx.Value(interruptsKey{}).(*interrupts)
+	for _, sig := range proxied() {
+		if in == nil || sig != syscall.SIGINT && sig != syscall.SIGTERM {
+			rest = append(rest, sig)
+		}
+	}
+	signal.Notify(ch, rest...)
+	end := loop(nil, ch, send)
+	if in == nil {
+		return end
+	}
+	in.passOn(send)
+	return func() {
+		in.passOn(nil)
+		end()
+	}
+}
+
+// proxied lists what Proxy passes on.
+func proxied() []os.Signal {
+	var all []os.Signal
+	for n := syscall.Signal(1); n <= 64; n++ {
+		switch n {
+		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH,
+			syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT,
+			syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGPROF, syscall.SIGVTALRM,
+			32, 33: // used by C libraries for themselves
+			continue
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+// loop calls handle for each signal in a goroutine that stop ends and waits for.
+func loop(r *Raw, ch chan os.Signal, handle func(syscall.Signal)) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	r.Go(func() {
+		defer close(done)
+		for {
+			select {
+			case s := <-ch:
+				if sig, ok := s.(syscall.Signal); ok {
+					handle(sig)
+				}
+			case <-quit:
+				return
+			}
+		}
+	})
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			signal.Stop(ch)
+			close(quit)
+			<-done
+		})
+	}
+}
