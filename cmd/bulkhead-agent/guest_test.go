@@ -339,6 +339,12 @@ func testClock(t *testing.T, g *guest) {
 	if out, _ := g.start(t, "busybox date -u +%Y-%m-%d", nil).end(); out != "2031-02-03\n" {
 		t.Errorf("the workload's date is %q", out)
 	}
+	if err := g.ShiftClock(limited(t), -24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := g.Clock(limited(t)); err != nil || got.UTC().Format(time.DateOnly) != "2031-02-02" {
+		t.Errorf("a day earlier it is %v, %v", got, err)
+	}
 	seed := make([]byte, 64)
 	rand.Read(seed)
 	if err := g.Reseed(limited(t), seed); err != nil {

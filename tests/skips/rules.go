@@ -89,6 +89,7 @@ func machine() map[string]bool {
 		"pure-cgroup2":          exists("/sys/fs/cgroup/cgroup.controllers"),
 		"not-root":              os.Geteuid() != 0,
 		"no-cap-sys-resource":   !hasCapability(24),
+		"no-cap-sys-time":       !hasCapability(25),
 		"no-swap":               swapIsEmpty(),
 		"no-kvm":                !exists("/dev/kvm"),
 		"no-guest-image":        !made(".cache/guest/*/vmlinux"),

@@ -323,7 +323,7 @@ func (i *instance) Start(ctx context.Context) error {
 		return i.blame(err)
 	}
 	if i.machine != nil {
-		i.machine.trimLater()
+		i.machine.started()
 	}
 	return nil
 }
@@ -394,7 +394,7 @@ func (t *tenant) Plug(ctx context.Context, tap *os.File, stream bool) (string, f
 
 // Start has nothing to start: the machine runs.
 func (t *tenant) Start(context.Context) error {
-	t.machine.trimLater()
+	t.machine.started()
 	return nil
 }
 

@@ -62,6 +62,7 @@ type machine struct {
 	nics     []nicSlot
 
 	processors processors
+	clock      clockKeeper
 
 	trimming sync.Once     // by trimLater, or never by untrim
 	trim     *time.Timer   // nil without trimLater
@@ -284,6 +285,12 @@ func (m *machine) spared(err error) {
 	}
 }
 
+// started begins what goes on beside a workload that runs.
+func (m *machine) started() {
+	m.trimLater()
+	m.keepClock()
+}
+
 // trimLater gives memory of the VMM back, once, a moment after the start: what
 // ends sooner shall not pay for it.
 func (m *machine) trimLater() {
@@ -341,6 +348,7 @@ func (m *machine) powerOff(ctx context.Context) {
 func (m *machine) kill() error {
 	m.untrim()
 	err := m.vmm.Close()
+	m.leaveClock()
 	if m.sess != nil {
 		m.sess.Close()
 	}

@@ -61,12 +61,26 @@ func (p *processors) ask(ctx context.Context) (done func(), err error) {
 		p.askers--
 		return nil, err
 	}
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.askers--
-		p.settle(context.WithoutCancel(ctx)) //nolint:errcheck // a machine that is gone
-	}, nil
+	return func() { p.done(ctx) }, nil
+}
+
+// done undoes ask.
+func (p *processors) done(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.askers--
+	p.settle(context.WithoutCancel(ctx)) //nolint:errcheck // a machine that is gone
+}
+
+// askUnlessHeld is ask, but where they stand it does nothing and returns nil.
+func (p *processors) askUnlessHeld(ctx context.Context) (done func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held {
+		return nil
+	}
+	p.askers++
+	return func() { p.done(ctx) }
 }
 
 // settle makes them stand or run, as is due. A VMM that gave no answer may have

@@ -44,6 +44,8 @@ type Guest interface {
 	// Route makes the gateways of nics the default routes in ns.
 	Route(nics []protocol.NIC, ns *os.File) error
 	SetClock(t time.Time) error
+	// ShiftClock moves the clock by d.
+	ShiftClock(d time.Duration) error
 	// Reseed feeds the kernel's random generator.
 	Reseed(seed []byte) error
 	// PowerOff begins to end the machine, and may return before it has ended.

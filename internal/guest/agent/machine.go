@@ -152,6 +152,19 @@ func (a *Agent) keepData(keep []workload.ID) error {
 	return a.Guest.KeepData(func(id workload.ID) bool { return slices.Contains(keep, id) || a.find(id) != nil })
 }
 
+// clock sets or moves the machine's clock where it is asked to, and says what time it
+// is.
+func (a *Agent) clock(req *protocol.Request) (r protocol.Reply, err error) {
+	if !req.Time.IsZero() {
+		err = a.Guest.SetClock(req.Time)
+	}
+	if err == nil && req.Shift != 0 {
+		err = a.Guest.ShiftClock(req.Shift)
+	}
+	r.Time = time.Now()
+	return r, err
+}
+
 // status tells about the machine.
 func (a *Agent) status() (*protocol.Status, error) {
 	total, available, err := procs.Memory()

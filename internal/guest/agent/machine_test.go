@@ -180,9 +180,10 @@ func (m *machine) Route(nics []protocol.NIC, _ *os.File) error {
 	return nil
 }
 
-func (m *machine) SetClock(t time.Time) error { m.clock = t; return nil }
-func (m *machine) Reseed(seed []byte) error   { m.seed = seed; return nil }
-func (m *machine) PowerOff()                  { close(m.off) }
+func (m *machine) SetClock(t time.Time) error       { m.clock = t; return nil }
+func (m *machine) ShiftClock(d time.Duration) error { m.clock = m.clock.Add(d); return nil }
+func (m *machine) Reseed(seed []byte) error         { m.seed = seed; return nil }
+func (m *machine) PowerOff()                        { close(m.off) }
 
 // link connects an agent with a host, over a socket pair, until t ends.
 func link(t testing.TB, a *Agent) *protocol.Session {

@@ -175,7 +175,7 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 		r.Status, err = a.status()
 		return r, err
 	case protocol.OpClock:
-		return r, a.Guest.SetClock(req.Time)
+		return a.clock(req)
 	case protocol.OpSeed:
 		if n := len(req.Seed); n < protocol.MinSeed || n > protocol.MaxSeed {
 			return r, fmt.Errorf("%w: a seed of %d bytes", protocol.ErrProtocol, n)

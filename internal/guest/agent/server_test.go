@@ -336,6 +336,12 @@ func TestMachine(t *testing.T) {
 	if err := c.SetClock(limited(t), now); err != nil || !f.m.clock.Equal(now) {
 		t.Errorf("clock: %v, %v", f.m.clock, err)
 	}
+	if err := c.ShiftClock(limited(t), -time.Second); err != nil || !f.m.clock.Equal(now.Add(-time.Second)) {
+		t.Errorf("clock moved: %v, %v", f.m.clock, err)
+	}
+	if got, err := c.Clock(limited(t)); err != nil || time.Since(got).Abs() > time.Minute || !f.m.clock.Equal(now.Add(-time.Second)) {
+		t.Errorf("clock read: %v, %v, and is %v", got, err, f.m.clock)
+	}
 	seed := bytes.Repeat([]byte{7}, 64)
 	if err := c.Reseed(limited(t), seed); err != nil || !bytes.Equal(f.m.seed, seed) {
 		t.Errorf("seed: %v, %v", f.m.seed, err)

@@ -72,6 +72,18 @@ func (c *Client) SetClock(ctx context.Context, t time.Time) error {
 	return err
 }
 
+// Clock reads the guest's clock, at some moment of the call.
+func (c *Client) Clock(ctx context.Context) (time.Time, error) {
+	r, err := c.call(ctx, protocol.Request{Op: protocol.OpClock})
+	return r.Time, err
+}
+
+// ShiftClock moves the guest's clock by d: gradually if it is little, else at once.
+func (c *Client) ShiftClock(ctx context.Context, d time.Duration) error {
+	_, err := c.call(ctx, protocol.Request{Op: protocol.OpClock, Shift: d})
+	return err
+}
+
 // Reseed feeds the guest kernel's random generator with 32 to 512 bytes.
 func (c *Client) Reseed(ctx context.Context, seed []byte) error {
 	_, err := c.call(ctx, protocol.Request{Op: protocol.OpSeed, Seed: seed})

@@ -19,16 +19,34 @@ const slewBelow = 100 * time.Millisecond
 
 // setClock sets the wall clock.
 func setClock(now time.Time) error {
-	if off := time.Until(now.Round(0)).Round(time.Microsecond); off.Abs() < slewBelow {
-		// The old way of adjtimex(2) needs no state that somebody keeps up.
-		_, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: off.Microseconds()})
-		return os.NewSyscallError("adjtimex", err)
+	if off := time.Until(now.Round(0)); off.Abs() < slewBelow {
+		return slew(off)
 	}
 	ts, err := unix.TimeToTimespec(now)
 	if err != nil {
 		return fmt.Errorf("set the clock to %v: %w", now, err)
 	}
 	return os.NewSyscallError("clock_settime", unix.ClockSettime(unix.CLOCK_REALTIME, &ts))
+}
+
+// shiftClock moves the wall clock.
+func shiftClock(d time.Duration) error {
+	if d.Abs() < slewBelow {
+		return slew(d)
+	}
+	by := unix.Timeval{Sec: int64(d / time.Second), Usec: int64(d % time.Second)} // nanoseconds, by ADJ_NANO
+	if by.Usec < 0 {
+		by.Sec, by.Usec = by.Sec-1, by.Usec+int64(time.Second)
+	}
+	_, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_SETOFFSET | unix.ADJ_NANO, Time: by})
+	return os.NewSyscallError("adjtimex", err)
+}
+
+// slew moves the wall clock gradually, instead of what is left of the last time.
+func slew(d time.Duration) error {
+	// The old way of adjtimex(2) needs no state that somebody keeps up.
+	_, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: d.Round(time.Microsecond).Microseconds()})
+	return os.NewSyscallError("adjtimex", err)
 }
 
 // reseed mixes seed into the kernel's random generator, counts it as random,

@@ -290,6 +290,15 @@ func (g *guest) clock() {
 		g.Errorf("the clock is off by %v", off)
 	}
 	g.do("clock %d", time.Unix(0, n).Add(20*time.Millisecond).UnixNano()) // slewed, or set
+	// As much forth as back, at once; what is slewed meanwhile is little.
+	for _, by := range []time.Duration{time.Hour + time.Second/4, -(time.Hour + time.Second/4), 20 * time.Millisecond} {
+		before, _ := strconv.ParseInt(g.do("now"), 10, 64)
+		g.do("shift %d", by)
+		after, _ := strconv.ParseInt(g.do("now"), 10, 64)
+		if off := time.Duration(after-before) - by; by.Abs() > time.Second && (off < -time.Second || off > time.Minute) {
+			g.Errorf("the clock moved by %v, want %v", time.Duration(after-before), by)
+		}
+	}
 	g.do("reseed %s", strings.Repeat("s", 64))
 	g.fails("reseed short", "seed of 5 bytes")
 }

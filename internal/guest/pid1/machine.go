@@ -105,6 +105,9 @@ func (m *Machine) Route(nics []protocol.NIC, ns *os.File) error { return nic.Rou
 // SetClock sets the wall clock.
 func (m *Machine) SetClock(now time.Time) error { return setClock(now) }
 
+// ShiftClock moves the wall clock by d, gradually if that is less than slewBelow.
+func (m *Machine) ShiftClock(d time.Duration) error { return shiftClock(d) }
+
 // Reseed puts seed into the kernel's random generator.
 func (m *Machine) Reseed(seed []byte) error { return reseed(seed) }
 

@@ -69,8 +69,11 @@ type Request struct {
 	Volume    string              `json:"volume,omitempty"` // OpVolume, OpHold: a name that the host chose
 	File      bool                `json:"file,omitempty"`   // OpVolume, OpHold: it is one file
 	Keep      []workload.ID       `json:"keep,omitempty"`   // OpKeepData
-	Time      time.Time           `json:"time,omitzero"`    // OpClock
-	Seed      []byte              `json:"seed,omitempty"`   // OpSeed: MinSeed to MaxSeed random bytes
+	// Time is what OpClock sets the clock to, Shift what it moves it by; without
+	// either it only says what time it is.
+	Time  time.Time     `json:"time,omitzero"`
+	Shift time.Duration `json:"shift,omitempty"`
+	Seed  []byte        `json:"seed,omitempty"` // OpSeed: MinSeed to MaxSeed random bytes
 }
 
 // Streams says which standard streams of a process are carried; the others are
@@ -178,6 +181,7 @@ type Reply struct {
 	// Described is OpDescribe's, Usage OpMeasure's.
 	Described Described       `json:"described,omitempty"`
 	Usage     *workload.Usage `json:"usage,omitempty"`
+	Time      time.Time       `json:"time,omitzero"` // OpClock: the guest's clock, after it
 	// Path is OpStatPath's.
 	Path *workload.PathStat `json:"path,omitempty"`
 	// Phases are OpCreate's, where it asked for them.

@@ -128,6 +128,8 @@ func (g *guest) do(f []string) (string, error) {
 		return fmt.Sprintf("%o %d %d", st.Mode, st.Uid, st.Gid), err
 	case "clock":
 		return "", g.machine.SetClock(time.Unix(0, number(1)))
+	case "shift":
+		return "", g.machine.ShiftClock(time.Duration(number(1)))
 	case "now":
 		return strconv.FormatInt(time.Now().UnixNano(), 10), nil
 	case "reseed":
