@@ -132,28 +132,28 @@ func TestShell(t *testing.T) {
 			x.expect("24 80\r\n")
 			x.resize(33, 101)
 			x.await("33 101")
-			x.say("sleep 100\n")
-			x.expect("sleep 100")
-			time.Sleep(200 * time.Millisecond) // until the shell has started it
+			// A program says that it runs, so that keys are its own from then on.
+			program := func(last string) {
+				x.say("sh -c 'echo program-$((1+1)); exec " + last + "'\n")
+				x.expect("program-2\r\n")
+			}
+			program("sleep 100")
 			x.say("\x03")
 			x.expect("^C\r\n> ")
 			x.say("echo code $?\n")
 			x.expect("code 130\r\n")
-			x.say("sleep 101\n")
-			x.expect("sleep 101")
-			time.Sleep(200 * time.Millisecond)
+			program("sleep 101")
 			x.say("\x1a")
 			x.expect("Stopped")
 			x.say("jobs\n")
-			x.expect("sleep 101")
-			x.say("bg; fg\n")
-			x.expect("[1] sleep 101\r\nsleep 101\r\n")
-			time.Sleep(200 * time.Millisecond)
-			x.say("\x03")
-			x.expect("^C\r\n> ")
-			x.say("cat\n")
-			x.expect("cat\r\n")
-			time.Sleep(200 * time.Millisecond)
+			x.expect("exec sleep 101")
+			x.say("bg\n")
+			x.expect("[1] sh -c")
+			x.expect("> ")
+			x.say("fg\n")
+			x.expect("exec sleep 101\"\r\n")
+			x.insist("\x03", "^C\r\n> ")
+			program("cat")
 			x.say("typed\n")
 			x.expect("typed\r\ntyped\r\n")
 			x.say("\x04")
@@ -164,6 +164,20 @@ func TestShell(t *testing.T) {
 			}
 		})
 	}
+}
+
+// insist types until something comes on the screen: what the keys are for may not be
+// in the foreground yet.
+func (x *terminal) insist(keys, what string) {
+	x.Helper()
+	for range 100 {
+		x.say(keys)
+		time.Sleep(200 * time.Millisecond)
+		if strings.Contains(x.screen.String()[x.seen:], what) {
+			break
+		}
+	}
+	x.expect(what)
 }
 
 // await asks the shell for its size until it is as wanted: the signal that
