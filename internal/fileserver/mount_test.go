@@ -301,7 +301,7 @@ func TestHostChangesAreSeen(t *testing.T) {
 	write("one")
 	check := func(want string) {
 		t.Helper()
-		for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 			b, err := os.ReadFile(filepath.Join(inside, "a"))
 			if string(b) == want {
 				return
