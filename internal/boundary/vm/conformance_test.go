@@ -104,11 +104,14 @@ func (b *cloneBoundary) Create(ctx context.Context, s workload.Spec, p boundary.
 }
 
 // TestTenantConformance runs the same suite with all workloads in the machine
-// of one tenant.
+// of one tenant, which goes on from a template, as those of users do.
 func TestTenantConformance(t *testing.T) {
 	f := newFixture(t)
+	f.templates(t)
 	s := workload.Spec{ID: workload.NewID(), Boundary: "vm", VM: workload.VM{Machine: true}, Created: time.Now()}
+	f.ensure(t, s, f.prepare(t, s))
 	p := f.prepare(t, s)
+	p.Notice = func(line string) { t.Errorf("a notice: %s", line) }
 	host, err := Boundary{}.Create(t.Context(), s, p)
 	if err != nil {
 		t.Fatal(err)
