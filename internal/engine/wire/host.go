@@ -2,8 +2,11 @@ package wire
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -64,6 +67,9 @@ func plug(ctx context.Context, f, tap *os.File) (*Reply, error) {
 func (h Host) ask(ctx context.Context, req *Request) (*os.File, *Reply, error) {
 	req.Version = Version
 	f, err := Dial(h.Dir)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		err = fmt.Errorf("the machine has ended: %w", err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -234,3 +234,20 @@ func TestOtherUser(t *testing.T) {
 	}
 	<-accepted
 }
+
+// TestHostEnded: who asks a machine that is gone is told so, in words and as the
+// errors that callers look for.
+func TestHostEnded(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	for dir, want := range map[string]error{filepath.Join(dir, "removed"): os.ErrNotExist, dir: syscall.ECONNREFUSED} {
+		_, _, err := Host{Dir: dir}.Insert(t.Context(), "image")
+		if !errors.Is(err, want) || !strings.HasPrefix(err.Error(), "the machine has ended: ") {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+}
