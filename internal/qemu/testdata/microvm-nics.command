@@ -25,6 +25,6 @@ qemu-system-x86_64 \
     -blockdev driver=file,node-name=n-image0-0,filename=/dev/fdset/0,locking=off,read-only=on \
     -device virtio-blk-device,id=disk-image0,drive=n-image0-0,serial=image0,werror=report,rerror=report \
     -netdev tap,id=net-0,fd=7,vhost=off \
-    -device virtio-net-device,id=nic-0,netdev=net-0,mac=02:42:ac:11:00:02 \
+    -device virtio-net-device,id=nic-0,netdev=net-0,guest_announce=off,mac=02:42:ac:11:00:02 \
     -netdev socket,id=net-1,fd=8 \
-    -device virtio-net-device,id=nic-1,netdev=net-1,mac=02:42:ac:11:00:03
+    -device virtio-net-device,id=nic-1,netdev=net-1,guest_announce=off,mac=02:42:ac:11:00:03

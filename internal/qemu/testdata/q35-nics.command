@@ -28,8 +28,8 @@ qemu-system-x86_64 \
     -blockdev driver=file,node-name=n-data-0,filename=/dev/fdset/0,locking=off,discard=unmap,read-only=off \
     -device virtio-blk-pci,id=disk-data,drive=n-data-0,serial=data,werror=report,rerror=report \
     -netdev tap,id=net-0,fd=7,vhost=off \
-    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,mac=02:42:ac:11:00:02 \
+    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,guest_announce=off,mac=02:42:ac:11:00:02 \
     -netdev hubport,id=net-1,hubid=1 \
-    -device virtio-net-pci,id=nic-1,addr=0x1e.1,multifunction=on,romfile=,netdev=net-1,mac=02:00:00:00:00:01 \
+    -device virtio-net-pci,id=nic-1,addr=0x1e.1,multifunction=on,romfile=,netdev=net-1,guest_announce=off,mac=02:00:00:00:00:01 \
     -netdev socket,id=net-2,fd=8 \
-    -device virtio-net-pci,id=nic-2,addr=0x1e.2,multifunction=on,romfile=,netdev=net-2,mac=02:42:ac:11:00:03
+    -device virtio-net-pci,id=nic-2,addr=0x1e.2,multifunction=on,romfile=,netdev=net-2,guest_announce=off,mac=02:42:ac:11:00:03

@@ -26,4 +26,4 @@ qemu-system-x86_64 \
     -blockdev driver=null-co,node-name=n-data-0,size=1073741824,read-zeroes=on,read-only=off \
     -device virtio-blk-pci,id=disk-data,drive=n-data-0,serial=data,werror=report,rerror=report \
     -netdev hubport,id=net-0,hubid=0 \
-    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,mac=02:00:00:00:00:01
+    -device virtio-net-pci,id=nic-0,addr=0x1e.0,multifunction=on,romfile=,netdev=net-0,guest_announce=off,mac=02:00:00:00:00:01
