@@ -342,6 +342,11 @@ func TestMachine(t *testing.T) {
 	if got, err := c.Clock(limited(t)); err != nil || time.Since(got).Abs() > time.Minute || !f.m.clock.Equal(now.Add(-time.Second)) {
 		t.Errorf("clock read: %v, %v, and is %v", got, err, f.m.clock)
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := c.Clock(gone); err == nil {
+		t.Errorf("a clock that could not be read says %v", got)
+	}
 	seed := bytes.Repeat([]byte{7}, 64)
 	if err := c.Reseed(limited(t), seed); err != nil || !bytes.Equal(f.m.seed, seed) {
 		t.Errorf("seed: %v, %v", f.m.seed, err)

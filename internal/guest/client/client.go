@@ -75,7 +75,10 @@ func (c *Client) SetClock(ctx context.Context, t time.Time) error {
 // Clock reads the guest's clock, at some moment of the call.
 func (c *Client) Clock(ctx context.Context) (time.Time, error) {
 	r, err := c.call(ctx, protocol.Request{Op: protocol.OpClock})
-	return r.Time, err
+	if err != nil {
+		return time.Time{}, err
+	}
+	return r.Time, nil
 }
 
 // ShiftClock moves the guest's clock by d: gradually if it is little, else at once.
