@@ -376,10 +376,12 @@ func TestSocketBelow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		open := false
 		for _, f := range Judge(c, "").Findings {
-			if f.ID == "files.socket" && !f.Verdict.Open() {
-				t.Errorf("%s: %s", mount, f.Verdict)
-			}
+			open = open || f.ID == "files.socket" && f.Verdict.Open()
+		}
+		if !open {
+			t.Errorf("%s: not found", mount)
 		}
 	}
 }

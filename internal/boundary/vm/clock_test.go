@@ -128,7 +128,10 @@ func TestClockFollows(t *testing.T) {
 	if err := m.processors.hold(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m.adjustClock(t.Context()) // as a paused guest is not asked, this does not wait
+	if m.processors.askUnlessHeld(t.Context()) != nil {
+		t.Error("a paused guest would be asked for its clock")
+	}
+	m.adjustClock(t.Context())
 	if err := m.letGo(t.Context()); err != nil {
 		t.Fatal(err)
 	}

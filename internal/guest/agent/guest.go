@@ -43,8 +43,8 @@ type Guest interface {
 	Devices() []string
 	// Route makes the gateways of nics the default routes in ns.
 	Route(nics []protocol.NIC, ns *os.File) error
+	// SetClock sets the wall clock, ShiftClock moves it by d.
 	SetClock(t time.Time) error
-	// ShiftClock moves the clock by d.
 	ShiftClock(d time.Duration) error
 	// Reseed feeds the kernel's random generator.
 	Reseed(seed []byte) error

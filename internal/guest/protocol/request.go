@@ -69,8 +69,8 @@ type Request struct {
 	Volume    string              `json:"volume,omitempty"` // OpVolume, OpHold: a name that the host chose
 	File      bool                `json:"file,omitempty"`   // OpVolume, OpHold: it is one file
 	Keep      []workload.ID       `json:"keep,omitempty"`   // OpKeepData
-	// Time is what OpClock sets the clock to, Shift what it moves it by; without
-	// either it only says what time it is.
+	// Time is what OpClock sets the clock to, Shift what it moves it by, in
+	// nanoseconds; without either it only says what time it is.
 	Time  time.Time     `json:"time,omitzero"`
 	Shift time.Duration `json:"shift,omitempty"`
 	Seed  []byte        `json:"seed,omitempty"` // OpSeed: MinSeed to MaxSeed random bytes
