@@ -509,3 +509,30 @@ func TestServedLater(t *testing.T) {
 		})
 	}
 }
+
+// TestNoNameIsTaken uses the name of the file that the relay shows while it
+// mounts.
+func TestNoNameIsTaken(t *testing.T) {
+	source, inside, _ := mount(t, fileserver.Config{})
+	const name = ".bulkhead-poll"
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(inside, name), &st); err != unix.ENOENT {
+		t.Errorf("lstat of what nobody made: %v", err)
+	}
+	// The kernel asks for this attribute whoever may read the file, and never again
+	// of any file once the answer is ENOSYS.
+	unix.Lgetxattr(filepath.Join(inside, name), "security.capability", make([]byte, 8))
+	if err := os.WriteFile(filepath.Join(inside, name), []byte("mine"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(source, name)); err != nil || string(b) != "mine" {
+		t.Errorf("the host has %q, %v", b, err)
+	}
+	if err := unix.Lsetxattr(filepath.Join(inside, name), "user.a", []byte("value"), 0); err != nil {
+		t.Error(err)
+	}
+	value := make([]byte, 8)
+	if n, err := unix.Lgetxattr(filepath.Join(inside, name), "user.a", value); err != nil || string(value[:n]) != "value" {
+		t.Errorf("attribute %q, %v", value[:max(n, 0)], err)
+	}
+}

@@ -16,7 +16,10 @@ import (
 // again, because it is in the same process and waits for the same processor.
 // So the kernel learns right after the mount that there is no FUSE_POLL, by a
 // call that the scheduler knows of. It asks about open regular files only;
-// since a directory need not have one, the relay shows one for that moment.
+// since a directory need not have one, the relay shows one for that moment. It
+// answers ENOSYS to all that the file is asked, which the kernel takes for the
+// whole volume: nobody else may find the file, and with an fsync(2) or a
+// getxattr(2) of it take these from every file.
 
 const (
 	pollName  = ".bulkhead-poll"
@@ -37,11 +40,12 @@ func teachPoll(name string) error {
 	return nil
 }
 
-// answerPoll answers what concerns the file that there is only for teachPoll.
-// ok is false for every other request, which the host answers.
-func answerPoll(request []byte) (reply []byte, ok bool) {
+// answerPoll answers what concerns the file that there is only for teachPoll, and
+// that is found only while shown. ok is false for every other request, which the
+// host answers.
+func answerPoll(request []byte, shown bool) (reply []byte, ok bool) {
 	h := fuse.ParseInHeader(request)
-	lookup := h.Opcode == fuse.Lookup && h.NodeID == fuse.RootID && string(request[fuse.InHeaderSize:]) == pollName+"\x00"
+	lookup := shown && h.Opcode == fuse.Lookup && h.NodeID == fuse.RootID && string(request[fuse.InHeaderSize:]) == pollName+"\x00"
 	if !lookup && h.NodeID != pollNode {
 		return nil, false
 	}

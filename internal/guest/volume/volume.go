@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -90,6 +91,7 @@ func Mount(dir string, o Options) (*Volume, error) {
 	if err := teachPoll(file); err != nil {
 		return fail(errors.Join(err, v.Unmount()))
 	}
+	v.r.taught.Store(true)
 	return v, nil
 }
 
@@ -128,6 +130,7 @@ func (v *Volume) Unmount() error {
 type relay struct {
 	dev      *os.File
 	rootMode uint32 // S_IFDIR or S_IFREG
+	taught   atomic.Bool
 	wait     sync.WaitGroup
 	once     sync.Once
 	err      error // why it ended by itself
@@ -200,7 +203,7 @@ func (r *relay) requests() {
 		}
 		// A release or forget of the file that is shown during the mount may come
 		// late, so this stays. Node numbers of the server are counted from 1.
-		reply, ok := answerPoll(buf[:n])
+		reply, ok := answerPoll(buf[:n], !r.taught.Load())
 		conn := r.server()
 		if !ok && conn == nil {
 			reply, ok = r.standIn(buf[:n]), true

@@ -81,7 +81,7 @@ func TestAnswerPollLeavesOthersAlone(t *testing.T) {
 	for op := range uint32(64) {
 		binary.LittleEndian.PutUint32(b[4:], op)
 		binary.LittleEndian.PutUint64(b[16:], fuse.RootID)
-		if _, ok := answerPoll(append(b, "other\x00"...)); ok {
+		if _, ok := answerPoll(append(b, "other\x00"...), true); ok {
 			t.Errorf("operation %d on the root was not passed on", op)
 		}
 	}
