@@ -18,6 +18,11 @@ import (
 // MaxCommand is the length of the longest command that is returned, in bytes.
 const MaxCommand = 2048
 
+// maxStatus bounds what is read of proc_pid_status(5), in bytes. Before the IDs in it
+// stand all supplementary groups, up to 65536 of up to 11 bytes (NGROUPS_MAX,
+// setgroups(2)), which a process chooses.
+const maxStatus = 1 << 20
+
 // ticks is how many of the units of proc_pid_stat(5) a second has: USER_HZ,
 // which is 100 on all architectures of ours.
 const ticks = 100
@@ -47,7 +52,7 @@ func Read(pid int) (Process, error) {
 		err = p.parseStat(text)
 	}
 	if err == nil {
-		text, err = readFile(dir+"/status", 64<<10)
+		text, err = readFile(dir+"/status", maxStatus)
 	}
 	if err == nil {
 		err = p.parseStatus(text)

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -37,6 +39,32 @@ func TestReadGone(t *testing.T) {
 	}
 	if _, err := Read(cmd.Process.Pid); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestReadManyGroups reads about a process that has as many groups as the kernel
+// allows.
+func TestReadManyGroups(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for the groups")
+	}
+	groups := make([]uint32, 1<<16)
+	for i := range groups {
+		groups[i] = 1<<32 - 2
+	}
+	cmd := exec.Command("sleep", "inf")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: groups}, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // whose death the signal would tell
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	if p, err := Read(cmd.Process.Pid); err != nil || p.IDs[0] != cmd.Process.Pid {
+		t.Errorf("got %+v, %v", p, err)
 	}
 }
 
