@@ -53,8 +53,12 @@ type Volume struct {
 const MaxName = 200
 
 // CheckName reports, by an error that wraps ErrName, what is wrong with a name:
-// it begins with a letter or digit and goes on with these, "_", "." and "-".
+// it begins with a letter or digit and goes on with these, "_", "." and "-". The
+// store's lock has the place of the name "lock".
 func CheckName(name string) error {
+	if name == lockFile {
+		return fmt.Errorf("%w: %q is a name of the store's own", ErrName, name)
+	}
 	ok := name != "" && len(name) <= MaxName
 	for i, c := range []byte(name) {
 		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'

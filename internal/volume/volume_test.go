@@ -157,6 +157,7 @@ func TestNames(t *testing.T) {
 		"a": true, "A-b_c.9": true, strings.Repeat("x", 200): true,
 		"": false, ".": false, "..": false, ".a": false, "-a": false, "a/b": false, "../a": false, "a\x00": false, "a\n": false, "ä": false,
 		strings.Repeat("x", 201): false,
+		"lock": false, "locks": true, "Lock": true, "data": true, // of the names in the store's own directories
 	} {
 		_, _, err := s.Create(Volume{Name: name})
 		if (err == nil) != ok || !ok && !errors.Is(err, ErrName) {
