@@ -66,7 +66,8 @@ func (s *server) putHandle(r *request, n *node, fd int, access uint64) error {
 	return nil
 }
 
-// create opens a file that it makes unless it exists.
+// create opens a file that it makes unless it exists. One that it has made and
+// cannot hand over is gone again.
 func (s *server) create(r *request, n *node) error {
 	flags, mode := r.u32(), r.u32()
 	r.u64() // umask, which the guest has applied; more flags
@@ -102,10 +103,20 @@ func (s *server) create(r *request, n *node) error {
 		err = unix.Ftruncate(fd, 0) // the guest believes that the file is new
 	}
 	st, statErr := statBeneath(fd, "")
-	if err = errors.Join(err, statErr); err != nil {
+	if err = errors.Join(err, statErr); err == nil {
+		err = s.putCreated(r, n, name, st, fd, access)
+	} else {
 		unix.Close(fd)
-		return err
 	}
+	if err != nil && made {
+		takeBack(dir, name, st)
+	}
+	return err
+}
+
+// putCreated tells the guest of a file and of the handle that it gets for fd, which
+// it owns from then on.
+func (s *server) putCreated(r *request, n *node, name string, st *unix.Statx_t, fd int, access uint64) error {
 	child, err := s.nodes.intern(n, name, st, true)
 	if err != nil {
 		unix.Close(fd)

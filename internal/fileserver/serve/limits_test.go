@@ -12,10 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/fuse"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/mounts"
 )
 
 // serveHere serves dir in this process and returns a way to ask.
 func serveHere(t *testing.T, dir string, l limits) func(op uint32, node uint64, body []byte) (unix.Errno, []byte) {
+	t.Helper()
+	return serveTo(t, dir, l, 0)
+}
+
+// serveTo is serveHere for somebody else than root.
+func serveTo(t *testing.T, dir string, l limits, user uint32) func(op uint32, node uint64, body []byte) (unix.Errno, []byte) {
 	t.Helper()
 	fd, err := OpenRoot(dir)
 	if err != nil {
@@ -34,7 +41,10 @@ func serveHere(t *testing.T, dir string, l limits) func(op uint32, node uint64, 
 	buf := make([]byte, fuse.MaxReply)
 	return func(op uint32, node uint64, body []byte) (unix.Errno, []byte) {
 		t.Helper()
-		if _, err := ours.Write(message(op, node, body)); err != nil {
+		m := message(op, node, body)
+		binary.LittleEndian.PutUint32(m[24:], user)
+		binary.LittleEndian.PutUint32(m[28:], user)
+		if _, err := ours.Write(m); err != nil {
 			t.Fatal(err)
 		}
 		n, err := fuse.ReadReply(ours, buf)
@@ -113,6 +123,62 @@ func TestHandlesAreBounded(t *testing.T) {
 	if e, _ := ask(fuse.Opendir, fuse.RootID, make([]byte, 8)); e != 0 {
 		t.Errorf("after one was closed: %v", e)
 	}
+}
+
+// TestNothingIsMadeInVain makes files that their maker cannot be given: in a file
+// system that has no such owner, and beyond the limit on handles.
+func TestNothingIsMadeInVain(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for a mount that maps IDs")
+	}
+	dir := t.TempDir()
+	err := mounts.UserNamespace(0, 1, func(ns *os.File) error {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return err
+		}
+		ask := serveTo(t, fmt.Sprintf("/proc/self/fd/%d", fd), limits{handles: 4, directories: 2, nodes: 8}, 1000)
+		for op, body := range map[uint32][]byte{
+			fuse.Mkdir: make([]byte, 8), fuse.Mknod: make([]byte, 16), fuse.Create: words(unix.O_RDWR|unix.O_CREAT, 0o644, 0, 0), fuse.Symlink: nil,
+		} {
+			if e, _ := ask(op, fuse.RootID, append(body, "new\x00to\x00"...)); e == 0 {
+				t.Errorf("operation %d succeeded", op)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := serveHere(t, dir, limits{handles: 1, directories: 2, nodes: 8})
+	create := func(name string) unix.Errno {
+		e, _ := ask(fuse.Create, fuse.RootID, append(words(unix.O_RDWR|unix.O_CREAT, 0o644, 0, 0), name+"\x00"...))
+		return e
+	}
+	if e := create("first"); e != 0 {
+		t.Error(e)
+	}
+	for _, name := range []string{"second", "first"} { // which is there, and stays
+		if e := create(name); e != unix.ENFILE {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "first" {
+		t.Errorf("the directory has %v, %v", left, err)
+	}
+}
+
+func words(v ...uint32) (b []byte) {
+	for _, w := range v {
+		b = binary.LittleEndian.AppendUint32(b, w)
+	}
+	return b
 }
 
 // TestHostMovesDirectories makes the recorded places of two directories

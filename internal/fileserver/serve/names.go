@@ -43,7 +43,8 @@ func (s *server) tell(r *request, n *node, name string, st *unix.Statx_t) error 
 // creates or fails; what is there right after may be another file all the same,
 // if somebody else is at work in the directory. Such a file is of the volume
 // too, and it is only touched if it is what the call makes: of that type and
-// root's, which is this process.
+// root's, which is this process. What cannot be given to the caller, for want of
+// quota, say, is gone again.
 func (s *server) make(r *request, n *node, name string, kind uint32, call func(dir int) error) error {
 	dir, done, err := s.nodes.descriptor(n)
 	if err != nil {
@@ -69,15 +70,33 @@ func (s *server) make(r *request, n *node, name string, kind uint32, call func(d
 	if uint32(st.Mode)&unix.S_IFMT != kind || st.Uid != 0 {
 		return syscall.EEXIST
 	}
+	given := st
 	if uid != 0 || gid > 0 {
-		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
-			return err
-		}
-		if st, err = statBeneath(fd, ""); err != nil {
-			return err
+		if err = unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err == nil {
+			given, err = statBeneath(fd, "")
 		}
 	}
-	return s.tell(r, n, name, st)
+	if err == nil {
+		err = s.tell(r, n, name, given)
+	}
+	if err != nil {
+		takeBack(dir, name, st)
+	}
+	return err
+}
+
+// takeBack removes a new file that still has its name, of whose making the caller
+// is told that it failed.
+func takeBack(dir int, name string, st *unix.Statx_t) {
+	now, err := statBeneath(dir, name)
+	if err != nil || identify(now) != identify(st) {
+		return
+	}
+	flags := 0
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		flags = unix.AT_REMOVEDIR
+	}
+	unix.Unlinkat(dir, name, flags) //nolint:errcheck // the caller hears of the first error
 }
 
 func (s *server) mkdir(r *request, n *node) error {
