@@ -46,11 +46,12 @@ func (s *server) addHandle(n *node, fd int, access uint64, d *stream) (*handle, 
 	h.id = t.next
 	t.next++
 	t.byID[h.id] = h
-	t.mu.Unlock()
+	// Before a guest that guesses the number can release it.
 	s.nodes.mu.Lock()
 	n.holds++
 	n.opened = append(n.opened, h)
 	s.nodes.mu.Unlock()
+	t.mu.Unlock()
 	return h, nil
 }
 

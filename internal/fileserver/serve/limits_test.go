@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +123,60 @@ func TestHandlesAreBounded(t *testing.T) {
 	}
 	if e, _ := ask(fuse.Opendir, fuse.RootID, make([]byte, 8)); e != 0 {
 		t.Errorf("after one was closed: %v", e)
+	}
+}
+
+// TestGuessedHandle releases handles before it is told of them.
+func TestGuessedHandle(t *testing.T) {
+	fd, err := OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	s := &server{handles: newHandles(4)}
+	if s.nodes, err = newNodes(Options{Root: fd, limits: limits{directories: 2, nodes: 8}}); err != nil {
+		t.Fatal(err)
+	}
+	n := s.nodes.root
+	before := n.holds
+	var busy sync.WaitGroup // what else the guest asks meanwhile
+	stop := make(chan struct{})
+	for range 4 {
+		busy.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					s.nodes.put(s.nodes.get(fuse.RootID))
+				}
+			}
+		})
+	}
+	for id := range uint64(2000) {
+		released := make(chan struct{})
+		go func() {
+			defer close(released)
+			for {
+				r := &request{body: body{b: binary.LittleEndian.AppendUint64(nil, id+1)}}
+				if s.release(r, n) == nil {
+					return
+				}
+			}
+		}()
+		one, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			_, err = s.addHandle(n, one, unix.O_RDONLY, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-released
+	}
+	close(stop)
+	busy.Wait()
+	if len(n.opened) != 0 || n.holds != before {
+		t.Errorf("%d handles are left, %d holds of %d", len(n.opened), n.holds, before)
 	}
 }
 
