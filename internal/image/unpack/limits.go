@@ -29,7 +29,8 @@ type Limits struct {
 	Entries int
 	// Depth bounds the components of a path.
 	Depth int
-	// PathBytes bounds the length of a path and of a link target.
+	// PathBytes bounds the length of a path, also of a directory's with the links
+	// in it resolved, and of a link target.
 	PathBytes int
 	// XattrBytes bounds the extended attributes of one entry, names included.
 	XattrBytes int

@@ -18,7 +18,7 @@ type dir struct {
 	name   string
 	kids   map[string]*dir
 	depth  int
-	path   int   // its length in bytes
+	path   int   // its length in bytes, with a slash before each name
 	meta   *meta // nil while the layer has no entry for it
 	opaque bool
 	open   *list.Element // of tree.recent; nil when closed
@@ -231,11 +231,23 @@ func (t *tree) walk(comps []string, create bool) (*dir, error) {
 	return d, nil
 }
 
+// fits holds a directory to the limits on paths. The archive's own path may have
+// been shorter, and have led through links.
+func (t *tree) fits(parent *dir, name string) error {
+	switch {
+	case parent.depth >= t.limits.Depth:
+		return fmt.Errorf("%w: a path deeper than %d directories", ErrLimit, t.limits.Depth)
+	case parent.path+len(name) > t.limits.PathBytes:
+		return fmt.Errorf("%w: a path longer than %d bytes", ErrLimit, t.limits.PathBytes)
+	}
+	return nil
+}
+
 // make makes a directory; overWhiteout says that a whiteout holds its name,
 // so the new directory must hide what lies below.
 func (t *tree) make(parent *dir, fd int, name string, overWhiteout bool) (*dir, error) {
-	if parent.depth >= t.limits.Depth {
-		return nil, fmt.Errorf("%w: a path deeper than %d directories", ErrLimit, t.limits.Depth)
+	if err := t.fits(parent, name); err != nil {
+		return nil, err
 	}
 	if err := t.countOne(); err != nil {
 		return nil, err
@@ -263,8 +275,8 @@ func (t *tree) mkdir(parent *dir, name string, m *meta) error {
 	if err != nil {
 		return err
 	}
-	if parent.depth >= t.limits.Depth {
-		return fmt.Errorf("%w: a path deeper than %d directories", ErrLimit, t.limits.Depth)
+	if err := t.fits(parent, name); err != nil {
+		return err
 	}
 	opaque := false
 	err = at.Mkdir(fd, name, 0o700)

@@ -62,6 +62,7 @@ func checkJail(tb testing.TB, outside string) {
 func TestHostileLayers(t *testing.T) {
 	raw := func(h tar.Header) imagetest.Entry { return imagetest.Entry{Header: h} }
 	long := strings.Repeat("d/", 300)
+	wide := strings.Repeat(strings.Repeat("n", 200)+"/", 12)
 	for name, tt := range map[string]struct {
 		entries []imagetest.Entry
 		limits  unpack.Limits
@@ -93,6 +94,8 @@ func TestHostileLayers(t *testing.T) {
 		"too deep by links":       {entries: []imagetest.Entry{imagetest.Dir(strings.Repeat("d/", 100), 0o755), imagetest.Symlink("l", strings.Repeat("d/", 100)), imagetest.File("l/"+strings.Repeat("e/", 100)+"f", "x")}, want: unpack.ErrLimit},
 		"name too long":           {entries: []imagetest.Entry{imagetest.File(strings.Repeat("n", 300), "x")}, want: unpack.ErrLimit},
 		"path too long":           {entries: []imagetest.Entry{imagetest.File(strings.Repeat(strings.Repeat("n", 200)+"/", 30)+"f", "x")}, want: unpack.ErrLimit},
+		"too long by links":       {entries: []imagetest.Entry{imagetest.Dir(wide, 0o755), imagetest.Symlink("l", wide), imagetest.File("l/"+wide+"f", "x")}, want: unpack.ErrLimit, text: "a path longer than"},
+		"directory by links":      {entries: []imagetest.Entry{imagetest.Dir(wide, 0o755), imagetest.Symlink("l", wide), imagetest.Dir("l/"+wide[:201*8], 0o755), imagetest.Symlink("m", "l/"+wide[:201*8]), imagetest.Dir("m/"+strings.Repeat("n", 200), 0o755)}, want: unpack.ErrLimit, text: "a path longer than"},
 		"link target too long":    {entries: []imagetest.Entry{imagetest.Symlink("l", strings.Repeat("t/", 3000))}, want: unpack.ErrLimit},
 		"link to nothing":         {entries: []imagetest.Entry{imagetest.Symlink("l", "")}, want: unpack.ErrHostile},
 		"too many entries":        {entries: []imagetest.Entry{imagetest.File("a", ""), imagetest.File("b", ""), imagetest.File("c", "")}, limits: unpack.Limits{Entries: 2}, want: unpack.ErrLimit, text: "more than 2 entries"},
