@@ -33,6 +33,13 @@ func (a *attrs) apply(set, clr uint64) {
 
 func (a attrs) empty() bool { return a.set == 0 && a.clr == 0 }
 
+// ofNewFS makes the recursive forms plain ones: a file system that is made for
+// the container has no mounts below it, and is what they mean.
+func (o *mountOptions) ofNewFS() {
+	o.attrs.apply(o.recAttrs.set, o.recAttrs.clr)
+	o.recAttrs = attrs{}
+}
+
 // attrOptions are the per-mount options of mount(8) that come in a plain and a
 // recursive form: NAME and rNAME.
 var attrOptions = map[string]attrs{

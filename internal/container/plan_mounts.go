@@ -77,6 +77,7 @@ func (p *planner) readMount(m specs.Mount) (*plannedMount, error) {
 		return nil, errors.New("ID mapping needs a user namespace or mappings of its own")
 	}
 	if !pm.bind {
+		pm.opts.ofNewFS()
 		pm.inside = &freshTree{}
 		switch m.Type {
 		case "proc":

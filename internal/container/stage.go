@@ -233,6 +233,7 @@ func (s *stager) planPlace(m specs.Mount) error {
 	g := s.prog
 	pl := place{dest: path.Clean("/" + m.Destination), name: filepath.Join(s.cfg.Dir, stagedDirectory, strconv.Itoa(len(s.places)))}
 	if tmpfs {
+		o.ofNewFS()
 		pl.slot = s.planTmpfs(o)
 	} else if pl.slot, pl.file, err = s.planSource(m, o); err != nil {
 		return err
