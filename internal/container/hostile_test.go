@@ -259,3 +259,49 @@ func TestNullStreamKeepsHostNull(t *testing.T) {
 		})
 	}
 }
+
+// TestJoinOtherMap: a specification that tells another map than the user namespace has
+// would make files belong to other users than those inside.
+func TestJoinOtherMap(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, GidMappingsEnableSetgroups: true,
+		UidMappings: []syscall.SysProcIDMap{{HostID: testBase, Size: 65536}}, GidMappings: []syscall.SysProcIDMap{{HostID: testBase, Size: 65536}}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}()
+	file := filepath.Join(t.TempDir(), "userns")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	byNumber := fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid)
+	if err := unix.Mount(byNumber, file, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(file, 0)
+	for _, path := range []string{byNumber, file} {
+		if out, exit := run(t, func(c *Config) { setPath(c, specs.UserNamespace, path) }, "stat", "-c", "%u", "/bin", "/dev/null"); exit.Code != 0 || out != "0\n0\n" {
+			t.Errorf("%s, the same map: exit %+v, owners %q", path, exit, out)
+		}
+		_, _, err := tryRun(t, func(c *Config) {
+			setPath(c, specs.UserNamespace, path)
+			c.Spec.Linux.GIDMappings = []specs.LinuxIDMapping{{HostID: testBase + 65536, Size: 65536}}
+		}, "true")
+		if err == nil || !strings.Contains(err.Error(), "gidMappings are not those of the user namespace") {
+			t.Errorf("%s, another map: got %v, want it refused", path, err)
+		}
+	}
+	unmapped := fmt.Sprintf("/proc/%d/ns/user", sleeper(t, syscall.CLONE_NEWUSER))
+	if _, _, err := tryRun(t, func(c *Config) {
+		setPath(c, specs.UserNamespace, unmapped)
+		c.Spec.Linux.UIDMappings, c.Spec.Linux.GIDMappings = nil, nil
+	}, "true"); err == nil || !strings.Contains(err.Error(), "has no uidMappings yet") {
+		t.Errorf("no map: got %v, want it refused", err)
+	}
+}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -184,29 +186,39 @@ func withHome(env []string, home func() string) []string {
 
 var procUserNamespace = regexp.MustCompile(`^/proc/([0-9]+|self)/ns/user$`)
 
-// readIDMap finds the mappings of a user namespace that is joined by path:
-// those that the specification repeats, or the ones of the process that the
-// path names.
-func readIDMap(nsPath string, l *specs.Linux) (idMap, error) {
-	if len(l.UIDMappings) > 0 && len(l.GIDMappings) > 0 {
-		return idMap{l.UIDMappings, l.GIDMappings}, nil
+// readIDMap finds the mappings of a user namespace that is joined by path. Some
+// engines repeat them in the specification; other ones there would make files
+// belong to users that the namespace does not mean, and are refused.
+func readIDMap(nsPath string, l *specs.Linux) (out idMap, err error) {
+	if m := procUserNamespace.FindStringSubmatch(nsPath); m == nil {
+		out, err = mapsOf(nsPath)
+	} else if out.uids, err = readMap("/proc/" + m[1] + "/uid_map"); err == nil {
+		out.gids, err = readMap("/proc/" + m[1] + "/gid_map")
 	}
-	m := procUserNamespace.FindStringSubmatch(nsPath)
-	if m == nil {
-		return mapsOf(nsPath)
+	if err != nil {
+		return idMap{}, err
 	}
-	var out idMap
-	for _, f := range []struct {
-		file string
-		to   *[]specs.LinuxIDMapping
-	}{{"uid_map", &out.uids}, {"gid_map", &out.gids}} {
-		list, err := readMap("/proc/" + m[1] + "/" + f.file)
-		if err != nil {
-			return idMap{}, err
+	for _, c := range []struct {
+		what       string
+		said, real []specs.LinuxIDMapping
+	}{{"uidMappings", l.UIDMappings, out.uids}, {"gidMappings", l.GIDMappings, out.gids}} {
+		if len(c.real) == 0 {
+			return idMap{}, fmt.Errorf("the user namespace %s has no %s yet", nsPath, c.what)
 		}
-		*f.to = list
+		if len(c.said) > 0 && !sameMappings(c.said, c.real) {
+			return idMap{}, fmt.Errorf("%s are not those of the user namespace %s, which has %s", c.what, nsPath, strings.TrimSpace(mapText(c.real)))
+		}
 	}
 	return out, nil
+}
+
+// sameMappings compares without regard to the order: the kernel keeps long maps
+// in its own.
+func sameMappings(a, b []specs.LinuxIDMapping) bool {
+	sorted := func(l []specs.LinuxIDMapping) []specs.LinuxIDMapping {
+		return slices.SortedFunc(slices.Values(l), func(x, y specs.LinuxIDMapping) int { return cmp.Compare(x.ContainerID, y.ContainerID) })
+	}
+	return slices.Equal(sorted(a), sorted(b))
 }
 
 func readMap(file string) (out []specs.LinuxIDMapping, err error) {
@@ -215,12 +227,13 @@ func readMap(file string) (out []specs.LinuxIDMapping, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
+	s := bufio.NewScanner(f)
+	for s.Scan() {
 		var m specs.LinuxIDMapping
 		if _, err := fmt.Sscan(s.Text(), &m.ContainerID, &m.HostID, &m.Size); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		out = append(out, m)
 	}
-	return out, nil
+	return out, s.Err()
 }
