@@ -50,6 +50,8 @@ type planner struct {
 	slave        launch.Slot
 	mounts       []*plannedMount
 	unmapped     map[launch.Slot]bool // directories of an ID-mapped volume, opened without the map
+	nodes        launch.Slot          // file system of device nodes, 0 before the first
+	bound        int                  // how many are in it
 	copied       *copier              // what fills file systems, nil before the first
 	rootPath     string               // where the root is attached on the host before the pivot
 }

@@ -109,23 +109,76 @@ func (p *planner) planDevice(d device) error {
 	if err != nil {
 		return err
 	}
-	if len(loc.missing) == 0 {
-		return p.existingDevice(d, loc)
-	}
 	if _, under := within("/proc", loc.full()); under {
 		return fmt.Errorf("a symbolic link leads to %s", loc.full())
+	}
+	switch {
+	case d.kind != unix.S_IFIFO && p.deadAt(loc):
+		return p.planBoundDevice(d, loc)
+	case len(loc.missing) == 0:
+		return p.existingDevice(d, loc)
 	}
 	dir, err := p.makeDirectories(loc, true)
 	if err != nil {
 		return err
 	}
-	name := loc.missing[len(loc.missing)-1]
+	if err := p.planNode(d, dir, loc.missing[len(loc.missing)-1]); err != nil {
+		return err
+	}
+	p.added(loc.full(), fs.ModeDevice, "")
+	return nil
+}
+
+// planNode makes a device node in a directory.
+func (p *planner) planNode(d device, dir launch.Slot, name string) error {
 	kind := map[uint32]string{unix.S_IFCHR: "S_IFCHR", unix.S_IFBLK: "S_IFBLK", unix.S_IFIFO: "S_IFIFO"}[d.kind]
 	p.prog.Do(launch.Host, launch.Mknodat, d.path, launch.Use(dir), launch.Str(name),
 		launch.Flag(uintptr(d.kind|d.mode), fmt.Sprintf("%s|%#o", kind, d.mode)),
 		launch.Flag(uintptr(unix.Mkdev(d.major, d.minor)), fmt.Sprintf("makedev(%d, %d)", d.major, d.minor)))
-	p.added(loc.full(), fs.ModeDevice, "")
 	return p.ownInside(dir, name, d.uid, d.gid)
+}
+
+// deadAt reports whether a device node at loc cannot be opened: it would be in the
+// overlay, or in a mount, that has "nodev".
+func (p *planner) deadAt(loc location) bool {
+	if p.cfg.Layers == nil {
+		return false
+	}
+	holder, _ := p.view.holder(loc.path)
+	return holder.at == "/" || slices.ContainsFunc(p.mounts, func(m *plannedMount) bool {
+		return m.at == holder.at && (m.opts.attrs.set|m.opts.recAttrs.set)&unix.MOUNT_ATTR_NODEV != 0
+	})
+}
+
+// planBoundDevice binds a device to a place where a node would be dead, from a
+// small file system that has nothing but such nodes. What is there already is
+// covered: the mount point of an earlier start, or a file of the image.
+func (p *planner) planBoundDevice(d device, loc location) error {
+	if v := loc.left(); v != "" {
+		return fmt.Errorf("a symbolic link in what is mounted at %s leads out of it, to %s", v, loc.full())
+	}
+	g := p.prog
+	if p.nodes == 0 {
+		p.nodes = g.Slot("nodes")
+		err := p.newFS(p.nodes, "tmpfs", "tmpfs", []string{"mode=755", "size=4096", "nr_inodes=" + itoa(len(defaultDevices)+len(p.spec.Linux.Devices)+2)},
+			unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "nodes of devices whose places have nodev")
+		if err != nil {
+			return err
+		}
+		g.Do(launch.Host, launch.MoveMount, "only what is attached can be cloned", launch.Use(p.nodes), launch.Str(""), launch.AtCWD(), launch.Str(p.layersPath()), moveFrom)
+	}
+	p.bound++
+	name := itoa(p.bound)
+	if err := p.planNode(d, p.nodes, name); err != nil {
+		return err
+	}
+	bound := g.Slot("device")
+	g.Do(launch.Host, launch.OpenTree, "bind "+d.path, launch.Use(p.nodes), launch.Str(name), cloneTree).ToFD(bound)
+	if err := p.attach(bound, loc, true, ""); err != nil {
+		return err
+	}
+	p.view.mount(loc.full(), fileTree{fs.ModeDevice})
+	return nil
 }
 
 // existingDevice accepts a node that the root file system brings only when it

@@ -105,6 +105,9 @@ func NotTheirs(s workload.Spec, p boundary.Prepared) func(string) bool {
 	for _, m := range s.Mounts {
 		points[path.Clean(m.Target)] = true
 	}
+	for _, d := range s.Devices {
+		points[path.Clean(d.Target)] = true
+	}
 	return func(name string) bool { return points[name] || strings.HasPrefix(name, "/dev/") }
 }
 
