@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,12 +72,12 @@ func TestLongPoststop(t *testing.T) {
 }
 
 // TestHooksInside: hooks in the container's namespaces get the process ID that
-// its first process has there.
+// its first process has there, and are themselves there.
 func TestHooksInside(t *testing.T) {
 	h := newHost(t)
 	dir := t.TempDir()
 	to := func(name string) []specs.Hook {
-		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >" + filepath.Join(dir, name)}}}
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "readlink /proc/self/ns/pid >" + filepath.Join(dir, name+".ns") + "; cat >" + filepath.Join(dir, name)}}}
 	}
 	const id = "lifecycle-hooks-inside"
 	h.write(func(s *specs.Spec) {
@@ -98,6 +99,15 @@ func TestHooksInside(t *testing.T) {
 		}
 		if err != nil || state.Pid != want {
 			t.Errorf("%s got %s, %v; want process %d", name, strings.TrimSpace(string(b)), err, want)
+		}
+	}
+	for name, of := range map[string]int{"createRuntime": os.Getpid(), "createContainer": pid, "poststart": os.Getpid()} {
+		want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", of))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, name+".ns")); err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("%s was in the namespace %q, %v; want %s, where its process ID is meant", name, got, err, want)
 		}
 	}
 }

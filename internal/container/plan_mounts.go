@@ -250,6 +250,10 @@ func (p *planner) planHooks() {
 		go func() { done <- hooks(CreateRuntime, value(p.first)) }()
 		return <-done
 	})
+	if p.ns.types[specs.PIDNamespace] {
+		// They are told of the first process by its ID there: elsewhere that is another's.
+		p.prog.Do(launch.Host, launch.Setns, "hooks are started in the container's pid namespace", launch.Use(p.pidfd), launch.Flag(unix.CLONE_NEWPID, "CLONE_NEWPID"))
+	}
 	// They are started by the host's thread, whose umask they have.
 	p.prog.Do(launch.Host, launch.Umask, "the caller's, for what hooks make", launch.Use(p.umask))
 	p.prog.Go("run the createContainer hooks in the container's", func(value func(launch.Slot) int) error {
