@@ -103,6 +103,9 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 		unix.PidfdSendSignal(proc.pidfd, unix.SIGKILL, nil, 0)
 		proc.reap()
 		proc.Close()
+		if proc.terminal != nil {
+			proc.terminal.Close()
+		}
 		return nil, gone(alive, err)
 	}
 	return proc, nil

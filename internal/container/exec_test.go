@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -145,5 +146,38 @@ func TestUnconfined(t *testing.T) {
 	out, err := io.ReadAll(r)
 	if exit, werr := p.Wait(ctx); err != nil || werr != nil || exit.Code != 0 || strings.TrimSpace(string(out)) != "unconfined" {
 		t.Errorf("exit %+v, %v, %v, profile %q", exit, werr, err, out)
+	}
+}
+
+// TestExecFailureClosesTerminal: a process that does not come to run leaves none of its
+// terminal behind.
+func TestExecFailureClosesTerminal(t *testing.T) {
+	ctx := context.Background()
+	root := busybox(t)
+	if err := os.WriteFile(filepath.Join(root, "bin/broken"), []byte("\x7fELF, but no more"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Create(ctx, Config{ID: "terminals", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Delete(ctx)
+	if err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection closes files that nobody holds
+	spec := testSpec("broken").Process
+	spec.Terminal = true
+	if _, err := c.Exec(ctx, ExecConfig{Process: spec}); !errors.Is(err, workload.ErrNotExecutable) {
+		t.Fatalf("got %v, want ErrNotExecutable", err)
+	}
+	files, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink(f); err == nil && strings.HasSuffix(to, "/ptmx") {
+			t.Errorf("%s is %s still", f, to)
+		}
 	}
 }
