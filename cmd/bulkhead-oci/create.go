@@ -102,9 +102,13 @@ func (c *command) checkConsole(terminal, attached bool) error {
 // create makes the container up to the start of its program. On error nothing
 // is left behind.
 func (c *creation) create() (err error) {
-	preserve, err := c.flags.number("preserve-fds", 0)
-	if err != nil || preserve < 0 {
-		return errors.Join(err, usagef("--preserve-fds: want a number from 0 on"))
+	sockets, err := listening()
+	if err != nil {
+		return err
+	}
+	preserve, err := c.preserved(sockets)
+	if err != nil {
+		return err
 	}
 	if c.entry, err = c.store.create(c.id()); err != nil {
 		return err
@@ -137,7 +141,7 @@ func (c *creation) create() (err error) {
 		c.log.Warnf("%s", note)
 	}
 	cfg := container.Config{
-		ID: c.id(), Dir: c.entry.dir, Bundle: c.bundle, Spec: c.box.spec, Cgroup: m, PreserveFDs: preserve,
+		ID: c.id(), Dir: c.entry.dir, Bundle: c.bundle, Spec: withListening(c.box.spec, sockets), Cgroup: m, PreserveFDs: preserve,
 		NoNewKeyring: c.flags.on("no-new-keyring"), Detached: !c.attached,
 		Hooks: c.hooks(), Listener: c.seccompListener,
 	}

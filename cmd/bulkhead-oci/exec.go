@@ -74,9 +74,9 @@ func (c *command) execConfig(b *box, process *specs.Process) (*container.ExecCon
 	case paused && !c.flags.on("ignore-paused"):
 		return nil, errors.New("cannot exec in a paused container; resume it, or use --ignore-paused")
 	}
-	preserve, err := c.flags.number("preserve-fds", 0)
-	if err != nil || preserve < 0 {
-		return nil, errors.Join(err, usagef("--preserve-fds: want a number from 0 on"))
+	preserve, err := c.preserved(0)
+	if err != nil {
+		return nil, err
 	}
 	cfg := &container.ExecConfig{
 		Process: process, Seccomp: b.spec.Linux.Seccomp, Personality: b.spec.Linux.Personality,

@@ -14,3 +14,10 @@ import (
 func Stop() error {
 	return os.NewSyscallError("close_range", unix.CloseRange(3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC))
 }
+
+// Has reports whether the descriptor fd is open and came from the caller: what
+// this process itself opens is close-on-exec, and what it got cannot be.
+func Has(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
