@@ -145,10 +145,47 @@ func (s *Store) clear(name string) error {
 // finish moves complete content into the volume. It may have begun before, so
 // each step bears being repeated. The caller holds the volume's lock.
 func (s *Store) finish(name string) error {
-	from, err := os.Open(s.path(name, filledDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if _, err := os.Lstat(s.path(name, filledDir)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
 	}
+	v, err := s.Get(name)
+	if err != nil {
+		return err
+	}
+	if !v.Filled { // or else all that is left is what workloads have in its place
+		if err := s.move(name); err != nil {
+			return err
+		}
+		if !v.Anonymous { // the record must not be on the disk before what it tells of
+			if err := syncDir(s.Data(name)); err != nil {
+				return err
+			}
+		}
+		v.Filled = true
+		if err := s.writeRecord(name, v); err != nil {
+			return err
+		}
+		did("fill: recorded")
+	}
+	d, err := os.Open(s.path(name))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := at.RemoveAll(int(d.Fd()), filledDir); err != nil {
+		return err
+	}
+	did("fill: done")
+	return nil
+}
+
+// move moves complete content to where workloads see it. What they have there
+// stays.
+func (s *Store) move(name string) error {
+	from, err := os.Open(s.path(name, filledDir))
 	if err != nil {
 		return err
 	}
@@ -169,28 +206,7 @@ func (s *Store) finish(name string) error {
 		}
 		did("fill: moved")
 	}
-	if err := copyRoot(int(from.Fd()), int(to.Fd())); err != nil {
-		return err
-	}
-	v, err := s.Get(name)
-	if err != nil {
-		return err
-	}
-	v.Filled = true
-	if err := s.writeRecord(name, v); err != nil {
-		return err
-	}
-	did("fill: recorded")
-	d, err := os.Open(s.path(name))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := at.RemoveAll(int(d.Fd()), filledDir); err != nil {
-		return err
-	}
-	did("fill: done")
-	return nil
+	return copyRoot(int(from.Fd()), int(to.Fd()))
 }
 
 // copyRoot gives the volume's root the owner, mode, attributes and times of

@@ -157,7 +157,7 @@ func TestNames(t *testing.T) {
 		"a": true, "A-b_c.9": true, strings.Repeat("x", 200): true,
 		"": false, ".": false, "..": false, ".a": false, "-a": false, "a/b": false, "../a": false, "a\x00": false, "a\n": false, "ä": false,
 		strings.Repeat("x", 201): false,
-		"lock": false, "locks": true, "Lock": true, "data": true, // of the names in the store's own directories
+		"lock":                   false, "locks": true, "Lock": true, "data": true, // of the names in the store's own directories
 	} {
 		_, _, err := s.Create(Volume{Name: name})
 		if (err == nil) != ok || !ok && !errors.Is(err, ErrName) {
@@ -374,6 +374,32 @@ func TestKilled(t *testing.T) {
 				checkHealed(t, s, op)
 			})
 		}
+	}
+}
+
+// TestKilledAfterTheRecord changes a volume whose filling was recorded, and not yet
+// cleared away.
+func TestKilledAfterTheRecord(t *testing.T) {
+	s := newStore(t)
+	s.mustCreate(t, Volume{Name: "v"})
+	if err := child(t, filepath.Dir(s.dir), "fill", envKill+"=fill: recorded"); err == nil {
+		t.Fatal("it was not killed")
+	}
+	// As if a workload had made its own meanwhile.
+	if err := os.WriteFile(s.path("v", filledDir, "a"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(s.Data("v"), "a")), os.Chmod(s.Data("v"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ready(t.Context(), "v"); err != nil {
+		t.Error(err)
+	}
+	if fi, err := os.Stat(s.Data("v")); err != nil || fi.Mode().Perm() != 0o700 || s.content(t, "v") != "b" {
+		t.Errorf("what a workload removed and changed came back: %v, %v, has %q", fi.Mode(), err, s.content(t, "v"))
+	}
+	if _, err := os.Lstat(s.path("v", filledDir)); err == nil {
+		t.Error("the content is still kept")
 	}
 }
 
