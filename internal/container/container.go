@@ -139,7 +139,7 @@ func (c *Container) create(ctx context.Context, cfg *Config, p *planner) (err er
 	}
 	// The first process waits to be started, and nobody can start it yet.
 	if err = settle(); err == nil {
-		err = c.finish(cfg, p)
+		err = c.finish()
 	}
 	if err != nil {
 		c.kill()
@@ -187,14 +187,8 @@ type explained struct {
 func (e *explained) Error() string { return e.text }
 func (e *explained) Unwrap() error { return e.err }
 
-// finish hands over the seccomp listener and writes the state file.
-func (c *Container) finish(cfg *Config, p *planner) error {
-	var err error
-	if p.proc.listen != 0 {
-		if err := p.proc.handListener(cfg.Listener, cfg.ReportDenied, c.pidfd, c.running.Value(p.proc.listen), c.Pid); err != nil {
-			return err
-		}
-	}
+// finish writes the state file.
+func (c *Container) finish() (err error) {
 	if c.PidStart, err = processStart(c.Pid); err != nil {
 		return err
 	}

@@ -93,13 +93,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 	if p.master != 0 {
 		proc.terminal = os.NewFile(uintptr(r.Value(p.master)), "terminal")
 	}
-	if p.proc.listen != 0 {
-		err = p.proc.serve(os.NewFile(uintptr(r.Value(p.proc.taken)), "seccomp listener"), cfg.Listener, cfg.ReportDenied, proc.pid)
-	}
-	if err == nil {
-		err = execError(proc.outcome(ctx, status, p.prog.Failure))
-	}
-	if err != nil {
+	if err := execError(proc.outcome(ctx, status, p.prog.Failure)); err != nil {
 		unix.PidfdSendSignal(proc.pidfd, unix.SIGKILL, nil, 0)
 		proc.reap()
 		proc.Close()
@@ -159,7 +153,7 @@ func (p *execPlanner) plan() error {
 			return err
 		}
 	}
-	p.proc.pidfd, p.proc.letGo, p.proc.goOn = p.pidfd, p.goAt, p.goRead
+	p.proc.first, p.proc.pidfd, p.proc.letGo, p.proc.goOn = p.first, p.pidfd, p.goAt, p.goRead
 	if err := p.proc.plan(g); err != nil {
 		return err
 	}
@@ -239,7 +233,8 @@ func gone(pidfd int, err error) error {
 
 func (p *execPlanner) prepare() error {
 	c, cfg := &p.proc, p.cfg
-	*c = process{spec: cfg.Process, facts: p.facts, ids: p.ids, env: cfg.Process.Env, tell: p.tell, killed: cfg.KillWithParent, preserve: cfg.PreserveFDs}
+	*c = process{spec: cfg.Process, facts: p.facts, ids: p.ids, env: cfg.Process.Env, tell: p.tell, killed: cfg.KillWithParent, preserve: cfg.PreserveFDs,
+		give: cfg.Listener, report: cfg.ReportDenied}
 	if err := checkProcess(cfg.Process, false); err != nil {
 		return err
 	}
@@ -255,7 +250,7 @@ func (p *execPlanner) prepare() error {
 	if loc, err := p.view.resolve(cfg.Process.Cwd); err == nil && len(loc.missing) == 0 {
 		c.cwd = loc.path
 	}
-	err := c.setFilter(cfg.Seccomp, cfg.ReportDenied != nil, cfg.Listener != nil)
+	err := c.setFilter(cfg.Seccomp)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -39,10 +40,11 @@ type process struct {
 	preserve int    // descriptors above 2
 	profile  string // of AppArmor, to be asked for; "" for none
 	apparmor launch.Slot
-	listen   launch.Slot // receives the seccomp listener's number
-	// Of a process that nobody starts: its pidfd, the pipe that it waits at, and
-	// the listener that the host has taken.
-	pidfd, letGo, goOn, taken launch.Slot
+	// Of a seccomp listener: who takes it, give or report, and by which process.
+	give         func(listener *os.File, pid int) error
+	report       func(seccomp.Denied)
+	first, pidfd launch.Slot
+	letGo, goOn  launch.Slot // of a process that nobody starts: the pipe that it waits at
 }
 
 // planLimits sets what only the host may set on a child: resource limits that
@@ -154,7 +156,7 @@ func (p *planner) planNames() {
 func (p *planner) prepareProcess() error {
 	c, s := &p.proc, p.spec
 	*c = process{spec: s.Process, facts: p.facts, dry: p.dry, ids: p.ids, env: s.Process.Env, late: p.late, start: p.start, tell: p.tell,
-		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs}
+		killed: p.cfg.KillWithParent, preserve: p.cfg.PreserveFDs, give: p.cfg.Listener, report: p.cfg.ReportDenied}
 	if err := checkProcess(s.Process, p.cfg.Late); err != nil {
 		return err
 	}
@@ -167,7 +169,7 @@ func (p *planner) prepareProcess() error {
 	if err := c.findUser(&p.view, p.cfg.User); err != nil {
 		return err
 	}
-	if err := c.setFilter(s.Linux.Seccomp, p.cfg.ReportDenied != nil, p.cfg.Listener != nil); err != nil {
+	if err := c.setFilter(s.Linux.Seccomp); err != nil {
 		return err
 	}
 	if s.Process.Terminal {
@@ -178,7 +180,7 @@ func (p *planner) prepareProcess() error {
 
 // setFilter compiles the process's seccomp filter. With report, denied calls
 // go to a listener of ours.
-func (c *process) setFilter(s *specs.LinuxSeccomp, report, listener bool) (err error) {
+func (c *process) setFilter(s *specs.LinuxSeccomp) (err error) {
 	if s == nil {
 		return nil
 	}
@@ -191,14 +193,14 @@ func (c *process) setFilter(s *specs.LinuxSeccomp, report, listener bool) (err e
 			return err
 		}
 	}
-	if report {
+	if c.report != nil {
 		c.filter, err = c.filter.Notifying()
 		return err
 	}
 	if !c.filter.Listener {
 		return nil
 	}
-	if !listener {
+	if c.give == nil {
 		return errors.New("seccomp: the filter asks a listener (SCMP_ACT_NOTIFY), and there is none")
 	}
 	return seccomp.CheckListener(s)
@@ -254,6 +256,7 @@ func (p *planner) planProcess() error {
 			launch.Flag(unix.CLONE_NEWNS, "CLONE_NEWNS"))
 		p.planShared()
 	}
+	p.proc.first, p.proc.pidfd = p.first, p.pidfd
 	return p.proc.plan(p.prog)
 }
 
@@ -303,9 +306,6 @@ func (c *process) plan(g *launch.Program) error {
 		ready := g.Tell(launch.Init, 0, "ready")
 		g.Await(ready, 0, "the first process is ready")
 		g.Do(launch.Init, launch.Read, "until started", launch.Use(c.start), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
-	}
-	if c.filter.Listener && c.letGo != 0 {
-		c.planListenerTaken(g)
 	}
 	if c.apparmor != 0 {
 		text := string(apparmor.ExecLabel(c.profile))
@@ -414,23 +414,33 @@ func (c *process) planFilter(g *launch.Program, why string) {
 		launch.Flag(uintptr(c.filter.Flags), fmt.Sprintf("%#x", c.filter.Flags)),
 		launch.SockFprog(c.filter.Bytes(), fmt.Sprintf("{%d instructions}", len(c.filter.Insns))))
 	if c.filter.Listener {
-		c.listen = g.Slot("listener")
-		step.To(c.listen)
-		told := g.Slot("listener_number")
-		number := g.Tell(launch.Init, c.listen, "the listener's descriptor")
-		g.AwaitValue(number, told, "the listener's descriptor")
-		c.listen = told
+		listener := g.Slot("listener")
+		step.To(listener)
+		c.planListener(g, listener)
 	}
 }
 
-// planListenerTaken keeps a process that nobody starts from executing its
-// program, which closes the listener, before the host has taken it.
-func (c *process) planListenerTaken(g *launch.Program) {
-	c.taken = g.Slot("taken_listener")
-	g.Do(launch.Host, launch.PidfdGetfd, "the listener, before execve closes it", launch.Use(c.pidfd), launch.Use(c.listen), launch.Int(0)).ToFD(c.taken)
-	g.Keep(c.taken)
-	g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(c.letGo), launch.Str("."), launch.Int(1)).Wanting(1)
-	g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(c.goOn), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
+// planListener hands the listener over at once: the calls that follow may be such as
+// wait for its answer. A process that nobody starts waits until it is taken, as
+// execve closes it.
+func (c *process) planListener(g *launch.Program, listener launch.Slot) {
+	number, taken := g.Slot("listener_number"), g.Slot("taken_listener")
+	g.AwaitValue(g.Tell(launch.Init, listener, "the listener's descriptor"), number, "the listener's descriptor")
+	g.Do(launch.Host, launch.PidfdGetfd, "the listener, before execve closes it", launch.Use(c.pidfd), launch.Use(number), launch.Int(0)).ToFD(taken)
+	g.Go("give the seccomp listener to whoever answers", func(value func(launch.Slot) int) error {
+		fd, err := unix.FcntlInt(uintptr(value(taken)), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		// The host's thread is in the container's files by now: use another.
+		done := make(chan error)
+		go func() { done <- c.serve(os.NewFile(uintptr(fd), "seccomp listener"), value(c.first)) }()
+		return <-done
+	}, taken)
+	if c.letGo != 0 {
+		g.Do(launch.Host, launch.Write, "the process may go on", launch.Use(c.letGo), launch.Str("."), launch.Int(1)).Wanting(1)
+		g.Do(launch.Init, launch.Read, "until the host says so", launch.Use(c.goOn), launch.Buf(make([]byte, 1), "buf"), launch.Int(1)).Wanting(1)
+	}
 }
 
 // checkProcess checks a process; late says that its program comes later.

@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -141,24 +140,14 @@ func signal(pidfd int, sig syscall.Signal) error {
 // counted.
 const deniedPerSecond = 10
 
-// handListener takes the seccomp listener out of a process that is being set
-// up, and serves it or gives it away.
-func (c *process) handListener(give func(*os.File, int) error, report func(seccomp.Denied), pidfd, number, pid int) error {
-	fd, err := unix.PidfdGetfd(pidfd, number, 0)
-	if err != nil {
-		return fmt.Errorf("take over the seccomp listener: %w", os.NewSyscallError("pidfd_getfd", err))
-	}
-	return c.serve(os.NewFile(uintptr(fd), "seccomp listener"), give, report, pid)
-}
-
-// serve serves a listener or gives it away.
-func (c *process) serve(listener *os.File, give func(*os.File, int) error, report func(seccomp.Denied), pid int) error {
-	if report == nil {
-		return give(listener, pid)
+// serve serves a seccomp listener or gives it away.
+func (c *process) serve(listener *os.File, pid int) error {
+	if c.report == nil {
+		return c.give(listener, pid)
 	}
 	go func() { // ends with the last process that has the filter
 		defer listener.Close()
-		seccomp.NewReporter(listener, c.original, deniedPerSecond, report).Run(context.Background())
+		seccomp.NewReporter(listener, c.original, deniedPerSecond, c.report).Run(context.Background())
 	}()
 	return nil
 }
