@@ -120,6 +120,11 @@ func (v *view) findUser(who string) (account, error) {
 		}
 		return account{}, fmt.Errorf("user %q: %w", who, err)
 	}
+	for _, id := range append([]int{u.Uid, u.Gid}, u.Sgids...) {
+		if id < 0 || id >= noID { // cut off it would be another, such as root's
+			return account{}, fmt.Errorf("user %q: the image's account files have the ID %d, which is none", who, id)
+		}
+	}
 	a := account{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
 	for _, g := range u.Sgids {
 		a.groups = append(a.groups, uint32(g))
