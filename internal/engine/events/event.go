@@ -17,8 +17,11 @@ package events
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,6 +45,9 @@ type Event struct {
 	// ID is what it happened to: a workload's ID, an image's digest, a name.
 	ID         string            `json:"id"`
 	Attributes map[string]string `json:"attributes,omitempty"`
+	// Labels become attributes, too, as far as there is room beside the others: they
+	// may come from an image, in any number. An event that is read has none.
+	Labels map[string]string `json:"-"`
 }
 
 // What a line may hold, in bytes. A write of so much to a regular file is not
@@ -52,37 +58,54 @@ const (
 	maxID    = 512
 )
 
-// line encodes an event. Attributes are cut, and at last left out, so that it
-// fits; the first ones in the order of names stay.
+// line encodes an event. Attributes are cut, and the longest of them left out, so
+// that it fits; then those of the labels.
 func (e Event) line() ([]byte, error) {
 	e.ID, e.Action = cut(e.ID, maxID), cut(e.Action, maxID)
-	all := e.Attributes
-	e.Attributes = map[string]string{}
-	for k, v := range all {
-		e.Attributes[cut(k, maxValue)] = cut(v, maxValue)
+	all := []map[string]string{e.Attributes, e.Labels}
+	e.Attributes = nil
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("record event: %w", err)
 	}
-	for {
-		b, err := json.Marshal(e)
-		if err != nil {
+	room := maxLine - 1 - len(b) - len(`,"attributes":{}`)
+	if room < 0 {
+		return nil, fmt.Errorf("record event: %d bytes are too many for a line", len(b))
+	}
+	e.Attributes = map[string]string{}
+	for _, some := range all {
+		if room, err = addShort(e.Attributes, some, room); err != nil {
 			return nil, fmt.Errorf("record event: %w", err)
 		}
-		if len(b) < maxLine {
-			return append(b, '\n'), nil
-		}
-		e.Attributes = fewer(e.Attributes)
 	}
+	if b, err = json.Marshal(e); err != nil {
+		return nil, fmt.Errorf("record event: %w", err)
+	}
+	return append(b, '\n'), nil
 }
 
-// fewer drops the longest attribute.
-func fewer(all map[string]string) map[string]string {
-	longest := ""
-	for k, v := range all {
-		if n := len(longest) + len(all[longest]); len(k)+len(v) > n || len(k)+len(v) == n && k > longest {
-			longest = k
+// addShort adds the shortest attributes of some to to, as many as fit into room bytes
+// of JSON, and returns how many bytes are left. Of the same name the first counts.
+func addShort(to, some map[string]string, room int) (int, error) {
+	length := func(k string) int { return min(len(k), maxValue) + min(len(some[k]), maxValue) }
+	names := slices.SortedFunc(maps.Keys(some), func(a, b string) int {
+		return cmp.Or(cmp.Compare(length(a), length(b)), cmp.Compare(a, b))
+	})
+	for _, name := range names {
+		k, v := cut(name, maxValue), cut(some[name], maxValue)
+		if to[k] != "" {
+			continue
 		}
+		one, err := json.Marshal(map[string]string{k: v}) // a comma is as long as two brackets, less one
+		if err != nil {
+			return 0, err
+		}
+		if len(one)-1 > room {
+			break
+		}
+		to[k], room = v, room-(len(one)-1)
 	}
-	delete(all, longest)
-	return all
+	return room, nil
 }
 
 // cut shortens s to at most n bytes, between two characters.

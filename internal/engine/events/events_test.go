@@ -232,6 +232,32 @@ func TestLongEvent(t *testing.T) {
 	}
 }
 
+// TestManyLabels records what happens to a workload whose image has labels without
+// end: what says which workload it is stays, and it costs no more than to sort them.
+func TestManyLabels(t *testing.T) {
+	e := Event{Time: time.Unix(1, 0), Type: Workload, Action: "die", ID: "i", Attributes: map[string]string{"name": "web", "exitCode": "1", "long": strings.Repeat("<", 1000)}}
+	e.Labels = map[string]string{"name": "another"}
+	for n := range 50_000 {
+		e.Labels[fmt.Sprint(n)] = ""
+	}
+	b, err := e.line()
+	if err != nil || len(b) > maxLine {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	got, ok := parse(b[:len(b)-1])
+	if !ok || got.Attributes["name"] != "web" || got.Attributes["exitCode"] != "1" || len(got.Attributes["long"]) != maxValue {
+		t.Errorf("got %.500q", b)
+	}
+	if _, ok := got.Attributes["0"]; !ok || len(b) < maxLine-20 {
+		t.Errorf("%d bytes: there is room for more labels", len(b))
+	}
+
+	e = Event{Type: Image, Action: strings.Repeat("<", maxID), ID: strings.Repeat("<", maxID)}
+	if b, err := e.line(); err == nil {
+		t.Errorf("nothing can be left out: %d bytes, no error", len(b))
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	b, _ := Event{Time: time.Unix(1, 0), Type: Workload, Action: "start", ID: "x"}.line()
 	f.Add(b)

@@ -75,11 +75,6 @@ func (l Layout) Events() events.Log { return events.Log{Dir: l.Run} }
 // that cannot be recorded is lost: it must not stop what it is about.
 func (l Layout) Happened(s *workload.Spec, action string, pairs ...string) {
 	a := map[string]string{"image": s.Image.Reference, "name": s.Name, "boundary": s.Boundary}
-	for k, v := range s.Labels {
-		if a[k] == "" {
-			a[k] = v
-		}
-	}
 	for i := 0; i+1 < len(pairs); i += 2 {
 		a[pairs[i]] = pairs[i+1]
 	}
@@ -88,7 +83,7 @@ func (l Layout) Happened(s *workload.Spec, action string, pairs ...string) {
 		kind, a["name"] = events.Tenant, strings.TrimPrefix(s.Name, "@")
 		delete(a, "image")
 	}
-	_ = l.Events().Append(events.Event{Type: kind, Action: action, ID: string(s.ID), Attributes: a})
+	_ = l.Events().Append(events.Event{Type: kind, Action: action, ID: string(s.ID), Attributes: a, Labels: s.Labels})
 }
 
 // Health holds what the checks of a workload's health have shown.
