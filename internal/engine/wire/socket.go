@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // The sockets are plain descriptors in an os.File, which the Go runtime polls
@@ -98,8 +99,18 @@ func Listen(dir string) (*Listener, error) {
 	return &Listener{os.NewFile(uintptr(fd), "socket")}, nil
 }
 
+// scarce reports whether err says that there is no room for a connection now.
+func scarce(err error) bool {
+	return err == syscall.EMFILE || err == syscall.ENFILE || err == syscall.ENOBUFS || err == syscall.ENOMEM //nolint:errorlint // raw errno
+}
+
+// scarcity is how long Accept waits where there is no room for a connection, which
+// stays where it is meanwhile.
+const scarcity = 20 * time.Millisecond
+
 // Accept returns the next connection of a process that runs as this user or as
-// root, and closes those of others.
+// root, and closes those of others. Where descriptors or memory are used up it waits:
+// whoever gives up would be a supervisor that nobody can reach any more.
 func (l *Listener) Accept() (*os.File, error) {
 	raw, err := l.f.SyscallConn()
 	if err != nil {
@@ -116,6 +127,10 @@ func (l *Listener) Accept() (*os.File, error) {
 			return nil, err
 		}
 		if aerr == syscall.ECONNABORTED || aerr == syscall.EINTR {
+			continue
+		}
+		if scarce(aerr) {
+			time.Sleep(scarcity)
 			continue
 		}
 		if aerr != nil {

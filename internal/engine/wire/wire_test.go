@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -169,6 +170,55 @@ func TestSocket(t *testing.T) {
 	}
 	if _, err := Dial(dir); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a dead listener: got %v", err)
+	}
+}
+
+// TestAcceptWithoutRoom has no descriptor left when a connection comes: it is accepted
+// when there is one again.
+func TestAcceptWithoutRoom(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := Dial(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	next, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(next)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	limit := before
+	limit.Cur = uint64(next)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		f, err := l.Accept()
+		if err == nil {
+			f.Close()
+		}
+		accepted <- err
+	}()
+	select {
+	case err := <-accepted:
+		accepted <- fmt.Errorf("over without room: %w", err)
+	case <-time.After(5 * scarcity):
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-accepted; err != nil {
+		t.Errorf("got %v", err)
 	}
 }
 
