@@ -230,7 +230,7 @@ type (
 		Rewire(ctx context.Context, w Rewiring) error
 	}
 	// Updater changes the limits of a workload that runs. A field of r that is nil
-	// or zero stays as it is.
+	// or zero stays as it is. After an error some of r may be in force.
 	Updater interface {
 		Update(ctx context.Context, r workload.Resources) error
 	}

@@ -54,10 +54,22 @@ func TestUpdate(t *testing.T) {
 	if err := w.Update(ctx(t), "u", workload.Resources{MemorySwap: &less}, nil); err == nil {
 		t.Error("less swap than memory: no error")
 	}
-	if err := w.Update(ctx(t), "u", workload.Resources{CpusetCPUs: "1000"}, nil); !errors.Is(err, workload.ErrUnsupported) {
+	all := int64(-1)
+	if err := w.Update(ctx(t), "u", workload.Resources{Memory: &all, Pids: &all, CpusetCPUs: "1000"}, nil); err == nil || !strings.Contains(err.Error(), "1000") {
 		t.Errorf("refused by the boundary: got %v", err)
 	}
 	check("after refusals", more, 50, "always")
+	record := filepath.Join(w.layout.Dir(w.want("u", workload.Running).Spec.ID), "changes.json.next")
+	if err := os.Mkdir(record, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Update(ctx(t), "u", workload.Resources{Pids: &all}, nil); err == nil {
+		t.Error("not recorded: no error")
+	}
+	if err := os.Remove(record); err != nil {
+		t.Fatal(err)
+	}
+	check("not recorded", more, 50, "always")
 	if err := w.Update(ctx(t), "u", workload.Resources{}, &workload.Restart{}); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,37 @@ func (r Resources) Merge(changed Resources) Resources {
 	return r
 }
 
+// Before returns the limits of r that changed names, which put r in force again after
+// a change that failed in the middle. What r does not limit is left out: a limit that
+// was to be new may stay.
+func (r Resources) Before(changed Resources) Resources {
+	var had Resources
+	for _, p := range []struct{ to, from, named **int64 }{
+		{&had.Memory, &r.Memory, &changed.Memory}, {&had.MemorySwap, &r.MemorySwap, &changed.MemorySwap},
+		{&had.MemoryReservation, &r.MemoryReservation, &changed.MemoryReservation}, {&had.Pids, &r.Pids, &changed.Pids},
+	} {
+		if *p.named != nil {
+			*p.to = *p.from
+		}
+	}
+	if changed.CPUs != 0 {
+		had.CPUs = r.CPUs
+	}
+	if changed.CPUWeight != 0 {
+		had.CPUWeight = r.CPUWeight
+	}
+	if changed.CpusetCPUs != "" {
+		had.CpusetCPUs = r.CpusetCPUs
+	}
+	if changed.CpusetMems != "" {
+		had.CpusetMems = r.CpusetMems
+	}
+	if changed.IOWeight != 0 {
+		had.IOWeight = r.IOWeight
+	}
+	return had
+}
+
 // Coherent reports limits that contradict each other.
 func (r Resources) Coherent() error {
 	if r.MemorySwap != nil && *r.MemorySwap >= 0 && (r.Memory == nil || *r.MemorySwap < *r.Memory) {

@@ -27,6 +27,29 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestBefore takes back the change of each field alone: it, and no other, is as before.
+func TestBefore(t *testing.T) {
+	n, m := int64(1), int64(2)
+	adj := 3
+	had := Resources{Memory: &n, MemorySwap: &n, MemoryReservation: &n, CPUs: 1, CPUWeight: 2, CpusetCPUs: "0", CpusetMems: "0", Pids: &n, IOWeight: 10, OOMScoreAdj: &adj}
+	changed := Resources{Memory: &m, MemorySwap: &m, MemoryReservation: &m, CPUs: 2, CPUWeight: 3, CpusetCPUs: "1", CpusetMems: "1", Pids: &m, IOWeight: 20}
+	all := reflect.ValueOf(changed)
+	for i := range all.NumField() {
+		if all.Field(i).IsZero() {
+			continue
+		}
+		var one, want Resources
+		reflect.ValueOf(&one).Elem().Field(i).Set(all.Field(i))
+		reflect.ValueOf(&want).Elem().Field(i).Set(reflect.ValueOf(had).Field(i))
+		if got := had.Before(one); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v", all.Type().Field(i).Name, got)
+		}
+	}
+	if got := (Resources{}).Before(changed); !reflect.DeepEqual(got, Resources{}) {
+		t.Errorf("of none: got %+v", got)
+	}
+}
+
 func TestCoherent(t *testing.T) {
 	one, two, none := int64(1), int64(2), int64(-1)
 	for _, tt := range []struct {

@@ -9,12 +9,9 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// Update notes limits, which limit nothing. It refuses to change what a
-// workload is started with, and processors that it does not have.
+// Update notes limits, which limit nothing, one after the other. It refuses
+// processors that it does not have.
 func (in *instance) Update(_ context.Context, r workload.Resources) error {
-	if r.CpusetCPUs == "1000" {
-		return fmt.Errorf("%w: there is no processor 1000", workload.ErrUnsupported)
-	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.deleted {
@@ -25,6 +22,9 @@ func (in *instance) Update(_ context.Context, r workload.Resources) error {
 	}
 	if r.Pids != nil {
 		in.limits.Pids = r.Pids
+	}
+	if r.CpusetCPUs == "1000" {
+		return fmt.Errorf("%w: there is no processor 1000", workload.ErrUnsupported)
 	}
 	return nil
 }

@@ -43,9 +43,9 @@ func (s *supervisor) measure() (*workload.Usage, error) {
 	return &u, err
 }
 
-// update puts other limits in force and records them. Between two lives there is
-// nothing to put them in force for. No life begins meanwhile: it would have the
-// limits of before.
+// update puts other limits in force and records them, or leaves those of before.
+// Between two lives there is nothing to put them in force for. No life begins
+// meanwhile: it would have the limits of before.
 func (s *supervisor) update(u *wire.Update) error {
 	if u == nil {
 		return fmt.Errorf("%w: an update of nothing", wire.ErrProtocol)
@@ -54,15 +54,20 @@ func (s *supervisor) update(u *wire.Update) error {
 	defer s.changing.Unlock()
 	s.net.wiring.Lock()
 	defer s.net.wiring.Unlock()
-	merged := s.asked().Resources.Merge(u.Resources)
+	had := s.asked().Resources
+	merged := had.Merge(u.Resources)
 	if err := merged.Coherent(); err != nil {
 		return err
 	}
+	undo := func() error { return nil }
 	if changesLimits(u.Resources) {
 		can, err := ability[boundary.Updater](s, "change limits while it runs")
 		switch {
 		case err == nil:
-			err = can.Update(context.Background(), u.Resources)
+			undo = func() error { return restore(can, had.Before(u.Resources)) }
+			if err = can.Update(context.Background(), u.Resources); err != nil && !errors.Is(err, workload.ErrNotRunning) {
+				err = errors.Join(err, undo()) // of what came before the one that failed
+			}
 		case errors.Is(err, workload.ErrNotRunning) && s.snapshot().Status == workload.Restarting:
 			err = nil
 		}
@@ -70,6 +75,14 @@ func (s *supervisor) update(u *wire.Update) error {
 			return err
 		}
 	}
+	if err := s.keepUpdate(u, merged); err != nil {
+		return errors.Join(err, undo())
+	}
+	return nil
+}
+
+// keepUpdate records what is in force.
+func (s *supervisor) keepUpdate(u *wire.Update, merged workload.Resources) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {
@@ -84,13 +97,25 @@ func (s *supervisor) update(u *wire.Update) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("the limits are in force until the workload ends, and are not kept: %w", err)
+		return err
 	}
 	s.spec.Resources = merged
 	if u.Restart != nil {
 		s.spec.Restart = *u.Restart
 	}
 	s.layout.Happened(&s.spec, "update")
+	return nil
+}
+
+// restore puts limits in force that were before: nothing is to be looser than what is
+// recorded.
+func restore(can boundary.Updater, had workload.Resources) error {
+	if !changesLimits(had) {
+		return nil
+	}
+	if err := can.Update(context.Background(), had); err != nil {
+		return fmt.Errorf("put the limits of before back, without which others are in force until the workload ends: %w", err)
+	}
 	return nil
 }
 
