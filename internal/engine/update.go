@@ -134,7 +134,7 @@ func (e *Engine) renameInNetworks(ctx context.Context, id workload.ID) error {
 }
 
 // Restart stops a workload, as StopBy does, and starts it again. One that does
-// not run is started. One that is removed at its end is not, and keeps what it
+// not run is started; that another command does so meanwhile is no error. One that is removed at its end is not, and keeps what it
 // wrote.
 func (e *Engine) Restart(ctx context.Context, ref string, timeout *time.Duration, sig syscall.Signal) error {
 	id, err := e.layout.Find(ref)
@@ -160,6 +160,9 @@ func (e *Engine) Restart(ctx context.Context, ref string, timeout *time.Duration
 		return err
 	}
 	s, err := e.Start(ctx, string(id), nil)
+	if errors.Is(err, workload.ErrRunning) {
+		return nil // it has ended, and somebody was faster
+	}
 	if err == nil {
 		e.layout.Happened(&s.Record.Spec, "restart")
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -271,6 +272,35 @@ func TestRestartAutoRemove(t *testing.T) {
 		t.Errorf("after its end: got %v", err)
 	}
 	w.wantEmpty()
+}
+
+// TestRestartAtOnce restarts a workload by several commands at a time: each finds it
+// running again, and none ends it for good.
+func TestRestartAtOnce(t *testing.T) {
+	for _, remove := range []bool{false, true} {
+		w := newWorld(t)
+		s := restarted("", 0, "wait-signal", "TERM")
+		s.AutoRemove = remove
+		if _, err := w.Run(ctx(t), s, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			var all sync.WaitGroup
+			for range 6 {
+				all.Go(func() {
+					if err := w.Restart(ctx(t), "r", nil, 0); err != nil {
+						t.Errorf("removed at its end: %t: %v", remove, err)
+					}
+				})
+			}
+			all.Wait()
+			w.want("r", workload.Running)
+		}
+		if err := w.Remove(ctx(t), "r", true); err != nil {
+			t.Error(err)
+		}
+		w.wantEmpty()
+	}
 }
 
 // TestRestartAutoRemoveFails takes away what the next run needs.

@@ -56,8 +56,14 @@ func (s *supervisor) command(sig syscall.Signal) error {
 
 // signal sends sig to the first process. A paused one gets SIGKILL at once, as
 // cgroup v1 delivers nothing to the frozen.
-func (s *supervisor) signal(sig syscall.Signal) error {
+func (s *supervisor) signal(sig syscall.Signal) error { return s.signalLife(nil, sig) }
+
+// signalLife is signal for one life alone, nil for the one that runs.
+func (s *supervisor) signalLife(of *life, sig syscall.Signal) error {
 	l, err := s.running()
+	if err == nil && of != nil && of != l {
+		err = workload.ErrNotRunning
+	}
 	if err != nil {
 		return err
 	}
@@ -220,7 +226,7 @@ func (s *supervisor) shutdown(timeout time.Duration, sig syscall.Signal) error {
 		return err
 	}
 	s.halt()
-	return s.quit(timeout, sig, s.ended)
+	return s.quit(nil, timeout, sig, s.ended)
 }
 
 // orStopSignal is sig, or the workload's own stop signal if that is 0.
@@ -233,11 +239,11 @@ func (s *supervisor) orStopSignal(sig syscall.Signal) (syscall.Signal, error) {
 	return s.stopSignal()
 }
 
-// quit sends the life that runs sig, and SIGKILL when timeout has passed and ended
-// is not closed. It returns when it is.
-func (s *supervisor) quit(timeout time.Duration, sig syscall.Signal, ended <-chan struct{}) error {
+// quit sends one life, nil for the one that runs, sig, and SIGKILL when timeout has
+// passed and ended is not closed. It returns when it is.
+func (s *supervisor) quit(l *life, timeout time.Duration, sig syscall.Signal, ended <-chan struct{}) error {
 	s.callOffPause()
-	if err := s.signal(sig); err == nil {
+	if err := s.signalLife(l, sig); err == nil {
 		s.thaw()
 		var over <-chan time.Time // nil blocks for ever
 		if timeout >= 0 {
@@ -251,7 +257,7 @@ func (s *supervisor) quit(timeout time.Duration, sig syscall.Signal, ended <-cha
 		case <-over:
 		}
 	}
-	if err := s.signal(killSignal); err != nil && !errors.Is(err, workload.ErrNotRunning) && s.snapshot().Exit == nil {
+	if err := s.signalLife(l, killSignal); err != nil && !errors.Is(err, workload.ErrNotRunning) && s.snapshot().Exit == nil {
 		return err
 	}
 	<-ended

@@ -109,20 +109,25 @@ func (s *supervisor) revive(timeout time.Duration, sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	l, err := s.running()
-	if err != nil {
-		return err
-	}
-	if k, ok := l.inst.(boundary.Keeper); ok {
-		k.Keep()
-	}
 	s.mu.Lock()
-	s.reviving = true
+	l := s.life
+	// Nothing to end, as another command has done that, or will find what begins.
+	comes := l == nil && s.halted.Err() == nil && (s.reviving || s.state.Status == workload.Restarting || s.state.Exit == nil)
+	s.reviving = s.reviving || l != nil
 	s.mu.Unlock()
-	if err := s.quit(timeout, sig, l.ended); err != nil {
-		return err
+	switch {
+	case comes:
+	case l == nil:
+		return workload.ErrNotRunning
+	default:
+		if k, ok := l.inst.(boundary.Keeper); ok {
+			k.Keep()
+		}
+		if err := s.quit(l, timeout, sig, l.ended); err != nil {
+			return err
+		}
+		s.happened("stop")
 	}
-	s.happened("stop")
 	for {
 		s.mu.Lock()
 		now, changed := s.life, s.changed
