@@ -135,6 +135,59 @@ func TestRestarting(t *testing.T) {
 	}
 }
 
+// TestStartAgain starts workloads that were stopped between two lives, or lost their
+// supervisor there: one that cannot be started stays what it was, and the first pause
+// of one that can is as short as ever.
+func TestStartAgain(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		w := newWorld(t)
+		if _, err := w.Run(ctx(t), restarted("unless-stopped", 0, "exit", "4"), nil); err != nil {
+			t.Fatal(err)
+		}
+		r := w.await("r", func(r *Record) bool { return r.Restarts >= 3 && r.Status == workload.Restarting })
+		if lost {
+			if err := syscall.Kill(r.SupervisorPID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := w.Stop(ctx(t), "r", nil); err != nil {
+			t.Fatal(err)
+		}
+		before := w.await("r", func(r *Record) bool { return r.Status == workload.Exited })
+		spec := before.Spec
+		args := spec.Process.Args
+		spec.Process.Args = []string{"missing"}
+		if err := w.layout.WriteSpec(&spec); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Start(ctx(t), "r", nil); !errors.Is(err, workload.ErrCommandNotFound) {
+			t.Errorf("got %v", err)
+		}
+		if r := w.want("r", workload.Exited); r.Restarts != before.Restarts || len(r.Ends) != len(before.Ends) || r.Stopped == lost {
+			t.Errorf("after a start that failed: %+v, before %+v", r, before)
+		}
+		spec.Process.Args = args
+		if err := w.layout.WriteSpec(&spec); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Start(ctx(t), "r", nil); err != nil {
+			t.Fatal(err)
+		}
+		w.await("r", func(*Record) bool {
+			st, err := w.layout.ReadState(spec.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := 100 * time.Millisecond << max(0, st.Restarts-1); st.Restarts > 0 && st.Pause != want {
+				t.Errorf("the pause before restart %d: %v, want %v", st.Restarts, st.Pause, want)
+			}
+			return st.Restarts > 0
+		})
+		if err := w.Remove(ctx(t), "r", true); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestRestartFails takes away what a life needs: each try counts, its reason is
 // kept, and when it is there again the workload runs.
 func TestRestartFails(t *testing.T) {

@@ -95,6 +95,7 @@ func (s *supervisor) launch(ctx context.Context, l *life) error {
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		before.Stopped = before.Stopped || s.state.Stopped // a command may have come meanwhile
 		s.state = before
 		return errors.Join(err, s.write())
 	}
@@ -135,6 +136,9 @@ func (s *supervisor) recordRunning(l *life) (before state.State, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before = s.state
+	if s.state.Status != workload.Restarting { // the first since a command has started it
+		s.state.Restarts, s.state.Ends, s.state.Pause, s.state.Stopped = 0, nil, 0, false
+	}
 	if err := s.state.To(workload.Running); err != nil {
 		return before, err
 	}

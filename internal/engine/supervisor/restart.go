@@ -79,7 +79,7 @@ func (s *supervisor) restarting(exit workload.Exit) {
 		s.state.LogError = err.Error()
 	}
 	if s.reviving { // by a command, as if it was started anew
-		s.reviving, s.state.Restarts, s.state.Ends = false, 0, nil
+		s.reviving, s.state.Restarts, s.state.Ends, s.state.Pause = false, 0, nil, 0
 	} else {
 		s.remember(exit)
 	}

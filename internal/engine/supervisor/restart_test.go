@@ -1,10 +1,15 @@
 package supervisor
 
 import (
+	"context"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/engine/state"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/wire"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -55,5 +60,42 @@ func TestRemember(t *testing.T) {
 	ends := s.state.Ends
 	if s.state.Restarts != 20 || len(ends) != maxEnds || ends[maxEnds-1].Code != 19 || len(ends[0].Error) > maxReason {
 		t.Errorf("got %d restarts, %d ends", s.state.Restarts, len(ends))
+	}
+}
+
+// unstartable cannot be started, and something happens when that is tried.
+type unstartable struct {
+	boundary.Instance
+	meanwhile func()
+}
+
+func (unstartable) PID() int { return 1 }
+
+func (u unstartable) Start(context.Context) error {
+	u.meanwhile()
+	return errors.New("no")
+}
+
+// TestStopBesideLaunch stops a workload whose next life cannot be started at this
+// moment: that it was stopped is what stays.
+func TestStopBesideLaunch(t *testing.T) {
+	id := workload.NewID()
+	start := &wire.Start{Root: t.TempDir(), Spec: workload.Spec{ID: id}, State: state.State{Status: workload.Restarting, Restarts: 3}}
+	s := newSupervisor(start, nil)
+	defer s.idle.Stop()
+	if err := os.MkdirAll(s.layout.Dir(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l := &life{inst: unstartable{meanwhile: func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.state.Stopped = true
+	}}}
+	if err := s.launch(t.Context(), l); err == nil {
+		t.Error("no error")
+	}
+	st, err := s.layout.ReadState(id)
+	if err != nil || !st.Stopped || st.Status != workload.Restarting || st.Restarts != 3 {
+		t.Errorf("got %+v, %v", st, err)
 	}
 }

@@ -235,7 +235,6 @@ func (s *supervisor) begin(boundaries []boundary.Boundary, req *wire.Request, c 
 	if s.log, err = s.openLog(); err != nil {
 		return nil, nil, err
 	}
-	s.state.Restarts, s.state.Ends, s.state.Stopped = 0, nil, false
 	s.forgetHealth()
 	ctx := s.context()
 	l, err := s.create(ctx)
