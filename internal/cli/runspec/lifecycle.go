@@ -136,6 +136,24 @@ func checkHealth(h workload.Health, name func(string) string) error {
 	return nil
 }
 
+// leastOfImage is the shortest interval that an image may ask for. Each check takes the
+// supervisor some milliseconds of processor time, outside of the workload's limits.
+const leastOfImage = 100 * time.Millisecond
+
+// checkImageHealth checks the figures that an image's health check has.
+func checkImageHealth(h workload.Health) error {
+	name := func(field string) string { return "the health check's " + field }
+	if err := checkHealth(h, name); err != nil {
+		return err
+	}
+	for field, d := range map[string]time.Duration{"interval": h.Interval, "start-interval": h.StartInterval} {
+		if d != 0 && d < leastOfImage {
+			return bad(name(field), d.String(), "too short for what an image may ask for", fmt.Sprintf("give at least %v", leastOfImage))
+		}
+	}
+	return nil
+}
+
 // fillHealth takes from the image what the command line leaves open.
 func (r *Request) fillHealth(s *workload.Spec, _ Host, c ImageConfig) error {
 	h := &s.Health
@@ -143,11 +161,16 @@ func (r *Request) fillHealth(s *workload.Spec, _ Host, c ImageConfig) error {
 		return nil
 	}
 	image := c.Health
-	if err := checkHealth(image, func(field string) string { return "the health check's " + field }); err != nil {
-		return badImage(s, err.Error())
-	}
 	if len(h.Test) == 0 {
 		h.Test = image.Test
+	}
+	if !h.Checked() {
+		if h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0 {
+			return advice.New(fmt.Sprintf("the --health flags have nothing to check with: image %s has no health check", s.Image.Reference),
+				"give the command with --health-cmd")
+		}
+		*h = workload.Health{}
+		return nil
 	}
 	for _, f := range []struct{ to, from *time.Duration }{
 		{&h.Interval, &image.Interval}, {&h.Timeout, &image.Timeout},
@@ -155,19 +178,19 @@ func (r *Request) fillHealth(s *workload.Spec, _ Host, c ImageConfig) error {
 	} {
 		if *f.to == 0 {
 			*f.to = *f.from
+		} else {
+			*f.from = 0 // it does not count
 		}
 	}
 	if h.Retries == 0 {
 		h.Retries = image.Retries
+	} else {
+		image.Retries = 0
+	}
+	if err := checkImageHealth(image); err != nil {
+		return badImage(s, err.Error())
 	}
 	switch {
-	case !h.Checked():
-		if h.Interval != 0 || h.Timeout != 0 || h.Retries != 0 {
-			return advice.New(fmt.Sprintf("the --health flags have nothing to check with: image %s has no health check", s.Image.Reference),
-				"give the command with --health-cmd")
-		}
-		*h = workload.Health{}
-		return nil
 	case h.Test[0] != "CMD" && h.Test[0] != "CMD-SHELL":
 		return badImage(s, fmt.Sprintf("a health check of kind %q", h.Test[0]))
 	case h.Test[0] == "CMD-SHELL" && len(c.Shell) > 0:

@@ -63,12 +63,21 @@ func TestHealthFlags(t *testing.T) {
 		{"the image's shell for ours", []string{"--health-cmd", "x"}, check, []string{"/bin/bash", "-c"},
 			workload.Health{Test: []string{"CMD", "/bin/bash", "-c", "x"}, Interval: time.Minute, Retries: 5}, ""},
 		{"figures of nothing", []string{"--health-interval", "3s"}, workload.Health{}, nil, workload.Health{}, "nothing to check with"},
+		{"a period of nothing", []string{"--health-start-period", "3s"}, workload.Health{}, nil, workload.Health{}, "nothing to check with"},
+		{"another interval of nothing", []string{"--health-start-interval", "3s"}, workload.Health{Test: []string{"NONE"}}, nil, workload.Health{}, "nothing to check with"},
+		{"the image's figures of nothing", nil, workload.Health{Interval: time.Second, Timeout: -1}, nil, workload.Health{}, ""},
 		{"both", []string{"--no-healthcheck", "--health-cmd", "x"}, check, nil, workload.Health{}, "contradicts"},
 		{"short", []string{"--health-interval", "3us", "--health-cmd", "x"}, check, nil, workload.Health{}, "too short"},
 		{"negative", []string{"--health-retries", "-1", "--health-cmd", "x"}, check, nil, workload.Health{}, "not a number of failures"},
 		{"a hostile image", nil, workload.Health{Test: []string{"CMD", "a\x00b"}}, nil, workload.Health{}, "zero byte"},
 		{"an unknown kind", nil, workload.Health{Test: []string{"HTTP", "x"}}, nil, workload.Health{}, "of kind"},
 		{"a hostile figure", nil, workload.Health{Test: []string{"CMD", "x"}, Timeout: -time.Second}, nil, workload.Health{}, "too short"},
+		{"another in its place", []string{"--health-timeout", "1s"}, workload.Health{Test: []string{"CMD", "x"}, Timeout: -time.Second}, nil,
+			workload.Health{Test: []string{"CMD", "x"}, Timeout: time.Second}, ""},
+		{"an image in a hurry", nil, workload.Health{Test: []string{"CMD", "x"}, Interval: time.Millisecond}, nil, workload.Health{}, "too short"},
+		{"at the start", nil, workload.Health{Test: []string{"CMD", "x"}, StartInterval: time.Millisecond}, nil, workload.Health{}, "too short"},
+		{"somebody in a hurry", []string{"--health-interval", "1ms"}, workload.Health{Test: []string{"CMD", "x"}, Interval: 2 * time.Millisecond}, nil,
+			workload.Health{Test: []string{"CMD", "x"}, Interval: time.Millisecond}, ""},
 	} {
 		spec, err := parse(t, append(tt.flags, "image", "true"), ImageConfig{Health: tt.image, Shell: tt.shell})
 		switch {
