@@ -91,13 +91,21 @@ func (s *State) Active() bool {
 // maxRecord bounds what is read of a record, in bytes.
 const maxRecord = 32 << 20
 
+// maxSpec bounds a spec.json, in bytes: it goes to a supervisor in one message, with
+// the state, and that may have 16 MiB (package wire).
+const maxSpec = 14 << 20
+
 // A state.json is filled up to whole blocks, so that the next version, a little
 // longer, needs no more; both in bytes. The ends of lives are what grows.
 const block, slack = 4096, 3072
 
-// WriteSpec records what was asked of a new workload.
+// WriteSpec records what was asked of a new workload. What could never be started, for
+// its size, is an error: much of it may come from an image.
 func (l Layout) WriteSpec(s *workload.Spec) error {
 	b, err := json.Marshal(s)
+	if err == nil && len(b) > maxSpec {
+		err = fmt.Errorf("its record has %d bytes, and %d are the most: there are too many labels or variables, or too long ones, perhaps the image's", len(b), maxSpec)
+	}
 	if err != nil {
 		return fmt.Errorf("record workload: %w", err)
 	}

@@ -151,6 +151,18 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// TestLargeSpec records what is too large to be started: nothing is written.
+func TestLargeSpec(t *testing.T) {
+	l, id := layout(t)
+	s := &workload.Spec{ID: id, Labels: map[string]string{"large": strings.Repeat("<", maxSpec/6)}} // JSON has 6 bytes for each
+	if err := l.WriteSpec(s); err == nil {
+		t.Error("no error")
+	}
+	if _, err := l.ReadSpec(id); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestVersions writes ever different versions and reads each back, with and
 // without room reserved for them.
 func TestVersions(t *testing.T) {
