@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -197,6 +198,9 @@ func (e *Engine) RemoveWith(ctx context.Context, ref string, o RemoveOptions) er
 		return about("remove", ref, err)
 	}
 	err = state.Retry(ctx, func() error {
+		if done, err := e.removeUnreadable(ctx, id); done || err != nil {
+			return err
+		}
 		k, err := e.lockIdle(ctx, id)
 		if force && errors.Is(err, workload.ErrRunning) {
 			// Before it is killed: what is not removed shall go on running.
@@ -225,17 +229,85 @@ func (e *Engine) RemoveWith(ctx context.Context, ref string, o RemoveOptions) er
 	return nil
 }
 
+// removeUnreadable removes a workload whose record is damaged, or of a version that this
+// one does not know, which is no reason to keep it. done is false where it can be read.
+// What the record would tell is tried: all boundaries, all names and ranges of IDs. Its
+// anonymous volumes stay.
+func (e *Engine) removeUnreadable(ctx context.Context, id workload.ID) (done bool, err error) {
+	if e.unreadable(id) == nil {
+		return false, nil
+	}
+	k, err := e.lock(ctx, id)
+	if errors.Is(err, workload.ErrRunning) {
+		return false, nil // it may have to be ended first
+	}
+	if err != nil {
+		return false, err
+	}
+	defer k.Unlock()
+	if e.unreadable(id) != nil {
+		_ = e.recover(ctx, id) // which may bring the version before back
+	}
+	why := e.unreadable(id)
+	if why == nil {
+		return false, nil
+	}
+	names, err := e.namesOf(id)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if err := e.checkDeserted(ctx, &workload.Spec{ID: id, Name: name, VM: workload.VM{Machine: strings.HasPrefix(name, tenantMark)}}); err != nil {
+			return false, err
+		}
+	}
+	e.warn(why)
+	if err := e.deleteAny(ctx, id); err != nil {
+		return false, fmt.Errorf("clean up after workload %s, whose record cannot be read: %w", id.Short(), err)
+	}
+	return true, e.erase(id)
+}
+
+// unreadable tells why a workload's record cannot be read; nil where it can be, or
+// where there is none, or none yet.
+func (e *Engine) unreadable(id workload.ID) error {
+	_, err := e.layout.ReadState(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it may be restored, or was never finished
+	}
+	if err == nil {
+		_, err = e.layout.ReadSpec(id)
+	}
+	if _, lerr := os.Lstat(e.layout.Dir(id)); lerr != nil {
+		return nil
+	}
+	return err
+}
+
+// deleteAny lets every boundary remove what it may have made of a workload.
+func (e *Engine) deleteAny(ctx context.Context, id workload.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, healing)
+	defer cancel()
+	for _, b := range e.cfg.Boundaries {
+		if err := e.deleteInstance(ctx, &workload.Spec{ID: id, Boundary: b.Name()}, e.layout.RunDir(id)); err != nil {
+			return err
+		}
+	}
+	if e.cfg.Networks == nil {
+		return nil
+	}
+	return e.cfg.Networks.Release(ctx, id)
+}
+
 // removeIdle removes a workload that has no supervisor and whose lock is held.
 func (e *Engine) removeIdle(ctx context.Context, id workload.ID, volumes bool) error {
 	spec, err := e.layout.ReadSpec(id)
 	if err != nil {
-		e.warn(err) // a damaged record is no reason to keep the workload
-		return e.erase(id)
+		return err
 	}
 	st, err := e.layout.ReadState(id)
 	if err != nil {
-		e.warn(err)
-		return e.erase(id)
+		return err
 	}
 	if err := e.checkDeserted(ctx, spec); err != nil {
 		return err

@@ -108,23 +108,28 @@ func (e *Engine) forget(id workload.ID) error {
 	return errors.Join(err, e.layout.Empty(id))
 }
 
-// freeNames removes every name that points to a workload. It reads all names.
+// freeNames removes every name that points to a workload.
 func (e *Engine) freeNames(id workload.ID) error {
 	return e.layout.Exclusive(func() error {
-		names, err := os.ReadDir(filepath.Join(e.layout.Root, "names"))
-		if err != nil {
-			return err
-		}
-		for _, n := range names {
-			link := e.layout.Name(n.Name())
-			if to, err := os.Readlink(link); err == nil && to == string(id) {
-				if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
-					return err
-				}
+		names, err := e.namesOf(id)
+		for _, name := range names {
+			if err := os.Remove(e.layout.Name(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
 			}
 		}
-		return nil
+		return err
 	})
+}
+
+// namesOf returns every name that points to a workload. It reads all names.
+func (e *Engine) namesOf(id workload.ID) (its []string, err error) {
+	names, err := os.ReadDir(filepath.Join(e.layout.Root, "names"))
+	for _, n := range names {
+		if to, err := os.Readlink(e.layout.Name(n.Name())); err == nil && to == string(id) {
+			its = append(its, n.Name())
+		}
+	}
+	return its, err
 }
 
 // recover brings a workload whose lock the caller holds, and which may have been

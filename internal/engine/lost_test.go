@@ -2,6 +2,9 @@ package engine
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -88,5 +91,49 @@ func testLostInEachState(t *testing.T, newWorld func(*testing.T) *world) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestRemoveUnreadable removes workloads whose records are damaged, whether they
+// run, ran or lost their supervisor: nothing is left of them but what has a name.
+func TestRemoveUnreadable(t *testing.T) {
+	for what, damage := range map[string]map[string]string{
+		"state": {"state.json": `{"status":"odd"}`}, "spec": {"spec.json": "{"}, "no spec": {"spec.json": ""},
+		"both": {"state.json": `{"status":`, "state.next": "", "spec.json": `{"id":"x"}`}, "changes": {"changes.json": "["},
+	} {
+		for _, how := range []string{"created", "running", "lost"} {
+			w := newWorld(t)
+			s := spec("pause")
+			s.Name = "d"
+			if how != "created" {
+				if _, err := w.Run(ctx(t), s, nil); err != nil {
+					t.Fatal(err)
+				}
+			} else if _, err := w.Create(ctx(t), s); err != nil {
+				t.Fatal(err)
+			}
+			r, err := w.Inspect(ctx(t), "d")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if how == "lost" {
+				if err := syscall.Kill(r.SupervisorPID, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				w.awaitDeath(r.Spec.ID)
+			}
+			for file, text := range damage {
+				if how == "running" && strings.HasPrefix(file, "state.") {
+					continue // which the supervisor writes, and nothing else
+				}
+				if err := os.WriteFile(filepath.Join(r.Dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Remove(ctx(t), string(r.Spec.ID), how == "running"); err != nil {
+				t.Errorf("%s, %s: %v", what, how, err)
+			}
+			w.wantEmpty()
+		}
 	}
 }

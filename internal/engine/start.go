@@ -168,21 +168,23 @@ func (e *Engine) claimOrSpawn(ctx context.Context, s *workload.Spec, st *state.S
 	return e.spawn(ctx, s, k)
 }
 
-// lockIdle returns the lock of a workload that has no supervisor, after cleaning
-// up if need be. It waits for other commands, and returns workload.ErrRunning if
-// there is a supervisor.
-func (e *Engine) lockIdle(ctx context.Context, id workload.ID) (*state.Lock, error) {
-	var k *state.Lock
-	err := state.Retry(ctx, func() error {
-		var err error
+// lock returns the lock of a workload that has no supervisor. It waits for other
+// commands, and returns workload.ErrRunning if there is a supervisor.
+func (e *Engine) lock(ctx context.Context, id workload.ID) (k *state.Lock, err error) {
+	err = state.Retry(ctx, func() error {
 		if k, err = e.layout.TryLock(id); errors.Is(err, state.ErrLocked) {
 			if st, rerr := e.layout.ReadState(id); rerr == nil && st.Active() {
 				return workload.ErrRunning
 			}
-			return err
 		}
 		return err
 	})
+	return k, err
+}
+
+// lockIdle is lock, and cleans up if need be.
+func (e *Engine) lockIdle(ctx context.Context, id workload.ID) (*state.Lock, error) {
+	k, err := e.lock(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -35,6 +37,25 @@ func TestTenantInUse(t *testing.T) {
 	}
 	w.want(string(machine), workload.Running)
 	w.want("inside", workload.Running)
+
+	// Nor where its record cannot be read.
+	record := filepath.Join(w.layout.Dir(machine), "spec.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Stop(ctx(t), string(machine), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(record, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Remove(ctx(t), string(machine), true); !errors.Is(err, ErrTenantInUse) {
+		t.Errorf("unreadable: got %v, want %v", err, ErrTenantInUse)
+	}
+	if err := os.WriteFile(record, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.RemoveTenant(ctx(t), "acme", true); err != nil {
 		t.Fatal(err)
 	}

@@ -58,11 +58,18 @@ func (e *Engine) Update(ctx context.Context, ref string, r workload.Resources, r
 }
 
 func (e *Engine) update(ctx context.Context, id workload.ID, r workload.Resources, restart *workload.Restart) error {
+	s, err := e.layout.ReadSpec(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return workload.ErrNotFound // it was removed meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	if s.AutoRemove && restart != nil && restart.Policy != "" {
+		return errors.New("it is removed at its end, so it cannot be restarted")
+	}
 	req := &wire.Request{Op: wire.OpUpdate, Update: &wire.Update{Resources: r, Restart: restart}}
-	_, err := e.change(ctx, id, req, func(s *workload.Spec) error {
-		if s.AutoRemove && restart != nil && restart.Policy != "" {
-			return errors.New("it is removed at its end, so it cannot be restarted")
-		}
+	_, err = e.change(ctx, id, req, func(s *workload.Spec) error {
 		merged := s.Resources.Merge(r)
 		if err := merged.Coherent(); err != nil {
 			return err

@@ -80,6 +80,32 @@ func TestUpdate(t *testing.T) {
 	check("stopped", more, 50, "")
 }
 
+// TestUpdateAutoRemove gives what is removed at its end a restart policy, before it runs
+// and while it does.
+func TestUpdateAutoRemove(t *testing.T) {
+	w := newWorld(t)
+	s := spec("wait-signal", "TERM")
+	s.Name, s.AutoRemove = "u", true
+	if _, err := w.Create(ctx(t), s); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.Update(ctx(t), "u", workload.Resources{}, &workload.Restart{Policy: "always"}); err == nil || !strings.Contains(err.Error(), "removed at its end") {
+			t.Errorf("got %v", err)
+		}
+		if err := w.Update(ctx(t), "u", workload.Resources{}, &workload.Restart{}); err != nil {
+			t.Error(err)
+		}
+		if _, err := w.Start(ctx(t), "u", nil); err != nil && !errors.Is(err, workload.ErrRunning) {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Stop(ctx(t), "u", nil); err != nil {
+		t.Error(err)
+	}
+	w.wantEmpty()
+}
+
 // TestUpdateRestartPolicy gives a workload that comes back again and again the
 // policy not to.
 func TestUpdateRestartPolicy(t *testing.T) {
