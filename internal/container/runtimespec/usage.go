@@ -32,7 +32,11 @@ func Update(m *cgroup.Manager, r workload.Resources) error {
 			return fmt.Errorf("--memory %d: the workload uses %d bytes now", *r.Memory, used)
 		}
 	}
-	return Gone(m.Change(res, cgroup.Options{Strict: true, Names: LimitNames(r)}))
+	err = m.Change(res, cgroup.Options{Strict: true, Names: LimitNames(r)})
+	if m.Exists() {
+		return err // a file that is missing is one that this machine does not have
+	}
+	return Gone(err)
 }
 
 // Gone says that a cgroup or process that is not there is the workload's end.
