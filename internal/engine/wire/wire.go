@@ -263,21 +263,26 @@ type Error struct {
 	Message string `json:"message"`
 }
 
-var sentinels = map[string]error{
-	"not-found":         workload.ErrNotFound,
-	"name-taken":        workload.ErrNameTaken,
-	"no-path":           workload.ErrNoPath,
-	"not-running":       workload.ErrNotRunning,
-	"running":           workload.ErrRunning,
-	"unsupported":       workload.ErrUnsupported,
-	"not-executable":    workload.ErrNotExecutable,
-	"command-not-found": workload.ErrCommandNotFound,
-	"supervisor-lost":   workload.ErrSupervisorLost,
-	"no-network":        network.ErrNotFound,
-	"network-invalid":   network.ErrInvalid,
-	"network-exhausted": network.ErrExhausted,
-	"address-taken":     network.ErrAddressTaken,
-	"port-taken":        network.ErrPortTaken,
+// sentinels are in the order in which they count where an error wraps several, such as
+// that of a start and that of cleaning up after it.
+var sentinels = []struct {
+	code string
+	err  error
+}{
+	{"command-not-found", workload.ErrCommandNotFound},
+	{"not-executable", workload.ErrNotExecutable},
+	{"not-found", workload.ErrNotFound},
+	{"name-taken", workload.ErrNameTaken},
+	{"no-path", workload.ErrNoPath},
+	{"not-running", workload.ErrNotRunning},
+	{"running", workload.ErrRunning},
+	{"unsupported", workload.ErrUnsupported},
+	{"supervisor-lost", workload.ErrSupervisorLost},
+	{"no-network", network.ErrNotFound},
+	{"network-invalid", network.ErrInvalid},
+	{"network-exhausted", network.ErrExhausted},
+	{"address-taken", network.ErrAddressTaken},
+	{"port-taken", network.ErrPortTaken},
 }
 
 // NewError returns err in the form that crosses the socket, nil for nil.
@@ -285,16 +290,23 @@ func NewError(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	for code, s := range sentinels {
-		if errors.Is(err, s) {
-			return &Error{Code: code, Message: err.Error()}
+	for _, s := range sentinels {
+		if errors.Is(err, s.err) {
+			return &Error{Code: s.code, Message: err.Error()}
 		}
 	}
 	return &Error{Message: err.Error()}
 }
 
 func (e *Error) Error() string { return e.Message }
-func (e *Error) Unwrap() error { return sentinels[e.Code] }
+func (e *Error) Unwrap() error {
+	for _, s := range sentinels {
+		if s.code == e.Code {
+			return s.err
+		}
+	}
+	return nil
+}
 
 // AppendFrame appends one frame to b. The payload must not exceed the type's limit.
 func AppendFrame(b []byte, t Type, payload []byte) []byte {

@@ -85,10 +85,15 @@ func TestRefused(t *testing.T) {
 
 func TestErrorsCross(t *testing.T) {
 	for _, s := range sentinels {
-		err := fmt.Errorf("start x: %w", s)
+		err := fmt.Errorf("start x: %w", s.err)
 		got := NewError(err)
-		if !errors.Is(got, s) || got.Error() != err.Error() {
+		if !errors.Is(got, s.err) || got.Error() != err.Error() {
 			t.Errorf("%v: got %v", err, got)
+		}
+	}
+	for range 50 {
+		if got := NewError(errors.Join(workload.ErrNotRunning, workload.ErrCommandNotFound)); !errors.Is(got, workload.ErrCommandNotFound) {
+			t.Fatalf("a start, and cleaning up after it: got %+v", got)
 		}
 	}
 	if got := NewError(errors.New("other")); got.Code != "" || got.Unwrap() != nil {
