@@ -16,6 +16,10 @@ type processors struct {
 	held   bool       // they shall stand
 	state  running
 	askers int // who wants them to run in spite of held
+	// How many of those come by askUnlessHeld; over is closed when the last of them is
+	// done.
+	looking int
+	over    chan struct{}
 }
 
 // running is what processors do, as far as the VMM has said.
@@ -27,15 +31,29 @@ const (
 	unknown // it was told to change that, and gave no answer
 )
 
-// hold stops them, at once or when the last who asks is done.
+// hold stops them, at once or when the last who asks is done. It waits for those who
+// came by askUnlessHeld, of whom no user knows.
 func (p *processors) hold(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	was := p.held
-	p.held = true
-	err := p.settle(ctx)
+	p.held = true // nobody else comes by askUnlessHeld
+	err := ctx.Err()
+	for p.looking > 0 && err == nil {
+		over := p.over
+		p.mu.Unlock()
+		select {
+		case <-over:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		p.mu.Lock()
+	}
+	if err == nil {
+		err = p.settle(ctx)
+	}
 	if err != nil {
-		p.held = was
+		p.held = was && p.held // it may have been released meanwhile
 	}
 	return err
 }
@@ -80,7 +98,17 @@ func (p *processors) askUnlessHeld(ctx context.Context) (done func()) {
 		return nil
 	}
 	p.askers++
-	return func() { p.done(ctx) }
+	if p.looking++; p.looking == 1 {
+		p.over = make(chan struct{})
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.askers--
+		if p.looking--; p.looking == 0 {
+			close(p.over) // whoever holds them has waited, and stops them
+		}
+	}
 }
 
 // settle makes them stand or run, as is due. A VMM that gave no answer may have

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 )
 
 // vmmOf is a VMM's processors: what it was told, and what it does when told.
@@ -87,4 +88,67 @@ func TestProcessors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHoldWaits: a machine that is said to be paused stands, whoever was just having a
+// look at its guest.
+func TestHoldWaits(t *testing.T) {
+	held := func(t *testing.T, ctx context.Context, v *vmmOf, p *processors) <-chan error {
+		t.Helper()
+		end := make(chan error, 1)
+		go func() { end <- p.hold(ctx) }()
+		synctest.Wait()
+		select {
+		case err := <-end:
+			t.Fatalf("paused while somebody looks: %v, the processors stand: %v", err, v.standing)
+		default:
+		}
+		return end
+	}
+	t.Run("for all", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			v := &vmmOf{}
+			p := v.processors()
+			first, second := p.askUnlessHeld(t.Context()), p.askUnlessHeld(t.Context())
+			first()
+			end := held(t, t.Context(), v, p)
+			if p.askUnlessHeld(t.Context()) != nil {
+				t.Error("another comes while they are to stand")
+			}
+			second()
+			if err := <-end; err != nil || !v.standing {
+				t.Errorf("when nobody looks: %v, the processors stand: %v", err, v.standing)
+			}
+		})
+	})
+	t.Run("and says what fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			v := &vmmOf{}
+			p := v.processors()
+			done := p.askUnlessHeld(t.Context())
+			end := held(t, t.Context(), v, p)
+			v.fails, v.lost = errors.New("no answer"), true
+			done()
+			if err := <-end; err == nil {
+				t.Errorf("no error, and the processors stand: %v", v.standing)
+			}
+		})
+	})
+	t.Run("until its end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			v := &vmmOf{}
+			p := v.processors()
+			done := p.askUnlessHeld(t.Context())
+			ctx, cancel := context.WithCancel(t.Context())
+			end := held(t, ctx, v, p)
+			cancel()
+			if err := <-end; !errors.Is(err, context.Canceled) {
+				t.Errorf("called off: %v", err)
+			}
+			done()
+			if again := p.askUnlessHeld(t.Context()); v.standing || again == nil {
+				t.Errorf("called off, and the processors stand: %v, nobody may look: %v", v.standing, again == nil)
+			}
+		})
+	})
 }
