@@ -16,9 +16,11 @@ const (
 	// time stamp counter may be 30 ms off by then, see package tsc.
 	clockEvery = 5 * time.Minute
 	// clockReads is how often a clock is read for one answer that is quick, and
-	// clockQuick how quick that is.
-	clockReads = 5
-	clockQuick = 10 * time.Millisecond
+	// clockQuick how quick that is. After clockPatience it is not read again: of
+	// killTimeout enough shall be left to move it.
+	clockReads    = 5
+	clockQuick    = 10 * time.Millisecond
+	clockPatience = killTimeout / 4
 	// clockOff is the deviation that is left alone, beside what the reading leaves
 	// open.
 	clockOff = 5 * time.Millisecond
@@ -35,6 +37,7 @@ type guestClock interface {
 func adjust(ctx context.Context, c guestClock) error {
 	var off time.Duration // to the host's clock, ±open
 	open := time.Duration(-1)
+	began := time.Now()
 	for range clockReads {
 		before := time.Now()
 		there, err := c.Clock(ctx)
@@ -45,7 +48,7 @@ func adjust(ctx context.Context, c guestClock) error {
 		if half := took / 2; open < 0 || half < open {
 			off, open = before.Add(half).Round(0).Sub(there), half
 		}
-		if took <= clockQuick {
+		if took <= clockQuick || time.Since(began) > clockPatience {
 			break
 		}
 	}

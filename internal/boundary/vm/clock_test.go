@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,6 +75,46 @@ func TestAdjust(t *testing.T) {
 	c := slowClock{off: time.Hour, err: errors.New("no answer")}
 	if err := adjust(t.Context(), &c); err == nil || c.shift != 0 {
 		t.Errorf("without an answer: %v, moved by %v", err, c.shift)
+	}
+}
+
+// busyClock is that of a guest which takes its time for each answer.
+type busyClock struct{ off, takes time.Duration }
+
+func (c *busyClock) wait(ctx context.Context) error {
+	select {
+	case <-time.After(c.takes):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *busyClock) Clock(ctx context.Context) (time.Time, error) {
+	now := time.Now().Add(c.off).Round(0)
+	return now, c.wait(ctx)
+}
+
+func (c *busyClock) ShiftClock(ctx context.Context, d time.Duration) error {
+	if err := c.wait(ctx); err != nil {
+		return err
+	}
+	c.off += d
+	return nil
+}
+
+// TestBusyGuest: one that needs a good part of the limit for each answer is not given up.
+func TestBusyGuest(t *testing.T) {
+	for _, takes := range []time.Duration{time.Second, 2 * time.Second} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &busyClock{off: -time.Hour, takes: takes}
+				err := within(t.Context(), killTimeout, func(ctx context.Context) error { return adjust(ctx, c) })
+				if err != nil || c.off > 0 || c.off < -takes {
+					t.Errorf("off by %v, %v", c.off, err)
+				}
+			})
+		})
 	}
 }
 
