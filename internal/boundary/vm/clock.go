@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/wallclock"
@@ -66,6 +67,7 @@ type clockKeeper struct {
 	once sync.Once // of begin, or never by end
 	stop context.CancelFunc
 	done chan struct{}
+	late atomic.Bool // since a pause, and the guest has not taken the time yet
 }
 
 // keepClock has the guest's clock follow the host's from now on, until kill: what the

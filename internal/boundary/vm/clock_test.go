@@ -78,6 +78,26 @@ func TestAdjust(t *testing.T) {
 	}
 }
 
+// TestClockAfterPause: a guest that did not take the time when it went on is told it when
+// somebody asks for that again.
+func TestClockAfterPause(t *testing.T) {
+	m, asked := ofTenant(t, &exchanges{}, func() []string { return nil })
+	late, cancel := context.WithCancel(t.Context())
+	m.processors.stop = func(context.Context) error { return nil }
+	m.processors.cont = func(context.Context) error { cancel(); return nil }
+	if err := m.processors.hold(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.letGo(late); !errors.Is(err, context.Canceled) || *asked != 0 {
+		t.Fatalf("went on: %v, asked %d times", err, *asked)
+	}
+	for range 2 {
+		if err := m.letGo(t.Context()); err != nil || *asked != 1 {
+			t.Errorf("went on: %v, asked %d times, want 1", err, *asked)
+		}
+	}
+}
+
 // busyClock is that of a guest which takes its time for each answer.
 type busyClock struct{ off, takes time.Duration }
 

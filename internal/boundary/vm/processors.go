@@ -133,8 +133,15 @@ func (p *processors) settle(ctx context.Context) error {
 // it has become.
 func (m *machine) letGo(ctx context.Context) error {
 	held, err := m.processors.release(ctx)
-	if err != nil || !held {
+	if held && err == nil {
+		m.clock.late.Store(true)
+	}
+	if err != nil || !m.clock.late.Load() {
 		return err
 	}
-	return within(ctx, killTimeout, func(ctx context.Context) error { return clientOf(m).SetClock(ctx, time.Now()) })
+	err = within(ctx, killTimeout, func(ctx context.Context) error { return clientOf(m).SetClock(ctx, time.Now()) })
+	if err == nil {
+		m.clock.late.Store(false)
+	}
+	return err
 }
