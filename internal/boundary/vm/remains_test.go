@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/vm/vmtest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -157,5 +158,43 @@ func TestHostUser(t *testing.T) {
 		if err := i.Delete(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestVolumesOfLives has a tenant's workload made again, with a volume. Each life's has a
+// name of its own: the guest may not be done with the last one's yet, or never.
+func TestVolumesOfLives(t *testing.T) {
+	var mu sync.Mutex
+	names := map[string]bool{}
+	h := &scripted{answer: func(req *protocol.Request, conn net.Conn) {
+		if req.Op == protocol.OpVolume {
+			mu.Lock()
+			names[req.Volume] = true
+			mu.Unlock()
+		}
+		reply(conn, nil)
+		if req.Op == protocol.OpVolume || req.Op == protocol.OpCreate {
+			io.Copy(io.Discard, conn) //nolint:errcheck // until its end
+		}
+	}}
+	b, s, p := inTenant(t, h)
+	p.Machine.FileServer = vmtest.Machine(t).FileServer
+	s.Mounts = []workload.Mount{{Type: "bind", Source: t.TempDir(), Target: "/volume"}}
+	for range 2 {
+		in, err := b.Create(t.Context(), s, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		if name := h.create.Volumes[0]; !names[name] {
+			t.Errorf("the workload has the volume %q, of %v", name, names)
+		}
+		mu.Unlock()
+		if err := in.Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(names) != 2 {
+		t.Errorf("two lives had the volumes %v", names)
 	}
 }

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -93,6 +94,8 @@ func holdVolumes(ctx context.Context, c *client.Client, like protocol.Create) er
 // of the workload's IDs in the guest: 0 where it has all of them.
 func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.Prepared, c *client.Client, idBase uint32, held map[int]string) (map[int]string, error) {
 	names := map[int]string{}
+	// The guest may not be done with those of the workload's last life.
+	life := strings.ToLower(rand.Text())[:8]
 	for n, m := range s.Mounts {
 		if m.Type != "bind" {
 			continue
@@ -116,7 +119,7 @@ func (r *remains) serveVolumes(ctx context.Context, s workload.Spec, p boundary.
 		r.volumes = append(r.volumes, v)
 		name, ok := held[n]
 		if !ok {
-			name = string(s.ID[:16]) + "-" + strconv.Itoa(n)
+			name = string(s.ID[:16]) + "-" + life + "-" + strconv.Itoa(n)
 		}
 		attaching := trace.Step(ctx, "volume attached")
 		err = within(ctx, answerTimeout, func(ctx context.Context) error {
