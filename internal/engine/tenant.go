@@ -104,13 +104,9 @@ func (e *Engine) StartTenant(ctx context.Context, tenant string) error {
 	if _, err := e.Start(ctx, string(id), nil); err != nil {
 		return err
 	}
-	workloads, err := e.TenantWorkloads(ctx, tenant)
+	keep, err := e.tenantData(tenant)
 	if err != nil {
 		return err
-	}
-	keep := make([]workload.ID, len(workloads))
-	for i, w := range workloads {
-		keep[i] = w.Spec.ID
 	}
 	ctx, cancel := context.WithTimeout(ctx, tidying)
 	defer cancel()
@@ -121,6 +117,18 @@ func (e *Engine) StartTenant(ctx context.Context, tenant string) error {
 // tidying is how long a guest may take to remove what nobody wants any more.
 // What is left is removed at the next start of its machine.
 const tidying = time.Minute
+
+// tenantData returns the workloads whose files on a tenant's disk stay: its own, and
+// those whose record cannot be read, as of them it is not known.
+func (e *Engine) tenantData(tenant string) (keep []workload.ID, err error) {
+	all, err := e.layout.All()
+	for _, id := range all {
+		if s, err := e.layout.ReadSpec(id); err != nil || s.VM.Tenant == tenant {
+			keep = append(keep, id)
+		}
+	}
+	return keep, err
+}
 
 // InspectTenant returns the record of a tenant's machine.
 func (e *Engine) InspectTenant(ctx context.Context, tenant string) (*Record, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -106,6 +107,45 @@ func TestStopTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := w.Wait(ctx(t), "inside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RemoveTenant(ctx(t), "acme", true); err != nil {
+		t.Fatal(err)
+	}
+	w.wantEmpty()
+}
+
+// TestTenantData: what a workload wrote is not removed from its tenant's disk because its
+// record cannot be read.
+func TestTenantData(t *testing.T) {
+	w := newWorld(t)
+	newTenant(t, w, spec("pause"))
+	other, err := w.Run(ctx(t), spec("pause"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := w.want("inside", workload.Running).Spec.ID
+	kept := func(when string) {
+		t.Helper()
+		keep, err := w.tenantData("acme")
+		if err != nil || !slices.Contains(keep, inside) || slices.Contains(keep, other.Record.Spec.ID) {
+			t.Errorf("%s: kept are %v, %v, want %s and not %s", when, keep, err, inside, other.Record.Spec.ID)
+		}
+	}
+	kept("whole")
+	record := filepath.Join(w.layout.Dir(inside), "spec.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(record, text[:len(text)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kept("its record is cut off")
+	if err := os.WriteFile(record, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Remove(ctx(t), string(other.Record.Spec.ID), true); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.RemoveTenant(ctx(t), "acme", true); err != nil {
