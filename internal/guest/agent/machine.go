@@ -148,8 +148,23 @@ func (a *Agent) keepData(keep []workload.ID) error {
 			return fmt.Errorf("%w: %w", protocol.ErrProtocol, err)
 		}
 	}
-	// A workload that exists here may be younger than the host's list.
-	return a.Guest.KeepData(func(id workload.ID) bool { return slices.Contains(keep, id) || a.find(id) != nil })
+	// A workload that exists here, or did, may be younger than the host's list.
+	return a.Guest.KeepData(func(id workload.ID) bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.had[id] || a.workloads[id] != nil || slices.Contains(keep, id)
+	})
+}
+
+// removeData removes what a workload wrote that exists no more.
+func (a *Agent) removeData(id workload.ID) error {
+	err := a.Guest.RemoveData(id)
+	if err == nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.had, id)
+	}
+	return err
 }
 
 // clock sets or moves the machine's clock where it is asked to, and says what time it

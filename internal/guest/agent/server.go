@@ -52,6 +52,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	workloads map[workload.ID]*entry
+	had       map[workload.ID]bool   // what may have written data that nobody has removed
 	blanks    map[workload.ID]*built // of OpPrepare, until they are adopted
 	volumes   map[string]*volume     // by name
 }
@@ -64,7 +65,9 @@ func New(c Config) *Agent {
 	if c.Log == nil {
 		c.Log = func(string) {}
 	}
-	return &Agent{Config: c, workloads: map[workload.ID]*entry{}, blanks: map[workload.ID]*built{}, volumes: map[string]*volume{}}
+	return &Agent{
+		Config: c, workloads: map[workload.ID]*entry{}, had: map[workload.ID]bool{}, blanks: map[workload.ID]*built{}, volumes: map[string]*volume{},
+	}
 }
 
 // Serve serves one session over conn, which it owns, with a new agent.
@@ -199,7 +202,7 @@ func (a *Agent) answer(ctx context.Context, req *protocol.Request) (r protocol.R
 		if a.find(id) != nil {
 			return r, workload.ErrRunning
 		}
-		return r, a.Guest.RemoveData(id)
+		return r, a.removeData(id)
 	}
 	g, err := a.made(ctx, id)
 	if err != nil {

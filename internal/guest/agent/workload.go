@@ -59,7 +59,7 @@ func (a *Agent) take(id workload.ID) (*entry, error) {
 		made: make(chan struct{}), gone: make(chan struct{}), removing: make(chan struct{}, 1),
 		executed: map[uint64]boundary.Process{},
 	}
-	a.workloads[id] = e
+	a.workloads[id], a.had[id] = e, true
 	return e, nil
 }
 
