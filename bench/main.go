@@ -50,7 +50,7 @@ func main() {
 		only   = flag.String("only", "", "run the cases whose `name` matches this expression")
 		out    = flag.String("o", "", "put the report between the markers of this Markdown `file` too")
 		keep   = flag.Bool("keep", false, "keep the working directory")
-		limit  = flag.Duration("timeout", 30*time.Minute, "give up after this time")
+		limit  = flag.Duration("timeout", 2*time.Hour, "stop after this time, with the report of the cases that were measured")
 	)
 	flag.Parse()
 	if flag.NArg() > 0 || *rounds < 1 {
@@ -100,18 +100,27 @@ func run(ctx context.Context, dir string, o options) (err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s\n", c.title)
-		r.cases = append(r.cases, c.measure(ctx, o.rounds))
+		measured := c.measure(ctx, o.rounds)
 		if ctx.Err() != nil {
-			return fmt.Errorf("stopped during %q: %w", c.name, context.Cause(ctx))
+			return stopped(ctx, &r, c.name)
 		}
+		r.cases = append(r.cases, measured)
 	}
 	if o.only.MatchString("memory") {
 		fmt.Fprintln(os.Stderr, memoryTitle)
-		r.memory = f.memory(ctx)
+		measured := f.memory(ctx)
+		if ctx.Err() != nil {
+			return stopped(ctx, &r, "memory")
+		}
+		r.memory = measured
 	}
 	if len(f.guests) > 0 && o.only.MatchString("vm-memory") {
 		fmt.Fprintln(os.Stderr, vmMemoryTitle)
-		r.vmMemory = f.vmMemory(ctx)
+		measured := f.vmMemory(ctx)
+		if ctx.Err() != nil {
+			return stopped(ctx, &r, "vm-memory")
+		}
+		r.vmMemory = measured
 	}
 	r.loadAfter = meter.Load()
 	text := r.markdown()
@@ -120,4 +129,12 @@ func run(ctx context.Context, dir string, o options) (err error) {
 		return insert(o.out, text)
 	}
 	return nil
+}
+
+// stopped prints what was measured whole before a case that was not. It goes into
+// no file: a report in the documents has every case.
+func stopped(ctx context.Context, r *report, name string) error {
+	r.loadAfter = meter.Load()
+	fmt.Print(r.markdown())
+	return fmt.Errorf("stopped during %q: %w", name, context.Cause(ctx))
 }

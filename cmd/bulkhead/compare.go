@@ -62,7 +62,7 @@ It exits with 0 when everything that is there was measured, 3 if something could
 not be, and 4 when it fails itself.`,
 		Example: `  bulkhead compare alpine
   bulkhead compare --only container,vm,docker --measure start,memory alpine echo hello
-  bulkhead compare --system debian:12 --density 300 alpine
+  bulkhead compare --system debian:12 --density 1000 alpine
   bulkhead compare --html figures.html alpine
   bulkhead compare --json --rounds 50 --memory 256m alpine > figures.json`,
 		Args:              needs(1, -1, "an image, and maybe a command"),
@@ -83,7 +83,7 @@ not be, and 4 when it fails itself.`,
 	fs.StringSliceVar(&f.without, "without", nil, "leave these `ways` out")
 	fs.StringSliceVar(&f.measure, "measure", nil, "measure these `groups` only: "+strings.Join(comparing.Groups, ", "))
 	fs.IntVar(&f.rounds, "rounds", 10, "how often each start is measured")
-	fs.IntVar(&f.density, "density", 10, "how many idle workloads there are at once, at most, for each way")
+	fs.IntVar(&f.density, "density", 300, "how many idle workloads there are at once, at most, for each way")
 	fs.BoolVar(&f.noCold, "no-cold", false, "leave cold starts out, and the page cache alone")
 	fs.BoolVar(&f.trust, "trust-image", false, "run COMMAND without a boundary, too, as root on this host")
 	htmlFlag(cmd, &f.html)

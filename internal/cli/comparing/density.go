@@ -11,7 +11,7 @@ import (
 )
 
 // densityBudget is how long one way may take to raise its number.
-const densityBudget = 2 * time.Minute
+const densityBudget = time.Minute
 
 // reserve is the part of the machine's memory that is left free: a tenth.
 const reserve = 10
@@ -81,6 +81,9 @@ func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
 		if len(now.Owned(id)) > 0 {
 			alive++
 		}
+	}
+	if alive == 0 {
+		return fmt.Errorf("all %d had ended when they were counted", len(ids))
 	}
 	if alive < len(ids) {
 		stopped += fmt.Sprintf("; %d of %d had ended by then", len(ids)-alive, len(ids))
