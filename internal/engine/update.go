@@ -141,8 +141,8 @@ func (e *Engine) renameInNetworks(ctx context.Context, id workload.ID) error {
 }
 
 // Restart stops a workload, as StopBy does, and starts it again. One that does
-// not run is started; that another command does so meanwhile is no error. One that is removed at its end is not, and keeps what it
-// wrote.
+// not run is started; that another command does so meanwhile is no error. One that
+// is removed at its end is not, and keeps what it wrote.
 func (e *Engine) Restart(ctx context.Context, ref string, timeout *time.Duration, sig syscall.Signal) error {
 	id, err := e.layout.Find(ref)
 	if err != nil {
