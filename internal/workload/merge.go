@@ -5,65 +5,47 @@ import "fmt"
 // Merge returns r with the fields of changed in place of its own that are not
 // nil or zero, as package boundary's Updater means it.
 func (r Resources) Merge(changed Resources) Resources {
-	pointers := []struct{ to, from **int64 }{
-		{&r.Memory, &changed.Memory}, {&r.MemorySwap, &changed.MemorySwap},
-		{&r.MemoryReservation, &changed.MemoryReservation}, {&r.Pids, &changed.Pids},
-	}
-	for _, p := range pointers {
-		if *p.from != nil {
-			*p.to = *p.from
-		}
-	}
-	if changed.CPUs != 0 {
-		r.CPUs = changed.CPUs
-	}
-	if changed.CPUWeight != 0 {
-		r.CPUWeight = changed.CPUWeight
-	}
-	if changed.CpusetCPUs != "" {
-		r.CpusetCPUs = changed.CpusetCPUs
-	}
-	if changed.CpusetMems != "" {
-		r.CpusetMems = changed.CpusetMems
-	}
-	if changed.IOWeight != 0 {
-		r.IOWeight = changed.IOWeight
-	}
-	if changed.OOMScoreAdj != nil {
-		r.OOMScoreAdj = changed.OOMScoreAdj
-	}
+	r.take(changed, changed)
 	return r
 }
 
 // Before returns the limits of r that changed names, which put r in force again after
 // a change that failed in the middle. What r does not limit is left out: a limit that
-// was to be new may stay.
-func (r Resources) Before(changed Resources) Resources {
-	var had Resources
+// was to be new may stay. So is the OOM score adjustment.
+func (r Resources) Before(changed Resources) (had Resources) {
+	changed.OOMScoreAdj = nil
+	had.take(r, changed)
+	return had
+}
+
+// take takes those fields from another's that are neither nil nor zero in named.
+func (r *Resources) take(from, named Resources) {
 	for _, p := range []struct{ to, from, named **int64 }{
-		{&had.Memory, &r.Memory, &changed.Memory}, {&had.MemorySwap, &r.MemorySwap, &changed.MemorySwap},
-		{&had.MemoryReservation, &r.MemoryReservation, &changed.MemoryReservation}, {&had.Pids, &r.Pids, &changed.Pids},
+		{&r.Memory, &from.Memory, &named.Memory}, {&r.MemorySwap, &from.MemorySwap, &named.MemorySwap},
+		{&r.MemoryReservation, &from.MemoryReservation, &named.MemoryReservation}, {&r.Pids, &from.Pids, &named.Pids},
 	} {
 		if *p.named != nil {
 			*p.to = *p.from
 		}
 	}
-	if changed.CPUs != 0 {
-		had.CPUs = r.CPUs
+	if named.CPUs != 0 {
+		r.CPUs = from.CPUs
 	}
-	if changed.CPUWeight != 0 {
-		had.CPUWeight = r.CPUWeight
+	if named.CPUWeight != 0 {
+		r.CPUWeight = from.CPUWeight
 	}
-	if changed.CpusetCPUs != "" {
-		had.CpusetCPUs = r.CpusetCPUs
+	if named.CpusetCPUs != "" {
+		r.CpusetCPUs = from.CpusetCPUs
 	}
-	if changed.CpusetMems != "" {
-		had.CpusetMems = r.CpusetMems
+	if named.CpusetMems != "" {
+		r.CpusetMems = from.CpusetMems
 	}
-	if changed.IOWeight != 0 {
-		had.IOWeight = r.IOWeight
+	if named.IOWeight != 0 {
+		r.IOWeight = from.IOWeight
 	}
-	return had
+	if named.OOMScoreAdj != nil {
+		r.OOMScoreAdj = from.OOMScoreAdj
+	}
 }
 
 // Coherent reports limits that contradict each other.
