@@ -2,6 +2,7 @@ package fileserver_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/volume"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/fsuid"
 )
 
 // poke writes to a mapping by a system call. An ordinary store could wait for
@@ -413,6 +415,78 @@ func TestOwners(t *testing.T) {
 	syscall.Setfsuid(0)
 	if !errors.Is(err, unix.EOVERFLOW) {
 		t.Errorf("mkdir as an unmapped user: %v", err)
+	}
+}
+
+// TestAccessControlLists has a list that gives the group less than the mode's group
+// bits, which are its mask, a user more, and another user less than others.
+func TestAccessControlLists(t *testing.T) {
+	source := t.TempDir()
+	file, dir, fifo := filepath.Join(source, "file"), filepath.Join(source, "dir"), filepath.Join(source, "fifo")
+	if err := errors.Join(os.WriteFile(file, []byte("x"), 0o604), os.Mkdir(dir, 0o755), unix.Mkfifo(fifo, 0o644), os.Chmod(source, 0o755), os.Lchown(file, 0, 6000)); err != nil {
+		t.Fatal(err)
+	}
+	const user, group, mask, other, unnamed = 0x02, 0x04, 0x10, 0x20, 1<<32 - 1
+	list := func(id func(uint32) uint32, entries ...[3]uint32) []byte {
+		b := words(2)
+		for _, e := range entries {
+			b = binary.LittleEndian.AppendUint16(b, uint16(e[0]))
+			b = binary.LittleEndian.AppendUint16(b, uint16(e[1]))
+			b = append(b, words(id(e[2]))...)
+		}
+		return b
+	}
+	entries := [][3]uint32{{1, 6, unnamed}, {user, 4, 1000}, {user, 0, 1001}, {user, 4, 70000}, {group, 0, unnamed}, {mask, 4, unnamed}, {other, 4, unnamed}}
+	const name = "system.posix_acl_access"
+	if err := unix.Setxattr(file, name, list(func(id uint32) uint32 { return id }, entries...), 0); err != nil {
+		t.Fatal(err)
+	}
+	const base = 500000
+	_, inside, _ := mount(t, fileserver.Config{Source: source, IDBase: base})
+	in := func(name string) string { return filepath.Join(inside, filepath.Base(name)) }
+
+	buf := make([]byte, 256)
+	n, err := unix.Getxattr(in(file), name, buf)
+	want := list(func(id uint32) uint32 {
+		if id == unnamed {
+			return id
+		}
+		return base + id
+	}, slices.Delete(slices.Clone(entries), 3, 4)...)
+	if err != nil || !bytes.Equal(buf[:n], want) {
+		t.Errorf("the list is %x, %v\nwant %x", buf[:max(n, 0)], err, want)
+	}
+	for _, without := range []string{dir, fifo} {
+		if _, err := unix.Getxattr(in(without), name, buf); !errors.Is(err, unix.ENODATA) {
+			t.Errorf("the list of %s, which has none: %v", without, err)
+		}
+	}
+	if err := unix.Setxattr(in(dir), name, want, 0); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a list was set: %v", err)
+	}
+	d, err := os.Open(inside) // others cannot walk to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, who := range []struct {
+		uid, gid int
+		want     error
+	}{{1000, 6000, nil}, {1001, 7000, unix.EACCES}, {1002, 6000, unix.EACCES}, {1002, 7000, nil}} {
+		err := fsuid.Do(base+who.uid, base+who.gid, func() error {
+			var none [2]unix.CapUserData
+			if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+				return err
+			}
+			fd, err := unix.Openat(int(d.Fd()), "file", unix.O_RDONLY, 0)
+			if err == nil {
+				unix.Close(fd)
+			}
+			return err
+		})
+		if !errors.Is(err, who.want) || (err == nil) != (who.want == nil) {
+			t.Errorf("user %d, group %d: %v, want %v", who.uid, who.gid, err, who.want)
+		}
 	}
 }
 

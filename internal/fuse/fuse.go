@@ -89,13 +89,15 @@ const (
 	doReaddirplus   = 1 << 13
 	readdirplusAuto = 1 << 14
 	parallelDirops  = 1 << 18
-	abortError      = 1 << 21
+	// The guest's kernel asks for access control lists, and keeps to them.
+	posixACL   = 1 << 20
+	abortError = 1 << 21
 	// The host's kernel removes setuid and setgid bits on every write, truncate
 	// and chown of the server, whose capabilities are those of a user namespace,
 	// so the guest's need not ask for them each time.
 	handleKillprivV2 = 1 << 28
 
-	wanted = asyncRead | bigWrites | autoInvalData | doReaddirplus | readdirplusAuto | parallelDirops | abortError | handleKillprivV2
+	wanted = asyncRead | bigWrites | autoInvalData | doReaddirplus | readdirplusAuto | parallelDirops | posixACL | abortError | handleKillprivV2
 )
 
 // InitReply is the body of the reply to an INIT request with these fields (struct

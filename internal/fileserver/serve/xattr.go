@@ -2,6 +2,8 @@ package serve
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"strings"
 	"syscall"
 
@@ -9,9 +11,12 @@ import (
 )
 
 // Only user.* attributes pass. The others mean something to the host's kernel:
-// security.capability would give the host's programs capabilities, trusted.* is
-// the host administrator's, and access control lists hold IDs of the host. A
-// guest that asks for them is told that there are none.
+// security.capability would give the host's programs capabilities, and trusted.* is
+// the host administrator's. A guest that asks for them is told that there are none.
+//
+// Access control lists are shown, with IDs of the guest, whose kernel keeps to them:
+// with a list the group's bits of the mode are its mask, and say more than the group
+// may, and others' bits are not for users that it names. They cannot be set.
 
 const mostXattr = 64 << 10 // XATTR_SIZE_MAX and XATTR_LIST_MAX
 
@@ -23,6 +28,12 @@ func (s *server) attribute(r *request, n *node, reading bool) (name string, err 
 	case len(name) > 255: // XATTR_NAME_MAX
 		return "", syscall.ERANGE
 	case strings.HasPrefix(name, "user.") && (n.kind == unix.S_IFREG || n.dir()):
+		return name, nil
+	case reading && isACL(name):
+		// Those of special files cannot be read without opening them.
+		if n.kind != unix.S_IFREG && !n.dir() {
+			return "", syscall.ENODATA
+		}
 		return name, nil
 	case reading && (strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "user.")):
 		return "", syscall.ENODATA
@@ -70,16 +81,64 @@ func (s *server) getxattr(r *request, n *node) error {
 		return err
 	}
 	fd, done, err := s.opened(n, false)
+	if isACL(name) && errors.Is(err, syscall.EACCES) {
+		return syscall.ENODATA // whose owner has no ID here: the host keeps to it
+	}
 	if err != nil {
 		return err
 	}
 	defer done()
 	value := r.room(mostXattr)
 	c, err := unix.Fgetxattr(fd, name, value)
+	if isACL(name) && errors.Is(err, syscall.EOPNOTSUPP) {
+		return syscall.ENODATA // any other error would keep everybody out
+	}
 	if err != nil {
 		return err
 	}
-	return r.putSized(size, value[:c])
+	value = value[:c]
+	if isACL(name) {
+		if value, err = s.aclToGuest(value); err != nil {
+			return err
+		}
+	}
+	return r.putSized(size, value)
+}
+
+func isACL(name string) bool {
+	return name == "system.posix_acl_access" || name == "system.posix_acl_default"
+}
+
+// Access control lists, linux/posix_acl_xattr.h: a version, then entries of tag,
+// permissions and ID, of which only those of named users and groups count.
+const (
+	aclVersion = 2
+	aclHeader  = 4
+	aclEntry   = 8
+	aclUser    = 0x02
+	aclGroup   = 0x08
+)
+
+// aclToGuest translates the IDs of a list, in place. Entries of those who have none
+// in the guest are left out: nobody there is meant.
+func (s *server) aclToGuest(acl []byte) ([]byte, error) {
+	le := binary.LittleEndian
+	if len(acl) < aclHeader || (len(acl)-aclHeader)%aclEntry != 0 || le.Uint32(acl) != aclVersion {
+		return nil, syscall.EIO
+	}
+	out := acl[:aclHeader]
+	for e := acl[aclHeader:]; len(e) > 0; e = e[aclEntry:] {
+		entry := e[:aclEntry]
+		if tag := le.Uint16(entry); tag == aclUser || tag == aclGroup {
+			id := le.Uint32(entry[4:])
+			if id >= s.IDCount {
+				continue
+			}
+			le.PutUint32(entry[4:], s.toGuest(id))
+		}
+		out = append(out, entry...)
+	}
+	return out, nil
 }
 
 func (s *server) listxattr(r *request, n *node) error {

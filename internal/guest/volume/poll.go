@@ -67,8 +67,11 @@ func answerPoll(request []byte, shown bool) (reply []byte, ok bool) {
 		reply = reply[:fuse.OutHeaderSize+16]
 	case h.Opcode == fuse.Release:
 	default:
-		enosys := unix.ENOSYS
-		le.PutUint32(reply[4:], uint32(-int32(enosys)))
+		errno := unix.ENOSYS
+		if h.Opcode == fuse.Getxattr { // of all files there would be no access control lists
+			errno = unix.ENODATA
+		}
+		le.PutUint32(reply[4:], uint32(-int32(errno)))
 	}
 	le.PutUint32(reply, uint32(len(reply)))
 	le.PutUint64(reply[8:], h.Unique)

@@ -42,6 +42,10 @@ func (r *relay) standIn(request []byte) (reply []byte) {
 		reply = reply[:fuse.OutHeaderSize+104]
 		le.PutUint32(reply[16+16+60:], r.rootMode|0o777)
 		le.PutUint32(reply[16+16+64:], 1)
+	case fuse.Getxattr: // the kernel asks for an access control list before it lets others in
+		if h.NodeID == fuse.RootID {
+			errno = unix.ENODATA
+		}
 	case fuse.Open: // struct fuse_open_out; no server has a handle 0
 		errno = 0
 		reply = reply[:fuse.OutHeaderSize+16]

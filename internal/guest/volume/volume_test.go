@@ -76,6 +76,23 @@ func TestBadHosts(t *testing.T) {
 	}
 }
 
+// TestNoEndOfLists asks those who stand in for the server for an access control list:
+// after ENOSYS the kernel would ask for none any more, and any other error keeps all
+// but the owner out.
+func TestNoEndOfLists(t *testing.T) {
+	b := make([]byte, fuse.InHeaderSize, 128)
+	binary.LittleEndian.PutUint32(b[4:], fuse.Getxattr)
+	binary.LittleEndian.PutUint64(b[16:], pollNode)
+	b = append(append(b, make([]byte, 8)...), "system.posix_acl_access\x00"...)
+	poll, _ := answerPoll(b, false)
+	binary.LittleEndian.PutUint64(b[16:], fuse.RootID)
+	for who, reply := range map[string][]byte{"the file that is polled": poll, "the root": (&relay{}).standIn(b)} {
+		if len(reply) != fuse.OutHeaderSize || unix.Errno(-int32(binary.LittleEndian.Uint32(reply[4:]))) != unix.ENODATA {
+			t.Errorf("%s: %x", who, reply)
+		}
+	}
+}
+
 func TestAnswerPollLeavesOthersAlone(t *testing.T) {
 	b := make([]byte, fuse.InHeaderSize)
 	for op := range uint32(64) {
