@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
@@ -24,8 +25,7 @@ them, whatever isolates the workload. Prune is only here.`,
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	list := a.psCommand("ls")
-	list.Aliases = []string{"ps", "list"}
+	list := named(a.psCommand(), "ls", "ps", "list")
 	for _, c := range append(a.workloadCommands(), list) {
 		c.Annotations = withAnnotation(c.Annotations, sameAs, c.Name())
 		if c.Name() == "rm" {
@@ -36,6 +36,24 @@ them, whatever isolates the workload. Prune is only here.`,
 	list.Annotations[sameAs] = "ps"
 	parent.AddCommand(a.containerPruneCommand())
 	return parent
+}
+
+// workloadCommands are the commands for workloads that Docker also has below
+// `container`, but for its listing.
+func (a *app) workloadCommands() []*cobra.Command {
+	return []*cobra.Command{
+		a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
+		a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(),
+		a.cpCommand(), a.exportCommand(), a.commitCommand(), a.diffCommand(), a.restartCommand(), a.updateCommand(), a.renameCommand(), a.statsCommand(),
+		a.topCommand(),
+	}
+}
+
+// named gives a command a second name: the first word of its usage.
+func named(c *cobra.Command, name string, aliases ...string) *cobra.Command {
+	_, rest, _ := strings.Cut(c.Use, " ")
+	c.Use, c.Aliases = name+" "+rest, aliases
+	return c
 }
 
 // withAnnotation adds one to the annotations of a command.

@@ -41,9 +41,8 @@ var imageFixes = []struct {
 	{manifest.ErrInvalid, "build or fetch the image again: its documents are not as the OCI image specification says"},
 }
 
-// imageCommands returns `image` with its commands, and those of them that people
-// type without it.
-func (a *app) imageCommands() []*cobra.Command {
+// imageCommand returns `image` with all commands for images.
+func (a *app) imageCommand() *cobra.Command {
 	parent := &cobra.Command{
 		Use:     "image COMMAND",
 		Short:   "Manage images",
@@ -52,14 +51,9 @@ func (a *app) imageCommands() []*cobra.Command {
 		Args:    unknownCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	list, remove := a.imagesCommand("ls"), a.rmiCommand("rm")
-	list.Aliases, remove.Aliases = []string{"list"}, []string{"remove"}
-	parent.AddCommand(list, a.pullCommand(), a.pushCommand(), a.importCommand(), a.loadCommand(), a.saveCommand(),
-		a.imageInspectCommand(), a.tagCommand(), remove, a.pruneCommand(), a.historyCommand())
-	return []*cobra.Command{
-		parent, a.pullCommand(), a.pushCommand(), a.imagesCommand("images"), a.rmiCommand("rmi"), a.loadCommand(), a.saveCommand(),
-		a.importCommand(), a.tagCommand(), a.historyCommand(),
-	}
+	parent.AddCommand(named(a.imagesCommand(), "ls", "list"), a.pullCommand(), a.pushCommand(), a.importCommand(), a.loadCommand(), a.saveCommand(),
+		a.imageInspectCommand(), a.tagCommand(), named(a.rmiCommand(), "rm", "remove"), a.pruneCommand(), a.historyCommand())
+	return parent
 }
 
 // withImages opens the store and makes errors about images readable.

@@ -57,10 +57,10 @@ type imagesFlags struct {
 	words                        []string
 }
 
-func (a *app) imagesCommand(name string) *cobra.Command {
+func (a *app) imagesCommand() *cobra.Command {
 	var f imagesFlags
 	cmd := &cobra.Command{
-		Use:   name + " [flags] [NAME]",
+		Use:   "images [flags] [NAME]",
 		Short: "List images",
 		Long: `Images lists the images of this machine, the newest first. With a name, only
 those of that repository, or of that tag; with a pattern, those that match.
@@ -332,10 +332,10 @@ func historyRows(im image.Image, now time.Time, whole, human bool) []historyRow 
 	return rows
 }
 
-func (a *app) rmiCommand(name string) *cobra.Command {
+func (a *app) rmiCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use:   name + " [flags] IMAGE...",
+		Use:   "rmi [flags] IMAGE...",
 		Short: "Remove images",
 		Long: `Rm takes a name away from an image, and removes the image when that was its
 last. An image that a workload was made from stays.`,

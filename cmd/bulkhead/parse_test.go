@@ -220,3 +220,32 @@ func TestNotRoot(t *testing.T) {
 		t.Errorf("state was made: %v", err)
 	}
 }
+
+// TestBuildsWhatItNeeds has the tree of each command line hold the command of the
+// whole tree, and no other of the first level.
+func TestBuildsWhatItNeeds(t *testing.T) {
+	a := newApp(boundaries()...)
+	walk(a.command(), func(c *cobra.Command) {
+		path := strings.Fields(c.CommandPath())[1:]
+		if len(path) == 0 {
+			return
+		}
+		for _, before := range [][]string{nil, {"--debug"}, {"--root", "kernel", "--debug=false"}, {"--root=ps"}} {
+			args := slices.Concat(before, path, []string{"--help"})
+			tree := a.command(args...)
+			found, _, err := tree.Find(args)
+			if err != nil || found.CommandPath() != c.CommandPath() || found.UsageString() != c.UsageString() {
+				t.Errorf("%q: %v, %v", args, found.CommandPath(), err)
+			}
+			if len(tree.Commands()) != 1 {
+				t.Errorf("%q: %d commands were built", args, len(tree.Commands()))
+			}
+		}
+	})
+	whole := len(a.command().Commands())
+	for _, args := range [][]string{{"--help"}, {"help", "run"}, {"rum"}, {"--debug"}, {"--root"}, {"--", "run"}, {"-h", "run"}, {cobra.ShellCompRequestCmd, "ru"}} {
+		if n := len(a.command(args...).Commands()); n != whole {
+			t.Errorf("%q: %d commands of %d", args, n, whole)
+		}
+	}
+}

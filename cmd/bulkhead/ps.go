@@ -62,10 +62,10 @@ type psFlags struct {
 	words                             []string
 }
 
-func (a *app) psCommand(name string) *cobra.Command {
+func (a *app) psCommand() *cobra.Command {
 	var f psFlags
 	cmd := &cobra.Command{
-		Use:   name + " [flags]",
+		Use:   "ps [flags]",
 		Short: "List workloads",
 		Long: `Ps lists the workloads that are running, with -a all of them, the newest
 first. Filters are name=EXPRESSION and id=EXPRESSION, a part of it or a regular

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
@@ -16,18 +17,48 @@ import (
 // rootVariable is the environment variable that stands for --root.
 const rootVariable = "BULKHEAD_ROOT"
 
-// The groups that help shows commands in.
-const (
-	groupRun    = "run"
-	groupLook   = "look"
-	groupImage  = "image"
-	groupNet    = "network"
-	groupSystem = "system"
-)
+// group is a part of the list of commands that help shows.
+type group struct {
+	id, title string
+	// commands holds what builds each command, by its name. Only the command that is
+	// run is built: the flags of all of them are half of what a start takes.
+	commands map[string]func() *cobra.Command
+}
+
+// groups returns the commands of the first level.
+func (a *app) groups() []group {
+	return []group{
+		{"run", "Running workloads:", map[string]func() *cobra.Command{
+			"run": a.runCommand, "create": a.createCommand, "start": a.startCommand, "stop": a.stopCommand, "restart": a.restartCommand,
+			"kill": a.killCommand, "pause": a.pauseCommand, "unpause": a.unpauseCommand, "update": a.updateCommand, "rename": a.renameCommand,
+			"wait": a.waitCommand, "rm": a.rmCommand, "exec": a.execCommand, "attach": a.attachCommand, "cp": a.cpCommand,
+			"export": a.exportCommand, "commit": a.commitCommand, "container": a.containerCommand, "tenant": a.tenantCommand,
+		}},
+		{"look", "Looking at workloads:", map[string]func() *cobra.Command{
+			"ps": a.psCommand, "logs": a.logsCommand, "stats": a.statsCommand, "top": a.topCommand, "inspect": a.inspectCommand,
+			"diff": a.diffCommand, "port": a.portCommand, "explain": a.explainCommand, "probe": a.probeCommand, "audit": a.auditCommand,
+			"compare": a.compareCommand,
+		}},
+		{"image", "Images:", map[string]func() *cobra.Command{
+			"image": a.imageCommand, "pull": a.pullCommand, "push": a.pushCommand, "images": a.imagesCommand, "rmi": a.rmiCommand,
+			"load": a.loadCommand, "save": a.saveCommand, "import": a.importCommand, "tag": a.tagCommand, "history": a.historyCommand,
+		}},
+		{"network", "Networks and volumes:", map[string]func() *cobra.Command{
+			"network": a.networkCommand, "volume": a.volumeCommand,
+		}},
+		{groupSystem, "This machine and this program:", map[string]func() *cobra.Command{
+			"system": a.systemCommand, "info": a.infoCommand, "events": a.eventsCommand, "kernel": a.kernelCommand, "runtime": a.runtimeCommand,
+			"template": a.templateCommand, "doctor": a.doctorCommand, "version": a.versionCommand, "completion": a.completionCommand,
+		}},
+	}
+}
+
+// groupSystem is the group that cobra's own command, help, is in, too.
+const groupSystem = "system"
 
 // main runs one command line and returns the exit code.
 func (a *app) main(ctx context.Context, args []string) int {
-	root := a.command()
+	root := a.command(args...)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -40,8 +71,8 @@ func (a *app) main(ctx context.Context, args []string) int {
 	return code
 }
 
-// command builds the tree of commands.
-func (a *app) command() *cobra.Command {
+// command builds the tree of commands, or what a command line needs of it.
+func (a *app) command(args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bulkhead",
 		Short: "Run OCI images behind the boundary they deserve",
@@ -64,43 +95,38 @@ inspect.`,
 	root.PersistentFlags().StringVar(&a.root, "root", os.Getenv(rootVariable), "keep all state below this `directory`; also "+rootVariable+" (default /var/lib/bulkhead and /run/bulkhead)")
 	root.PersistentFlags().Lookup("root").DefValue = "" // help must not depend on the environment
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "show the nested causes of an error")
-	root.AddGroup(
-		&cobra.Group{ID: groupRun, Title: "Running workloads:"},
-		&cobra.Group{ID: groupLook, Title: "Looking at workloads:"},
-		&cobra.Group{ID: groupImage, Title: "Images:"},
-		&cobra.Group{ID: groupNet, Title: "Networks and volumes:"},
-		&cobra.Group{ID: groupSystem, Title: "This machine and this program:"},
-	)
-	addTo(root, groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(),
-		a.pauseCommand(), a.unpauseCommand(), a.updateCommand(), a.renameCommand(), a.waitCommand(), a.rmCommand(), a.execCommand(),
-		a.attachCommand(), a.cpCommand(), a.exportCommand(), a.commitCommand(), a.tenantCommand())
-	addTo(root, groupLook, a.psCommand("ps"), a.logsCommand(), a.statsCommand(), a.topCommand(), a.inspectCommand(), a.diffCommand(),
-		a.portCommand(), a.explainCommand(), a.probeCommand(), a.auditCommand(), a.compareCommand())
-	addTo(root, groupRun, a.containerCommand())
-	addTo(root, groupImage, a.imageCommands()...)
-	addTo(root, groupNet, a.networkCommand(), a.volumeCommand())
-	addTo(root, groupSystem, a.systemCommand(), a.infoCommand(), a.eventsCommand(), a.kernelCommand(), a.runtimeCommand(), a.templateCommand(), a.doctorCommand(), a.versionCommand(), a.completionCommand())
+	all, word := a.groups(), firstWord(args)
+	only := slices.ContainsFunc(all, func(g group) bool { return g.commands[word] != nil })
+	for _, g := range all {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for name, build := range g.commands {
+			if only && name != word {
+				continue
+			}
+			c := build()
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
 	root.SetHelpCommandGroupID(groupSystem)
 	return root
 }
 
-// workloadCommands are the commands for workloads that Docker also has below
-// `container`, but for its listing.
-func (a *app) workloadCommands() []*cobra.Command {
-	return []*cobra.Command{
-		a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
-		a.waitCommand(), a.rmCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.inspectCommand(), a.portCommand(),
-		a.cpCommand(), a.exportCommand(), a.commitCommand(), a.diffCommand(), a.restartCommand(), a.updateCommand(), a.renameCommand(), a.statsCommand(),
-		a.topCommand(),
+// firstWord returns the first of a command line's words that is no global flag, ""
+// if there is none or it cannot be told.
+func firstWord(args []string) string {
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--root":
+			i++ // its value
+		case strings.HasPrefix(arg, "--root="), arg == "--debug", strings.HasPrefix(arg, "--debug="):
+		case strings.HasPrefix(arg, "-"):
+			return ""
+		default:
+			return arg
+		}
 	}
-}
-
-// addTo adds commands to a group.
-func addTo(root *cobra.Command, group string, commands ...*cobra.Command) {
-	for _, c := range commands {
-		c.GroupID = group
-		root.AddCommand(c)
-	}
+	return ""
 }
 
 // unknownCommand is the error for words that are no command.

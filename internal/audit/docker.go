@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
@@ -169,7 +170,9 @@ func sharing(n node, own bool) Said[Namespace] {
 }
 
 // remapped is the directory in which a daemon with --userns-remap keeps all.
-var remapped = regexp.MustCompile(`/[0-9]+\.[0-9]+/(containers|overlay2|vfs|fuse-overlayfs|btrfs|zfs|image)/`)
+var remapped = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`/[0-9]+\.[0-9]+/(containers|overlay2|vfs|fuse-overlayfs|btrfs|zfs|image)/`)
+})
 
 // dockerUserNS finds out what inspect does not tell plainly. Its paths do: a daemon
 // that remaps keeps its state below a directory of the first IDs, one without root
@@ -188,7 +191,7 @@ func dockerUserNS(n node, engine *Engine) Said[Namespace] {
 	for _, p := range []node{n.get("ResolvConfPath"), n.get("GraphDriver", "Data", "UpperDir"), n.get("HostsPath")} {
 		switch s := p.text(); {
 		case s == "":
-		case remapped.MatchString(s), strings.Contains(s, "/.local/share/docker/"):
+		case remapped().MatchString(s), strings.Contains(s, "/.local/share/docker/"):
 			return said(Namespace{}, at(p))
 		case strings.HasPrefix(s, "/var/lib/docker/"):
 			return said(Namespace{Host: true}, at(mode), at(p))

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -189,13 +190,13 @@ func withHome(env []string, home func() string) []string {
 	return append(out, "HOME="+home())
 }
 
-var procUserNamespace = regexp.MustCompile(`^/proc/([0-9]+|self)/ns/user$`)
+var procUserNamespace = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^/proc/([0-9]+|self)/ns/user$`) })
 
 // readIDMap finds the mappings of a user namespace that is joined by path. Some
 // engines repeat them in the specification; other ones there would make files
 // belong to users that the namespace does not mean, and are refused.
 func readIDMap(nsPath string, l *specs.Linux) (out idMap, err error) {
-	if m := procUserNamespace.FindStringSubmatch(nsPath); m == nil {
+	if m := procUserNamespace().FindStringSubmatch(nsPath); m == nil {
 		out, err = mapsOf(nsPath)
 	} else if out.uids, err = readMap("/proc/" + m[1] + "/uid_map"); err == nil {
 		out.gids, err = readMap("/proc/" + m[1] + "/gid_map")

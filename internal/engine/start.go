@@ -283,10 +283,11 @@ func (e *Engine) execute(hostUser bool, title string, stderr, lock *os.File) (*s
 	return &starting{e: e, conn: ours, kill: func() { _ = cmd.Process.Kill() }, exited: exited}, nil
 }
 
-// supervisorEnv keeps a supervisor small: it allocates little and mostly waits.
-// The number of processors is fixed, so the runtime need not keep the files of
-// its cgroup open to follow it.
-var supervisorEnv = []string{"GOGC=20", "GOMAXPROCS=2", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+// supervisorEnv is the environment of a supervisor. The number of processors is
+// fixed, so the runtime need not keep the files of its cgroup open to follow it.
+// Its heap is collected when nothing happens any more, hardly ever before: a start
+// allocates little more than a megabyte, and shall not wait for that.
+var supervisorEnv = []string{"GOMAXPROCS=2", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 
 // supervisorCgroup returns the cgroup v2 directory for supervisors, or nil
 // where there is none or it cannot be made. On cgroup v1 alone they stay in

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -182,6 +183,7 @@ func cut(space, others []Range) []Range {
 		for _, o := range space[:i] {
 			block(o)
 		}
+		slots = slices.Grow(slots, min(len(blocked), maxSlots-len(slots)))
 		for n := range blocked {
 			if !blocked[n] && len(slots) < maxSlots {
 				slots = append(slots, Range{uint32(lo + uint64(n)*Size), Size})

@@ -105,56 +105,58 @@ func (v *view) holds(names ...string) outcome {
 	return isShut("without CAP_" + strings.Join(names, " and CAP_"))
 }
 
-var capabilityProbes = []Probe{
-	capabilityProbe("effective", "CapEff", "capabilities beyond the usual", "what capabilities(7) says of each", usual),
-	capabilityProbe("bounding", "CapBnd", "capabilities that a program may gain", "gaining them by a file with capabilities or a setuid program", usual),
-	capabilityProbe("inheritable", "CapInh", "inheritable capabilities", "gaining them by a file with inheritable capabilities (CVE-2022-24769)", nil),
-	capabilityProbe("ambient", "CapAmb", "ambient capabilities", "keeping them in every program, also as another user than root", nil),
-	{
-		ID: "capabilities.no-new-privileges", Door: "gaining privileges by execve", Expected: "no_new_privs is set",
-		Enables:     "becoming root inside by a setuid program of the image",
-		Consequence: report.Depth,
-		Opens:       []string{"--security-opt no-new-privileges"},
-		Fix:         "docker: --security-opt no-new-privileges",
-		Breaks:      "sudo, su and ping with file capabilities",
-		References:  []string{"PR_SET_NO_NEW_PRIVS(2const)", "CIS Docker 5.25"},
-		observe:     status("NoNewPrivs"),
-		judge:       func(v *view) outcome { return judgeStatus(v, "NoNewPrivs", "1") },
-	},
-	{
-		ID: "capabilities.packets", Door: "packets of others", Expected: "no socket of AF_PACKET",
-		Enables:     "reading and forging packets of everybody on the same network",
-		Consequence: report.Reads,
-		Opens:       []string{capAdd + "CAP_NET_RAW", capAdd + "ALL"},
-		Fix:         "drop NET_RAW; ping works by net.ipv4.ping_group_range",
-		References:  []string{"packet(7)", "CVE-2020-14386"},
-		observe: func(p *prober) {
-			fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // protocol 0 receives nothing
-			if err == nil {
-				unix.Close(fd)
-			}
-			p.add("socket(AF_PACKET, SOCK_RAW, 0)", "", err)
+func capabilityProbes() []Probe {
+	return []Probe{
+		capabilityProbe("effective", "CapEff", "capabilities beyond the usual", "what capabilities(7) says of each", usual),
+		capabilityProbe("bounding", "CapBnd", "capabilities that a program may gain", "gaining them by a file with capabilities or a setuid program", usual),
+		capabilityProbe("inheritable", "CapInh", "inheritable capabilities", "gaining them by a file with inheritable capabilities (CVE-2022-24769)", nil),
+		capabilityProbe("ambient", "CapAmb", "ambient capabilities", "keeping them in every program, also as another user than root", nil),
+		{
+			ID: "capabilities.no-new-privileges", Door: "gaining privileges by execve", Expected: "no_new_privs is set",
+			Enables:     "becoming root inside by a setuid program of the image",
+			Consequence: report.Depth,
+			Opens:       []string{"--security-opt no-new-privileges"},
+			Fix:         "docker: --security-opt no-new-privileges",
+			Breaks:      "sudo, su and ping with file capabilities",
+			References:  []string{"PR_SET_NO_NEW_PRIVS(2const)", "CIS Docker 5.25"},
+			observe:     status("NoNewPrivs"),
+			judge:       func(v *view) outcome { return judgeStatus(v, "NoNewPrivs", "1") },
 		},
-		judge: func(v *view) outcome {
-			calls := slices.Clone(v.calls())
-			for n := range calls {
-				if calls[n].Errno == "EAFNOSUPPORT" {
-					calls[n].Errno = "ENOSYS"
+		{
+			ID: "capabilities.packets", Door: "packets of others", Expected: "no socket of AF_PACKET",
+			Enables:     "reading and forging packets of everybody on the same network",
+			Consequence: report.Reads,
+			Opens:       []string{capAdd + "CAP_NET_RAW", capAdd + "ALL"},
+			Fix:         "drop NET_RAW; ping works by net.ipv4.ping_group_range",
+			References:  []string{"packet(7)", "CVE-2020-14386"},
+			observe: func(p *prober) {
+				fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // protocol 0 receives nothing
+				if err == nil {
+					unix.Close(fd)
 				}
-			}
-			return attempts(calls)
+				p.add("socket(AF_PACKET, SOCK_RAW, 0)", "", err)
+			},
+			judge: func(v *view) outcome {
+				calls := slices.Clone(v.calls())
+				for n := range calls {
+					if calls[n].Errno == "EAFNOSUPPORT" {
+						calls[n].Errno = "ENOSYS"
+					}
+				}
+				return attempts(calls)
+			},
 		},
-	},
-	{
-		ID: "capabilities.device-nodes", Door: "making device nodes", Expected: "mknod(2) of a device is refused",
-		Enables:     "a node for any device, which the device cgroup alone then keeps shut",
-		Consequence: report.Depth,
-		Opens:       []string{capAdd + "CAP_MKNOD", capAdd + "ALL"},
-		Fix:         "drop MKNOD",
-		References:  []string{"mknod(2)"},
-		observe:     observeMknod,
-		judge:       refused,
-	},
+		{
+			ID: "capabilities.device-nodes", Door: "making device nodes", Expected: "mknod(2) of a device is refused",
+			Enables:     "a node for any device, which the device cgroup alone then keeps shut",
+			Consequence: report.Depth,
+			Opens:       []string{capAdd + "CAP_MKNOD", capAdd + "ALL"},
+			Fix:         "drop MKNOD",
+			References:  []string{"mknod(2)"},
+			observe:     observeMknod,
+			judge:       refused,
+		},
+	}
 }
 
 // judgeStatus wants a field to have a value.

@@ -26,62 +26,64 @@ var kernelDevices = map[string]string{
 
 const foundDevices = "readdir(/dev), and what is mounted elsewhere"
 
-var deviceProbes = []Probe{
-	{
-		ID: "devices.extra", Door: "devices beyond the usual", Expected: "the devices of the OCI specification and no others",
-		Enables:     "a driver in the host's kernel, and what the device holds",
-		Consequence: report.Reads,
-		Opens:       []string{deviceFlag, "--volume /dev"},
-		Fix:         "name the devices that are needed with --device, and only those",
-		References:  []string{"OCI runtime-spec, config-linux.md", "CIS Docker 5.17"},
-		observe: func(p *prober) {
-			found, err := everyDevice()
-			var more []string
-			for _, d := range found {
-				if !slices.Contains(usualDevices, d.id) && !strings.HasPrefix(d.id, "c 136:") { // terminals of /dev/pts
-					more = append(more, d.path+" ("+d.id+")")
+func deviceProbes() []Probe {
+	return []Probe{
+		{
+			ID: "devices.extra", Door: "devices beyond the usual", Expected: "the devices of the OCI specification and no others",
+			Enables:     "a driver in the host's kernel, and what the device holds",
+			Consequence: report.Reads,
+			Opens:       []string{deviceFlag, "--volume /dev"},
+			Fix:         "name the devices that are needed with --device, and only those",
+			References:  []string{"OCI runtime-spec, config-linux.md", "CIS Docker 5.17"},
+			observe: func(p *prober) {
+				found, err := everyDevice()
+				var more []string
+				for _, d := range found {
+					if !slices.Contains(usualDevices, d.id) && !strings.HasPrefix(d.id, "c 136:") { // terminals of /dev/pts
+						more = append(more, d.path+" ("+d.id+")")
+					}
 				}
-			}
-			if len(more) > 0 {
-				err = nil // there may be others still
-			}
-			p.add(foundDevices, list(more), err)
+				if len(more) > 0 {
+					err = nil // there may be others still
+				}
+				p.add(foundDevices, list(more), err)
+			},
+			judge: func(v *view) outcome {
+				e, ok := v.call(foundDevices)
+				switch {
+				case !ok || e.Errno != "":
+					return isUnclear(notListed(e))
+				case e.Value == "":
+					return isShut("the usual ones")
+				}
+				return isOpen(e.Value)
+			},
 		},
-		judge: func(v *view) outcome {
-			e, ok := v.call(foundDevices)
-			switch {
-			case !ok || e.Errno != "":
-				return isUnclear(notListed(e))
-			case e.Value == "":
-				return isShut("the usual ones")
-			}
-			return isOpen(e.Value)
+		{
+			ID: "devices.kernel", Door: "devices of the kernel itself", Expected: "no kmsg, mem, kvm, tun or fuse can be opened",
+			Enables:     "the host's log, memory or hypervisor, or a rich source of kernel bugs",
+			Consequence: report.Disturbs,
+			Opens:       []string{deviceFlag, "--volume /dev"},
+			Fix:         "leave the device out",
+			References:  []string{"kmsg: Documentation/ABI/testing/dev-kmsg", "CIS Docker 5.17"},
+			observe: func(p *prober) {
+				openDevices(p, func(d device) bool { return kernelDevices[d.id] != "" })
+			},
+			judge: inDevices,
 		},
-	},
-	{
-		ID: "devices.kernel", Door: "devices of the kernel itself", Expected: "no kmsg, mem, kvm, tun or fuse can be opened",
-		Enables:     "the host's log, memory or hypervisor, or a rich source of kernel bugs",
-		Consequence: report.Disturbs,
-		Opens:       []string{deviceFlag, "--volume /dev"},
-		Fix:         "leave the device out",
-		References:  []string{"kmsg: Documentation/ABI/testing/dev-kmsg", "CIS Docker 5.17"},
-		observe: func(p *prober) {
-			openDevices(p, func(d device) bool { return kernelDevices[d.id] != "" })
+		{
+			ID: "devices.disks", Door: "disks of the host", Expected: "no block device can be opened",
+			Enables:     "reading and changing every file of the host, past its file systems",
+			Consequence: report.Takeover,
+			Opens:       []string{deviceFlag, "--volume /dev"},
+			Fix:         "mount the directory that is needed",
+			References:  []string{"CIS Docker 5.17"},
+			observe: func(p *prober) {
+				openDevices(p, func(d device) bool { return strings.HasPrefix(d.id, "b ") })
+			},
+			judge: inDevices,
 		},
-		judge: inDevices,
-	},
-	{
-		ID: "devices.disks", Door: "disks of the host", Expected: "no block device can be opened",
-		Enables:     "reading and changing every file of the host, past its file systems",
-		Consequence: report.Takeover,
-		Opens:       []string{deviceFlag, "--volume /dev"},
-		Fix:         "mount the directory that is needed",
-		References:  []string{"CIS Docker 5.17"},
-		observe: func(p *prober) {
-			openDevices(p, func(d device) bool { return strings.HasPrefix(d.id, "b ") })
-		},
-		judge: inDevices,
-	},
+	}
 }
 
 func notListed(e report.Evidence) string {

@@ -19,83 +19,85 @@ func escape(id, door, enables string, opens []string, fix string, references str
 	}
 }
 
-var escapeProbes = []Probe{
-	escape("release-agent", "a release agent that is mounted by oneself", "having the kernel run a program of one's own as root of the host",
-		[]string{capAdd + "CAP_SYS_ADMIN", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
-		"drop SYS_ADMIN", "CVE-2022-0492", func(v *view) outcome {
-			return all(v.holds("SYS_ADMIN"), v.of("syscalls.mount"), v.of("escape.cgroup-v1"))
-		}),
-	{
-		ID: "escape.cgroup-v1", Door: "cgroups of version 1 in the kernel", Expected: "a kernel without them, or no SYS_ADMIN to mount them with",
-		Enables:     "release agents, with SYS_ADMIN",
-		Consequence: report.Depth,
-		Opens:       []string{capAdd + "CAP_SYS_ADMIN", capAdd + "ALL"},
-		Fix:         "drop SYS_ADMIN",
-		References:  []string{"cgroups(7)"},
-		observe: func(p *prober) {
-			text, err := beginning("/proc/filesystems")
-			value := "no cgroup"
-			if strings.Contains(text, "\tcgroup\n") {
-				value = "cgroup"
-			}
-			p.add("read(/proc/filesystems)", value, err)
+func escapeProbes() []Probe {
+	return []Probe{
+		escape("release-agent", "a release agent that is mounted by oneself", "having the kernel run a program of one's own as root of the host",
+			[]string{capAdd + "CAP_SYS_ADMIN", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
+			"drop SYS_ADMIN", "CVE-2022-0492", func(v *view) outcome {
+				return all(v.holds("SYS_ADMIN"), v.of("syscalls.mount"), v.of("escape.cgroup-v1"))
+			}),
+		{
+			ID: "escape.cgroup-v1", Door: "cgroups of version 1 in the kernel", Expected: "a kernel without them, or no SYS_ADMIN to mount them with",
+			Enables:     "release agents, with SYS_ADMIN",
+			Consequence: report.Depth,
+			Opens:       []string{capAdd + "CAP_SYS_ADMIN", capAdd + "ALL"},
+			Fix:         "drop SYS_ADMIN",
+			References:  []string{"cgroups(7)"},
+			observe: func(p *prober) {
+				text, err := beginning("/proc/filesystems")
+				value := "no cgroup"
+				if strings.Contains(text, "\tcgroup\n") {
+					value = "cgroup"
+				}
+				p.add("read(/proc/filesystems)", value, err)
+			},
+			judge: func(v *view) outcome {
+				e, ok := v.call("read(/proc/filesystems)")
+				switch {
+				case !ok || e.Errno != "":
+					return isUnclear("it cannot be read: " + e.Errno)
+				case e.Value != "cgroup":
+					return isShut(e.Value)
+				}
+				return all(v.holds("SYS_ADMIN"), isOpen("the kernel has cgroups of version 1"))
+			},
 		},
-		judge: func(v *view) outcome {
-			e, ok := v.call("read(/proc/filesystems)")
-			switch {
-			case !ok || e.Errno != "":
-				return isUnclear("it cannot be read: " + e.Errno)
-			case e.Value != "cgroup":
-				return isShut(e.Value)
-			}
-			return all(v.holds("SYS_ADMIN"), isOpen("the kernel has cgroups of version 1"))
+		escape("modules", "code in the host's kernel", "loading a module",
+			[]string{capAdd + "CAP_SYS_MODULE", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
+			"drop SYS_MODULE", "capabilities(7)", func(v *view) outcome { return all(v.holds("SYS_MODULE"), v.of("syscalls.modules")) }),
+		escape("file-handles", "any file of the host by its handle", "opening files outside of every mount (the \"shocker\" of 2014)",
+			[]string{capAdd + "CAP_DAC_READ_SEARCH", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
+			"drop DAC_READ_SEARCH", "open_by_handle_at(2)", func(v *view) outcome { return all(v.holds("DAC_READ_SEARCH"), v.of("syscalls.file-handles")) }),
+		escape("bpf", "programs in the host's kernel", "reading and changing the kernel's memory",
+			[]string{capAdd + "CAP_BPF", capAdd + "CAP_SYS_ADMIN", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
+			"drop BPF and SYS_ADMIN", "bpf(2)", func(v *view) outcome { return all(v.holds("BPF", "SYS_ADMIN"), v.of("syscalls.bpf")) }),
+		escape("hardware", "the host's hardware", "reaching memory through I/O ports and devices",
+			[]string{capAdd + "CAP_SYS_RAWIO", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
+			"drop SYS_RAWIO", "iopl(2)", func(v *view) outcome {
+				return all(v.holds("SYS_RAWIO"), either(v.of("syscalls.io-ports"), v.of("devices.kernel")))
+			}),
+		escape("clock", "the host's clock", "changing the time, and with it certificates and logs, of everybody",
+			[]string{capAdd + "CAP_SYS_TIME", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
+			"drop SYS_TIME", "settimeofday(2)", func(v *view) outcome { return all(v.holds("SYS_TIME"), v.of("syscalls.clock")) }),
+		ownDisks(),
+		{
+			ID: "escape.processes", Door: "a process of the host", Expected: "no process with another root can be entered",
+			Enables:     "reading and writing the host's files, and running code in its processes",
+			Consequence: report.Takeover,
+			Opens:       []string{"--pid host", capAdd + "CAP_SYS_PTRACE", capAdd + "ALL", "--userns host"},
+			Fix:         "run it in a pid namespace of its own, drop SYS_PTRACE",
+			References:  []string{"ptrace(2)"},
+			observe:     observeRoots,
+			judge: func(v *view) outcome {
+				e, ok := v.call(otherRoot)
+				switch {
+				case !ok || e.Errno != "" && !slices.Contains(refusals, e.Errno):
+					return isUnclear("no process can be looked at: " + e.Errno)
+				case e.Errno != "":
+					return isShut(e.Errno)
+				case e.Value == ownRoot:
+					return isShut(ownRoot)
+				}
+				// In a pid namespace of its own, what has another root is its own, too.
+				return all(isOpen(e.Value), either(v.of("namespaces.pid"), v.of("namespaces.processes")))
+			},
 		},
-	},
-	escape("modules", "code in the host's kernel", "loading a module",
-		[]string{capAdd + "CAP_SYS_MODULE", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
-		"drop SYS_MODULE", "capabilities(7)", func(v *view) outcome { return all(v.holds("SYS_MODULE"), v.of("syscalls.modules")) }),
-	escape("file-handles", "any file of the host by its handle", "opening files outside of every mount (the \"shocker\" of 2014)",
-		[]string{capAdd + "CAP_DAC_READ_SEARCH", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
-		"drop DAC_READ_SEARCH", "open_by_handle_at(2)", func(v *view) outcome { return all(v.holds("DAC_READ_SEARCH"), v.of("syscalls.file-handles")) }),
-	escape("bpf", "programs in the host's kernel", "reading and changing the kernel's memory",
-		[]string{capAdd + "CAP_BPF", capAdd + "CAP_SYS_ADMIN", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
-		"drop BPF and SYS_ADMIN", "bpf(2)", func(v *view) outcome { return all(v.holds("BPF", "SYS_ADMIN"), v.of("syscalls.bpf")) }),
-	escape("hardware", "the host's hardware", "reaching memory through I/O ports and devices",
-		[]string{capAdd + "CAP_SYS_RAWIO", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
-		"drop SYS_RAWIO", "iopl(2)", func(v *view) outcome {
-			return all(v.holds("SYS_RAWIO"), either(v.of("syscalls.io-ports"), v.of("devices.kernel")))
-		}),
-	escape("clock", "the host's clock", "changing the time, and with it certificates and logs, of everybody",
-		[]string{capAdd + "CAP_SYS_TIME", capAdd + "ALL", "--userns host", "--security-opt seccomp"},
-		"drop SYS_TIME", "settimeofday(2)", func(v *view) outcome { return all(v.holds("SYS_TIME"), v.of("syscalls.clock")) }),
-	ownDisks,
-	{
-		ID: "escape.processes", Door: "a process of the host", Expected: "no process with another root can be entered",
-		Enables:     "reading and writing the host's files, and running code in its processes",
-		Consequence: report.Takeover,
-		Opens:       []string{"--pid host", capAdd + "CAP_SYS_PTRACE", capAdd + "ALL", "--userns host"},
-		Fix:         "run it in a pid namespace of its own, drop SYS_PTRACE",
-		References:  []string{"ptrace(2)"},
-		observe:     observeRoots,
-		judge: func(v *view) outcome {
-			e, ok := v.call(otherRoot)
-			switch {
-			case !ok || e.Errno != "" && !slices.Contains(refusals, e.Errno):
-				return isUnclear("no process can be looked at: " + e.Errno)
-			case e.Errno != "":
-				return isShut(e.Errno)
-			case e.Value == ownRoot:
-				return isShut(ownRoot)
-			}
-			// In a pid namespace of its own, what has another root is its own, too.
-			return all(isOpen(e.Value), either(v.of("namespaces.pid"), v.of("namespaces.processes")))
-		},
-	},
+	}
 }
 
 // ownDisks is a conjunction, too, with an attempt: what the device cgroup says of
 // disks that have no node yet.
-var ownDisks = func() Probe {
+func ownDisks() Probe {
 	p := escape("disks", "a disk of the host by a node of one's own", "reading and changing every file of the host",
 		[]string{capAdd + "CAP_MKNOD", capAdd + "ALL", "--userns host", deviceFlag},
 		"drop MKNOD, and leave block devices out", "mknod(2); access(2)", func(v *view) outcome {
@@ -103,7 +105,7 @@ var ownDisks = func() Probe {
 		})
 	p.observe = observeOwnDisks
 	return p
-}()
+}
 
 const partitions = "/proc/partitions"
 

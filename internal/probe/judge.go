@@ -248,8 +248,7 @@ func shared(c *Context, v *view, own bool, o *Observations) []string {
 		}
 		list = append(list, kernel)
 	}
-	for n := range namespaceProbes {
-		p := &namespaceProbes[n]
+	for _, p := range namespaceProbes() {
 		if p.share != "" && (!own || p.beyond) && v.outcomes[p.ID].state == open {
 			list = append(list, p.share)
 		}

@@ -109,156 +109,158 @@ const (
 	memorySwapped = "read(smaps_rollup, Swap) of the child"
 )
 
-var limitProbes = []Probe{
-	{
-		ID: "limits.processes", Door: "any number of processes", Expected: "a limit of processes",
-		Enables:     "filling the host's table of processes",
-		Consequence: report.Exhausts, beyond: true,
-		Opens:      []string{"--pids-limit -1"},
-		Fix:        "--pids-limit 4096, or what the workload needs",
-		References: []string{"CIS Docker 5.29"},
-		observe:    func(p *prober) { pidsFiles.read(p, pidsLimit) },
-		judge: func(v *view) outcome {
-			var most int64
-			if d := v.context.Declared; d != nil {
-				most = max(0, d.Pids)
-			}
-			return fewer(v, SeenPids, pidsLimit, most, "processes")
+func limitProbes() []Probe {
+	return []Probe{
+		{
+			ID: "limits.processes", Door: "any number of processes", Expected: "a limit of processes",
+			Enables:     "filling the host's table of processes",
+			Consequence: report.Exhausts, beyond: true,
+			Opens:      []string{"--pids-limit -1"},
+			Fix:        "--pids-limit 4096, or what the workload needs",
+			References: []string{"CIS Docker 5.29"},
+			observe:    func(p *prober) { pidsFiles.read(p, pidsLimit) },
+			judge: func(v *view) outcome {
+				var most int64
+				if d := v.context.Declared; d != nil {
+					most = max(0, d.Pids)
+				}
+				return fewer(v, SeenPids, pidsLimit, most, "processes")
+			},
 		},
-	},
-	{
-		ID: "limits.processes-reached", Door: "a limit of processes that does not hold", Expected: "making one process too many fails",
-		Enables:     "filling the host's table of processes",
-		Consequence: report.Exhausts, beyond: true,
-		Opens:      []string{"--pids-limit -1"},
-		Fix:        "--pids-limit 4096, or what the workload needs",
-		References: []string{"CIS Docker 5.29"},
-		observe:    observeProcesses,
-		judge: func(v *view) outcome {
-			e, ok := v.call(pidsReached)
-			switch {
-			case v.of("limits.processes").state == open:
-				return isOpen("no limit")
-			case !ok:
-				return notReached(v)
-			case e.Errno == "EAGAIN":
-				return isShut("EAGAIN after " + e.Value)
-			case e.Errno != "":
-				return isUnclear("clone fails: " + e.Errno)
-			}
-			return isOpen(e.Value + " processes, more than the limit")
+		{
+			ID: "limits.processes-reached", Door: "a limit of processes that does not hold", Expected: "making one process too many fails",
+			Enables:     "filling the host's table of processes",
+			Consequence: report.Exhausts, beyond: true,
+			Opens:      []string{"--pids-limit -1"},
+			Fix:        "--pids-limit 4096, or what the workload needs",
+			References: []string{"CIS Docker 5.29"},
+			observe:    observeProcesses,
+			judge: func(v *view) outcome {
+				e, ok := v.call(pidsReached)
+				switch {
+				case v.of("limits.processes").state == open:
+					return isOpen("no limit")
+				case !ok:
+					return notReached(v)
+				case e.Errno == "EAGAIN":
+					return isShut("EAGAIN after " + e.Value)
+				case e.Errno != "":
+					return isUnclear("clone fails: " + e.Errno)
+				}
+				return isOpen(e.Value + " processes, more than the limit")
+			},
 		},
-	},
-	{
-		ID: "limits.memory", Door: "more memory than was asked for", Expected: "the limit of memory that was asked for",
-		Enables:     "driving the host to kill other programs",
-		Consequence: report.Exhausts, beyond: true,
-		Fix:        "--memory SIZE",
-		References: []string{"CIS Docker 5.10"},
-		observe:    func(p *prober) { memoryFiles.read(p, memoryLimit) },
-		judge: func(v *view) outcome {
-			if d := v.context.Declared; d == nil || d.Memory <= 0 {
-				return isAbsent("no limit was asked for")
-			}
-			return fewer(v, SeenMemory, memoryLimit, v.context.Declared.Memory, "bytes")
+		{
+			ID: "limits.memory", Door: "more memory than was asked for", Expected: "the limit of memory that was asked for",
+			Enables:     "driving the host to kill other programs",
+			Consequence: report.Exhausts, beyond: true,
+			Fix:        "--memory SIZE",
+			References: []string{"CIS Docker 5.10"},
+			observe:    func(p *prober) { memoryFiles.read(p, memoryLimit) },
+			judge: func(v *view) outcome {
+				if d := v.context.Declared; d == nil || d.Memory <= 0 {
+					return isAbsent("no limit was asked for")
+				}
+				return fewer(v, SeenMemory, memoryLimit, v.context.Declared.Memory, "bytes")
+			},
 		},
-	},
-	{
-		ID: "limits.memory-reached", Door: "a limit of memory that does not hold", Expected: "a child that takes more is killed, or gets nothing",
-		Enables:     "driving the host to kill other programs",
-		Consequence: report.Exhausts, beyond: true,
-		Fix:        "--memory SIZE",
-		References: []string{"CIS Docker 5.10"},
-		observe:    observeMemory,
-		judge: func(v *view) outcome {
-			e, ok := v.call(memoryReached)
-			switch {
-			case v.context.Declared == nil || v.context.Declared.Memory <= 0:
-				return isAbsent("no limit was asked for")
-			case v.of("limits.memory").state == open:
-				return isOpen("no such limit")
-			case !ok:
-				return notReached(v)
-			case e.Value == memoryKilled || e.Errno == "ENOMEM":
-				return isShut(first(e.Value, e.Errno))
-			case e.Errno != "":
-				return isUnclear("mmap fails: " + e.Errno)
-			}
-			return judgeMemory(v, e.Value, v.context.Declared.Swap)
+		{
+			ID: "limits.memory-reached", Door: "a limit of memory that does not hold", Expected: "a child that takes more is killed, or gets nothing",
+			Enables:     "driving the host to kill other programs",
+			Consequence: report.Exhausts, beyond: true,
+			Fix:        "--memory SIZE",
+			References: []string{"CIS Docker 5.10"},
+			observe:    observeMemory,
+			judge: func(v *view) outcome {
+				e, ok := v.call(memoryReached)
+				switch {
+				case v.context.Declared == nil || v.context.Declared.Memory <= 0:
+					return isAbsent("no limit was asked for")
+				case v.of("limits.memory").state == open:
+					return isOpen("no such limit")
+				case !ok:
+					return notReached(v)
+				case e.Value == memoryKilled || e.Errno == "ENOMEM":
+					return isShut(first(e.Value, e.Errno))
+				case e.Errno != "":
+					return isUnclear("mmap fails: " + e.Errno)
+				}
+				return judgeMemory(v, e.Value, v.context.Declared.Swap)
+			},
 		},
-	},
-	{
-		ID: "limits.processors", Door: "more processor time than was asked for", Expected: "the quota that was asked for",
-		Enables:     "slowing down everybody else",
-		Consequence: report.Exhausts, beyond: true,
-		Fix:        "--cpus NUMBER",
-		References: []string{"CIS Docker 5.11"},
-		observe: func(p *prober) {
-			quotaFiles.read(p, quotaLimit)
-			periodFiles.read(p, periodLimit)
+		{
+			ID: "limits.processors", Door: "more processor time than was asked for", Expected: "the quota that was asked for",
+			Enables:     "slowing down everybody else",
+			Consequence: report.Exhausts, beyond: true,
+			Fix:        "--cpus NUMBER",
+			References: []string{"CIS Docker 5.11"},
+			observe: func(p *prober) {
+				quotaFiles.read(p, quotaLimit)
+				periodFiles.read(p, periodLimit)
+			},
+			judge: judgeQuota,
 		},
-		judge: judgeQuota,
-	},
-	{
-		ID: "limits.files", Door: "more open files than were asked for", Expected: "the limit of open files that was asked for",
-		Enables:     "filling the host's table of files",
-		Consequence: report.Exhausts, beyond: true,
-		Fix:        "--ulimit nofile=NUMBER",
-		References: []string{"getrlimit(2)", "CIS Docker 5.18"},
-		observe: func(p *prober) {
-			var r syscall.Rlimit
-			err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r)
-			p.add(filesLimit, strconv.FormatUint(r.Max, 10), err)
+		{
+			ID: "limits.files", Door: "more open files than were asked for", Expected: "the limit of open files that was asked for",
+			Enables:     "filling the host's table of files",
+			Consequence: report.Exhausts, beyond: true,
+			Fix:        "--ulimit nofile=NUMBER",
+			References: []string{"getrlimit(2)", "CIS Docker 5.18"},
+			observe: func(p *prober) {
+				var r syscall.Rlimit
+				err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r)
+				p.add(filesLimit, strconv.FormatUint(r.Max, 10), err)
+			},
+			judge: func(v *view) outcome {
+				if d := v.context.Declared; d == nil || d.Files == 0 {
+					return isAbsent("no limit was asked for")
+				}
+				return fewer(v, "", filesLimit, int64(min(v.context.Declared.Files, 1<<62)), "files")
+			},
 		},
-		judge: func(v *view) outcome {
-			if d := v.context.Declared; d == nil || d.Files == 0 {
-				return isAbsent("no limit was asked for")
-			}
-			return fewer(v, "", filesLimit, int64(min(v.context.Declared.Files, 1<<62)), "files")
+		{
+			ID: "limits.shared-memory", Door: "/dev/shm of any size", Expected: "/dev/shm of the size that was asked for",
+			Enables:     "filling the host's memory with files",
+			Consequence: report.Exhausts, beyond: true,
+			Opens:      []string{"--ipc host", "--volume /dev"},
+			Fix:        "--shm-size SIZE, and an IPC namespace of its own",
+			References: []string{"shm_overview(7)"},
+			observe: func(p *prober) {
+				_, _, bytes, err := fileSystem("/dev/shm")
+				p.add(shmSize, strconv.FormatUint(bytes, 10), err)
+			},
+			judge: func(v *view) outcome {
+				d := v.context.Declared
+				if d == nil || d.Shm == 0 {
+					return isAbsent("nobody said how large it is to be")
+				}
+				if e, ok := v.call(shmSize); ok && e.Errno == "ENOENT" {
+					return isShut("there is none")
+				}
+				return fewer(v, "", shmSize, d.Shm, "bytes")
+			},
 		},
-	},
-	{
-		ID: "limits.shared-memory", Door: "/dev/shm of any size", Expected: "/dev/shm of the size that was asked for",
-		Enables:     "filling the host's memory with files",
-		Consequence: report.Exhausts, beyond: true,
-		Opens:      []string{"--ipc host", "--volume /dev"},
-		Fix:        "--shm-size SIZE, and an IPC namespace of its own",
-		References: []string{"shm_overview(7)"},
-		observe: func(p *prober) {
-			_, _, bytes, err := fileSystem("/dev/shm")
-			p.add(shmSize, strconv.FormatUint(bytes, 10), err)
+		{
+			ID: "limits.oom-score", Door: "being spared when memory runs out", Expected: "oom_score_adj is not negative",
+			Enables:     "having the kernel kill the host's own programs first",
+			Consequence: report.Exhausts, beyond: true,
+			Opens:      []string{"--oom-score-adj -"},
+			Fix:        "leave out --oom-score-adj",
+			References: []string{"proc_pid_oom_score_adj(5)"},
+			observe:    func(p *prober) { p.read(oomScore) },
+			judge: func(v *view) outcome {
+				e, ok := v.either(SeenOOMScore, readCall(oomScore))
+				n, err := strconv.Atoi(e.Value)
+				switch {
+				case !ok || e.Errno != "" || err != nil:
+					return isUnclear("it cannot be read: " + e.Errno)
+				case n < 0:
+					return isOpen(e.Value)
+				}
+				return isShut(e.Value)
+			},
 		},
-		judge: func(v *view) outcome {
-			d := v.context.Declared
-			if d == nil || d.Shm == 0 {
-				return isAbsent("nobody said how large it is to be")
-			}
-			if e, ok := v.call(shmSize); ok && e.Errno == "ENOENT" {
-				return isShut("there is none")
-			}
-			return fewer(v, "", shmSize, d.Shm, "bytes")
-		},
-	},
-	{
-		ID: "limits.oom-score", Door: "being spared when memory runs out", Expected: "oom_score_adj is not negative",
-		Enables:     "having the kernel kill the host's own programs first",
-		Consequence: report.Exhausts, beyond: true,
-		Opens:      []string{"--oom-score-adj -"},
-		Fix:        "leave out --oom-score-adj",
-		References: []string{"proc_pid_oom_score_adj(5)"},
-		observe:    func(p *prober) { p.read(oomScore) },
-		judge: func(v *view) outcome {
-			e, ok := v.either(SeenOOMScore, readCall(oomScore))
-			n, err := strconv.Atoi(e.Value)
-			switch {
-			case !ok || e.Errno != "" || err != nil:
-				return isUnclear("it cannot be read: " + e.Errno)
-			case n < 0:
-				return isOpen(e.Value)
-			}
-			return isShut(e.Value)
-		},
-	},
+	}
 }
 
 // notReached says why nobody tried whether a limit holds.

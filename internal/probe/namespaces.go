@@ -15,98 +15,100 @@ const (
 	hostsOwn = "the host's own"
 )
 
-var namespaceProbes = []Probe{
-	namespace("pid", "--pid host", "the host's processes", "seeing, and with the right capabilities signalling and tracing, every process of the host", report.Reads,
-		"docker: leave out --pid=host"),
-	namespace("net", "--network host", "the host's network", "using the host's loopback, abstract sockets and interfaces", report.Reads,
-		"docker: leave out --network=host"),
-	namespace("ipc", "--ipc host", "the host's System V and POSIX shared memory", "reading and changing memory that others share", report.Reads,
-		"docker: leave out --ipc=host"),
-	namespace("uts", "--uts host", "the host's name", "reading the host's name, and with SYS_ADMIN changing it", report.Depth,
-		"docker: leave out --uts=host"),
-	namespace("user", "--userns host", "the host's user namespace", "being root of the host for every check that is not filtered otherwise", report.Depth,
-		"docker: start the daemon with userns-remap; podman: --userns=auto"),
-	namespace("cgroup", "", "the host's cgroup tree", "seeing the names of everything else that runs", report.Depth,
-		"docker: leave out --cgroupns=host"),
-	namespace("mnt", "", "the host's mounts", "reaching every file system of the host", report.Takeover,
-		"run it in a container"),
-	{
-		ID: "namespaces.uid-map", Door: "root of the host", Expected: "user 0 inside is another user outside",
-		Enables:     "acting as the host's root on whatever is reached",
-		Consequence: report.Depth,
-		Opens:       []string{"--userns host"},
-		Fix:         "run it in a user namespace with an ID range of its own",
-		References:  []string{"user_namespaces(7)", "CIS Docker 2.9"},
-		observe:     func(p *prober) { p.read(uidMap) },
-		judge:       judgeUIDMap,
-	},
-	{
-		ID: "namespaces.processes", Door: "processes of others", Expected: "no kernel thread in /proc",
-		Enables:     "reading command lines and environments of the host's processes",
-		Consequence: report.Reads,
-		Opens:       []string{"--pid host", "--volume /proc:", "--volume /:"},
-		Fix:         "run it in a pid namespace with a proc of its own",
-		References:  []string{"pid_namespaces(7)", "CIS Docker 5.16"},
-		observe:     observeThreads,
-		judge: func(v *view) outcome {
-			e, ok := v.call(kernelThread)
-			switch {
-			case !ok || e.Errno != "":
-				return isUnclear("/proc cannot be read: " + e.Errno)
-			case e.Value == noThread:
-				return isShut(noThread)
-			}
-			return isOpen(e.Value)
+func namespaceProbes() []Probe {
+	return []Probe{
+		namespace("pid", "--pid host", "the host's processes", "seeing, and with the right capabilities signalling and tracing, every process of the host", report.Reads,
+			"docker: leave out --pid=host"),
+		namespace("net", "--network host", "the host's network", "using the host's loopback, abstract sockets and interfaces", report.Reads,
+			"docker: leave out --network=host"),
+		namespace("ipc", "--ipc host", "the host's System V and POSIX shared memory", "reading and changing memory that others share", report.Reads,
+			"docker: leave out --ipc=host"),
+		namespace("uts", "--uts host", "the host's name", "reading the host's name, and with SYS_ADMIN changing it", report.Depth,
+			"docker: leave out --uts=host"),
+		namespace("user", "--userns host", "the host's user namespace", "being root of the host for every check that is not filtered otherwise", report.Depth,
+			"docker: start the daemon with userns-remap; podman: --userns=auto"),
+		namespace("cgroup", "", "the host's cgroup tree", "seeing the names of everything else that runs", report.Depth,
+			"docker: leave out --cgroupns=host"),
+		namespace("mnt", "", "the host's mounts", "reaching every file system of the host", report.Takeover,
+			"run it in a container"),
+		{
+			ID: "namespaces.uid-map", Door: "root of the host", Expected: "user 0 inside is another user outside",
+			Enables:     "acting as the host's root on whatever is reached",
+			Consequence: report.Depth,
+			Opens:       []string{"--userns host"},
+			Fix:         "run it in a user namespace with an ID range of its own",
+			References:  []string{"user_namespaces(7)", "CIS Docker 2.9"},
+			observe:     func(p *prober) { p.read(uidMap) },
+			judge:       judgeUIDMap,
 		},
-	},
-	{
-		ID: "namespaces.shared-memory", Door: "a System V segment of the host", Expected: "the segment that was put up on the host is not there",
-		Enables:     "reading and changing memory of the host's programs",
-		Consequence: report.Reads, beyond: true,
-		Opens:      []string{"--ipc host"},
-		Fix:        "run it in an IPC namespace of its own",
-		References: []string{"sysvipc(7)", "CIS Docker 5.17"},
-		observe: func(p *prober) {
-			if p.targets.ShmKey == 0 {
-				return
-			}
-			// Neither creates nor attaches: it looks the key up.
-			id, err := unix.SysvShmGet(int(p.targets.ShmKey), 0, 0)
-			p.add("shmget(the host's key)", strconv.Itoa(id), err)
+		{
+			ID: "namespaces.processes", Door: "processes of others", Expected: "no kernel thread in /proc",
+			Enables:     "reading command lines and environments of the host's processes",
+			Consequence: report.Reads,
+			Opens:       []string{"--pid host", "--volume /proc:", "--volume /:"},
+			Fix:         "run it in a pid namespace with a proc of its own",
+			References:  []string{"pid_namespaces(7)", "CIS Docker 5.16"},
+			observe:     observeThreads,
+			judge: func(v *view) outcome {
+				e, ok := v.call(kernelThread)
+				switch {
+				case !ok || e.Errno != "":
+					return isUnclear("/proc cannot be read: " + e.Errno)
+				case e.Value == noThread:
+					return isShut(noThread)
+				}
+				return isOpen(e.Value)
+			},
 		},
-		judge: func(v *view) outcome {
-			e, ok := v.call("shmget(the host's key)")
-			switch {
-			case v.context.Targets.ShmKey == 0:
-				return isUnclear("no segment was put up on the host to look for: give --context with one")
-			case ok && (e.Errno == "EACCES" || e.Errno == "EINVAL"):
-				return isOpen("the segment is there: " + e.Errno)
-			}
-			return refused(v)
-		},
-	},
-	{
-		ID: "namespaces.hostname", Door: "changing the host's name", Expected: "sethostname(2) is refused, or names the workload alone",
-		Enables:     "renaming the host under its services",
-		Consequence: report.Disturbs,
-		Opens:       []string{"--uts host"},
-		Fix:         "run it in a UTS namespace of its own, without SYS_ADMIN",
-		References:  []string{"sethostname(2)", "CIS Docker 5.21"},
-		observe: func(p *prober) {
-			// The length is checked after the permission: EINVAL means allowed.
-			p.add(negativeHostname, "", setNoHostname())
-		},
-		judge: func(v *view) outcome {
-			e, ok := v.call(negativeHostname)
-			switch {
-			case !ok:
-				return isUnclear("it was not tried")
-			case e.Errno != "EINVAL":
+		{
+			ID: "namespaces.shared-memory", Door: "a System V segment of the host", Expected: "the segment that was put up on the host is not there",
+			Enables:     "reading and changing memory of the host's programs",
+			Consequence: report.Reads, beyond: true,
+			Opens:      []string{"--ipc host"},
+			Fix:        "run it in an IPC namespace of its own",
+			References: []string{"sysvipc(7)", "CIS Docker 5.17"},
+			observe: func(p *prober) {
+				if p.targets.ShmKey == 0 {
+					return
+				}
+				// Neither creates nor attaches: it looks the key up.
+				id, err := unix.SysvShmGet(int(p.targets.ShmKey), 0, 0)
+				p.add("shmget(the host's key)", strconv.Itoa(id), err)
+			},
+			judge: func(v *view) outcome {
+				e, ok := v.call("shmget(the host's key)")
+				switch {
+				case v.context.Targets.ShmKey == 0:
+					return isUnclear("no segment was put up on the host to look for: give --context with one")
+				case ok && (e.Errno == "EACCES" || e.Errno == "EINVAL"):
+					return isOpen("the segment is there: " + e.Errno)
+				}
 				return refused(v)
-			}
-			return all(isOpen("sethostname is allowed"), v.of("namespaces.uts"))
+			},
 		},
-	},
+		{
+			ID: "namespaces.hostname", Door: "changing the host's name", Expected: "sethostname(2) is refused, or names the workload alone",
+			Enables:     "renaming the host under its services",
+			Consequence: report.Disturbs,
+			Opens:       []string{"--uts host"},
+			Fix:         "run it in a UTS namespace of its own, without SYS_ADMIN",
+			References:  []string{"sethostname(2)", "CIS Docker 5.21"},
+			observe: func(p *prober) {
+				// The length is checked after the permission: EINVAL means allowed.
+				p.add(negativeHostname, "", setNoHostname())
+			},
+			judge: func(v *view) outcome {
+				e, ok := v.call(negativeHostname)
+				switch {
+				case !ok:
+					return isUnclear("it was not tried")
+				case e.Errno != "EINVAL":
+					return refused(v)
+				}
+				return all(isOpen("sethostname is allowed"), v.of("namespaces.uts"))
+			},
+		},
+	}
 }
 
 const negativeHostname = "sethostname(NULL, -1)"

@@ -12,87 +12,89 @@ import (
 
 const interfaces = "readdir(/sys/class/net), or read(/proc/net/dev)"
 
-var networkProbes = []Probe{
-	{
-		ID: "network.loopback", Door: "services on the host's loopback", Expected: "what was put up on the host's loopback is not reached",
-		Enables:     "using services that trust whoever is on the host",
-		Consequence: report.Reads, beyond: true,
-		Opens:      []string{"--network host"},
-		Fix:        "join a network, or --network none",
-		References: []string{"CIS Docker 5.9"},
-		observe:    func(p *prober) { connectAll(p, p.targets.Loopback, p.targets.Token) },
-		judge: func(v *view) outcome {
-			if len(v.context.Targets.Loopback) == 0 {
-				return isUnclear("nothing was put up on the host to connect to: give --context with it")
-			}
-			return unreached(v)
-		},
-	},
-	{
-		ID: "network.abstract-sockets", Door: "abstract sockets of the host", Expected: "the socket that was put up on the host is not reached",
-		Enables:     "talking to the host's engines and desktops as one of its processes (CVE-2020-15257)",
-		Consequence: report.Takeover, beyond: true,
-		Opens:      []string{"--network host"},
-		Fix:        "join a network, or --network none",
-		References: []string{"unix(7)", "CVE-2020-15257"},
-		observe: func(p *prober) {
-			if p.targets.Abstract != "" {
-				p.add("connect(@canary)", "", connectUnix("@"+p.targets.Abstract))
-			}
-		},
-		judge: func(v *view) outcome {
-			if v.context.Targets.Abstract == "" {
-				return isUnclear("nothing was put up on the host to connect to: give --context with it")
-			}
-			return unreached(v)
-		},
-	},
-	{
-		ID: "network.named-targets", Door: "addresses that were named", Expected: "no connection to what --target names",
-		Enables:     "reading a cloud's metadata, with its credentials, or whatever is there",
-		Consequence: report.Reads, beyond: true,
-		Opens:      []string{"--network host"},
-		Fix:        "--network none, or a rule on the host",
-		References: []string{"CIS Docker 5.29"},
-		observe:    func(p *prober) { connectAll(p, p.targets.Addresses, "") },
-		judge: func(v *view) outcome {
-			if len(v.context.Targets.Addresses) == 0 {
-				return isAbsent("no target was named: give --target")
-			}
-			return unreached(v)
-		},
-	},
-	{
-		ID: "network.interfaces", Door: "a network where none was asked for", Expected: "loopback and no other interface, as was asked for",
-		Enables:     "sending what was read to anybody",
-		Consequence: report.Reads, beyond: true,
-		Fix:        "--network none",
-		References: []string{"network_namespaces(7)"},
-		observe: func(p *prober) {
-			list, err := interfaceNames()
-			var names []string
-			for _, n := range list {
-				// The kernel makes these by itself in every namespace, without a use.
-				if n != "lo" && !strings.HasPrefix(n, "tunl0") && !strings.HasPrefix(n, "sit0") && !strings.HasPrefix(n, "ip6tnl0") &&
-					!strings.HasPrefix(n, "gre") && !strings.HasPrefix(n, "erspan0") && !strings.HasPrefix(n, "ip_vti0") && !strings.HasPrefix(n, "ip6_vti0") && !strings.HasPrefix(n, "bonding_masters") {
-					names = append(names, n)
+func networkProbes() []Probe {
+	return []Probe{
+		{
+			ID: "network.loopback", Door: "services on the host's loopback", Expected: "what was put up on the host's loopback is not reached",
+			Enables:     "using services that trust whoever is on the host",
+			Consequence: report.Reads, beyond: true,
+			Opens:      []string{"--network host"},
+			Fix:        "join a network, or --network none",
+			References: []string{"CIS Docker 5.9"},
+			observe:    func(p *prober) { connectAll(p, p.targets.Loopback, p.targets.Token) },
+			judge: func(v *view) outcome {
+				if len(v.context.Targets.Loopback) == 0 {
+					return isUnclear("nothing was put up on the host to connect to: give --context with it")
 				}
-			}
-			p.add(interfaces, strings.Join(names, " "), err)
+				return unreached(v)
+			},
 		},
-		judge: func(v *view) outcome {
-			e, ok := v.call(interfaces)
-			switch {
-			case v.context.Declared == nil || !v.context.Declared.NoNetwork:
-				return isAbsent("a network was asked for")
-			case !ok || e.Errno != "":
-				return isUnclear("neither /sys/class/net nor /proc/net/dev can be read: " + e.Errno)
-			case e.Value == "":
-				return isShut("loopback alone")
-			}
-			return isOpen(e.Value)
+		{
+			ID: "network.abstract-sockets", Door: "abstract sockets of the host", Expected: "the socket that was put up on the host is not reached",
+			Enables:     "talking to the host's engines and desktops as one of its processes (CVE-2020-15257)",
+			Consequence: report.Takeover, beyond: true,
+			Opens:      []string{"--network host"},
+			Fix:        "join a network, or --network none",
+			References: []string{"unix(7)", "CVE-2020-15257"},
+			observe: func(p *prober) {
+				if p.targets.Abstract != "" {
+					p.add("connect(@canary)", "", connectUnix("@"+p.targets.Abstract))
+				}
+			},
+			judge: func(v *view) outcome {
+				if v.context.Targets.Abstract == "" {
+					return isUnclear("nothing was put up on the host to connect to: give --context with it")
+				}
+				return unreached(v)
+			},
 		},
-	},
+		{
+			ID: "network.named-targets", Door: "addresses that were named", Expected: "no connection to what --target names",
+			Enables:     "reading a cloud's metadata, with its credentials, or whatever is there",
+			Consequence: report.Reads, beyond: true,
+			Opens:      []string{"--network host"},
+			Fix:        "--network none, or a rule on the host",
+			References: []string{"CIS Docker 5.29"},
+			observe:    func(p *prober) { connectAll(p, p.targets.Addresses, "") },
+			judge: func(v *view) outcome {
+				if len(v.context.Targets.Addresses) == 0 {
+					return isAbsent("no target was named: give --target")
+				}
+				return unreached(v)
+			},
+		},
+		{
+			ID: "network.interfaces", Door: "a network where none was asked for", Expected: "loopback and no other interface, as was asked for",
+			Enables:     "sending what was read to anybody",
+			Consequence: report.Reads, beyond: true,
+			Fix:        "--network none",
+			References: []string{"network_namespaces(7)"},
+			observe: func(p *prober) {
+				list, err := interfaceNames()
+				var names []string
+				for _, n := range list {
+					// The kernel makes these by itself in every namespace, without a use.
+					if n != "lo" && !strings.HasPrefix(n, "tunl0") && !strings.HasPrefix(n, "sit0") && !strings.HasPrefix(n, "ip6tnl0") &&
+						!strings.HasPrefix(n, "gre") && !strings.HasPrefix(n, "erspan0") && !strings.HasPrefix(n, "ip_vti0") && !strings.HasPrefix(n, "ip6_vti0") && !strings.HasPrefix(n, "bonding_masters") {
+						names = append(names, n)
+					}
+				}
+				p.add(interfaces, strings.Join(names, " "), err)
+			},
+			judge: func(v *view) outcome {
+				e, ok := v.call(interfaces)
+				switch {
+				case v.context.Declared == nil || !v.context.Declared.NoNetwork:
+					return isAbsent("a network was asked for")
+				case !ok || e.Errno != "":
+					return isUnclear("neither /sys/class/net nor /proc/net/dev can be read: " + e.Errno)
+				case e.Value == "":
+					return isShut("loopback alone")
+				}
+				return isOpen(e.Value)
+			},
+		},
+	}
 }
 
 // interfaceNames are those of this network namespace. gVisor's kernel has the second

@@ -15,6 +15,7 @@ package probe
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
@@ -57,13 +58,17 @@ func (p *Probe) Group() string {
 }
 
 // Probes are all of them, in the order of their groups.
-func Probes() []Probe {
-	return slices.Concat(kernelProbes, namespaceProbes, fileProbes, capabilityProbes, callProbes, deviceProbes, limitProbes, networkProbes, leakProbes, escapeProbes)
-}
+func Probes() []Probe { return slices.Clone(probes()) }
+
+// probes is made when it is asked for first: most commands do not.
+var probes = sync.OnceValue(func() []Probe {
+	return slices.Concat(kernelProbes(), namespaceProbes(), fileProbes(), capabilityProbes(), callProbes(), deviceProbes(), limitProbes(), networkProbes(),
+		leakProbes(), escapeProbes())
+})
 
 // exists reports whether there is a probe with an ID.
 func exists(id string) bool {
-	return slices.ContainsFunc(Probes(), func(p Probe) bool { return p.ID == id })
+	return slices.ContainsFunc(probes(), func(p Probe) bool { return p.ID == id })
 }
 
 // Untested is what this version does not look at, with the reason.

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/audit"
 )
@@ -17,7 +18,7 @@ var programs = []struct{ product, program string }{
 }
 
 // versionWord is a version in what a program prints: "1.1.5+ds1", "v2.0.0-rc.3".
-var versionWord = regexp.MustCompile(`\bv?[0-9]+(\.[0-9]+)+([-+~][0-9A-Za-z.+~-]*)?`)
+var versionWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bv?[0-9]+(\.[0-9]+)+([-+~][0-9A-Za-z.+~-]*)?`) })
 
 // Products asks the programs of this machine for their versions.
 func Products(ctx context.Context, run func(context.Context, string, ...string) ([]byte, error)) (out []audit.Product) {
@@ -33,7 +34,7 @@ func Products(ctx context.Context, run func(context.Context, string, ...string) 
 		if err != nil {
 			found.Failed = "it does not tell its version: " + err.Error()
 		} else {
-			found.Version = string(versionWord.Find(text))
+			found.Version = string(versionWord().Find(text))
 		}
 		out = append(out, found)
 	}

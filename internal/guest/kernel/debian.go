@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -204,7 +205,7 @@ func failed(cmd *exec.Cmd, complaints []byte, err error) error {
 }
 
 // versioned is the package that the meta package depends on.
-var versioned = regexp.MustCompile(`^(linux-image-[0-9][a-z0-9.+-]*) \(= ([^)]+)\)$`)
+var versioned = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(linux-image-[0-9][a-z0-9.+-]*) \(= ([^)]+)\)$`) })
 
 // kernelPackage finds the package with the kernel of the day.
 func (a *apt) kernelPackage(ctx context.Context) (debPackage, error) {
@@ -213,7 +214,7 @@ func (a *apt) kernelPackage(ctx context.Context) (debPackage, error) {
 		return debPackage{}, err
 	}
 	for dependency := range strings.SplitSeq(meta.depends, ",") {
-		if m := versioned.FindStringSubmatch(strings.TrimSpace(dependency)); m != nil {
+		if m := versioned().FindStringSubmatch(strings.TrimSpace(dependency)); m != nil {
 			return a.show(ctx, m[1]+"="+m[2])
 		}
 	}

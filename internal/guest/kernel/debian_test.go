@@ -98,7 +98,7 @@ func TestVersionedDependency(t *testing.T) {
 		"linux-image-generic (= 1)":                false,
 		"--option (= 1)":                           false,
 	} {
-		if got := versioned.MatchString(s); got != want {
+		if got := versioned().MatchString(s); got != want {
 			t.Errorf("%q: %v", s, got)
 		}
 	}

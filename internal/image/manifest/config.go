@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -72,9 +73,10 @@ type History struct {
 	EmptyLayer bool       `json:"empty_layer,omitempty"`
 }
 
-// envName is deliberately wide: POSIX leaves names to the programs, and images
-// use dots and dashes. What cannot be is an empty name, '=' or NUL.
-var envName = regexp.MustCompile(`^[^=\x00]+$`)
+// envName reports whether a variable can have a name. It is deliberately wide:
+// POSIX leaves names to the programs, and images use dots and dashes. What cannot
+// be is an empty name, '=' or NUL.
+func envName(name string) bool { return name != "" && !strings.ContainsAny(name, "=\x00") }
 
 // ParseConfig reads and checks a config. After it, strings that will become
 // arguments, variables or paths hold no NUL byte, volumes and the working
@@ -114,7 +116,7 @@ func (c *RunConfig) Check() error {
 	}
 	for _, e := range c.Env {
 		name, _, ok := strings.Cut(e, "=")
-		if !ok || !envName.MatchString(name) {
+		if !ok || !envName(name) {
 			return fmt.Errorf("%w: config: Env %q is not NAME=value", ErrInvalid, clip(e))
 		}
 	}
@@ -127,14 +129,14 @@ func (c *RunConfig) Check() error {
 		}
 	}
 	for p := range c.ExposedPorts {
-		if !exposedPort.MatchString(p) {
+		if !exposedPort().MatchString(p) {
 			return fmt.Errorf("%w: config: exposed port %q is not PORT or PORT/PROTOCOL", ErrInvalid, clip(p))
 		}
 	}
 	return nil
 }
 
-var exposedPort = regexp.MustCompile(`^[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?$`)
+var exposedPort = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?$`) })
 
 // CheckLayers tells whether manifest and config speak of the same layers.
 func CheckLayers(m *Manifest, c *Config) error {

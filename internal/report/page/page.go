@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
 )
@@ -41,17 +42,20 @@ var pageCSS string
 //go:embed page.js
 var pageJS string
 
-var pageTemplate = template.Must(template.New("page").Option("missingkey=error").Funcs(template.FuncMap{
-	// dict gives a template several values.
-	"dict": func(pairs ...any) map[string]any {
-		m := map[string]any{}
-		for i := 0; i < len(pairs); i += 2 {
-			m[pairs[i].(string)] = pairs[i+1]
-		}
-		return m
-	},
-	"slot": func(i int) int { return i % stackColours },
-}).Parse(pageText))
+// pageTemplate is parsed when a page is made: few commands make one.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Option("missingkey=error").Funcs(template.FuncMap{
+		// dict gives a template several values.
+		"dict": func(pairs ...any) map[string]any {
+			m := map[string]any{}
+			for i := 0; i < len(pairs); i += 2 {
+				m[pairs[i].(string)] = pairs[i+1]
+			}
+			return m
+		},
+		"slot": func(i int) int { return i % stackColours },
+	}).Parse(pageText))
+})
 
 // Write writes d as a page. Nothing is written if it cannot be made whole. The
 // error wraps report.ErrMalformed if d is beyond a limit of package report.
@@ -61,7 +65,7 @@ func Write(w io.Writer, d *report.Document) error {
 		return err
 	}
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, newView(d)); err != nil {
+	if err := pageTemplate().Execute(&b, newView(d)); err != nil {
 		return fmt.Errorf("make a page of the report: %w", err)
 	}
 	_, err = b.WriteTo(w)
