@@ -21,7 +21,7 @@ const rootVariable = "BULKHEAD_ROOT"
 type group struct {
 	id, title string
 	// commands holds what builds each command, by its name. Only the command that is
-	// run is built: the flags of all of them are half of what a start takes.
+	// run is built: the flags of all of them take an eighth of a short command's time.
 	commands map[string]func() *cobra.Command
 }
 
