@@ -11,8 +11,9 @@ import (
 
 const (
 	// clockAfter is the time from the start to the first look at a guest's clock:
-	// what ends sooner shall not pay for it.
-	clockAfter = 2 * time.Second
+	// what ends sooner shall not pay for it. It is before trimAfter, and before a
+	// supervisor gives up memory, for it takes pages of QEMU's and of ours.
+	clockAfter = 600 * time.Millisecond
 	// clockEvery is that between two looks. A guest that was told the rate of the
 	// time stamp counter may be 30 ms off by then, see package tsc.
 	clockEvery = 5 * time.Minute
