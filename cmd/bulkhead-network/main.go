@@ -28,6 +28,7 @@ import (
 )
 
 func main() {
+	trace.Main()
 	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

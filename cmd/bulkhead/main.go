@@ -18,9 +18,11 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/inherit"
+	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 )
 
 func main() {
+	trace.Main()
 	if err := inherit.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "bulkhead:", err)
 		os.Exit(1)

@@ -53,9 +53,15 @@ var born, used = monotonic.Now(), monotonic.Used()
 // waited before, such as for its own file, it was executed earlier.
 func Born() time.Duration { return born - used }
 
-// Loaded is when the first instruction of this process's program ran that looked
-// at the clock.
-func Loaded() time.Duration { return born }
+// loaded is when Main was called.
+var loaded = born
+
+// Main says that the program's main function begins: all packages, of which this one
+// is not the last, are initialized by then. It is called once, before anything else.
+func Main() { loaded = monotonic.Now() }
+
+// Loaded is when the program's main function began, if that calls Main.
+func Loaded() time.Duration { return loaded }
 
 // Now is the time of the clock of phases.
 func Now() time.Duration { return monotonic.Now() }

@@ -212,7 +212,9 @@ func TestFit(t *testing.T) {
 }
 
 func TestBorn(t *testing.T) {
-	if b, l, n := Born(), Loaded(), Now(); b <= 0 || b >= l || l > n {
-		t.Errorf("executed at %v, loaded at %v, now %v", b, l, n)
+	before := Now()
+	Main()
+	if b, l, n := Born(), Loaded(), Now(); b <= 0 || b >= before || l < before || l > n {
+		t.Errorf("executed at %v, main called between %v and %v, said to be at %v", b, before, n, l)
 	}
 }

@@ -110,6 +110,7 @@ type supervisor struct {
 // Main serves one workload behind one of boundaries and returns the process's
 // exit status.
 func Main(boundaries ...boundary.Boundary) int {
+	trace.Main()
 	for _, fd := range []int{LockFD, ConnFD} {
 		syscall.CloseOnExec(fd)
 	}
