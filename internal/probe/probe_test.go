@@ -141,6 +141,9 @@ func TestOwnKernel(t *testing.T) {
 			if f.ID == "syscalls.bpf" && f.Consequence != tt.want {
 				t.Errorf("boot ID %s, %+v: %s, want %s", tt.boot, tt.declared, f.Consequence, tt.want)
 			}
+			if inside := f.Consequence == report.GuestDepth; f.ID == "files.propagation" && inside != (tt.want == report.GuestDepth) {
+				t.Errorf("boot ID %s, %+v, mounts that are shared: %s", tt.boot, tt.declared, f.Consequence)
+			}
 			if f.ID == "kernel.own" && f.Verdict != tt.kernel {
 				t.Errorf("boot ID %s, %+v: %s, want %s", tt.boot, tt.declared, f.Verdict, tt.kernel)
 			}
