@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
@@ -47,13 +46,6 @@ func (a *app) workloadCommands() []*cobra.Command {
 		a.cpCommand(), a.exportCommand(), a.commitCommand(), a.diffCommand(), a.restartCommand(), a.updateCommand(), a.renameCommand(), a.statsCommand(),
 		a.topCommand(),
 	}
-}
-
-// named gives a command a second name: the first word of its usage.
-func named(c *cobra.Command, name string, aliases ...string) *cobra.Command {
-	_, rest, _ := strings.Cut(c.Use, " ")
-	c.Use, c.Aliases = name+" "+rest, aliases
-	return c
 }
 
 // withAnnotation adds one to the annotations of a command.

@@ -129,6 +129,13 @@ func firstWord(args []string) string {
 	return ""
 }
 
+// named gives a command a second name: the first word of its usage.
+func named(c *cobra.Command, name string, aliases ...string) *cobra.Command {
+	_, rest, _ := strings.Cut(c.Use, " ")
+	c.Use, c.Aliases = name+" "+rest, aliases
+	return c
+}
+
 // unknownCommand is the error for words that are no command.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {

@@ -1,9 +1,12 @@
 package filetree
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/posixacl"
 )
 
 // IDs is a workload's range of host IDs: Base inside is 0. The zero value
@@ -85,31 +88,14 @@ func (i IDs) capabilityOutside(v []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Access control lists, linux/posix_acl_xattr.h: a version, then entries of
-// tag, permissions and ID, of which only those of named users and groups count.
-const (
-	aclVersion = 2
-	aclHeader  = 4
-	aclEntry   = 8
-	aclUser    = 0x02
-	aclGroup   = 0x08
-)
-
-// acl translates the IDs of an access control list.
+// acl returns an access control list with other IDs.
 func acl(v []byte, translate func(uint32) (uint32, error)) ([]byte, error) {
-	if len(v) < aclHeader || (len(v)-aclHeader)%aclEntry != 0 || binary.LittleEndian.Uint32(v) != aclVersion {
+	out, err := posixacl.Translate(bytes.Clone(v), func(id uint32) (uint32, bool, error) {
+		to, err := translate(id)
+		return to, true, err
+	})
+	if errors.Is(err, posixacl.ErrMalformed) {
 		return nil, fmt.Errorf("%w: access control list of %d bytes", errAttribute, len(v))
 	}
-	out := append([]byte(nil), v...)
-	for e := out[aclHeader:]; len(e) > 0; e = e[aclEntry:] {
-		if tag := binary.LittleEndian.Uint16(e); tag != aclUser && tag != aclGroup {
-			continue
-		}
-		id, err := translate(binary.LittleEndian.Uint32(e[4:]))
-		if err != nil {
-			return nil, err
-		}
-		binary.LittleEndian.PutUint32(e[4:], id)
-	}
-	return out, nil
+	return out, err
 }

@@ -2,12 +2,13 @@ package serve
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/posixacl"
 )
 
 // Only user.* attributes pass. The others mean something to the host's kernel:
@@ -98,8 +99,10 @@ func (s *server) getxattr(r *request, n *node) error {
 	}
 	value = value[:c]
 	if isACL(name) {
-		if value, err = s.aclToGuest(value); err != nil {
-			return err
+		// Entries of those who have no ID in the guest are left out: nobody there is meant.
+		value, err = posixacl.Translate(value, func(id uint32) (uint32, bool, error) { return s.toGuest(id), id < s.IDCount, nil })
+		if err != nil {
+			return syscall.EIO
 		}
 	}
 	return r.putSized(size, value)
@@ -107,38 +110,6 @@ func (s *server) getxattr(r *request, n *node) error {
 
 func isACL(name string) bool {
 	return name == "system.posix_acl_access" || name == "system.posix_acl_default"
-}
-
-// Access control lists, linux/posix_acl_xattr.h: a version, then entries of tag,
-// permissions and ID, of which only those of named users and groups count.
-const (
-	aclVersion = 2
-	aclHeader  = 4
-	aclEntry   = 8
-	aclUser    = 0x02
-	aclGroup   = 0x08
-)
-
-// aclToGuest translates the IDs of a list, in place. Entries of those who have none
-// in the guest are left out: nobody there is meant.
-func (s *server) aclToGuest(acl []byte) ([]byte, error) {
-	le := binary.LittleEndian
-	if len(acl) < aclHeader || (len(acl)-aclHeader)%aclEntry != 0 || le.Uint32(acl) != aclVersion {
-		return nil, syscall.EIO
-	}
-	out := acl[:aclHeader]
-	for e := acl[aclHeader:]; len(e) > 0; e = e[aclEntry:] {
-		entry := e[:aclEntry]
-		if tag := le.Uint16(entry); tag == aclUser || tag == aclGroup {
-			id := le.Uint32(entry[4:])
-			if id >= s.IDCount {
-				continue
-			}
-			le.PutUint32(entry[4:], s.toGuest(id))
-		}
-		out = append(out, entry...)
-	}
-	return out, nil
 }
 
 func (s *server) listxattr(r *request, n *node) error {
