@@ -25,12 +25,12 @@ const (
 	slowBootTimeout = 4 * time.Minute // under emulation, or where KVM itself may be emulated
 	settleTimeout   = 30 * time.Second
 	powerOffTimeout = 20 * time.Second
-	killTimeout     = 5 * time.Second        // of asking the agent before the machine is ended
-	deathTimeout    = 20 * time.Second       // of a process to end that was killed
-	answerTimeout   = time.Minute            // of everything else that the agent is asked
-	createTimeout   = 2 * time.Minute        // of making a workload, which may wait for volumes
-	endTimeout      = 3 * time.Second        // from the end of the port to that of the VMM
-	trimAfter       = 800 * time.Millisecond // from the start to giving up what only starting needed
+	killTimeout     = 5 * time.Second  // of asking the agent before the machine is ended
+	deathTimeout    = 20 * time.Second // of a process to end that was killed
+	answerTimeout   = time.Minute      // of everything else that the agent is asked
+	createTimeout   = 2 * time.Minute  // of making a workload, which may wait for volumes
+	endTimeout      = 3 * time.Second  // from the end of the port to that of the VMM
+	trimAfter       = time.Second / 2  // from the start to giving up what only starting needed
 )
 
 // errSilent tells that a guest, which may be in anybody's hands, does not
