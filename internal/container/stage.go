@@ -59,6 +59,9 @@ type StageConfig struct {
 	// Tree asks for Stage.Tree. Mounts of type tmpfs whose Options have "staged" are
 	// made in the stage, too, and become bind mounts, so that they are part of it.
 	Tree bool
+	// Below asks for a bind mount of its own for each mount below the source of one,
+	// for a runtime that may not take them along.
+	Below bool
 	// Hide is a mount point of the host that is not shown in the stage, "" for none.
 	Hide string
 }
@@ -193,6 +196,9 @@ func (s *stager) plan() (ns launch.Slot, err error) {
 	if s.cfg.Tree {
 		s.planTree()
 	}
+	if s.cfg.Below {
+		s.planBelow()
+	}
 	dir, ns := g.Slot("dir"), g.Slot("mounts")
 	g.Do(launch.Host, launch.OpenTree, "all of this", launch.AtCWD(), launch.Str(s.cfg.Dir), cloneTreeRec).ToFD(dir)
 	g.Do(launch.Host, launch.MoveMount, "under a short name, the same for every workload", launch.Use(dir), launch.Str(""), launch.AtCWD(), launch.Str(StageDir), moveFrom)
@@ -243,7 +249,7 @@ func (s *stager) planPlace(m specs.Mount) error {
 	}
 	g.Do(launch.Host, launch.MoveMount, "", launch.Use(pl.slot), launch.Str(""), launch.AtCWD(), launch.Str(pl.name), moveFrom)
 	s.places = append(s.places, pl)
-	m.Type, m.Source = "bind", path.Join(StageDir, stagedDirectory, filepath.Base(pl.name))
+	m.Type, m.Source = "bind", pl.staged()
 	m.Options = stagedOptions(m.Options, tmpfs)
 	s.out = append(s.out, m)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,5 +154,65 @@ func TestStageRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v", tt.name, err)
 		}
+	}
+}
+
+// TestStageBelow wants each mount below a volume named by itself, parents first, with
+// what restricts it, and none that another covers.
+func TestStageBelow(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	cfg := stageConfig(t)
+	cfg.Tree, cfg.Below = false, true
+	volume, other := cfg.Mounts[1].Source, t.TempDir()
+	at := func(name string) string { return filepath.Join(volume, name) }
+	for _, dir := range []string{at("sub"), at("covered/deep"), filepath.Join(other, "a b"), filepath.Join(other, "deep")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount := func(source, target string, flags uintptr) {
+		if err := syscall.Mount(source, target, "", syscall.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Unmount(target, syscall.MNT_DETACH) })
+		if flags == 0 {
+			return
+		}
+		if err := syscall.Mount("", target, "", syscall.MS_REMOUNT|syscall.MS_BIND|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount(other, at("sub"), 0)
+	mount(other, at("sub/a b"), syscall.MS_NOEXEC|syscall.MS_RDONLY)
+	mount(at("f"), at("f"), 0)
+	mount(other, at("covered/deep"), 0)
+	mount(other, at("covered"), 0)
+	cfg.Mounts = []specs.Mount{
+		{Destination: "/vol", Type: "bind", Source: volume, Options: []string{"rbind", "rprivate"}},
+		{Destination: "/vol/sub", Type: "bind", Source: other, Options: []string{"bind"}},
+		{Destination: "/alone", Type: "bind", Source: volume, Options: []string{"bind"}},
+	}
+	s, err := MakeStage(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var got []string
+	for _, m := range s.Mounts {
+		got = append(got, m.Destination+" from "+m.Source+" "+strings.Join(m.Options, ","))
+	}
+	want := []string{
+		"/vol from /run/mounts/0 rbind,rprivate",
+		"/vol/covered from /run/mounts/0/covered rbind,rprivate",
+		"/vol/f from /run/mounts/0/f rbind,rprivate",
+		"/vol/sub from /run/mounts/0/sub rbind,rprivate",
+		"/vol/sub/a b from /run/mounts/0/sub/a b rbind,rprivate,ro,noexec",
+		"/vol/sub from /run/mounts/1 rbind,rprivate",
+		"/alone from /run/mounts/2 rbind,rprivate",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

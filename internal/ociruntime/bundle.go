@@ -125,7 +125,7 @@ func (r Runtime) stageConfig(dir string, s workload.Spec, p boundary.Prepared, s
 	}
 	c := container.StageConfig{
 		Dir: dir, Layers: container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
-		UIDs: spec.Linux.UIDMappings, GIDs: spec.Linux.GIDMappings, Mounts: spec.Mounts, Tree: r.Sentry,
+		UIDs: spec.Linux.UIDMappings, GIDs: spec.Linux.GIDMappings, Mounts: spec.Mounts, Tree: r.Sentry, Below: !r.Sentry,
 	}
 	if lay.Mode == cgroup.ModeHybrid && !r.Sentry {
 		c.Hide = lay.V2 // where the limits are on v1; crun refuses the mixture
