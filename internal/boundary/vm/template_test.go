@@ -408,7 +408,7 @@ func TestTemplateOnFullDisk(t *testing.T) {
 	}
 	left, err := filepath.Glob(f.machine.Templates + "/*")
 	for _, name := range left {
-		if !strings.HasSuffix(name, ".lock") {
+		if !strings.HasSuffix(name, ".lock") && filepath.Base(name) != "asked" { // what images are run, before there is a template
 			t.Errorf("left: %s, %v", name, err)
 		}
 	}
