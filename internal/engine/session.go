@@ -21,9 +21,12 @@ var errClosed = errors.New("session is closed")
 
 // Streams are the caller's ends of a process's standard streams.
 type Streams struct {
-	// In is read until its end, which closes the process's standard input. Nil
-	// leaves that input alone (open, if the workload keeps one). A Read of In
-	// may still be blocked when the session is over.
+	// In is read until its end, which closes the process's standard input, but
+	// for a terminal: In is one then, too, and ends because it was hung up, which
+	// is nothing that its person typed. A workload that was started without an In
+	// keeps its input open as well, whoever attaches to it. Nil leaves that input
+	// alone (open, if the workload keeps one). A Read of In may still be blocked
+	// when the session is over.
 	In io.Reader
 	// Out and Err receive the output; nil drops it. A process with a terminal
 	// writes to Out only.
@@ -46,6 +49,7 @@ type Session struct {
 	e      *Engine
 	c      *conn
 	stdin  bool // the process has an input
+	ends   bool // which the end of In ends
 	io     *Streams
 	credit credit
 	// first begins the phase of the first output, nil after that or without a trace.
@@ -58,7 +62,7 @@ type Session struct {
 }
 
 func newSession(ctx context.Context, e *Engine, c *conn, r *Record, reply *wire.Reply, io *Streams) *Session {
-	s := &Session{Record: r, e: e, c: c, stdin: reply.Stdin, io: io, done: make(chan struct{})}
+	s := &Session{Record: r, e: e, c: c, stdin: reply.Stdin, ends: reply.Stdin && !reply.Terminal, io: io, done: make(chan struct{})}
 	s.credit.init(wire.StdinWindow)
 	if trace.From(ctx) != nil {
 		s.first = func() *trace.Open { return trace.Step(ctx, "first output written") }
@@ -166,7 +170,7 @@ func (s *Session) input() {
 			return
 		}
 		if err != nil {
-			if s.sendInput(keys.held()) == nil && s.stdin {
+			if s.sendInput(keys.held()) == nil && s.ends {
 				s.c.send(func(q []byte) []byte { return wire.AppendFrame(q, wire.TypeCloseStdin, nil) })
 			}
 			return

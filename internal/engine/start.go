@@ -327,7 +327,7 @@ func (s *starting) start(ctx context.Context, spec *workload.Spec, st *state.Sta
 	}
 	req := wire.Request{
 		Version: wire.Version, Op: wire.OpStart, Streams: io != nil,
-		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: bound, State: *st, Init: s.e.initProgram(), Networks: networks},
+		Start: &wire.Start{Root: s.e.layout.Root, Run: s.e.layout.Run, Spec: bound, State: *st, Init: s.e.initProgram(), Networks: networks, Input: io != nil && io.In != nil},
 	}
 	c := newConn(s.conn)
 	inner, starting := trace.Begin(ctx, "workload started")

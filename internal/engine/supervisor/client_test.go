@@ -265,3 +265,22 @@ func TestStartOfOtherVersion(t *testing.T) {
 		t.Errorf("got %v, want no reply", err)
 	}
 }
+
+// TestInputStaysOpen: the end of a client's input is not that of a process which was
+// started without one.
+func TestInputStaysOpen(t *testing.T) {
+	for _, open := range []bool{true, false} {
+		s, err := newStreams(false, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.open = open
+		if err := s.closeInput(); err != nil {
+			t.Error(err)
+		}
+		if err := s.write([]byte("x")); (err == nil) != open {
+			t.Errorf("open %v: writing after a client's end: %v", open, err)
+		}
+	}
+}

@@ -48,6 +48,7 @@ func (s *supervisor) create(ctx context.Context) (*life, error) {
 	if l.io, err = newStreams(spec.Process.Terminal, spec.KeepStdin); err != nil {
 		return nil, err
 	}
+	l.io.open = !s.start.Input
 	p.Stdio = l.io.Theirs()
 	p.Notice = func(line string) { l.io.notice(s.log, line) }
 	if err = s.join(attaching, &spec, &p); err == nil {

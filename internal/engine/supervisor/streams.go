@@ -20,6 +20,7 @@ type streams struct {
 	*stdio.Ends
 
 	first *trace.Open // ends with the first output; nil without a trace
+	open  bool        // the input outlives that of every client
 	inMu  sync.Mutex  // orders writes of several clients
 
 	mu      sync.Mutex
@@ -125,14 +126,12 @@ func (s *streams) write(b []byte) error {
 	return err
 }
 
-// eot is the character that a terminal takes for the end of its input when a
-// line is empty: VEOF in termios(3).
-const eot = 4
-
-// closeInput ends the process's standard input.
+// closeInput ends the process's standard input, where a client's end is its end. A
+// terminal's is not: its client's terminal was hung up, and a shell that read that
+// as ctrl-D would end, and with --rm take its files along.
 func (s *streams) closeInput() error {
-	if s.Terminal() != nil {
-		return s.write([]byte{eot})
+	if s.open || s.Terminal() != nil {
+		return nil
 	}
 	s.inMu.Lock()
 	defer s.inMu.Unlock()

@@ -189,6 +189,10 @@ type Start struct {
 	Init  string        `json:"init"`  // see boundary.Prepared
 	// Networks says how Spec.Networks are joined, nil if there are none to join.
 	Networks *attach.Config `json:"networks,omitempty"`
+	// Input tells that the client that starts it has an input, and that the end of a
+	// client's is the end of the workload's. Without, the input stays open for the next
+	// who attaches.
+	Input bool `json:"input,omitempty"`
 	// Hold creates the instance for the sake of its files and never starts it: the
 	// supervisor serves requests about files until this connection is closed.
 	Hold bool `json:"hold,omitempty"`
