@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -230,7 +231,9 @@ func workloadTarget(ctx context.Context, f *engine.Files, dst string) (copy.Targ
 	return t, fmt.Errorf("%s: %w", dst, syscall.ELOOP)
 }
 
-// pipe lets read write what write reads, and returns the reason of the end.
+// pipe lets read write what write reads, and returns the reason of the end. A write
+// that has ended reads no more, whatever it says of its success: whoever read fills
+// the pipe for must not wait for it.
 func pipe(read func(io.Writer) error, write func(io.Reader) error) error {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
@@ -240,9 +243,7 @@ func pipe(read func(io.Writer) error, write func(io.Reader) error) error {
 		done <- err
 	}()
 	err := write(r)
-	if err != nil {
-		r.CloseWithError(err)
-	}
+	r.CloseWithError(cmp.Or(err, io.ErrClosedPipe))
 	if rerr := <-done; rerr != nil && !errors.Is(rerr, err) {
 		return rerr // which write has seen as the end of its input
 	}

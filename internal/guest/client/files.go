@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -26,6 +27,7 @@ type transfer struct {
 	r     *protocol.Reader
 	w     *protocol.Writer
 	stall time.Duration
+	whole atomic.Bool // all that is to be sent has been, but for word of that
 }
 
 // begin asks for a transfer. The returned function ends it.
@@ -35,7 +37,7 @@ func (i *Instance) begin(ctx context.Context, req protocol.Request) (*transfer, 
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	t := &transfer{conn, protocol.NewReader(conn), protocol.NewWriter(conn), stall}
+	t := &transfer{conn: conn, r: protocol.NewReader(conn), w: protocol.NewWriter(conn), stall: stall}
 	req.ID = i.id
 	if err := t.limited(func() error { return t.w.JSON(protocol.TypeRequest, req) }); err != nil {
 		stop()
@@ -129,6 +131,8 @@ func (i *Instance) WriteArchive(ctx context.Context, dir string, o boundary.Arch
 			err = lost(err)
 		case reply.Error != nil:
 			err = reply.Error
+		case !t.whole.Load():
+			err = lost(fmt.Errorf("%w: success before the end of what was to be written", protocol.ErrProtocol))
 		}
 		replied <- err
 	}()
@@ -172,6 +176,7 @@ func (t *transfer) send(r io.Reader) error {
 			}
 		}
 		if err == io.EOF { //nolint:errorlint // a wrapped one says that something broke
+			t.whole.Store(true) // before the agent can know
 			return t.limited(t.w.CloseStdin)
 		}
 		if err != nil {

@@ -50,6 +50,7 @@ func TestHostileAgentFiles(t *testing.T) {
 		"data for a writer":  {say("x"), write, "protocol error"},
 		"gone while writing": {say(), write, "agent is gone"},
 		"refused early":      {say(protocol.Reply{Error: &protocol.Error{Message: "disk full"}}), write, "disk full"},
+		"done early":         {say(protocol.Reply{}), write, "before the end"},
 		"no path":            {say(protocol.Reply{}), path, "without one"},
 		"a name of a path":   {stat(workload.PathStat{Name: "../x"}), path, "cannot be"},
 		"a negative size":    {stat(workload.PathStat{Name: "x", Size: -1}), path, "cannot be"},
