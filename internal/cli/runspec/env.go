@@ -41,7 +41,8 @@ func parseEnv(host Host, flag, s string) (assignment, error) {
 
 // parseEnvFile reads the --env-file syntax: one NAME=VALUE or NAME a line, taken
 // literally (no quotes, no expansion); leading blanks, empty lines and lines
-// that begin with # are skipped. text must be UTF-8; a leading byte order mark
+// that begin with # are skipped. As with Docker, so is a NAME that the caller does
+// not have, whatever -e makes of one. text must be UTF-8; a leading byte order mark
 // is dropped. file is named in errors.
 func parseEnvFile(host Host, file string, text []byte) ([]assignment, error) {
 	var out []assignment
@@ -65,7 +66,9 @@ func parseEnvFile(host Host, file string, text []byte) ([]assignment, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, a)
+		if !a.unset {
+			out = append(out, a)
+		}
 	}
 	return out, nil
 }

@@ -171,6 +171,9 @@ type mountParser struct {
 	text string
 	m    workload.Mount
 	seen map[string]bool
+	// onlyReadOnly is set by bind-recursive=readonly, which asks for all that is mounted
+	// below to be read-only and does not say that any of it shall be.
+	onlyReadOnly bool
 }
 
 // mountKeys maps every spelling of a key to one.
@@ -264,7 +267,9 @@ func (p *mountParser) value(key, v string) (err error) {
 // bindRecursive applies Docker's newer words for recursion.
 func (p *mountParser) bindRecursive(v string) error {
 	switch v {
-	case "enabled", "readonly": // read-only is always recursive here
+	case "enabled":
+	case "readonly":
+		p.onlyReadOnly = true // which is always recursive here
 	case "disabled":
 		p.m.Recursive = false
 	default:
@@ -301,6 +306,7 @@ func (p *mountParser) finish() (workload.Mount, error) {
 		return p.finishVolume(m)
 	case "tmpfs":
 		m.Recursive = false
+		m.NoExec = m.NoExec || !p.seen["noexec"] // as with --tmpfs
 		if p.seen["src"] {
 			return m, p.bad("a tmpfs has no source", "leave it out or use type=bind")
 		}
@@ -321,8 +327,13 @@ func (p *mountParser) finishVolume(m workload.Mount) (workload.Mount, error) {
 }
 
 func (p *mountParser) finishBind(m workload.Mount) (workload.Mount, error) {
-	if m.Source == "" {
+	switch {
+	case m.Source == "":
 		return m, p.bad("the source is missing", "add src=PATH; "+mountFix)
+	case p.onlyReadOnly && !m.ReadOnly:
+		return m, p.bad("bind-recursive=readonly makes nothing read-only by itself", "add ro, which covers the mounts below, too")
+	case p.seen["bind-recursive"] && p.seen["bind-nonrecursive"]:
+		return m, p.bad("bind-recursive and bind-nonrecursive exclude each other", "give one of them")
 	}
 	source, err := absolute(p.host, "--mount", p.text, m.Source)
 	m.Source = source

@@ -32,6 +32,7 @@ type Options struct {
 	Runtime                string
 	StopSignal             string
 	StopTimeout            int
+	stopTimeout            *pflag.Flag // which knows whether it was given, nil without flags
 	Devices, Ulimits       []string
 	Resources              ResourceFlags
 	Security               SecurityFlags
@@ -75,6 +76,7 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Runtime, "runtime", "", "let a registered OCI runtime make the workload, by its `name`; see bulkhead runtime")
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
 	fs.IntVar(&o.StopTimeout, "stop-timeout", defaultStopTimeout, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
+	o.stopTimeout = fs.Lookup("stop-timeout")
 }
 
 func (o *Options) addFileFlags(fs *pflag.FlagSet) {

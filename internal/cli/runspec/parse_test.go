@@ -53,7 +53,7 @@ func TestParseEnvFile(t *testing.T) {
 		{"no newline at the end", "A=1", []assignment{{name: "A", value: "1"}}, ""},
 		{"windows", "\xef\xbb\xbfA=1\r\nB=2\r\n", []assignment{{name: "A", value: "1"}, {name: "B", value: "2"}}, ""},
 		{"literal quotes and equals", `A="b=c"`, []assignment{{name: "A", value: `"b=c"`}}, ""},
-		{"inherited", "HAVE\nHAVENOT\n", []assignment{{name: "HAVE", value: "mine"}, {name: "HAVENOT", unset: true}}, ""},
+		{"inherited", "HAVE\nHAVENOT\n", []assignment{{name: "HAVE", value: "mine"}}, ""},
 		{"empty", "", nil, ""},
 		{"no name", "=x\n", nil, `line 1 "=x": the name is missing`},
 		{"blank in name", "A=1\nB C=2\n", nil, "line 2"},

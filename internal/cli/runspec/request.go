@@ -146,7 +146,7 @@ func (o *Options) process(r *Request, host Host) (err error) {
 	if r.spec.StopTimeout, err = StopTimeout("--stop-timeout", o.StopTimeout); err != nil {
 		return err
 	}
-	if o.VM.System && o.StopTimeout == defaultStopTimeout {
+	if given := o.stopTimeout != nil && o.stopTimeout.Changed; o.VM.System && !given {
 		r.spec.StopTimeout = systemStopTimeout
 	}
 	r.spec.Process.Rlimits, err = parseUlimits(o.Ulimits)

@@ -31,7 +31,7 @@ func (f fileInfo) Mode() fs.FileMode { return f.mode }
 func testHost() Host {
 	files := map[string]string{
 		"/profile.json": `{"defaultAction":"SCMP_ACT_ERRNO"}`, "/bad.json": "{", "/list.json": "[]", "/empty.json": "{}",
-		"/env": "FILE=1\nBOTH=file\n",
+		"/env": "FILE=1\nBOTH=file\n", "/names": "HAVE\nGONE\n",
 	}
 	return Host{
 		LookupEnv: func(name string) (string, bool) { return "inherited", name == "HAVE" },
@@ -127,6 +127,9 @@ func TestSpec(t *testing.T) {
 			s.StopSignal, s.StopTimeout, s.Labels = "SIGUSR1", 3*time.Second, map[string]string{"l": "me", "m": "image"}
 			s.Mounts = imageVolumes
 		}},
+		{"names in a file take nothing away", "--env-file /names x", ImageConfig{Env: []string{"GONE=1"}, Cmd: []string{"prog"}}, func(s *workload.Spec) {
+			s.Process.Env = append(s.Process.Env, "GONE=1", "HAVE=inherited")
+		}},
 		{"entrypoint drops the image's arguments", "--entrypoint /sh x", ImageConfig{Entrypoint: []string{"/e"}, Cmd: []string{"c"}}, func(s *workload.Spec) {
 			s.Process.Args = []string{"/sh"}
 		}},
@@ -151,7 +154,7 @@ func TestSpec(t *testing.T) {
 		{"relative working directory of an image", "x prog", ImageConfig{WorkingDir: "../app"}, func(s *workload.Spec) { s.Process.Cwd = "/app" }},
 		{"mounts", "-v /a:/b --mount type=tmpfs,dst=/c --tmpfs /d --device /dev/fuse:rw x prog", ImageConfig{}, func(s *workload.Spec) {
 			s.Mounts = []workload.Mount{
-				{Type: "bind", Source: "/a", Target: "/b", Recursive: true, CreateSource: true}, {Type: "tmpfs", Target: "/c"}, {Type: "tmpfs", Target: "/d", NoExec: true},
+				{Type: "bind", Source: "/a", Target: "/b", Recursive: true, CreateSource: true}, {Type: "tmpfs", Target: "/c", NoExec: true}, {Type: "tmpfs", Target: "/d", NoExec: true},
 			}
 			s.Devices = []workload.Device{{Source: "/dev/fuse", Target: "/dev/fuse", Permissions: "rw"}}
 		}},

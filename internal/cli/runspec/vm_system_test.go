@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -40,5 +41,27 @@ func TestInit(t *testing.T) {
 				t.Errorf("fillInit = %q, %v; want %q", s.Process.Args, err, want)
 			}
 		})
+	}
+}
+
+// TestSystemStopTimeout: a system has longer to stop, unless somebody says how long, be it
+// what others have anyway.
+func TestSystemStopTimeout(t *testing.T) {
+	host := testHost()
+	host.Boundaries = append(host.Boundaries, "vm")
+	for line, want := range map[string]time.Duration{
+		"": 90 * time.Second, "--stop-timeout 10": 10 * time.Second, "--stop-timeout 30": 30 * time.Second,
+	} {
+		var o Options
+		if err := testFlags(&o).Parse(strings.Fields("--boundary vm --systemd " + line)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := o.Check(host, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.spec.StopTimeout != want {
+			t.Errorf("%q: got %v, want %v", line, r.spec.StopTimeout, want)
+		}
 	}
 }
