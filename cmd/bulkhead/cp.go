@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"syscall"
 
@@ -107,17 +106,9 @@ func inside(f *engine.Files, err error) error {
 	return err
 }
 
-// absolute makes a path of a workload begin at its root, as Docker does.
-func absolute(p string) string {
-	if path.IsAbs(p) {
-		return p
-	}
-	return "/" + p
-}
-
 // copyOut copies from a workload.
 func (a *app) copyOut(ctx context.Context, f *engine.Files, c copying, src, dst string) error {
-	src = absolute(src)
+	src = copy.Inside(src)
 	read := boundary.ReadOptions{Follow: c.follow}
 	if dst == copy.Stream {
 		if terminal.IsTerminal(a.out) {
@@ -153,7 +144,7 @@ func (a *app) copyOut(ctx context.Context, f *engine.Files, c copying, src, dst 
 
 // copyIn copies into a workload.
 func (a *app) copyIn(ctx context.Context, f *engine.Files, c copying, src, dst string) error {
-	target, err := workloadTarget(ctx, f, absolute(dst))
+	target, err := workloadTarget(ctx, f, copy.Inside(dst))
 	if err != nil {
 		return inside(f, err)
 	}

@@ -2,6 +2,7 @@ package filetree
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,16 +52,10 @@ func Open(root int, name string, follow bool) (fd int, err error) {
 	return at.InRoot(root, relative(name), follow)
 }
 
-// relative cleans a path, but for what a slash at its end means.
+// relative makes a path one from the root directory. It is not cleaned: what ".."
+// means behind a link only the links can tell.
 func relative(name string) string {
-	clean := strings.TrimPrefix(path.Clean("/"+name), "/")
-	if clean == "" {
-		return "."
-	}
-	if strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.") {
-		clean += "/"
-	}
-	return clean
+	return cmp.Or(strings.TrimLeft(name, "/"), ".")
 }
 
 // Base is the first element of the names in an archive of name: its last

@@ -64,6 +64,34 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestJoin: a destination is what links lead to, not what their texts add up to.
+func TestJoin(t *testing.T) {
+	for _, tt := range []struct{ at, target, want, dir, as string }{
+		{"/l", "f", "/f", "/", "f"},
+		{"/d/l", "f", "/d/f", "/d/", "f"},
+		{"/d/l", "/f", "/f", "/", "f"},
+		{"/via/l", "../f", "/via/../f", "/via/../", "f"},
+		{"/via/l", "/via/../f", "/via/../f", "/via/../", "f"},
+		{"/l", "../f/.", "/../f/.", "/../", "f"},
+	} {
+		got := Join(tt.at, tt.target)
+		dir, as, err := Plan(Source{"d", true}, Target{Path: got})
+		if got != tt.want || dir != tt.dir || as != tt.as || err != nil {
+			t.Errorf("%s -> %s: got %q, %q in %q, %v", tt.at, tt.target, got, as, dir, err)
+		}
+	}
+}
+
+func TestInside(t *testing.T) {
+	for p, want := range map[string]string{
+		"a": "/a", "/a": "/a", "//a/": "/a/", "a/../b/.": "/b/.", ".": "/.", "/": "/", "/.": "/.", "..": "/", "../a": "/a",
+	} {
+		if got := Inside(p); got != want {
+			t.Errorf("%s: got %q, want %q", p, got, want)
+		}
+	}
+}
+
 func TestLocal(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -59,7 +59,7 @@ func Plan(src Source, dst Target) (dir, as string, err error) {
 	if dst.Exists && dst.IsDir {
 		return dst.Path, "", nil
 	}
-	dir, as = path.Split(path.Clean(dst.Path))
+	dir, as = path.Split(withoutEnd(dst.Path))
 	if dir == "" {
 		dir = "."
 	}
@@ -86,19 +86,43 @@ func Absolute(p string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	switch {
-	case p == "." || strings.HasSuffix(p, "/."):
-		return strings.TrimSuffix(abs, "/") + "/.", nil
-	case strings.HasSuffix(p, "/") && abs != "/":
-		return abs + "/", nil
-	}
-	return abs, nil
+	return withEnd(abs, p), nil
 }
 
-// Join resolves a link's target that was found at a path.
+// Inside makes a path of a workload begin at its root, as Docker does, and keeps
+// what a slash or a dot at its end means.
+func Inside(p string) string { return withEnd(path.Clean("/"+p), p) }
+
+// withEnd gives a path that was cleaned the slash or the dot that it ended in.
+func withEnd(clean, p string) string {
+	switch {
+	case p == "." || strings.HasSuffix(p, "/."):
+		return strings.TrimSuffix(clean, "/") + "/."
+	case strings.HasSuffix(p, "/") && clean != "/":
+		return clean + "/"
+	}
+	return clean
+}
+
+// withoutEnd takes slashes and dots from the end of a path that say that it is a
+// directory.
+func withoutEnd(p string) string {
+	for {
+		short := strings.TrimSuffix(strings.TrimRight(p, "/"), "/.")
+		if short == p {
+			return p
+		}
+		p = short
+	}
+}
+
+// Join returns where a link leads to that was found at a path. It is for whoever
+// resolves paths: there may be other links on the way, and ".." behind one leads up
+// from where that leads.
 func Join(at, target string) string {
 	if path.IsAbs(target) {
-		return path.Clean(target)
+		return target
 	}
-	return path.Join(path.Dir(path.Clean(at)), target)
+	dir, _ := path.Split(withoutEnd(at))
+	return dir + target
 }
