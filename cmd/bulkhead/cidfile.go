@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,18 +27,24 @@ func withCIDFile(name string, f func(id func(workload.ID)) error) error {
 	case err != nil:
 		return advice.Wrap(err, fmt.Sprintf("--cidfile %q cannot be written: %s", name, fileReason(err)), "choose a place that can be written to")
 	}
-	written := false
+	var made workload.ID
+	var werr error
 	err = f(func(id workload.ID) {
-		_, werr := file.WriteString(string(id))
-		written = werr == nil
+		made = id
+		_, werr = file.WriteString(string(id))
 	})
-	if cerr := file.Close(); err == nil {
-		err = cerr
-	}
-	if !written {
+	werr = cmp.Or(werr, file.Close())
+	if made == "" || werr != nil {
 		os.Remove(name)
 	}
-	return err
+	if made == "" || werr == nil {
+		return err
+	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		err = nil // how the workload ended says less than that nobody was told its name
+	}
+	return both(err, advice.Wrap(werr, fmt.Sprintf("--cidfile %q cannot be written: %s; the workload is %s", name, fileReason(werr), made), "free some space, or take the ID from here"))
 }
 
 // streams checks --attach.

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -118,7 +117,7 @@ nobody waits for who reads them.`,
 				return err
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-				err := e.Events(ctx, o, func(ev events.Event) error {
+				return e.Events(ctx, o, func(ev events.Event) error {
 					if image := ev.Attributes["image"]; image != "" {
 						ev.Attributes["image"] = familiar(image) // as in every listing
 					}
@@ -127,10 +126,6 @@ nobody waits for who reads them.`,
 					}
 					return show(ev)
 				})
-				if errors.Is(err, context.Canceled) {
-					return interrupted
-				}
-				return err
 			})
 		},
 	}

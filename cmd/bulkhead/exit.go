@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/terminal"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/idrange"
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -30,8 +32,15 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// interrupted is the exit code of a command that SIGINT ended.
-const interrupted = exitStatus(128 + int(syscall.SIGINT))
+// interrupted is the exit code of a command that a signal ended, SIGINT where it is not
+// known which.
+func interrupted(cmd *cobra.Command) int {
+	sig := syscall.SIGINT
+	if cmd != nil && cmd.Context() != nil {
+		sig = cmp.Or(terminal.Interruption(cmd.Context()), sig)
+	}
+	return 128 + int(sig)
+}
 
 // runsProgram marks commands whose exit code is the program's.
 const runsProgram = "runs-program"
@@ -60,7 +69,7 @@ func explain(err error, cmd *cobra.Command) (code int, toPrint error) {
 		code = report.ExitError
 	}
 	if errors.Is(err, context.Canceled) {
-		return int(interrupted), nil
+		return interrupted(cmd), nil
 	}
 	if advice.Fix(err) == "" {
 		if fix := fixFor(err); fix != "" {
@@ -110,7 +119,7 @@ func fixFor(err error) string {
 
 // each calls f for each word and goes on after an error. With one word the
 // error is returned as it is; with more, those that fail are printed and the
-// command exits with 1.
+// command exits with 1. A signal ends it at once.
 func (a *app) each(words []string, f func(word string) error) error {
 	var failed error
 	for _, w := range words {
@@ -118,7 +127,7 @@ func (a *app) each(words []string, f func(word string) error) error {
 		if err == nil {
 			continue
 		}
-		if len(words) == 1 {
+		if len(words) == 1 || errors.Is(err, context.Canceled) {
 			return err
 		}
 		if _, err := explain(err, nil); err != nil {

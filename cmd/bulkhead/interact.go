@@ -130,7 +130,7 @@ func (a *app) forward(session *engine.Session) func(syscall.Signal) {
 	return func(sig syscall.Signal) {
 		if sig == syscall.SIGINT && interrupts.Add(1) == impatient {
 			a.warn("the command does not end on SIGINT and goes on; `bulkhead stop` ends it, and with --init it would have ended")
-			exitNow(int(interrupted))
+			exitNow(128 + int(syscall.SIGINT))
 		}
 		_ = session.Signal(sig) // the process may just have ended
 	}

@@ -45,9 +45,6 @@ seconds since 1970, or how long ago (90s, 10m, 2h30m).`,
 				if r, rerr := e.Inspect(ctx, args[0]); err == nil && rerr == nil && r.LogError != "" {
 					a.warn(fmt.Sprintf("the log of %s is not complete: %s", r.Spec.Name, r.LogError))
 				}
-				if o.Follow && errors.Is(err, context.Canceled) {
-					return interrupted
-				}
 				return err
 			})
 		},

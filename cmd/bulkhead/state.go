@@ -84,9 +84,11 @@ func findProgram(name string) (string, error) {
 }
 
 // interruptible is a context that Ctrl-C and SIGTERM cancel, so that a command
-// stops at a clean point.
+// stops at a clean point. It becomes the command's own, which tells explain by what.
 func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return terminal.Interruptible(cmd.Context())
+	ctx, stop := terminal.Interruptible(cmd.Context())
+	cmd.SetContext(ctx)
+	return ctx, stop
 }
 
 // withEngine runs f with an open engine.

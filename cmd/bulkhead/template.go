@@ -372,6 +372,9 @@ func (a *app) warm(cmd *cobra.Command, o runspec.Options, quiet bool, count int,
 		if count == 0 {
 			return e.Cool(ctx, asked)
 		}
+		if err := a.volumesFrom(ctx, e, req); err != nil {
+			return err
+		}
 		spec, err := a.specify(ctx, req, quiet, name)
 		if err != nil {
 			return err

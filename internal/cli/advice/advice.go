@@ -4,7 +4,6 @@
 package advice
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -34,11 +33,14 @@ func Wrap(cause error, summary, fix string) error {
 	return &Error{Summary: summary, Fix: fix, Cause: cause}
 }
 
-// Fix returns the first fix found in the chain of err, or "".
+// Fix returns the first fix found in what err wraps, be it one error or several, or "".
 func Fix(err error) string {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if e, ok := err.(*Error); ok && e.Fix != "" { //nolint:errorlint // each link is looked at
-			return e.Fix
+	if e, ok := err.(*Error); ok && e.Fix != "" { //nolint:errorlint // each link is looked at
+		return e.Fix
+	}
+	for _, cause := range unwrap(err) {
+		if fix := Fix(cause); fix != "" {
+			return fix
 		}
 	}
 	return ""

@@ -60,3 +60,10 @@ func TestFixIsFoundThroughWrapping(t *testing.T) {
 		t.Errorf("Fix of a plain error = %q, want none", got)
 	}
 }
+
+func TestFixOfJoined(t *testing.T) {
+	joined := errors.Join(errors.New("plain"), fmt.Errorf("a: %w", New("b", "do b")), New("c", "do c"))
+	if got := Fix(fmt.Errorf("x: %w", joined)); got != "do b" {
+		t.Errorf("Fix = %q, want %q", got, "do b")
+	}
+}

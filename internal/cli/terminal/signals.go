@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"sync"
@@ -34,7 +35,7 @@ func Guard(r *Raw, resized func(), exit func(code int)) (stop func()) {
 // interrupts are SIGINT and SIGTERM, of which each either cancels a context or, once
 // Proxy has taken them over, is passed on.
 type interrupts struct {
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 
 	mu   sync.Mutex
 	came []syscall.Signal     // before anybody took them over
@@ -44,17 +45,29 @@ type interrupts struct {
 // interruptsKey is the key of a context's interrupts.
 type interruptsKey struct{}
 
+// interruption is the cause of what a signal canceled.
+type interruption syscall.Signal
+
+func (i interruption) Error() string { return syscall.Signal(i).String() }
+
+// Interruption returns the signal that canceled a context of Interruptible, 0 for none.
+func Interruption(ctx context.Context) syscall.Signal {
+	var by interruption
+	errors.As(context.Cause(ctx), &by)
+	return syscall.Signal(by)
+}
+
 // Interruptible returns a context that SIGINT and SIGTERM cancel, until stop is called
 // or Proxy passes them on.
 func Interruptible(ctx context.Context) (_ context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	in := &interrupts{cancel: cancel}
 	ch := make(chan os.Signal, 16)
 	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
 	end := loop(nil, ch, in.handle)
 	return context.WithValue(ctx, interruptsKey{}, in), func() {
 		end()
-		cancel()
+		cancel(nil)
 	}
 }
 
@@ -66,7 +79,7 @@ func (in *interrupts) handle(sig syscall.Signal) {
 		return
 	}
 	in.came = append(in.came, sig)
-	in.cancel()
+	in.cancel(interruption(sig))
 }
 
 // passOn sends what comes from now on, after what came before. With nil signals
