@@ -88,6 +88,7 @@ func (a *app) interact(ctx context.Context, c connection, begin func(context.Con
 			return workload.Exit{}, err
 		}
 		defer raw.Restore()
+		defer terminal.GuardStart(raw, exitNow)()
 	}
 	session, err := begin(ctx, streams)
 	if err != nil {

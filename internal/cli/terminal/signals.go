@@ -32,6 +32,22 @@ func Guard(r *Raw, resized func(), exit func(code int)) (stop func()) {
 	})
 }
 
+// GuardStart is Guard for the time before there is anything that signals are for, in
+// which SIGINT and SIGTERM may have others that wait for them. Until stop is called,
+// writing to a pipe that nobody reads fails (EPIPE) and does not end this program, which
+// would leave the terminal raw.
+func GuardStart(r *Raw, exit func(code int)) (stop func()) {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
+	return loop(r, ch, func(sig syscall.Signal) {
+		if sig == syscall.SIGPIPE {
+			return // the write tells; ignored, the signal would be so in programs that are started
+		}
+		r.Restore()
+		exit(128 + int(sig))
+	})
+}
+
 // interrupts are SIGINT and SIGTERM, of which each either cancels a context or, once
 // Proxy has taken them over, is passed on.
 type interrupts struct {

@@ -107,6 +107,7 @@ func TestTerminalIsRestoredOnTheWayOut(t *testing.T) {
 	}{
 		{"return", 0, 0}, {"panic", 0, 2}, {"panic in goroutine", 0, 2},
 		{"signal", syscall.SIGTERM, 143}, {"signal", syscall.SIGHUP, 129}, {"signal", syscall.SIGINT, 130},
+		{"signal at the start", syscall.SIGHUP, 129}, {"signal at the start", syscall.SIGQUIT, 131}, {"broken pipe", 0, 3},
 	} {
 		t.Run(fmt.Sprint(tt.way, " ", tt.sig), func(t *testing.T) {
 			_, tty := openPTY(t)
@@ -126,6 +127,9 @@ func TestTerminalIsRestoredOnTheWayOut(t *testing.T) {
 			ready := make([]byte, 4)
 			if _, err := out.Read(ready); err != nil || string(ready) != "raw\n" {
 				t.Fatalf("child says %q, %v: %s", ready, err, stderr.String())
+			}
+			if tt.way == "broken pipe" {
+				out.Close()
 			}
 			if tt.sig != 0 {
 				if err := cmd.Process.Signal(tt.sig); err != nil {
@@ -149,14 +153,17 @@ func TestChild(t *testing.T) {
 	if way == "" {
 		t.Skip("runs only as a child of TestTerminalIsRestoredOnTheWayOut")
 	}
+	code := 0
 	func() {
 		r, err := MakeRaw(os.Stdin)
 		if err != nil {
 			panic(err)
 		}
 		defer r.Restore()
-		stop := Guard(r, func() {}, os.Exit)
-		defer stop()
+		defer GuardStart(r, os.Exit)()
+		if way != "signal at the start" {
+			defer Guard(r, func() {}, os.Exit)()
+		}
 		os.Stdout.WriteString("raw\n")
 		switch way {
 		case "panic":
@@ -164,9 +171,14 @@ func TestChild(t *testing.T) {
 		case "panic in goroutine":
 			r.Go(func() { panic("on purpose") })
 			select {}
-		case "signal":
+		case "signal", "signal at the start":
 			select {}
+		case "broken pipe":
+			for err == nil {
+				_, err = os.Stdout.WriteString("more\n")
+			}
+			code = 3
 		}
 	}()
-	os.Exit(0)
+	os.Exit(code)
 }
