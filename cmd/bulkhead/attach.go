@@ -37,6 +37,7 @@ func (a *app) attach(ctx context.Context, e *engine.Engine, ref string, c connec
 		return err
 	}
 	c.tty = rec.Spec.Process.Terminal
+	c.sigProxy = c.sigProxy && !c.tty // as Docker has it: whoever looks on does not end it
 	c.stdin = c.stdin && rec.Spec.KeepStdin
 	if err := a.checkTerminal(c.tty, c.stdin, c.detachKeys); err != nil {
 		return err

@@ -353,7 +353,8 @@ for ` + "`docker container VERB`" + `.
 - **absent**: what to do instead, or why not.
 
 Of Docker's flags on the commands that are here, and of these commands, %d of %d are the same or differ as said. What is the same
-everywhere: names and beginnings of IDs, exit codes, what goes to standard output and what to standard error, templates of
+everywhere: names and beginnings of IDs, exit codes (but that exec and attach exit with 125 whenever they fail themselves, as run does; Docker has 1
+for no such workload), what goes to standard output and what to standard error, templates of
 --format, ctrl-p ctrl-q. In the JSON of listings, counts are numbers and yes and no booleans, where Docker writes strings.
 
 ## Commands

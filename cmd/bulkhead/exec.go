@@ -66,7 +66,7 @@ func (a *app) exec(ctx context.Context, e *engine.Engine, o *runspec.ExecOptions
 		_, err := e.Exec(ctx, ref, p, nil)
 		return err
 	}
-	c := connection{tty: o.TTY, stdin: o.Interactive, detachKeys: keys, sigProxy: true}
+	c := connection{tty: o.TTY, stdin: o.Interactive, detachKeys: keys, sigProxy: !o.TTY}
 	exit, err := a.interact(ctx, c, func(ctx context.Context, s *engine.Streams) (*engine.Session, error) {
 		p.Rows, p.Cols = s.Rows, s.Cols
 		return e.Exec(ctx, ref, p, s)

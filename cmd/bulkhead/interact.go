@@ -18,7 +18,7 @@ type connection struct {
 	tty        bool // the process has a terminal
 	stdin      bool // pass on what is typed
 	detachKeys string
-	sigProxy   bool // pass on signals; without, they end this program alone. With tty keys make them
+	sigProxy   bool // pass on signals; without, they end this program alone. With tty and stdin keys make them
 	noOutput   bool
 	noErr      bool // pass on standard output alone
 	noOut      bool // pass on standard error alone
@@ -113,16 +113,23 @@ const impatient = 3
 
 // watch follows window size and signals until the returned function is called.
 func (a *app) watch(ctx context.Context, c connection, raw *terminal.Raw, session *engine.Session) (stop func()) {
-	if c.tty {
-		resize := func() {
-			if rows, cols := terminal.Size(a.in); rows > 0 && cols > 0 {
-				_ = session.Resize(rows, cols) // the process may just have ended
-			}
+	if !c.tty {
+		return terminal.Proxy(ctx, a.forward(session))
+	}
+	resize := func() {
+		if rows, cols := terminal.Size(a.in); rows > 0 && cols > 0 {
+			_ = session.Resize(rows, cols) // the process may just have ended
 		}
-		resize() // the window may have changed since the streams were made
+	}
+	resize() // the window may have changed since the streams were made
+	if c.stdin || !c.sigProxy {
 		return terminal.Guard(raw, resize, exitNow)
 	}
-	return terminal.Proxy(ctx, a.forward(session))
+	unwatch, unproxy := terminal.Resized(resize), terminal.Proxy(ctx, a.forward(session))
+	return func() {
+		unproxy()
+		unwatch()
+	}
 }
 
 // forward passes on signals, and ends this program at the third SIGINT.

@@ -57,7 +57,7 @@ With -it, ctrl-p ctrl-q detaches and leaves the workload running.`,
 	o.AddFlags(fs)
 	fs.BoolVarP(&f.detach, "detach", "d", false, "leave the workload running and print its ID")
 	fs.StringVar(&f.detachKeys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
-	fs.BoolVar(&f.sigProxy, "sig-proxy", true, "pass on signals to the command, without a terminal")
+	fs.BoolVar(&f.sigProxy, "sig-proxy", true, "pass on signals to the command; with -it the keys make them")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulling")
 	fs.StringArrayVarP(&f.attach, "attach", "a", nil, "pass on this `stream` only: stdin, stdout or stderr; may be given again")
 	fs.StringVar(&f.cidFile, "cidfile", "", "write the workload's ID to a `file`, which must not exist")

@@ -48,6 +48,13 @@ func GuardStart(r *Raw, exit func(code int)) (stop func()) {
 	})
 }
 
+// Resized calls f for each SIGWINCH, until stop is called.
+func Resized(f func()) (stop func()) {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, syscall.SIGWINCH)
+	return loop(nil, ch, func(syscall.Signal) { f() })
+}
+
 // interrupts are SIGINT and SIGTERM, of which each either cancels a context or, once
 // Proxy has taken them over, is passed on.
 type interrupts struct {
