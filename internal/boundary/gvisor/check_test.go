@@ -196,6 +196,19 @@ func config(t *testing.T, text string) *specs.Spec {
 	return &c
 }
 
+// TestUnusedLimits wants every limit of a process refused that gVisor never looks at.
+func TestUnusedLimits(t *testing.T) {
+	for name, refused := range map[string]bool{
+		"MSGQUEUE": true, "NICE": true, "RTPRIO": true, "RTTIME": true, "SIGPENDING": true, "NOFILE": false, "STACK": false,
+	} {
+		s := workload.Spec{Process: workload.Process{Rlimits: []workload.Rlimit{{Type: "RLIMIT_" + name, Soft: 1, Hard: 1}}}}
+		err := check(s)
+		if errors.Is(err, workload.ErrUnsupported) != refused || refused && !strings.Contains(err.Error(), "--ulimit "+strings.ToLower(name)) {
+			t.Errorf("%s: got %v, want a refusal: %v", name, err, refused)
+		}
+	}
+}
+
 func prepared(t *testing.T) boundary.Prepared {
 	dir := t.TempDir()
 	return boundary.Prepared{Dir: dir, Layers: []string{dir + "/layer"}, Upper: dir + "/upper", Work: dir + "/work", IDBase: 100000, IDCount: 65536, Cgroup: "/bulkhead/x"}
