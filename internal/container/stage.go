@@ -59,6 +59,9 @@ type StageConfig struct {
 	// Tree asks for Stage.Tree. Mounts of type tmpfs whose Options have "staged" are
 	// made in the stage, too, and become bind mounts, so that they are part of it.
 	Tree bool
+	// ReadOnly has the root of Tree be read-only, as the workload's is to be. What is
+	// mounted in it is as its own options say.
+	ReadOnly bool
 	// Below asks for a bind mount of its own for each mount below the source of one,
 	// for a runtime that may not take them along.
 	Below bool
@@ -379,6 +382,9 @@ func (s *stager) planTree() {
 			}
 			return err
 		}, s.tree, from)
+	}
+	if s.cfg.ReadOnly {
+		s.setAttr(s.tree, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, false, "nor does a copy write what the workload may not")
 	}
 }
 

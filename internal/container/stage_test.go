@@ -128,6 +128,31 @@ func TestStage(t *testing.T) {
 	}
 }
 
+// TestStageReadOnlyTree wants the tree's root to be read-only as the workload's is,
+// what is mounted in it as its own options say, and the root of the stage writable.
+func TestStageReadOnlyTree(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	cfg := stageConfig(t)
+	cfg.ReadOnly = true
+	s, err := MakeStage(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for script, want := range map[string]string{
+		"touch /run/tree/etc/x 2>&1 || true":                   "Read-only file system\n",
+		"touch /run/tree/new/deep/place/x && echo written":     "written\n",
+		"touch /run/tree/scratch/x && echo written":            "written\n",
+		"touch /run/root/etc/of-the-stage && ls /run/tree/etc": "of-the-stage\n",
+	} {
+		if got := inStage(t, s, script); !strings.HasSuffix(got, want) {
+			t.Errorf("%s: got %q, want %q", script, got, want)
+		}
+	}
+}
+
 func TestStageRefuses(t *testing.T) {
 	cfg := stageConfig(t)
 	for _, tt := range []struct {

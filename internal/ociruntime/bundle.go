@@ -16,7 +16,6 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/apparmor"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/runtimespec"
-	"github.com/seed-f5e3b97b/bulkhead/internal/sys/at"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -71,8 +70,7 @@ func (r Runtime) specification(ctx context.Context, s workload.Spec, p boundary.
 	spec.Version = oldVersion
 	limits := *spec.Linux.Resources
 	if r.Sentry {
-		sentry(spec, s)
-		return spec, &limits, nil
+		return spec, &limits, sentry(spec, s)
 	}
 	profile, err := apparmor.Host{}.Resolve(ctx, s.Security.AppArmor)
 	if err != nil {
@@ -87,36 +85,6 @@ func (r Runtime) specification(ctx context.Context, s workload.Spec, p boundary.
 	return spec, &limits, nil
 }
 
-// sentry leaves out what gVisor does not look at, so that what it is told is what
-// is in force, and has file systems in memory made in the stage, where files can
-// be copied to and from.
-func sentry(spec *specs.Spec, s workload.Spec) {
-	spec.Linux.CgroupsPath, spec.Linux.Resources = "", nil
-	spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = nil, nil
-	spec.Linux.Sysctl = s.Security.Sysctls
-	spec.Mounts = hidden(spec.Mounts)
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if m.Type == "tmpfs" && slices.ContainsFunc(s.Mounts, func(u workload.Mount) bool { return u.Target == m.Destination }) {
-			m.Options = append(slices.Clone(m.Options), container.StagedOption)
-		}
-	}
-}
-
-// hidden leaves out mounts that a later one covers. gVisor would mount them on top,
-// as it goes by the length of paths and not by their order.
-func hidden(mounts []specs.Mount) []specs.Mount {
-	var out []specs.Mount
-	for n, m := range mounts {
-		if !slices.ContainsFunc(mounts[n+1:], func(later specs.Mount) bool {
-			return strings.HasPrefix(path.Clean(m.Destination), strings.TrimSuffix(path.Clean(later.Destination), "/")+"/")
-		}) {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
 // stageConfig is what the stage of a workload is made from.
 func (r Runtime) stageConfig(dir string, s workload.Spec, p boundary.Prepared, spec *specs.Spec) (container.StageConfig, error) {
 	lay, err := cgroup.Detect()
@@ -125,28 +93,13 @@ func (r Runtime) stageConfig(dir string, s workload.Spec, p boundary.Prepared, s
 	}
 	c := container.StageConfig{
 		Dir: dir, Layers: container.Layers{Lower: p.Layers, Upper: p.Upper, Work: p.Work, Volatile: s.AutoRemove},
-		UIDs: spec.Linux.UIDMappings, GIDs: spec.Linux.GIDMappings, Mounts: spec.Mounts, Tree: r.Sentry, Below: !r.Sentry,
+		UIDs: spec.Linux.UIDMappings, GIDs: spec.Linux.GIDMappings, Mounts: spec.Mounts,
+		Tree: r.Sentry, ReadOnly: s.ReadOnlyRoot, Below: !r.Sentry,
 	}
 	if lay.Mode == cgroup.ModeHybrid && !r.Sentry {
 		c.Hide = lay.V2 // where the limits are on v1; crun refuses the mixture
 	}
 	return c, nil
-}
-
-// keepTmp keeps the image's /tmp: gVisor would cover an empty one by a file system
-// of its own, and nothing in it would be copied, exported or listed.
-func keepTmp(spec *specs.Spec, root *os.File) {
-	if slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == "/tmp" }) {
-		return
-	}
-	fd, err := at.InRoot(int(root.Fd()), "/tmp", false)
-	if err != nil {
-		return
-	}
-	defer at.Close(fd)
-	if st, err := at.Fstat(fd); err == nil && at.IsDir(st) {
-		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/tmp", Type: "bind", Source: container.StageRoot + "/tmp", Options: []string{"rbind", "rprivate"}})
-	}
 }
 
 // flags are those before a runtime's command.

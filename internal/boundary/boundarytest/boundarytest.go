@@ -173,6 +173,7 @@ var tests = []test{
 	{"files", testFiles, []Ability{Files}},
 	{"streams by name", testStreamsByName, []Ability{Files, Users}},
 	{"read-only root", testReadOnlyRoot, []Ability{ReadOnlyRoot}},
+	{"filter", testFilter, []Ability{Descendants}},
 	{"mounts", testMounts, []Ability{Mounts, Files}},
 	{"submounts", testSubmounts, []Ability{Mounts, Files, VolumeOwners}},
 	{"archives", testArchives, []Ability{Files}},

@@ -23,6 +23,7 @@
 //	clock              the time in seconds since 1970
 //	write PATH TEXT    writes a file, and says ok
 //	spawn N            starts N processes that pause, says how many it could, and pauses
+//	clone3             the error of clone3(2) without arguments
 //	allocate MB        uses memory, and says done
 //	descriptors        the numbers of the open descriptors
 //	interfaces         the network interfaces: name, MAC, MTU, addresses
@@ -118,6 +119,10 @@ func run(args []string) int {
 		return report("ok", os.WriteFile(arg, []byte(args[2]), 0o644))
 	case "spawn":
 		spawn(n)
+	case "clone3":
+		const clone3 = 435 // on every architecture
+		_, _, errno := syscall.RawSyscall(clone3, 0, 0, 0)
+		fmt.Println(errno)
 	case "allocate":
 		return allocate(n)
 	case "descriptors":
