@@ -103,7 +103,7 @@ remember the program's path: a change here concerns new ones.`,
 			if err != nil {
 				return err
 			}
-			if strings.HasPrefix(path, "/run/") {
+			if belowRun(path) {
 				return advice.New(fmt.Sprintf("%s lies below /run, where a runtime finds the workload it is to make", path), "install it elsewhere, such as in /usr/local/bin")
 			}
 			r, err := a.runtimes()
@@ -129,6 +129,13 @@ remember the program's path: a change here concerns new ones.`,
 	cmd.Flags().BoolVar(&replace, "replace", false, "take the place of a runtime of the same name")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not print the name")
 	return cmd
+}
+
+// belowRun tells whether a program lies below /run, or is reached through it by links,
+// such as Debian's /var/run.
+func belowRun(path string) bool {
+	real, err := filepath.EvalSymlinks(path)
+	return strings.HasPrefix(path, "/run/") || err == nil && strings.HasPrefix(real, "/run/")
 }
 
 // runtimeRow is what templates and JSON of runtimes see.
