@@ -25,6 +25,7 @@ func runExec(c *command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	c.warnCapabilities(process.Capabilities)
 	attached := !c.flags.on("detach")
 	if err := c.checkConsole(process.Terminal, attached); err != nil {
 		return 0, err

@@ -40,6 +40,7 @@ func theFeatures() features.Features {
 				KnownFlags:     seccompFlags,
 				SupportedFlags: seccompFlags,
 			},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: container.MemoryModes(), Flags: container.MemoryFlags()},
 			Apparmor:        &features.Apparmor{Enabled: yes},
 			Selinux:         &features.Selinux{Enabled: no},
 			IntelRdt:        &features.IntelRdt{Enabled: no, Schemata: no, Monitoring: no},

@@ -25,6 +25,9 @@ func TestFeatures(t *testing.T) {
 	if !slices.Contains(f.Linux.Capabilities, "CAP_SYS_ADMIN") || !*f.Linux.Cgroup.Rdma || f.OCIVersionMax != specs.Version {
 		t.Errorf("got %+v", f.Linux)
 	}
+	if m := f.Linux.MemoryPolicy; m == nil || !slices.Contains(m.Modes, "MPOL_BIND") || !slices.Contains(m.Flags, "MPOL_F_STATIC_NODES") {
+		t.Errorf("memoryPolicy: got %+v", m)
+	}
 }
 
 // What is announced is what package seccomp compiles.

@@ -213,6 +213,19 @@ func TestExecOfLittle(t *testing.T) {
 	}
 }
 
+// TestExecWarnsOfCapabilities wants a word for a capability that the kernel does not
+// know, as at create.
+func TestExecWarnsOfCapabilities(t *testing.T) {
+	h := newHost(t)
+	h.write(nil, "sleep", "1000")
+	const id = "lifecycle-caps"
+	h.must("run", "--detach", "--bundle", h.bundle, id)
+	defer h.must("delete", "--force", id)
+	if code, _, errs := h.call("exec", "--cap", "CAP_NO_SUCH", id, "true"); code != 0 || !strings.Contains(errs, "no capability CAP_NO_SUCH") {
+		t.Errorf("got %d, %q", code, errs)
+	}
+}
+
 func TestUpdateAndForcedDelete(t *testing.T) {
 	h := newHost(t)
 	h.write(nil, "sleep", "1000")

@@ -23,14 +23,23 @@ func runSpec(c *command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
 	s := exampleSpec(pureV2())
 	if c.flags.on("rootless") {
 		forOneUser(s, os.Geteuid(), os.Getegid())
 	}
+	return 0, writeSpec(f, s)
+}
+
+// writeSpec writes a configuration to a file that was made for it, and closes it. On
+// error the file is removed: half a configuration is none.
+func writeSpec(f *os.File, s *specs.Spec) error {
 	enc := json.NewEncoder(f)
 	enc.SetIndent("", "\t")
-	return 0, enc.Encode(s)
+	err := errors.Join(enc.Encode(s), f.Close())
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
 }
 
 func pureV2() bool {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -150,6 +152,24 @@ func TestSpecIsAccepted(t *testing.T) {
 		if err := ocispec.Validate(exampleSpec(v2)); err != nil {
 			t.Errorf("cgroup namespace %v: %v", v2, err)
 		}
+	}
+}
+
+// TestSpecOnAFullDisk wants no half of a configuration left.
+func TestSpecOnAFullDisk(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "config.json")
+	if err := os.Symlink("/dev/full", name); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeSpec(f, exampleSpec(true)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what could not be written is there: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,6 +93,18 @@ var memoryModes = map[specs.MemoryPolicyModeType]int{
 
 var memoryFlags = map[specs.MemoryPolicyFlagType]int{
 	specs.MpolFStaticNodes: 1 << 15, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFNumaBalancing: 1 << 13,
+}
+
+// MemoryModes and MemoryFlags name what a memory policy may have, in order.
+func MemoryModes() []string { return sortedNames(memoryModes) }
+func MemoryFlags() []string { return sortedNames(memoryFlags) }
+
+func sortedNames[K ~string, V any](table map[K]V) (names []string) {
+	for name := range table {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // planMemoryPolicy sets on which memory nodes the process's memory lies

@@ -40,3 +40,21 @@ func TestMemoryPolicyErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMemoryPolicyNames wants everything that is announced to be accepted.
+func TestMemoryPolicyNames(t *testing.T) {
+	if len(MemoryModes()) == 0 || len(MemoryFlags()) == 0 {
+		t.Fatal("nothing is announced")
+	}
+	for _, mode := range MemoryModes() {
+		for _, flag := range MemoryFlags() {
+			m := specs.LinuxMemoryPolicy{Mode: specs.MemoryPolicyModeType(mode), Flags: []specs.MemoryPolicyFlagType{specs.MemoryPolicyFlagType(flag)}}
+			if m.Mode != specs.MpolDefault && m.Mode != specs.MpolLocal {
+				m.Nodes = "0"
+			}
+			if err := planMemoryPolicy(launch.New("test"), &m); err != nil {
+				t.Errorf("%+v: %v", m, err)
+			}
+		}
+	}
+}
