@@ -370,6 +370,37 @@ func TestUntrusted(t *testing.T) {
 	}
 }
 
+// TestRuntimeIsNotTrusted: what a runtime runs may replace the programs that measure
+// there, and not those that run without a boundary.
+func TestRuntimeIsNotTrusted(t *testing.T) {
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("needs runc")
+	}
+	w := newWorld(t)
+	touched := filepath.Join(t.TempDir(), "touched")
+	meter := "/.bulkhead-compare/meter"
+	evil := fmt.Sprintf(`printf '#!/bin/sh\necho > /proc/%d/root%s\n' > %s; busybox cat %s`, os.Getpid(), touched, meter, meter)
+	out, errs, code := w.run("compare", "--json", "--no-cold", "--rounds", "1", "--only", "none,runc", "--measure", "start", "box", "sh", "-c", evil)
+	d, err := report.Decode(strings.NewReader(out))
+	if err != nil || code != 3 {
+		t.Fatalf("exit code %d: %v\n%s%s", code, err, errs, out)
+	}
+	for i := range d.Reports {
+		switch r := &d.Reports[i]; r.Subject.Label {
+		case "none":
+			text(t, r, "kernel.name")
+		case "runc":
+			number(t, r, "start.exit")
+			if m := r.Measure("kernel.name"); m.Text != "" {
+				t.Error("the program that measures was not replaced: the test shows nothing")
+			}
+		}
+	}
+	if _, err := os.Stat(touched); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a program of a runtime's container ran on the host: %v", err)
+	}
+}
+
 // TestFailures: what cannot be measured is told, with the exit code for it.
 func TestFailures(t *testing.T) {
 	w := newWorld(t)

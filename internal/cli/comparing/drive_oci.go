@@ -27,7 +27,7 @@ func (r *ociRuntime) setUp(ctx context.Context, m *made) (err error) {
 		return errNone("not installed")
 	}
 	r.made = m
-	if r.root, err = m.rootfs(ctx); err != nil {
+	if r.root, err = m.runtimeRoot(ctx); err != nil {
 		return err
 	}
 	dir := r.dir("spec")

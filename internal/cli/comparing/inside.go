@@ -104,6 +104,7 @@ func (w *way) features(r *meter.Result, err error) {
 func (c *comparison) identify(ctx context.Context, w *way) {
 	r, err := w.meter(ctx, "facts")
 	if err != nil {
+		w.failed = true
 		for _, id := range []string{"kernel.name", "kernel.shared", "system.name", "system.init", "isolation.mechanism"} {
 			w.text(id, "", reason(err))
 		}

@@ -32,8 +32,9 @@ const imageName = "bulkhead-compare"
 
 // What is made in the directory of a comparison once somebody asks for it.
 const (
-	rootfsDir   = "rootfs"
-	archiveFile = "image.tar"
+	hostRootDir    = "rootfs"   // the root directory of processes of this host
+	runtimeRootDir = "runtimes" // that of the containers of runtimes
+	archiveFile    = "image.tar"
 )
 
 // made is the image with the layer, in the forms that ways need it in.
@@ -49,7 +50,7 @@ type made struct {
 	dir    string
 	saved  string // its archive, once somebody asked
 
-	files    string // its root file system, once somebody asked
+	files    string // its root file system for runtimes, once one asked
 	filesErr error
 }
 
@@ -163,17 +164,22 @@ func (m *made) archive(ctx context.Context) (_ string, err error) {
 	return m.saved, nil
 }
 
-// rootfs is a directory with the image's root file system, for ways that have no
-// images: with the owners that the image has, as root on this host. It is made
-// once; who asks again gets the same directory, or the same error.
-func (m *made) rootfs(ctx context.Context) (string, error) {
+// runtimeRoot is a directory with the image's root file system, for runtimes. It is
+// made once; who asks again gets the same directory, or the same error.
+func (m *made) runtimeRoot(ctx context.Context) (string, error) {
 	if m.files == "" && m.filesErr == nil {
-		m.files, m.filesErr = m.unpack(ctx)
+		m.files, m.filesErr = m.unpack(ctx, runtimeRootDir)
 	}
 	return m.files, m.filesErr
 }
 
-func (m *made) unpack(ctx context.Context) (_ string, err error) {
+// hostRoot is another such directory, for processes of this host. A runtime's
+// container may write to its own, also to the programs that measure.
+func (m *made) hostRoot(ctx context.Context) (string, error) { return m.unpack(ctx, hostRootDir) }
+
+// unpack makes a directory with the image's root file system, with the owners that
+// the image has, as root on this host.
+func (m *made) unpack(ctx context.Context, to string) (_ string, err error) {
 	name := newName("files")
 	if _, err := output(ctx, append(m.self.begin("create"), "--name", name, "--network", "none", m.ours)...); err != nil {
 		return "", err
@@ -183,7 +189,7 @@ func (m *made) unpack(ctx context.Context) (_ string, err error) {
 	if _, err := output(ctx, m.self.args("export", "-o", tarball, name)...); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(m.dir, rootfsDir)
+	dir := filepath.Join(m.dir, to)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}

@@ -91,7 +91,7 @@ func (c *comparison) clear(ctx context.Context, d *scratch.Dir) error {
 		}
 	}
 	errs := []error{
-		err, ours.untag(ctx), probing.Clear(d.Path), sweepStates(ctx, d.Path), endRooted(ctx, filepath.Join(d.Path, rootfsDir), nil),
+		err, ours.untag(ctx), probing.Clear(d.Path), sweepStates(ctx, d.Path), endRooted(ctx, filepath.Join(d.Path, hostRootDir), nil),
 	}
 	for _, p := range peers(d.ID) {
 		if _, err := os.Stat(p.marker(d.Path)); err == nil {
@@ -99,7 +99,9 @@ func (c *comparison) clear(ctx context.Context, d *scratch.Dir) error {
 		}
 	}
 	// What is big goes in any case.
-	errs = append(errs, os.RemoveAll(filepath.Join(d.Path, rootfsDir)), os.RemoveAll(filepath.Join(d.Path, archiveFile)))
+	for _, name := range []string{hostRootDir, runtimeRootDir, archiveFile} {
+		errs = append(errs, os.RemoveAll(filepath.Join(d.Path, name)))
+	}
 	return errors.Join(errs...)
 }
 

@@ -15,57 +15,6 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 )
 
-// fakeEngine is a program with the command line of Docker, whose workloads and images
-// are files, with their labels in them.
-const fakeEngine = `#!/bin/sh
-cd "$STATE" || exit 1
-echo "$@" >> log
-command=$1
-shift
-case "$command" in
-ps)
-	for w in workloads/*; do
-		[ -e "$w" ] || continue
-		case "$*" in *"--filter label="*) [ "label=$(cat "$w")" = "$3" ] || continue ;; esac
-		echo "${w#workloads/}"
-	done ;;
-images) cat images ;;
-rm) shift 2; for w; do rm "workloads/$w" || exit 1; done ;;
-image) grep -vxF "$3" images > images.next; mv images.next images ;;
-tenant) ;;
-run)
-	label=$2
-	while [ "$1" != --name ]; do shift; done
-	echo "$label" > "workloads/$2"
-	case "$*" in
-	*stubborn*) trap '' TERM; echo > ready; while :; do sleep 0.05; done ;;
-	*fails*) exit 1 ;;
-	esac
-	rm "workloads/$2" ;;
-esac
-`
-
-// newEngine puts such a program in the search path, under several names.
-func newEngine(t *testing.T, names ...string) (state string) {
-	t.Helper()
-	state = t.TempDir()
-	bin := t.TempDir()
-	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(fakeEngine), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(state, "workloads"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(state, "images"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("STATE", state)
-	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	return state
-}
-
 func names(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -139,7 +88,7 @@ func TestSweepLater(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(killed.Path, "podman.used"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(killed.Path, rootfsDir), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(killed.Path, runtimeRootDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	killed.Close()
