@@ -71,7 +71,7 @@ func (c testcase) measure(ctx context.Context, rounds int) measured {
 		warm = 1 // each round is long
 	}
 	for round := -warm; round < rounds && ctx.Err() == nil; round++ {
-		for _, i := range order(len(c.contenders), round+warm) {
+		for _, i := range reports.Order(len(c.contenders), round+warm) {
 			r := &m.results[i]
 			if r.err != nil {
 				continue
@@ -127,20 +127,6 @@ func (k contender) once(ctx context.Context) (d time.Duration, s sample, err err
 		}
 	}
 	return d, s, err
-}
-
-// order is the sequence in which n contenders run in a round: rotated by one
-// every two rounds, so that each comes first as often as last, and reversed in
-// the second of the two, so that none always follows the same neighbour.
-func order(n, round int) []int {
-	o := make([]int, n)
-	for i := range o {
-		o[i] = (i + round/2) % n
-	}
-	if round%2 == 1 {
-		slices.Reverse(o)
-	}
-	return o
 }
 
 // figure is what has a middle.

@@ -171,7 +171,9 @@ func (c *comparison) setUp(ctx context.Context) error {
 			return ctx.Err()
 		}
 		c.Say(w.subject.Label, "setting up")
-		if err := w.setUp(ctx, c.made); err != nil {
+		err := w.setUp(ctx, c.made)
+		c.rest(ctx, w)
+		if err != nil {
 			w.missing = reason(err)
 			var none errNone
 			w.failed = !errors.As(err, &none) || slices.Contains(c.Only, w.subject.Label)
@@ -212,23 +214,47 @@ func (c *comparison) tearDown(ctx context.Context) error {
 }
 
 // inTurn calls f for every way that is there, rounds times, in another order each
-// time, so that what drifts on this machine hits all alike. A way that has taken
-// longer than budget in all stops at two rounds.
+// time, so that what drifts on this machine hits all alike, and so does what one
+// leaves to the next. A way that has taken longer than budget in all stops, though
+// not before two rounds.
 func (c *comparison) inTurn(ctx context.Context, what string, rounds int, budget time.Duration, f func(w *way)) {
 	spent := map[*way]time.Duration{}
+	there := slices.DeleteFunc(slices.Clone(c.ways), func(w *way) bool { return w.missing != "" })
 	for round := range rounds {
-		for i := range c.ways {
-			w := c.ways[(i+round)%len(c.ways)]
-			if w.missing != "" || ctx.Err() != nil || round >= 2 && spent[w] > budget {
+		for _, i := range report.Order(len(there), round) {
+			w := there[i]
+			if ctx.Err() != nil || round >= 2 && spent[w] > budget {
 				continue
 			}
 			c.Say(what, fmt.Sprintf("round %d of %d, %s", round+1, rounds, w.subject.Label))
-			begin := time.Now()
-			f(w)
-			spent[w] += time.Since(begin)
+			spent[w] += c.turn(ctx, w, f)
 		}
 	}
 	c.Said(what, "measured, up to "+count(rounds, "round"))
+}
+
+// turn has f measure a way while what it needs stands, and nothing that another needs.
+// It returns how long f took.
+func (c *comparison) turn(ctx context.Context, w *way, f func(w *way)) time.Duration {
+	if s, ok := w.driver.(stander); ok {
+		s.stand(ctx)
+		defer c.rest(ctx, w)
+	}
+	begin := time.Now()
+	f(w)
+	return time.Since(begin)
+}
+
+// rest takes down what stands for a way.
+func (c *comparison) rest(ctx context.Context, w *way) {
+	s, ok := w.driver.(stander)
+	if !ok || ctx.Err() != nil { // an interrupted comparison takes down all of it
+		return
+	}
+	if err := s.rest(context.WithoutCancel(ctx)); err != nil {
+		w.failed = true
+		c.Warn("what " + w.subject.Label + " needs stands while others are measured: " + reason(err))
+	}
 }
 
 // reason is an error as a part of one line.

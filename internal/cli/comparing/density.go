@@ -24,17 +24,19 @@ func (c *comparison) density(ctx context.Context) {
 			continue
 		}
 		c.Say("density", fmt.Sprintf("up to %d, %s", c.Density, w.subject.Label))
-		if err := c.crowd(ctx, w); err != nil {
-			for _, id := range []string{"density.idle", "density.each", "density.room"} {
-				w.sample(id, 0, err)
+		c.turn(ctx, w, func(w *way) {
+			if err := c.crowd(ctx, w); err != nil {
+				for _, id := range []string{"density.idle", "density.each", "density.room"} {
+					w.sample(id, 0, err)
+				}
 			}
-		}
+		})
 	}
 	c.Said("density", "measured")
 }
 
 func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
-	before, err := pss.Snapshot()
+	before, err := w.before(ctx)
 	if err != nil {
 		return err
 	}

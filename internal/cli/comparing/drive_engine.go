@@ -129,6 +129,7 @@ type tenant struct {
 	oursDriver
 	name, id string
 	asked    bool
+	down     error // why its machine does not stand
 	inspect  func(ctx context.Context, name string) (*engine.Record, error)
 }
 
@@ -143,6 +144,36 @@ func (t *tenant) setUp(ctx context.Context, m *made) error {
 	}
 	t.id = short(string(rec.Spec.ID))
 	return t.oursDriver.setUp(ctx, m)
+}
+
+// stand starts the machine, and one workload, as the first in a machine finds nothing
+// that was read before.
+func (t *tenant) stand(ctx context.Context) {
+	if _, t.down = output(ctx, t.args("tenant", "start", t.name)...); t.down == nil {
+		t.down = t.greet(ctx)
+	}
+}
+
+func (t *tenant) rest(ctx context.Context) error {
+	if t.id == "" {
+		return nil
+	}
+	_, err := output(ctx, t.args("tenant", "stop", t.name)...)
+	return err
+}
+
+func (t *tenant) command(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
+	if t.down != nil {
+		return nil, t.down
+	}
+	return t.oursDriver.command(ctx, name, program)
+}
+
+func (t *tenant) detach(ctx context.Context, name string, program []string, ports bool) (string, error) {
+	if t.down != nil {
+		return "", t.down
+	}
+	return t.oursDriver.detach(ctx, name, program, ports)
 }
 
 func (t *tenant) tearDown(ctx context.Context) error {

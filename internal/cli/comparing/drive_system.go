@@ -43,6 +43,18 @@ func (s *system) need(ctx context.Context) error {
 	return err
 }
 
+// stand: commands start their system themselves, as most measures have none.
+func (s *system) stand(context.Context) {}
+
+func (s *system) rest(ctx context.Context) error {
+	if !s.up {
+		return nil
+	}
+	err := s.oursDriver.remove(ctx, s.name)
+	s.up = err != nil
+	return err
+}
+
 // boot starts a system with the image's init, until it answers.
 func (s *system) boot(ctx context.Context, name string, how []string) error {
 	run := slices.Concat(s.begin("run"), []string{"-d", "--name", name}, how, s.flags, []string{s.oursDriver.image})

@@ -13,8 +13,9 @@ import (
 )
 
 // settle is how long a started workload is left alone before its memory is
-// counted: what helped to start it ends, and garbage collectors run once.
-const settle = 2 * time.Second
+// counted: what helped to start it ends, and garbage collectors run once. Tests have
+// less.
+var settle = 2 * time.Second
 
 // idle is a program that waits.
 var idle = []string{meterPath, "idle"}
@@ -48,7 +49,7 @@ type footprint struct {
 }
 
 func (w *way) footprint(ctx context.Context) (sum footprint, err error) {
-	before, err := pss.Snapshot()
+	before, err := w.before(ctx)
 	if err != nil {
 		return sum, err
 	}
@@ -62,6 +63,16 @@ func (w *way) footprint(ctx context.Context) (sum footprint, err error) {
 		return sum, err
 	}
 	return w.count(before, id)
+}
+
+// before are the processes that are there without a workload.
+func (w *way) before(ctx context.Context) (pss.Processes, error) {
+	if s, ok := w.driver.(sharer); ok && s.shared() != "" { // which was started just now
+		if err := wait(ctx, settle); err != nil {
+			return nil, err
+		}
+	}
+	return pss.Snapshot()
 }
 
 // count adds up the memory of workloads that are there since before.

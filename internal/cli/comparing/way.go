@@ -69,6 +69,16 @@ type starter interface {
 	start(ctx context.Context, program []string) (output, end time.Duration, err error)
 }
 
+// stander is a driver that needs a machine beside its workloads. It stands for its own
+// way's turns alone: others would start sooner for a name server that is up already,
+// and share memory with it.
+type stander interface {
+	// stand starts it. Where that fails, so does what is run in it.
+	stand(ctx context.Context)
+	// rest ends what stand or a command has started, if there is any.
+	rest(ctx context.Context) error
+}
+
 // sharer is a driver whose workloads share processes that are there without them.
 type sharer interface {
 	// shared is the ID of what they share, "" for nothing but daemons.
