@@ -29,7 +29,7 @@ func (c *comparison) all() []*way {
 	}
 	process := func(t tool) driver { return &oursDriver{tool: t} }
 	booted := func(t tool) driver { return &oursDriver{tool: t, machine: true} }
-	// Three runs make a template of the image.
+	// Three starts of a kind make a template of the image.
 	cloned := func(t tool) driver { return &oursDriver{tool: t, machine: true, often: 3} }
 	name := tenantName(c.id)
 	shared := func(t tool) driver {
