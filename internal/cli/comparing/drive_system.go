@@ -120,14 +120,19 @@ func (s *system) start(ctx context.Context, program []string) (first, end time.D
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, s.oursDriver.remove(context.WithoutCancel(ctx), name)) }()
+	first = time.Since(start)
+	var silent error
 	if len(program) > 0 && program[0] != meterPath {
-		if _, err := output(ctx, s.args(append([]string{"exec", name}, program...)...)...); err != nil {
+		spoke, _, err := timed(ctx, prepared(ctx, s.args(append([]string{"exec", name}, program...)...)...), s)
+		if err != nil && !errors.Is(err, errSilent) {
 			return 0, 0, err
 		}
+		first, silent = first+spoke, err
 	}
-	first = time.Since(start)
-	_, err = output(ctx, s.args("stop", name)...)
-	return first, time.Since(start), err
+	if _, err := output(ctx, s.args("stop", name)...); err != nil {
+		return 0, 0, err
+	}
+	return first, time.Since(start), silent
 }
 
 // detach boots another system. What it idles with is its own init; a server is
