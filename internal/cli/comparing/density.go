@@ -45,7 +45,7 @@ func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
 		c.Say("density", fmt.Sprintf("removing %d, %s", len(names), w.subject.Label))
 		err = errors.Join(err, w.remove(context.WithoutCancel(ctx), names...))
 	}()
-	stopped := fmt.Sprintf("the limit of --density %d was reached", c.Density)
+	stopped, full := fmt.Sprintf("the limit of --density %d was reached", c.Density), false
 	for begin := time.Now(); len(names) < c.Density; {
 		if free, total, err := available(); err != nil {
 			return err
@@ -66,7 +66,7 @@ func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
 			if len(names) == 0 {
 				return err
 			}
-			stopped = "the next did not start: " + reason(err)
+			stopped, full = "the next did not start: "+reason(err), true
 			break
 		}
 		names, ids = append(names, name), append(ids, id)
@@ -98,6 +98,11 @@ func (c *comparison) crowd(ctx context.Context, w *way) (err error) {
 	w.measure("density.idle").Note = stopped
 	each := float64(sum.beside) / float64(alive)
 	w.sample("density.each", each, nil)
+	if full {
+		w.sample("density.room", float64(alive), nil)
+		w.measure("density.room").Note = stopped
+		return nil
+	}
 	free, total, err := available()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
@@ -130,7 +131,7 @@ func (w *way) sample(id string, v float64, err error) {
 	if err == nil {
 		m.Samples = append(m.Samples, v)
 		if m.Reason != "" {
-			m.Note, m.Reason = "failed at times: "+m.Reason, ""
+			m.Note, m.Reason = withFailure(m.Note, m.Reason), ""
 		}
 		return
 	}
@@ -138,8 +139,20 @@ func (w *way) sample(id string, v float64, err error) {
 	case len(m.Samples) == 0:
 		m.Reason = reason(err)
 	case !errors.As(err, &none):
-		m.Note = "failed at times: " + reason(err)
+		m.Note = withFailure(m.Note, reason(err))
 	}
+}
+
+// atTimes is before the reason of a failure that was not the only thing seen.
+const atTimes = "failed at times: "
+
+// withFailure adds the last failure to a note, in the place of an earlier one.
+func withFailure(note, why string) string {
+	note, _, _ = strings.Cut(note, atTimes)
+	if note = strings.TrimSuffix(note, "; "); note != "" {
+		note += "; "
+	}
+	return note + atTimes + why
 }
 
 // text sets a text, or the reason why there is none.
