@@ -131,12 +131,38 @@ func (o *oursDriver) idle(ctx context.Context) error {
 
 func (o *oursDriver) tearDown(context.Context) error { return nil }
 
-func (o *oursDriver) size(context.Context) (int64, error) {
+// size is all that lies in our store for the image. The layer that measures is in it
+// once, as in other ways, however often it lies there.
+func (o *oursDriver) size(ctx context.Context) (total int64, err error) {
 	im, err := o.made.images.Inspect(o.made.ours)
-	if o.machine {
-		return im.VMDisk, err
+	if err != nil {
+		return 0, err
 	}
-	return im.DiskSize, err
+	chain, err := o.made.images.Layers(ctx, im)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, chain.Release()) }()
+	total = im.Size - im.Layers[len(im.Layers)-1].Size
+	for _, dir := range chain.Dirs {
+		n, err := diskUsage(dir)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	if o.machine {
+		total += im.VMDisk - o.made.added
+	}
+	return total, nil
+}
+
+// holds says what size counts.
+func (o *oursDriver) holds() string {
+	if o.machine {
+		return "the layers as they came, unpacked, and as a disk; "
+	}
+	return "the layers as they came, and unpacked; "
 }
 
 // tenant is a workload in a tenant's machine, which is made for it.

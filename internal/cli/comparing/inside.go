@@ -130,7 +130,11 @@ func (c *comparison) identify(ctx context.Context, w *way) {
 	w.text("isolation.mechanism", text, "").Parts = parts
 	n, err := w.size(ctx)
 	w.sample("image.size", float64(max(n-c.made.added, 0)), err)
-	w.measure("image.size").Note = "less the layer that measures"
+	note := "less the layer that measures"
+	if d, ok := w.driver.(interface{ holds() string }); ok {
+		note = d.holds() + note
+	}
+	w.measure("image.size").Note = note
 	if w.machine == nil {
 		w.sample("image.kernel", 0, errNone("it brings no kernel"))
 		return
