@@ -47,7 +47,7 @@ func Changes(ctx context.Context, upper string, lower []string, ids IDs, ignore 
 		}
 		below = append(below, fd)
 	}
-	if err := d.directory(top, below, "", 0); err != nil {
+	if err := d.directory(top, below, "", 0, false); err != nil {
 		return nil, fmt.Errorf("compare with the image: %w", err)
 	}
 	return d.out, nil
@@ -186,8 +186,9 @@ func (d *differ) add(kind, path string) error {
 	return nil
 }
 
-// directory compares a directory of upper with those below it.
-func (d *differ) directory(upper int, below layers, path string, depth int) error {
+// directory compares a directory of upper with those below it, which are hidden if it
+// is opaque, or one that it is in: overlayfs marks the topmost only.
+func (d *differ) directory(upper int, below layers, path string, depth int, opaque bool) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
@@ -199,7 +200,8 @@ func (d *differ) directory(upper int, below layers, path string, depth int) erro
 		return err
 	}
 	hidden := map[string]bool{}
-	if len(below) > 0 && isOpaque(upper) {
+	opaque = opaque || isOpaque(upper)
+	if len(below) > 0 && opaque {
 		all, err := below.names(d.ctx)
 		if err != nil {
 			return err
@@ -223,7 +225,7 @@ func (d *differ) directory(upper int, below layers, path string, depth int) erro
 			}
 			continue
 		}
-		if err := d.name(upper, below, name, path+"/"+name, depth); err != nil {
+		if err := d.name(upper, below, name, path+"/"+name, depth, opaque); err != nil {
 			return err
 		}
 	}
@@ -231,7 +233,7 @@ func (d *differ) directory(upper int, below layers, path string, depth int) erro
 }
 
 // name compares one name.
-func (d *differ) name(upper int, below layers, name, path string, depth int) error {
+func (d *differ) name(upper int, below layers, name, path string, depth int, opaque bool) error {
 	st, err := at.Lstat(upper, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // gone meanwhile
@@ -268,10 +270,10 @@ func (d *differ) name(upper int, below layers, name, path string, depth int) err
 	if !at.IsDir(st) {
 		return nil
 	}
-	return d.enter(upper, below, name, path, depth, existed && at.IsDir(old))
+	return d.enter(upper, below, name, path, depth, existed && at.IsDir(old), opaque)
 }
 
-func (d *differ) enter(upper int, below layers, name, path string, depth int, merged bool) error {
+func (d *differ) enter(upper int, below layers, name, path string, depth int, merged, opaque bool) error {
 	sub, err := at.OpenDir(upper, name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
@@ -287,7 +289,7 @@ func (d *differ) enter(upper int, below layers, name, path string, depth int, me
 		}
 		defer under.close()
 	}
-	return d.directory(sub, under, path, depth+1)
+	return d.directory(sub, under, path, depth+1, opaque)
 }
 
 // attributesDiffer tells whether a directory was changed itself: overlayfs

@@ -106,3 +106,27 @@ D /whole
 		}
 	}
 }
+
+// TestChangesBelowOpaque has the kernel make what it makes of a directory that is
+// removed and made anew: it marks the topmost as opaque, and none below.
+func TestChangesBelowOpaque(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.MkdirAll(at("lower/x/sub/deep"), 0o755), os.WriteFile(at("lower/x/f"), nil, 0o644), os.WriteFile(at("lower/x/sub/g"), nil, 0o644),
+		os.WriteFile(at("lower/x/sub/deep/h"), nil, 0o644), os.Mkdir(at("upper"), 0o755), os.Mkdir(at("work"), 0o755), os.Mkdir(at("merged"), 0o755))
+	if err := unix.Mount("overlay", at("merged"), "overlay", 0, "lowerdir="+at("lower")+",upperdir="+at("upper")+",workdir="+at("work")); err != nil {
+		t.Skipf("no overlay here: %v", err)
+	}
+	err := errors.Join(os.RemoveAll(at("merged/x")), os.MkdirAll(at("merged/x/sub/deep"), 0o755), os.WriteFile(at("merged/x/sub/new"), nil, 0o644))
+	must(t, errors.Join(err, unix.Unmount(at("merged"), 0)))
+	got, err := filetree.Changes(t.Context(), at("upper"), []string{at("lower")}, filetree.IDs{}, nil)
+	must(t, err)
+	want := []workload.Change{
+		{Kind: "C", Path: "/x"}, {Kind: "D", Path: "/x/f"}, {Kind: "C", Path: "/x/sub"}, {Kind: "C", Path: "/x/sub/deep"},
+		{Kind: "D", Path: "/x/sub/deep/h"}, {Kind: "D", Path: "/x/sub/g"}, {Kind: "A", Path: "/x/sub/new"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
