@@ -105,14 +105,14 @@ func (s *Store) chain(ctx context.Context, op *Op, im Image) (*Chain, error) {
 		}
 		lower := c.Dirs
 		c.Dirs = append(c.Dirs, tree)
-		if m.Root || m.Opaque {
+		if m.Root || m.Opaque && c.Root == "" {
 			c.Root = tree
 		}
 		root, err := c.rootToMend(tree)
 		if err != nil {
 			return nil, err
 		}
-		if len(lower) == 0 || !m.Implied && root == "" {
+		if root == "" && (len(lower) == 0 || !m.Implied) {
 			continue
 		}
 		mended, err := s.mend(op, chainID(im.Layers[:i+1]), mender{

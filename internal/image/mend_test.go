@@ -64,6 +64,42 @@ func TestImpliedDirectories(t *testing.T) {
 	}
 }
 
+// TestOpaqueWithoutEntry has directories, and the root, emptied by a layer that has no
+// entry for them: they keep the owner and mode that they had. The root's owner is
+// that of the upper directory that mount makes.
+func TestOpaqueWithoutEntry(t *testing.T) {
+	needRoot(t)
+	s := openStore(t)
+	base := imagetest.Tar(t, imagetest.Dir(".", 0o711).With(0o1711, 5, 6), imagetest.Dir("tmp", 0o1777), imagetest.File("tmp/old", ""),
+		imagetest.Dir("own", 0o700).With(0o700, 5, 6), imagetest.Dir("own/sub", 0o711), imagetest.Symlink("link", "own"))
+	for name, tt := range map[string]struct {
+		top  []imagetest.Entry
+		want map[string]string
+		gone string
+	}{
+		"directories": {
+			[]imagetest.Entry{imagetest.File("tmp/.wh..wh..opq", ""), imagetest.File("own/.wh..wh..opq", ""), imagetest.File("own/sub/new", "")},
+			map[string]string{".": "1711 0:0", "tmp": "1777 0:0", "own": "700 5:6", "own/sub": "755 0:0"}, "tmp/old",
+		},
+		"root": {
+			[]imagetest.Entry{imagetest.File(".wh..wh..opq", ""), imagetest.File("own/new", "")},
+			map[string]string{".": "1711 0:0", "own": "755 0:0"}, "tmp",
+		},
+	} {
+		merged := mount(t, s, load(t, s, imagetest.New(t, manifest.RunConfig{}, base, imagetest.Tar(t, tt.top...)), name))
+		for path, want := range tt.want {
+			var st syscall.Stat_t
+			err := syscall.Lstat(filepath.Join(merged, path), &st)
+			if got := fmt.Sprintf("%o %d:%d", st.Mode&0o7777, st.Uid, st.Gid); err != nil || got != want {
+				t.Errorf("%s: %s has %s, %v; want %s", name, path, got, err, want)
+			}
+		}
+		if _, err := os.Lstat(filepath.Join(merged, tt.gone)); err == nil {
+			t.Errorf("%s: %s is back", name, tt.gone)
+		}
+	}
+}
+
 // TestMendingIsBounded mends directories for which every path leads through all
 // layers: with a limit, and for somebody who does not wait for it.
 func TestMendingIsBounded(t *testing.T) {

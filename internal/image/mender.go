@@ -63,17 +63,19 @@ func (m *mender) run(implied []string) error {
 // mendOne looks at one directory without an entry. skip says that what lies
 // below it is settled as well.
 func (m *mender) mendOne(p string) (skip bool, err error) {
-	if own, err := m.look(m.own, p); err != nil || own.opaque {
-		return true, err // it hides what the others have
+	own, err := m.look(m.own, p)
+	if err != nil || own.within {
+		return true, err // what the others have is hidden
 	}
 	below, err := m.find(p)
 	if err != nil {
 		return true, err
 	}
-	switch below.kind {
-	case at.TypeDir:
-		return false, m.mkdir(p, origin{below.tree, p})
-	case at.TypeSymlink:
+	switch {
+	case below.kind == at.TypeDir:
+		// An opaque one hides what is in the others, and has the attributes of theirs.
+		return own.opaque, m.mkdir(p, origin{below.tree, p})
+	case below.kind == at.TypeSymlink && !own.opaque:
 		return true, m.redirect(p, below.tree)
 	}
 	return true, nil // the directory is new, or replaces a file

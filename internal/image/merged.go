@@ -44,6 +44,8 @@ type seen struct {
 	// opaque is set when the path, or a directory on the way, hides the lower
 	// trees.
 	opaque bool
+	// within is set when a directory on the way does.
+	within bool
 	// blocked is set when a whiteout or a file on the way does.
 	blocked bool
 }
@@ -100,7 +102,7 @@ func (m *mender) look(tree, path string) (s seen, err error) {
 		at.Close(fd)
 		fd = next
 		if v, err := at.Lgetxattr(fd, ".", unpack.OpaqueXattr); err == nil && string(v) == "y" {
-			s.opaque = true
+			s.opaque, s.within = true, s.within || i < len(comps)-1
 		}
 	}
 	s.kind = at.TypeDir

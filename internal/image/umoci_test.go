@@ -54,6 +54,9 @@ func layered(tb testing.TB) *imagetest.Image {
 			imagetest.File("opaque/old", "x"),
 			imagetest.Dir("opaque/sub", 0o755),
 			imagetest.File("opaque/sub/old", "x"),
+			imagetest.Dir("emptied", 0o700).With(0o700, 5, 6),
+			imagetest.File("emptied/old", "x"),
+			imagetest.Dir("emptied/sub", 0o711),
 			imagetest.Dir("removed", 0o755),
 			imagetest.File("removed/a", "x"),
 			imagetest.Dir("again", 0o755),
@@ -78,6 +81,8 @@ func layered(tb testing.TB) *imagetest.Image {
 			imagetest.Dir("opaque", 0o750),
 			imagetest.File("opaque/.wh..wh..opq", ""),
 			imagetest.File("opaque/new", "y"),
+			imagetest.File("emptied/.wh..wh..opq", ""), // without an entry: it stays 0700 and 5:6
+			imagetest.File("emptied/sub/new", "y"),
 			imagetest.File(".wh.removed", ""),
 			imagetest.File(".wh.again", ""),
 			imagetest.Dir("again", 0o700),
@@ -128,7 +133,7 @@ func TestTreeEqualsUmoci(t *testing.T) {
 	want, got := describe(t, filepath.Join(bundle, "rootfs")), describe(t, merged)
 	// umoci leaves the time of unpacking on directories that it changed without
 	// an entry for them; ours have the time of the last entry, or none.
-	for _, p := range []string{".", "removed"} {
+	for _, p := range []string{".", "removed", "emptied", "emptied/sub"} {
 		want[p], got[p] = withoutTime(want[p]), withoutTime(got[p])
 	}
 	compare(t, want, got)
