@@ -45,8 +45,12 @@ func (s *stager) planBelow() {
 // mountsBelow lists, parents first, the mounts that can be seen below a place of
 // the calling thread's mount namespace.
 func mountsBelow(pl place) ([]specs.Mount, error) {
+	resolved, err := filepath.EvalSymlinks(pl.name) // as the kernel calls it
+	if err != nil {
+		return nil, err
+	}
 	table, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return !strings.HasPrefix(m.Mountpoint, pl.name+"/"), false
+		return !strings.HasPrefix(m.Mountpoint, resolved+"/"), false
 	})
 	if err != nil {
 		return nil, err
@@ -60,7 +64,7 @@ func mountsBelow(pl place) ([]specs.Mount, error) {
 		if !seen {
 			continue
 		}
-		rest := strings.TrimPrefix(m.Mountpoint, pl.name)
+		rest := strings.TrimPrefix(m.Mountpoint, resolved)
 		if !utf8.ValidString(rest) {
 			return nil, fmt.Errorf("%q has bytes that no runtime can be told, as they are not UTF-8", rest)
 		}

@@ -190,6 +190,11 @@ func TestStageBelow(t *testing.T) {
 	}
 	cfg := stageConfig(t)
 	cfg.Tree, cfg.Below = false, true
+	link := filepath.Join(t.TempDir(), "link") // the kernel's table of mounts has no links
+	if err := os.Symlink(filepath.Dir(cfg.Dir), link); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Dir = filepath.Join(link, filepath.Base(cfg.Dir))
 	volume, other := cfg.Mounts[1].Source, t.TempDir()
 	at := func(name string) string { return filepath.Join(volume, name) }
 	for _, dir := range []string{at("sub"), at("covered/deep"), filepath.Join(other, "a b"), filepath.Join(other, "deep")} {
