@@ -10,7 +10,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
-	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 )
 
 // InUse returns what tells, as of now, which workloads were made from the image
@@ -29,7 +28,8 @@ type Report struct {
 }
 
 // Remove takes a name away from an image, and the image with it when the name
-// was the last. An image named by ID or digest loses all names; with more than
+// was the last: the digests that its tags had when they were pulled do not keep it, one
+// that it was asked for by does. An image named by ID or digest loses all names; with more than
 // one this needs force, as with Docker. An image that a workload was made from
 // stays: the error then wraps ErrInUse and names the workloads.
 func (s *Store) Remove(ref string, force bool, inUse InUse) (Report, error) {
@@ -39,14 +39,15 @@ func (s *Store) Remove(ref string, force bool, inUse InUse) (Report, error) {
 		if err != nil {
 			return err
 		}
-		if r, err := reference.Parse(ref); err == nil && r.Digest() == "" && slices.Contains(e.References, r.String()) {
-			if len(e.References) > 1 {
-				t.drop(r.String())
-				rep.Untagged = []string{r.String()}
+		names := slices.Concat(e.References, e.Pinned)
+		if name := e.nameOf(ref); name != "" {
+			if slices.ContainsFunc(names, func(other string) bool { return other != name }) {
+				e.forget(name)
+				rep.Untagged = []string{name}
 				return nil
 			}
-		} else if len(e.References) > 1 && !force {
-			return fmt.Errorf("image %s has more than one name, remove them one by one or use force: %s", ref, strings.Join(e.References, ", "))
+		} else if len(names) > 1 && !force {
+			return fmt.Errorf("image %s has more than one name, remove them one by one or use force: %s", ref, strings.Join(names, ", "))
 		}
 		usersOf, err := inUse.now()
 		if err != nil {

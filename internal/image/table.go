@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
 )
 
 // table is index.json: the images of the store.
@@ -36,6 +37,30 @@ type tableImage struct {
 // dangling reports whether the image has no tag, and no digests but those that
 // its tags had when they were pulled.
 func (im *tableImage) dangling() bool { return len(im.References)+len(im.Pinned) == 0 }
+
+// nameOf returns which of the image's names, with a tag or a digest, is meant; "" for
+// an ID, or a digest under which it was not pulled.
+func (im *tableImage) nameOf(ref string) string {
+	r, err := reference.Parse(ref)
+	if err != nil {
+		return ""
+	}
+	name, among := r.String(), im.References
+	if r.Digest() != "" {
+		name, among = lookupName(r), im.Digests
+	}
+	if !slices.Contains(among, name) {
+		return ""
+	}
+	return name
+}
+
+// forget takes one of its names away from the image.
+func (im *tableImage) forget(name string) {
+	for _, names := range []*[]string{&im.References, &im.Digests, &im.Pinned} {
+		*names = slices.DeleteFunc(*names, func(s string) bool { return s == name })
+	}
+}
 
 const tableVersion = 1
 

@@ -305,7 +305,7 @@ func (l *loader) name(annotations map[string]string, verified ...digest.Digest) 
 	if full == "" && strings.ContainsAny(tag, "/:") {
 		full = tag
 	}
-	if l.opts.Name != "" {
+	if full == "" && l.opts.Name != "" {
 		full = l.opts.Name
 		if tag != "" && !strings.ContainsAny(tag, "/:") && !hasTag(full) {
 			full += ":" + tag
