@@ -3,6 +3,7 @@ package audit
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -324,7 +325,8 @@ func checkPorts(c *Config) answer {
 	var found []string
 	var from []report.Evidence
 	for _, p := range c.Ports.Value {
-		if slices.Contains([]string{"", "0.0.0.0", "::", "[::]"}, p.Host) {
+		address, err := netip.ParseAddr(strings.Trim(p.Host, "[]"))
+		if p.Host == "" || err == nil && address.IsUnspecified() {
 			found, from = append(found, p.Port), append(from, p.From)
 		}
 	}

@@ -12,13 +12,13 @@ import (
 // engineSockets are names of sockets whose owner can start anything on the host. On
 // the system's bus it is systemd that does.
 var engineSockets = []string{
-	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "libvirt-sock", "buildkitd.sock", "k3s.sock", "system_bus_socket",
+	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "libvirt-sock", "buildkitd.sock", "k3s.sock", "cri-dockerd.sock", "system_bus_socket",
 }
 
 // engineDirs hold them, or what is as good.
 var engineDirs = []string{
 	"/run/docker", "/run/containerd", "/run/containers", "/run/podman", "/run/crio", "/run/libvirt", "/run/bulkhead", "/var/lib/bulkhead", "/var/lib/docker",
-	"/var/lib/containerd", "/var/lib/containers", "/run/dbus", "/run/systemd",
+	"/var/lib/containerd", "/var/lib/containers", "/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd", "/run/dbus", "/run/systemd",
 }
 
 // plainDirs are parts of engineDirs where nobody starts anything: who answers to a

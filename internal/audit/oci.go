@@ -30,7 +30,8 @@ func oci(n node) *Config {
 	c := &Config{Kind: OCI, Command: strings.Join(process.get("args").strings(), " ")}
 	c.BoundaryFrom = absent(n.get("vm"))
 	if vm := n.get("vm"); vm.there() {
-		c.Boundary, c.BoundaryFrom = OwnVM, report.Evidence{Call: "vm", Value: vm.json(maxEvidence)}
+		c.BoundaryFrom = report.Evidence{Call: "vm", Value: vm.json(maxEvidence)}
+		c.Guess = "a config.json does not name its runtime, and most pass over its section for a virtual machine; it is judged as one that shares the host's kernel"
 	}
 	if !linux.there() {
 		linux.wrong("the part of the specification for Linux")
@@ -84,7 +85,7 @@ func ociUserNS(linux node) Said[Namespace] {
 		return ns
 	}
 	for _, m := range maps.list() {
-		if id, ok := m.get("hostID").number(); ok && id == 0 {
+		if id, ok := m.get("hostID").number(); !ok || id == 0 { // to runtimes, a number that is missing is 0
 			return said(Namespace{Host: true}, at(maps))
 		}
 	}

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -45,6 +46,11 @@ func podman(n node, engine *Engine) *Config {
 		c.Caps = said(bounding.strings(), at(bounding))
 	} else {
 		c.Caps = unsaid[[]string]("", absent(bounding))
+	}
+	// A user other than root gets those that were added by name as ambient ones, and
+	// they are what is in effect.
+	if c.Ambient = c.Caps.Value; n.has("EffectiveCaps") {
+		c.Ambient = n.get("EffectiveCaps").strings()
 	}
 	c.NoNewPrivileges = noNewPrivileges(host, opts, &Engine{NoNewPrivileges: said(false)})
 	inspectUser(c, n.get("Config", "User"))
@@ -157,8 +163,10 @@ func podmanPaths(c *Config, command remembered) {
 		}
 		from = command.evidence("--security-opt", v)
 		for p := range strings.SplitSeq(list, ":") {
+			// A pattern that is none may be one to another version.
 			unmasked := func(m string) bool {
-				return strings.EqualFold(p, "ALL") || m == p || strings.HasSuffix(p, "/*") && strings.HasPrefix(m, strings.TrimSuffix(p, "*"))
+				match, err := path.Match(p, m)
+				return strings.EqualFold(p, "ALL") || match || err != nil
 			}
 			masked, readOnly = slices.DeleteFunc(masked, unmasked), slices.DeleteFunc(readOnly, unmasked)
 			if unmasked("/sys/fs/cgroup") {

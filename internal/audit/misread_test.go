@@ -1,0 +1,113 @@
+package audit
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+)
+
+// verdictOf returns what a rule says of the only workload of an input.
+func verdictOf(t *testing.T, list []*Config, err error, rule string) report.Verdict {
+	t.Helper()
+	if err != nil || len(list) != 1 {
+		t.Fatalf("got %d workloads, %v", len(list), err)
+	}
+	for _, f := range Judge(list[0], "").Findings {
+		if f.ID == rule {
+			return f.Verdict
+		}
+	}
+	t.Fatalf("no finding %s", rule)
+	return ""
+}
+
+// ociWith is a config.json with more members at its top and in "linux", and mounts.
+func ociWith(top, linux, mounts string) []byte {
+	return fmt.Appendf(nil, `{"ociVersion":"1.0.2","process":{"user":{"uid":0,"gid":0},"args":["sh"],"cwd":"/","capabilities":{"bounding":["CAP_SYS_ADMIN"]}},
+		"root":{"path":"rootfs"}%s,"mounts":[%s],"linux":{"namespaces":[{"type":"pid"},{"type":"user"}]%s}}`, top, mounts, linux)
+}
+
+// TestOCIVMSection has a section that runc and crun pass over.
+func TestOCIVMSection(t *testing.T) {
+	c, err := ParseOCI(ociWith(`,"vm":{}`, "", `{"destination":"/s","type":"bind","source":"/run/docker.sock","options":["rbind"]}`))
+	if got := verdictOf(t, []*Config{c}, err, "files.socket"); got != report.Leaked {
+		t.Errorf("a socket of the host: %s", got)
+	}
+	if c.Boundary != SharedKernel || !strings.Contains(c.note(), "virtual machine") {
+		t.Errorf("got %v, %q", c.Boundary, c.note())
+	}
+}
+
+// TestOCIHostIDMissing has a mapping onto the host's root by leaving its number out.
+func TestOCIHostIDMissing(t *testing.T) {
+	for mapping, want := range map[string]report.Verdict{
+		`{"containerID":0,"size":65536}`:                 report.Leaked,
+		`{"containerID":0,"hostID":0,"size":65536}`:      report.Leaked,
+		`{"containerID":0,"hostID":100000,"size":65536}`: report.Held,
+	} {
+		c, err := ParseOCI(ociWith("", `,"uidMappings":[`+mapping+`]`, ""))
+		if got := verdictOf(t, []*Config{c}, err, "namespaces.user"); got != want {
+			t.Errorf("%s: got %s, want %s", mapping, got, want)
+		}
+	}
+}
+
+// podmanWith is what podman inspect prints of a container.
+func podmanWith(effective, option, user string) []byte {
+	return fmt.Appendf(nil, `[{"Name":"x","ImageName":"a","OCIRuntime":"crun","StaticDir":"/var/lib/containers/x","AppArmorProfile":"","ProcessLabel":"",%s
+		"BoundingCaps":["CAP_SYS_ADMIN"],"Mounts":[],"Config":{"User":%q,"Cmd":["sh"],"CreateCommand":["podman","run","--security-opt",%q,"a","sh"]},
+		"HostConfig":{"Privileged":false,"SecurityOpt":["no-new-privileges"],"NetworkMode":"bridge","PidMode":"private","IpcMode":"shareable","UTSMode":"private","UsernsMode":"","Devices":[]}}]`,
+		effective, user, option)
+}
+
+// TestPodmanAmbient has capabilities of a user other than root, which Podman makes
+// ambient ones when they were added by name.
+func TestPodmanAmbient(t *testing.T) {
+	for effective, want := range map[string]report.Verdict{
+		`"EffectiveCaps":["CAP_SYS_ADMIN"],`: report.Leaked,
+		`"EffectiveCaps":[],`:                report.Held,
+		``:                                   report.Leaked, // nobody says that they are none
+	} {
+		list, err := ParsePodman(podmanWith(effective, "no-new-privileges", "1000"), nil)
+		if got := verdictOf(t, list, err, "capabilities.dangerous"); got != want {
+			t.Errorf("%q: got %s, want %s", effective, got, want)
+		}
+	}
+}
+
+// TestPodmanUnmaskPatterns has paths made visible by a pattern of the shell.
+func TestPodmanUnmaskPatterns(t *testing.T) {
+	for pattern, want := range map[string]report.Verdict{
+		"/proc/k*": report.Leaked, "/proc/[as]*": report.Leaked, "/proc/*": report.Leaked, "ALL": report.Leaked, "/proc/[": report.Leaked,
+		"/proc/none*": report.Held, "/pro": report.Held,
+	} {
+		list, err := ParsePodman(podmanWith("", "unmask="+pattern, ""), nil)
+		if got := verdictOf(t, list, err, "proc.paths"); got != want {
+			t.Errorf("unmask=%s: got %s, want %s", pattern, got, want)
+		}
+	}
+}
+
+// TestSockets has sockets of engines that are not Docker's.
+func TestSockets(t *testing.T) {
+	for _, source := range []string{"/var/run/cri-dockerd.sock", "/var/snap/lxd/common/lxd/unix.socket", "/var/lib/incus", "/var/lib/lxd/unix.socket"} {
+		c, err := ParseOCI(ociWith("", "", `{"destination":"/s","type":"bind","source":"`+source+`","options":["rbind"]}`))
+		if got := verdictOf(t, []*Config{c}, err, "files.socket"); got != report.Leaked {
+			t.Errorf("%s: got %s", source, got)
+		}
+	}
+}
+
+// TestEveryAddress has ports published on all addresses of the host.
+func TestEveryAddress(t *testing.T) {
+	for host, want := range map[string]report.Verdict{
+		"": report.Leaked, "0.0.0.0": report.Leaked, "::": report.Leaked, "[::]": report.Leaked, "::0": report.Leaked, "127.0.0.1": report.Held, "::1": report.Held,
+	} {
+		c := &Config{Kind: Docker, Ports: said([]Port{{Port: "80/tcp", Host: host}}), Net: said(Namespace{})}
+		if got := checkPorts(c).verdict; got != want {
+			t.Errorf("%q: got %s, want %s", host, got, want)
+		}
+	}
+}
