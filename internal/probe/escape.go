@@ -183,36 +183,49 @@ const (
 
 // observeRoots looks for a process with another root directory. Following the link
 // is what the rules of ptrace(2) allow or refuse.
-func observeRoots(p *prober) {
-	const most = 512
+func observeRoots(p *prober) { p.lookAtRoots(1 << 16) }
+
+// lookAtRoots looks at as many processes at most.
+func (p *prober) lookAtRoots(most int) {
 	list, err := os.ReadDir("/proc")
 	if err != nil {
 		p.add(otherRoot, "", err)
 		return
 	}
+	var pids []string
+	for _, d := range list {
+		if _, err := strconv.Atoi(d.Name()); err == nil {
+			pids = append(pids, d.Name())
+		}
+	}
+	if found := p.otherRoots(pids[:min(len(pids), most)]); !found && len(pids) > most {
+		p.trouble("of %d processes %d were looked at", len(pids), most)
+	}
+}
+
+// otherRoots looks whether one of the processes has another root directory than ours,
+// and writes down the first that has, or what came of all.
+func (p *prober) otherRoots(pids []string) (found bool) {
 	var own, other unix.Stat_t
 	if err := unix.Stat("/", &own); err != nil {
 		p.add(otherRoot, "", err)
-		return
+		return false
 	}
-	looked, refused := 0, error(nil)
-	for _, d := range list {
-		if _, err := strconv.Atoi(d.Name()); err != nil || looked == most {
-			continue
-		}
-		looked++
-		switch err := unix.Stat("/proc/"+d.Name()+"/root/", &other); {
+	var refused error
+	for _, pid := range pids {
+		switch err := unix.Stat("/proc/"+pid+"/root/", &other); {
 		case err == unix.ENOENT || err == unix.ESRCH: //nolint:errorlint // bare error numbers: it has ended, or is a kernel thread
 		case err != nil:
 			refused = err
 		case own.Dev != other.Dev || own.Ino != other.Ino:
-			p.add(otherRoot, "the root of process "+d.Name(), nil)
-			return
+			p.add(otherRoot, "the root of process "+pid, nil)
+			return true
 		}
 	}
 	if refused != nil {
 		p.add(otherRoot, "", refused)
-		return
+	} else {
+		p.add(otherRoot, ownRoot, nil)
 	}
-	p.add(otherRoot, ownRoot, nil)
+	return false
 }
