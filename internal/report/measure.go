@@ -21,7 +21,8 @@ type Measure struct {
 	Name string `json:"name"`
 	// Unit is that of the samples, "" for a text.
 	Unit Unit `json:"unit,omitempty"`
-	// Better is which of two numbers a user wants, "" where neither is better.
+	// Better is which of two numbers a user wants, "" where neither is better, and for
+	// one that is of something else than those of the other subjects.
 	Better Better `json:"better,omitempty"`
 	// Samples are all that was measured, in the order in which it was.
 	Samples []float64 `json:"samples,omitempty"`

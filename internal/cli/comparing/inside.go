@@ -76,6 +76,21 @@ func (w *way) figures(r *meter.Result, err error) {
 			w.sample(k.id, m.Median(), nil)
 		}
 	}
+	w.doNotRank()
+}
+
+// unsynced is what is to be known of "write and sync" where nothing is synced.
+const unsynced = "no figure of the disk: what it writes is gone with the workload, and is not written back"
+
+// doNotRank takes a figure out of what is the best where it is one of something else.
+func (w *way) doNotRank() {
+	if _, whole := w.driver.(*system); !w.ours || whole { // which is no workload with --rm
+		return
+	}
+	m := w.measure("files.write")
+	if m.Better = ""; m.Measured() && m.Note == "" {
+		m.Note = unsynced
+	}
 }
 
 // features are what of the kernel can be used.

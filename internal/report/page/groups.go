@@ -73,7 +73,10 @@ func newMeasured(d *report.Document, id string) *measured {
 			row.Name = m.Name
 		}
 		if row.unit == "" && m.Measured() {
-			row.unit, row.better = m.Unit, m.Better
+			row.unit = m.Unit
+		}
+		if row.better == "" && m.Measured() { // a cell may take no part in it
+			row.better = m.Better
 		}
 	}
 	return row
