@@ -26,6 +26,7 @@ func (f *field) findDocker(ctx context.Context) (engine, error) {
 		removing:    []string{"rmi"},
 		helpers:     []string{"containerd-shim-runc-v2", "containerd-shim"},
 		daemons:     []string{"dockerd", "containerd"},
+		dir:         f.dir,
 		versionArgs: []string{"version", "--format", "{{.Server.Version}}"},
 	}
 	daemon, err := program("dockerd", "DOCKERD")

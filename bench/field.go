@@ -39,6 +39,7 @@ type engine struct {
 	// helpers are programs that the engine starts beside each workload, daemons
 	// those that serve all workloads, by the names of their executables.
 	helpers, daemons []string
+	dir              string // that its daemons, and no other engine's, have in their command lines
 	versionArgs      []string
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,12 +34,12 @@ func (f *field) health() testcase {
 		table: healthTable,
 	}
 	for _, e := range f.engines {
-		c.contenders = append(c.contenders, e.healthContender(f.dir))
+		c.contenders = append(c.contenders, e.healthContender())
 	}
 	return c
 }
 
-func (e engine) healthContender(dir string) contender {
+func (e engine) healthContender() contender {
 	const name = "bulkhead-bench-health"
 	var id, pid string
 	why := ""
@@ -67,7 +66,7 @@ func (e engine) healthContender(dir string) contender {
 			if err != nil {
 				return sample{}, err
 			}
-			spent, err := e.spent(dir, id)
+			spent, err := e.spent(id)
 			if err != nil {
 				return sample{}, err
 			}
@@ -76,7 +75,7 @@ func (e engine) healthContender(dir string) contender {
 				return sample{}, ctx.Err()
 			case <-time.After(healthWindow):
 			}
-			later, err := e.spent(dir, id)
+			later, err := e.spent(id)
 			if err != nil {
 				return sample{}, err
 			}
@@ -104,7 +103,7 @@ func countProbes(pid string) (int, error) {
 // spent is the processor time until now of everything that serves the workload:
 // the benchmark's own daemons, what names the workload, and children that have
 // ended. Others may have workloads of the same engine.
-func (e engine) spent(dir, id string) (time.Duration, error) {
+func (e engine) spent(id string) (time.Duration, error) {
 	now, err := pss.Snapshot()
 	if err != nil {
 		return 0, err
@@ -115,8 +114,7 @@ func (e engine) spent(dir, id string) (time.Duration, error) {
 	helpersOf := engine{}
 	var total time.Duration
 	for _, p := range now {
-		daemon := slices.Contains(e.daemons, p.Name) && strings.Contains(p.Command, dir)
-		if !daemon && !helpersOf.owns(p, now, []string{id}) {
+		if !e.serves(p) && !helpersOf.owns(p, now, []string{id}) {
 			continue
 		}
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))

@@ -97,7 +97,7 @@ func (e engine) sum(now, before pss.Processes, ids []string) (footprint, []strin
 	var total footprint
 	var beside []string
 	for _, p := range now {
-		if slices.Contains(e.daemons, p.Name) {
+		if e.serves(p) {
 			total.daemons += p.PSS
 			continue
 		}
@@ -113,6 +113,12 @@ func (e engine) sum(now, before pss.Processes, ids []string) (footprint, []strin
 	}
 	slices.Sort(beside)
 	return total, beside
+}
+
+// serves reports whether a process is a daemon of the engine. Others of its name may
+// serve somebody else's workloads.
+func (e engine) serves(p pss.Process) bool {
+	return slices.Contains(e.daemons, p.Name) && strings.Contains(p.Command, e.dir)
 }
 
 // owns reports whether a process is a helper of the engine, names a workload, or is

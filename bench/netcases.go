@@ -201,7 +201,7 @@ func (f *field) netPair(build func() error) testcase {
 	}
 	if e, ok := f.plain(); ok {
 		for _, g := range f.machine() {
-			add(g.label+", to a container", emulated, "mixed", g.engine, e)
+			add(g.label+", to a container", g.executor(), "mixed", g.engine, e)
 		}
 	}
 	return c
@@ -234,8 +234,8 @@ func (f *field) netPort(build func() error) testcase {
 		add(e, "bulkhead, --network user", "pasta", "user")
 	}
 	for _, g := range f.machine() {
-		add(g.engine, g.label, emulated, "bridge")
-		add(g.engine, g.label+", --network user", "passt; "+emulated, "user")
+		add(g.engine, g.label, g.executor(), "bridge")
+		add(g.engine, g.label+", --network user", "passt; "+g.executor(), "user")
 	}
 	return c
 }
@@ -279,13 +279,11 @@ func (f *field) netOut(build func() error) testcase {
 	w := flow{label: "slirp4netns by hand", call: []string{f.meter, "call", there}, background: startSlirp}
 	c.contenders = append(c.contenders, w.contender(func(context.Context) error { return errors.Join(build(), serve()) }))
 	for _, g := range f.machine() {
-		add(g.engine, g.label, emulated, "bridge")
-		add(g.engine, g.label+", --network user", "passt; "+emulated, "user")
+		add(g.engine, g.label, g.executor(), "bridge")
+		add(g.engine, g.label+", --network user", "passt; "+g.executor(), "user")
 	}
 	return c
 }
-
-const emulated = "software emulation"
 
 // machine is one kind of virtual machine for cases that show what emulation costs:
 // the last, and smallest.

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 )
 
 // A guest is one kind of virtual machine that Bulkhead makes: a kernel, and
@@ -24,6 +26,15 @@ type guest struct {
 	engine engine
 	image  string // path of the kernel
 	micro  bool   // boots on QEMU's microvm
+	accel  qemu.Accel
+}
+
+// executor is what executes the guest, in words.
+func (g guest) executor() string {
+	if g.accel == qemu.TCG {
+		return "software emulation"
+	}
+	return strings.ToUpper(string(g.accel))
 }
 
 // smallKernel names the image that "make guest-kernel" makes, for a machine
@@ -47,13 +58,18 @@ func (f *field) findGuests(ctx context.Context, e engine) {
 		f.miss("virtual machines", err)
 		return
 	}
+	accel, err := qemu.Choose(ctx, "") // as the engine does
+	if err != nil {
+		f.miss("virtual machines", err)
+		return
+	}
 	add := func(name, label string, micro bool, prepare func() error) {
 		err := prepare()
 		var path string
 		if err == nil {
 			path, err = command(ctx, e.cmd("kernel", "inspect", "--format", "{{.image}}", name)...)
 		}
-		g := guest{label: "bulkhead, " + label, engine: e, image: strings.TrimSpace(path), micro: micro}
+		g := guest{label: "bulkhead, " + label, engine: e, image: strings.TrimSpace(path), micro: micro, accel: accel}
 		g.engine.label, g.engine.suffix = g.label, "-"+name
 		g.engine.running = []string{"--boundary", "vm", "--kernel", name}
 		if err == nil {

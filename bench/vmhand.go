@@ -94,7 +94,7 @@ func (h byHand) makeInitramfs(before string) error {
 // command is QEMU's command line, with as much memory as a workload's machine
 // has by default.
 func (h byHand) command() []string {
-	c := []string{qemuProgram, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "tcg", "-cpu", "max",
+	c := []string{qemuProgram, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", string(h.accel), "-cpu", "max",
 		"-m", "608", "-kernel", h.image, "-initrd", h.initramfs(), "-append", "console=ttyS0 quiet reboot=t panic=-1",
 		"-serial", "stdio"}
 	device := "virtio-blk-pci"
