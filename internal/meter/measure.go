@@ -27,7 +27,8 @@ type Options struct {
 }
 
 const (
-	// briefly is how long a batch takes, about.
+	// briefly is how long a batch takes, about, unless that many as are kept would
+	// leave some of the budget.
 	briefly = 2 * time.Millisecond
 	// maxTurns bounds a batch where the clock stands still.
 	maxTurns = 1 << 20
@@ -128,7 +129,8 @@ func (f *figure) samples(r *rig) (all []float64, err error) {
 	if err != nil {
 		return nil, err
 	}
-	batch, most := briefly, maxTurns
+	// A batch takes more than half as long as it is to.
+	batch, most := max(briefly, 2*r.budget/MaxSamples), maxTurns
 	if f.slow {
 		batch = r.budget / 10
 	}

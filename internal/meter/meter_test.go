@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,6 +74,22 @@ func TestUnmeasurable(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	again(t, r)
+}
+
+// TestBudgetIsUsed: whoever gives a figure more time has more measured.
+func TestBudgetIsUsed(t *testing.T) {
+	for _, budget := range []time.Duration{100 * time.Millisecond, time.Second, 10 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			f := figure{unit: report.Seconds, each: 1, prepare: func(*rig) (func(int) error, error) {
+				return func(n int) error { time.Sleep(time.Duration(n) * 100 * time.Microsecond); return nil }, nil
+			}}
+			begin := time.Now()
+			all, err := f.samples(&rig{budget: budget})
+			if took := time.Since(begin); err != nil || len(all) > MaxSamples || took < budget || took > budget+budget/10 {
+				t.Errorf("%v: %d samples in %v, %v", budget, len(all), took, err)
+			}
+		})
+	}
 }
 
 // TestSamplesAreBounded has turns that cost nothing, and a budget that never ends.

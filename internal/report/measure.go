@@ -78,8 +78,17 @@ func (m *Measure) Quantile(q float64) float64 {
 	return Quantile(slices.Sorted(slices.Values(m.Samples)), q)
 }
 
-// Median is Quantile(0.5).
-func (m *Measure) Median() float64 { return m.Quantile(0.5) }
+// Median is the middle sample, of an even number the mean of the two in the middle, and
+// NaN where there is none.
+func (m *Measure) Median() float64 {
+	n := len(m.Samples)
+	if n == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(m.Samples))
+	low, high := sorted[(n-1)/2], sorted[n/2]
+	return low + (high-low)/2 // a sum may be more than there are numbers for
+}
 
 // enoughForP99 is how many samples have a 99th percentile worth the name. That of
 // fewer than a hundred is the greatest of them; of fewer than these it is called so.

@@ -33,6 +33,11 @@ func TestQuantile(t *testing.T) {
 	if got := of().Median(); !math.IsNaN(got) {
 		t.Errorf("the median of nothing is %v", got)
 	}
+	for want, m := range map[float64]*Measure{7: of(7), 2: of(3, 1), 3: of(5, 1, 3), 2.5: of(1, 9, 2, 3), math.MaxFloat64: of(math.MaxFloat64, math.MaxFloat64)} {
+		if got := m.Median(); got != want {
+			t.Errorf("the median of %v is %v, want %v", m.Samples, got, want)
+		}
+	}
 }
 
 // TestInterval compares with the tables of the sign test: n, and which order
