@@ -68,7 +68,7 @@ not be, and 4 when it fails itself.`,
 		Args:              needs(1, -1, "an image, and maybe a command"),
 		Annotations:       map[string]string{looksAtBoundary: "1"},
 		ValidArgsFunction: a.completeImageThenNothing,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.compare(cmd, &o, f, args) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.compare(cmd, f, args) },
 	}
 	fs := cmd.Flags()
 	fs.SetInterspersed(false)
@@ -102,13 +102,9 @@ not be, and 4 when it fails itself.`,
 // notForCompare are flags of run that compare itself decides on.
 var notForCompare = append([]string{"boundary", "runtime", "tenant", "no-template", "publish", "publish-all"}, notForProbe...)
 
-func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, args []string) error {
+func (a *app) compare(cmd *cobra.Command, f compareFlags, args []string) error {
 	if err := checkCompareFlags(cmd, f); err != nil {
 		return err
-	}
-	o.EntrypointSet = true
-	if _, err := o.Check(a.host, probing.Command()); err != nil {
-		return err // what run would refuse
 	}
 	meter, err := findProgram(meterProgram)
 	if err != nil {
@@ -139,6 +135,10 @@ func (a *app) compare(cmd *cobra.Command, o *runspec.Options, f compareFlags, ar
 				Bulkhead: line, Flags: words, Image: args[0], Command: args[1:], System: f.system,
 				Only: f.only, Without: f.without, Groups: f.measure, Rounds: f.rounds, Cold: !f.noCold, Density: f.density, TrustImage: f.trust,
 				Meter: meter, Prober: prober, Scratch: scratch.Below(root, "compare"), Images: s, Inspect: e.Inspect, InspectTenant: e.InspectTenant,
+				Check: func(flags []string) error {
+					_, err := a.checkFlagsOfRun(flags)
+					return err
+				},
 				Pull: func(ctx context.Context, name string) (workload.Image, error) {
 					im, _, err := a.imageFor(ctx, name, "missing", "", false)
 					return im, err
@@ -189,17 +189,22 @@ func checkCompareFlags(cmd *cobra.Command, f compareFlags) error {
 
 // probeFor has the prober look at a workload with flags of run.
 func (a *app) probeFor(ctx context.Context, e *engine.Engine, image string, flags []string, look probing.Options) (report.Report, error) {
-	o, fs := flagsOfRun()
-	if err := fs.Parse(flags); err != nil {
-		return report.Report{}, err
-	}
-	o.EntrypointSet = true
-	req, err := o.Check(a.host, probing.Command())
+	req, err := a.checkFlagsOfRun(flags)
 	if err != nil {
 		return report.Report{}, err
 	}
 	p := &prober{a: a, e: e, image: image}
 	return p.lookAt(ctx, probed{req: req}, look)
+}
+
+// checkFlagsOfRun is what run would make of flags, or why it would refuse them.
+func (a *app) checkFlagsOfRun(flags []string) (*runspec.Request, error) {
+	o, fs := flagsOfRun()
+	if err := fs.Parse(flags); err != nil {
+		return nil, err
+	}
+	o.EntrypointSet = true
+	return o.Check(a.host, probing.Command())
 }
 
 // flagsOfRun are the flags of run, and what they fill.

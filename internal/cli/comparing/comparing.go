@@ -62,6 +62,8 @@ type Options struct {
 	Meter, Prober string // programs on the host
 	Scratch       string // where directories of comparisons are made, see package scratch
 	Images        *image.Store
+	// Check tells why run would refuse flags, nil if it would not.
+	Check func(flags []string) error
 	// Pull makes sure that an image is there.
 	Pull func(ctx context.Context, name string) (workload.Image, error)
 	// Inspect looks at a workload of ours, InspectTenant at the machine of a tenant.
@@ -159,7 +161,27 @@ func (c *comparison) choose() ([]*way, error) {
 	if len(all) == 0 {
 		return nil, errors.New("no way to run the image is left")
 	}
-	return all, nil
+	return all, c.check(all)
+}
+
+// check finds out which ways of ours the flags leave, as some are for one boundary
+// only, such as --kernel. It is an error if there were some and none is left.
+func (c *comparison) check(all []*way) (first error) {
+	left := false
+	for _, w := range all {
+		if !w.ours {
+			continue
+		}
+		if w.refused = c.Check(slices.Concat(c.Flags, w.flags)); w.refused == nil {
+			left = true
+		} else if first == nil {
+			first = w.refused
+		}
+	}
+	if left {
+		return nil
+	}
+	return first
 }
 
 // setUp brings the image to each way. One that fails is left out, with the reason;
@@ -171,8 +193,13 @@ func (c *comparison) setUp(ctx context.Context) error {
 			return ctx.Err()
 		}
 		c.Say(w.subject.Label, "setting up")
-		err := w.setUp(ctx, c.made)
-		c.rest(ctx, w)
+		var err error
+		if w.refused != nil {
+			err = errNone(w.refused.Error())
+		} else {
+			err = w.setUp(ctx, c.made)
+			c.rest(ctx, w)
+		}
 		if err != nil {
 			w.missing = reason(err)
 			var none errNone
@@ -193,7 +220,7 @@ func (c *comparison) setUp(ctx context.Context) error {
 // stays, by which the next comparison finds it.
 func (c *comparison) end(ctx context.Context, own *scratch.Dir) (err error) {
 	if c.made != nil {
-		err = errors.Join(c.tearDown(ctx), c.made.remove(ctx))
+		err = errors.Join(c.tearDown(ctx), c.ours(c.id).untag(ctx))
 	}
 	if err != nil {
 		own.Close()

@@ -133,17 +133,16 @@ func TestKinds(t *testing.T) {
 func TestMechanism(t *testing.T) {
 	h := &host{meter.Facts{Release: "6.18", Version: "#1", BootID: "a", Capabilities: "3f", Namespaces: map[string]string{"pid": "pid:[1]", "net": "net:[1]"}}}
 	for _, tt := range []struct {
-		f       meter.Facts
-		machine string
-		want    string
+		f        meter.Facts
+		by, want string
 	}{
 		{h.facts, "", "none"},
 		{meter.Facts{Release: "6.18", Version: "#1", BootID: "a", Capabilities: "07", Seccomp: "2", NoNewPrivs: "1",
 			Namespaces: map[string]string{"pid": "pid:[2]", "net": "net:[1]"}}, "", "1 namespace, seccomp, 3 capabilities, no_new_privs"},
-		{meter.Facts{Release: "4.4", Capabilities: "3f"}, "", "a kernel in user space"},
+		{meter.Facts{Release: "4.4", Capabilities: "3f"}, "", "a kernel of its own"},
 		{meter.Facts{Release: "6.1", BootID: "b", Capabilities: "3f"}, "a virtual machine", "a virtual machine"},
 	} {
-		if got, _ := h.mechanism(&tt.f, tt.machine); got != tt.want {
+		if got, _ := h.mechanism(&tt.f, tt.by); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.f, got, tt.want)
 		}
 	}

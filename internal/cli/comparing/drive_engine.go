@@ -72,6 +72,10 @@ func short(id string) string {
 	return id[:min(len(id), digits)]
 }
 
+func (t *tool) enter(ctx context.Context, name string, program []string) (string, error) {
+	return output(ctx, t.args(append([]string{"exec", name}, program...)...)...)
+}
+
 func (t *tool) remove(ctx context.Context, names ...string) error {
 	var errs []error
 	for some := range slices.Chunk(names, 50) {

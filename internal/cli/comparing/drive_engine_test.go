@@ -10,7 +10,8 @@ import (
 // measured, go on from a template of the image when they are measured first.
 func TestVMTemplateForIdle(t *testing.T) {
 	state := newEngine(t, "bulkhead")
-	c := &comparison{Options: Options{Bulkhead: []string{"bulkhead"}, Only: []string{"vm"}}, id: "0123"}
+	c := &comparison{Options: quiet(t), id: "0123"}
+	c.Bulkhead, c.Only = []string{"bulkhead"}, []string{"vm"}
 	ways, err := c.choose()
 	if err != nil {
 		t.Fatal(err)

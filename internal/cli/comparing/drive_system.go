@@ -17,7 +17,6 @@ type system struct {
 	oursDriver
 	image   string // another image than the one compared, "" for that
 	prepare func(ctx context.Context, image string) (*made, error)
-	made    *made // of its own, nil for that of all
 	name    string
 	up      bool // the system that commands run in
 }
@@ -27,9 +26,8 @@ func (s *system) setUp(ctx context.Context, m *made) (err error) {
 		if m, err = s.prepare(ctx, s.image); err != nil {
 			return err
 		}
-		s.made = m
 	}
-	s.oursDriver.image, s.oursDriver.made, s.name = m.ours, m, newName("system")
+	s.oursDriver.image, s.made, s.name = m.ours, m, newName("system")
 	return s.need(ctx)
 }
 
@@ -61,7 +59,7 @@ func (s *system) boot(ctx context.Context, name string, how []string) error {
 	if _, err := output(ctx, run...); err != nil {
 		return err
 	}
-	_, err := output(ctx, s.args("exec", name, meterPath, "hello")...)
+	_, err := s.enter(ctx, name, []string{meterPath, "hello"})
 	if err == nil {
 		err = s.settled(ctx, name)
 	}
@@ -94,14 +92,6 @@ func (s *system) settled(ctx context.Context, name string) error {
 
 // exitNotFound is the exit code of exec for a program that is not there.
 const exitNotFound = 127
-
-// tearDown: the systems themselves have been swept by then.
-func (s *system) tearDown(ctx context.Context) error {
-	if s.made == nil {
-		return nil
-	}
-	return s.made.remove(ctx)
-}
 
 // ended: what a program leaves goes with its system.
 func (s *system) ended(context.Context, string, error) error { return nil }

@@ -2,8 +2,12 @@ package comparing
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/scratch"
 )
 
 // TestSystemFirstOutput: a program in a system has put something out when it has, as in
@@ -19,5 +23,40 @@ func TestSystemFirstOutput(t *testing.T) {
 	first, end, err = s.start(t.Context(), []string{"true"})
 	if !errors.Is(err, errSilent) || end < first {
 		t.Errorf("of a silent program: output after %v, end after %v: %v", first, end, err)
+	}
+}
+
+// TestSystemOfTheSameImage: a system may be made of the image that is compared, and
+// nothing of either is left.
+func TestSystemOfTheSameImage(t *testing.T) {
+	state := newEngine(t, "bulkhead")
+	o := withImage(t)
+	o.Bulkhead, o.Only, o.System = []string{"bulkhead"}, []string{"system"}, o.Image
+	own, _, err := scratch.Open(scratch.Below(t.TempDir(), "compare"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &comparison{Options: o, id: own.ID, dir: own.Path, host: localHost()}
+	if c.ways, err = c.choose(); err != nil {
+		t.Fatal(err)
+	}
+	if c.made, err = c.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const other = "debian:12\n"
+	if err := os.WriteFile(filepath.Join(state, "images"), []byte(c.made.ours+"\n"+other), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.setUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.end(t.Context(), own); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(state, "images")); err != nil || string(b) != other {
+		t.Errorf("images are left: %q, %v", b, err)
+	}
+	if _, err := os.Stat(own.Path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is left: %v", err)
 	}
 }

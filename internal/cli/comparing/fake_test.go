@@ -8,7 +8,8 @@ import (
 )
 
 // fakeEngine is a program with the command line of Docker, whose workloads and images
-// are files, with their labels in them.
+// are files, with their labels in them. The meter in it answers with the file "facts",
+// and where the file "real" is, workloads that are detached are processes for a while.
 const fakeEngine = `#!/bin/sh
 cd "$STATE" || exit 1
 echo "$@" >> log
@@ -31,6 +32,7 @@ tenant) ;;
 inspect) echo 0123456789abcdef ;;
 exec)
 	case "$*" in
+	*measure*) cat facts ;;
 	*systemctl*) echo running ;;
 	*" true") ;;
 	*sleep*) echo hello; sleep 1 ;;
@@ -48,7 +50,10 @@ create|run)
 	*fails*) exit 1 ;;
 	esac
 	case "$command $all" in
-	create*|*" -d "*) echo 0123456789abcdef ;;
+	create*|*" -d "*)
+		[ ! -e real ] || sh -c 'sleep 3; :' 0123456789abcdef > /dev/null 2>&1 &
+		echo 0123456789abcdef ;;
+	*measure*) cat facts; rm "workloads/$2" ;;
 	*) echo hello; rm "workloads/$2" ;;
 	esac ;;
 esac

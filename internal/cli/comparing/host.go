@@ -28,9 +28,9 @@ func (h *host) other(f *meter.Facts) bool {
 	return f.Release != h.facts.Release || f.Version != h.facts.Version || f.BootID != "" && f.BootID != h.facts.BootID
 }
 
-// mechanism is what isolates a workload, as it is seen in force: the kernel, the
-// machine, namespaces, filter, capabilities.
-func (h *host) mechanism(f *meter.Facts, machine string) (string, []report.Fact) {
+// mechanism is what isolates a workload, as it is seen in force: what brings it a
+// kernel of its own, if that is known, namespaces, filter, capabilities.
+func (h *host) mechanism(f *meter.Facts, by string) (string, []report.Fact) {
 	var words []string
 	var parts []report.Fact
 	add := func(name, value, word string) {
@@ -40,10 +40,10 @@ func (h *host) mechanism(f *meter.Facts, machine string) (string, []report.Fact)
 		}
 	}
 	switch {
-	case machine != "":
-		add("machine", machine, machine)
+	case by != "":
+		add("kernel", f.Version, by)
 	case h.other(f):
-		add("kernel", f.Version, "a kernel in user space")
+		add("kernel", f.Version, "a kernel of its own")
 	}
 	var own []string
 	for kind, link := range f.Namespaces {
@@ -92,9 +92,13 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// isolatedBy is the machine that a workload of ours is in, in words, "" for none.
+// isolatedBy is what brings a workload of ours a kernel of its own, in words, "" for
+// nothing. Of those of others nobody tells it.
 func (w *way) isolatedBy() string {
-	if w.machine == nil {
+	switch {
+	case w.ours && w.subject.Boundary == "gvisor":
+		return "a kernel in user space"
+	case w.machine == nil:
 		return ""
 	}
 	if w.machine.Accel == "tcg" {

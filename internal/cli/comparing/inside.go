@@ -40,13 +40,21 @@ func (w *way) meter(ctx context.Context, args ...string) (*meter.Result, error) 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var out string
-	err := run(ctx, w.driver, append([]string{meterPath, "measure"}, args...), func(cmd *exec.Cmd) (err error) {
+	err := run(ctx, w.driver, measuring(args...), func(cmd *exec.Cmd) (err error) {
 		out, err = outputOf(ctx, cmd, w)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	return measured(out)
+}
+
+// measuring is the command line of the meter's measure.
+func measuring(args ...string) []string { return append([]string{meterPath, "measure"}, args...) }
+
+// measured is what that wrote.
+func measured(out string) (*meter.Result, error) {
 	r, err := meter.Decode([]byte(out))
 	if err != nil {
 		return nil, fmt.Errorf("what the program inside wrote is not the meter's: %w", err)
@@ -138,11 +146,16 @@ func (c *comparison) identify(ctx context.Context, w *way) {
 	w.text("system.init", f.Init, "/proc does not show it")
 	if w.ours && w.subject.Boundary == "vm" {
 		if w.machine, err = c.machineOf(ctx, w); err != nil {
-			w.failed = true
+			err = fmt.Errorf("its machine could not be looked at: %w", err)
 		}
 	}
-	text, parts := c.host.mechanism(f, w.isolatedBy())
-	w.text("isolation.mechanism", text, "").Parts = parts
+	unseen := err // what is not known is not called anything else
+	if unseen == nil {
+		text, parts := c.host.mechanism(f, w.isolatedBy())
+		w.text("isolation.mechanism", text, "").Parts = parts
+	} else {
+		w.text("isolation.mechanism", "", reason(unseen))
+	}
 	n, err := w.size(ctx)
 	w.sample("image.size", float64(max(n-c.made.added, 0)), err)
 	note := "less the layer that measures"
@@ -150,6 +163,10 @@ func (c *comparison) identify(ctx context.Context, w *way) {
 		note = d.holds() + note
 	}
 	w.measure("image.size").Note = note
+	if unseen != nil {
+		w.sample("image.kernel", 0, unseen)
+		return
+	}
 	if w.machine == nil {
 		w.sample("image.kernel", 0, errNone("it brings no kernel"))
 		return

@@ -23,21 +23,16 @@ var idle = []string{meterPath, "idle"}
 // memory counts what one idle workload takes.
 func (c *comparison) memory(ctx context.Context) {
 	c.inTurn(ctx, "memory", memoryRounds, 30*time.Second, func(w *way) {
-		sum, err := w.footprint(ctx)
+		sum, err := c.footprint(ctx, w)
 		w.sample("memory.beside", float64(sum.beside), err)
 		w.sample("memory.daemons", float64(sum.shared), err)
 		if err == nil {
 			w.measure("memory.beside").Parts = sum.parts
 		}
-		switch {
-		case w.facts == nil || !c.host.other(w.facts):
-			w.sample("guest.memory", 0, errNone("its kernel is the host's"))
-		case err != nil:
-			w.sample("guest.memory", 0, err)
-		default:
-			used, err := w.guestMemory(ctx)
-			w.sample("guest.memory", float64(used), err)
+		if err == nil {
+			err = sum.guestErr
 		}
+		w.sample("guest.memory", float64(sum.guest), err)
 	})
 }
 
@@ -46,9 +41,12 @@ type footprint struct {
 	beside int64 // of processes that are there for this workload
 	shared int64 // of those that serve others as well
 	parts  []report.Fact
+
+	guest    int64 // by the account of a kernel of its own
+	guestErr error
 }
 
-func (w *way) footprint(ctx context.Context) (sum footprint, err error) {
+func (c *comparison) footprint(ctx context.Context, w *way) (sum footprint, err error) {
 	before, err := w.before(ctx)
 	if err != nil {
 		return sum, err
@@ -62,7 +60,16 @@ func (w *way) footprint(ctx context.Context) (sum footprint, err error) {
 	if err := wait(ctx, settle); err != nil {
 		return sum, err
 	}
-	return w.count(before, id)
+	if sum, err = w.count(before, id); err != nil {
+		return sum, err
+	}
+	// Afterwards, as who asks takes memory as well.
+	if w.facts == nil || !c.host.other(w.facts) {
+		sum.guestErr = errNone("its kernel is the host's")
+	} else {
+		sum.guest, sum.guestErr = w.guestMemory(ctx, name)
+	}
+	return sum, nil
 }
 
 // before are the processes that are there without a workload.
@@ -119,9 +126,17 @@ func (w *way) count(before pss.Processes, ids ...string) (sum footprint, err err
 	return sum, nil
 }
 
-// guestMemory is what a kernel of its own says that it uses.
-func (w *way) guestMemory(ctx context.Context) (int64, error) {
-	r, err := w.meter(ctx, "facts")
+// guestMemory is what the kernel of a workload that runs says that it uses.
+func (w *way) guestMemory(ctx context.Context, name string) (int64, error) {
+	d, ok := w.driver.(entrant)
+	if !ok {
+		return 0, errNone("nobody can look into it")
+	}
+	out, err := d.enter(ctx, name, measuring("facts"))
+	if err != nil {
+		return 0, err
+	}
+	r, err := measured(out)
 	if err != nil {
 		return 0, err
 	}

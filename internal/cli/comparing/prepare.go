@@ -133,13 +133,6 @@ func (c *comparison) layer(w io.Writer) error {
 	return t.Close()
 }
 
-// remove takes the image out of our store again. What was unpacked lies in the
-// directory of the command, which its caller removes.
-func (m *made) remove(ctx context.Context) error {
-	_, err := output(ctx, m.self.args("image", "rm", m.ours)...)
-	return err
-}
-
 // archive is a file that other engines load.
 func (m *made) archive(ctx context.Context) (_ string, err error) {
 	if m.saved != "" {

@@ -12,9 +12,13 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
-// quiet are options of a comparison that says nothing, and fails the test where it warns.
+// quiet are options of a comparison that says nothing, takes all flags, and fails the
+// test where it warns.
 func quiet(t *testing.T) Options {
-	return Options{Say: func(string, string) {}, Said: func(string, string) {}, Warn: func(m string) { t.Error(m) }}
+	return Options{
+		Say: func(string, string) {}, Said: func(string, string) {}, Warn: func(m string) { t.Error(m) },
+		Check: func([]string) error { return nil },
+	}
 }
 
 // TestInTurn: no way always comes after the same one.

@@ -80,6 +80,11 @@ type stander interface {
 	rest(ctx context.Context) error
 }
 
+// entrant is a driver that can run a program in a workload that was detached.
+type entrant interface {
+	enter(ctx context.Context, name string, program []string) (output string, err error)
+}
+
 // sharer is a driver whose workloads share processes that are there without them.
 type sharer interface {
 	// shared is the ID of what they share, "" for nothing but daemons.
@@ -94,6 +99,7 @@ type way struct {
 	subject report.Subject
 	ours    bool
 	flags   []string // of run, that make it this way and not another of ours
+	refused error    // why run takes no such flags, nil if it does
 	missing string   // why there is nothing to measure, "" if there is
 	failed  bool     // something that is there could not be measured
 
