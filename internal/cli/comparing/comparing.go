@@ -187,7 +187,7 @@ func (c *comparison) check(all []*way) (first error) {
 // setUp brings the image to each way. One that fails is left out, with the reason;
 // it is an error if none is left.
 func (c *comparison) setUp(ctx context.Context) error {
-	var errs []error
+	missing, last := 0, error(nil)
 	for _, w := range c.ways {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -205,13 +205,14 @@ func (c *comparison) setUp(ctx context.Context) error {
 			var none errNone
 			w.failed = !errors.As(err, &none) || slices.Contains(c.Only, w.subject.Label)
 			c.Said(w.subject.Label, "left out: "+w.missing)
-			errs = append(errs, fmt.Errorf("%s: %w", w.subject.Label, err))
+			missing++
+			last = fmt.Errorf("no way to run the image works here; the last was %s: %w", w.subject.Label, err)
 			continue
 		}
 		c.Said(w.subject.Label, "ready")
 	}
-	if len(errs) == len(c.ways) {
-		return errors.Join(errs...)
+	if missing == len(c.ways) {
+		return last // of the others Said was told
 	}
 	return nil
 }
