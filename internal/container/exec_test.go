@@ -43,13 +43,18 @@ func TestExecBesideNestedCgroups(t *testing.T) {
 	if own == "" {
 		t.Skip("needs cgroup v2")
 	}
-	controllers, err := os.ReadFile(filepath.Join(own, "cgroup.controllers"))
+	above := filepath.Dir(own)
+	controllers, err := os.ReadFile(filepath.Join(above, "cgroup.controllers"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	list := strings.Fields(string(controllers))
 	if len(list) == 0 {
 		t.Skip("needs a controller of cgroup v2")
+	}
+	// Nobody may have needed it yet.
+	if err := os.WriteFile(filepath.Join(above, "cgroup.subtree_control"), []byte("+"+list[0]), 0); err != nil {
+		t.Fatal(err)
 	}
 	c, err := Create(ctx, Config{ID: "nested", Dir: t.TempDir(), Spec: testSpec("sleep", "60"), Layers: layersOf(t, root, testBase), Cgroup: m})
 	if err != nil {
