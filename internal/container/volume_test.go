@@ -36,10 +36,10 @@ func TestWorkingDirectoryInVolume(t *testing.T) {
 		options []string
 		want    string
 	}{
-		"writable":            {[]string{"bind", "idmap"}, ""},
-		"read-only":           {[]string{"bind", "ro"}, "does not exist in the volume at /data, which is read-only"},
-		"read-only, mapped":   {[]string{"bind", "idmap", "ro"}, "does not exist in the volume at /data, which is read-only"},
-		"recursive read-only": {[]string{"rbind", "ridmap", "rro"}, "does not exist in the volume at /data, which is read-only"},
+		"writable":             {[]string{"bind", "idmap"}, ""},
+		"read-only":            {[]string{"bind", "ro"}, "does not exist in the volume at /data, which is read-only"},
+		"read-only and mapped": {[]string{"bind", "idmap", "ro"}, "does not exist in the volume at /data, which is read-only"},
+		"recursive read-only":  {[]string{"rbind", "ridmap", "rro"}, "does not exist in the volume at /data, which is read-only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			volume := t.TempDir()

@@ -52,9 +52,6 @@ func (m *Manager) create(l *made) error {
 		if err := l.mkdirAll(m.lay.V2, m.path); err != nil {
 			return err
 		}
-		if err := m.enable(); err != nil {
-			return err
-		}
 	}
 	if !slices.Equal(m.lastMade(*l), m.dirs()) {
 		if err := m.checkEmpty(); err != nil {
@@ -68,6 +65,12 @@ func (m *Manager) create(l *made) error {
 	}
 	if frozen {
 		return ErrFrozen
+	}
+	// Not sooner: enabled controllers stay, and where they are no process can be put.
+	if m.v2 != "" {
+		if err := m.enable(); err != nil {
+			return err
+		}
 	}
 	return m.apply()
 }
