@@ -303,8 +303,8 @@ func tagName(name string) (string, error) {
 
 // Commit makes a manifest that the operation stored, with all its blobs, an
 // image with the given names: whole references, tags or digests. Everything is
-// checked first: documents, the presence of each blob, and that each layer is
-// unpacked with the digest that the config says. Until then no command sees
+// checked first: documents, the presence of each blob, that it holds the layer
+// with the diff ID that the config says, and that this is unpacked. Until then no command sees
 // anything of the image.
 //
 // A former owner loses the names. One with a digest stays with images for other
@@ -339,6 +339,12 @@ func (o *Op) Commit(ctx context.Context, d digest.Digest, refs ...reference.Refe
 		if !blob || !unpacked {
 			return Image{}, fmt.Errorf("image %s: layer %s is missing", d, l.Digest)
 		}
+		if err := o.prove(ctx, blobOf{l.Digest, l.DiffID}, nil); err != nil {
+			return Image{}, err
+		}
+	}
+	if err := o.Publish(); err != nil {
+		return Image{}, err
 	}
 	if err := o.s.mendAll(ctx, o, im); err != nil {
 		return Image{}, o.s.explain(err)

@@ -33,6 +33,7 @@ const (
 	metaFile    = "meta.json"
 	impliedFile = "implied.json"
 	treeDir     = "fs"
+	blobsDir    = "blobs"
 )
 
 func (s *Store) layerMeta(diffID digest.Digest) (layerMeta, error) {
@@ -62,14 +63,23 @@ func (o *Op) HasLayer(diffID digest.Digest) (bool, error) {
 	return err == nil, err
 }
 
+// blobOf is a blob and the diff ID of the layer that it holds, or is said to hold.
+type blobOf struct{ blob, diffID digest.Digest }
+
 // Unpack unpacks a layer that the store has as a blob, unless it is unpacked
-// already, and checks its diff ID. The result is seen by others only after
-// Publish. Asked for the same layer again, or meanwhile, it does nothing. progress
-// may be nil; it is told how many bytes of the plain archive were read.
+// already, and checks that the blob has the diff ID. A layer that is unpacked may
+// come as another blob, by which it would be saved and pushed: one that the store
+// has not yet seen to hold this layer is read and hashed.
+//
+// The result is seen by others only after Publish. Asked for the same layer again,
+// or meanwhile, it does nothing. progress may be nil; it is told how many bytes of
+// the plain archive were read. Errors wrap unpack.ErrDigest when the blob is not
+// what the diff ID says.
 func (o *Op) Unpack(ctx context.Context, blob, diffID digest.Digest, progress func(int64)) error {
+	pair := blobOf{blob, diffID}
 	o.mu.Lock()
-	taken := o.taken[diffID] // the image has the same layer twice
-	o.taken[diffID] = true
+	taken := o.taken[pair] // the image has the same layer twice
+	o.taken[pair] = true
 	o.mu.Unlock()
 	if taken {
 		return nil
@@ -83,18 +93,82 @@ func (o *Op) Unpack(ctx context.Context, blob, diffID digest.Digest, progress fu
 		if err != nil {
 			return err
 		}
-		return o.budget.Take(m.Bytes + int64(m.Entries)*unpack.EntryBytes)
+		if err := o.budget.Take(m.Bytes + int64(m.Entries)*unpack.EntryBytes); err != nil {
+			return err
+		}
+		return o.prove(ctx, pair, progress)
 	}
 	f, err := o.s.OpenBlob(blob)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = o.stage(ctx, f, diffID, progress)
-	if err != nil {
+	if _, err = o.stage(ctx, f, diffID, progress); err != nil {
 		return fmt.Errorf("unpack layer %s: %w", blob, err)
 	}
+	o.found(pair)
 	return nil
+}
+
+// prove makes sure that a blob holds the layer with a diff ID.
+func (o *Op) prove(ctx context.Context, pair blobOf, progress func(int64)) error {
+	o.mu.Lock()
+	proven := o.proven[pair]
+	o.mu.Unlock()
+	if proven {
+		return nil
+	}
+	if _, err := os.Lstat(o.s.proofPath(pair)); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := o.s.OpenBlob(pair.blob)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, err := unpack.DiffID(ctx, f, unpack.Options{Limits: o.s.limits, Progress: progress})
+	if err == nil && got != pair.diffID {
+		err = wrongDiffID(got, pair.diffID)
+	}
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", pair.blob, err)
+	}
+	o.found(pair)
+	return nil
+}
+
+func (o *Op) found(pair blobOf) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.proven[pair] = true
+}
+
+func (s *Store) proofPath(p blobOf) string {
+	return filepath.Join(s.layerPath(p.diffID), blobsDir, p.blob.Encoded())
+}
+
+// record keeps for later operations what this one has found out. It is not synced:
+// what is lost is found out again.
+//
+// Precondition: o.mu is held.
+func (o *Op) record() error {
+	for p := range o.proven {
+		path := o.s.proofPath(p)
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return o.s.explain(err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			return o.s.explain(err)
+		}
+		f.Close()
+		delete(o.proven, p)
+	}
+	return nil
+}
+
+func wrongDiffID(got, want digest.Digest) error {
+	return fmt.Errorf("%w: the layer's content has the digest %s, the image says %s", unpack.ErrDigest, got, want)
 }
 
 // stage unpacks r into the operation's directory. An empty want takes any diff
@@ -123,7 +197,7 @@ func (o *Op) stage(ctx context.Context, r io.Reader, want digest.Digest, progres
 		return res, err
 	}
 	if want != "" && res.DiffID != want {
-		return res, fmt.Errorf("%w: the layer's content has the digest %s, the image says %s", unpack.ErrDigest, res.DiffID, want)
+		return res, wrongDiffID(res.DiffID, want)
 	}
 	if err := writeMeta(dir, res); err != nil {
 		return res, err
@@ -174,7 +248,7 @@ func (o *Op) Publish() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.staged) == 0 {
-		return nil
+		return o.record()
 	}
 	layers, err := os.Open(o.s.path("layers"))
 	if err != nil {
@@ -191,6 +265,9 @@ func (o *Op) Publish() error {
 			return o.s.explain(err)
 		}
 		delete(o.staged, d)
+	}
+	if err := o.record(); err != nil {
+		return err
 	}
 	return layers.Sync()
 }
@@ -232,6 +309,7 @@ func (o *Op) AddLayer(ctx context.Context, r io.Reader, progress func(int64)) (N
 	if err != nil {
 		return NewLayer{}, err
 	}
+	o.found(blobOf{d, res.DiffID})
 	return NewLayer{Blob: manifest.Descriptor{MediaType: mediaType, Digest: d, Size: w.size}, DiffID: res.DiffID}, nil
 }
 

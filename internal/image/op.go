@@ -30,7 +30,8 @@ type Op struct {
 
 	mu     sync.Mutex
 	staged map[digest.Digest]bool // layers unpacked in dir and not yet published
-	taken  map[digest.Digest]bool // layers that Unpack was asked for
+	taken  map[blobOf]bool        // layers that Unpack was asked for
+	proven map[blobOf]bool        // what was found here, to be recorded by Publish
 }
 
 const (
@@ -65,7 +66,7 @@ func (s *Store) begin() (*Op, error) {
 		os.RemoveAll(dir)
 		return nil, s.explain(err)
 	}
-	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool), taken: make(map[digest.Digest]bool)}, nil
+	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool), taken: make(map[blobOf]bool), proven: make(map[blobOf]bool)}, nil
 }
 
 // pin keeps blobs, layers or chains from being collected while the operation

@@ -9,6 +9,7 @@
 //	  blobs/sha256/HEX   manifests, configs and layers as they came
 //	  layers/HEX/fs      a layer unpacked, HEX being its diff ID
 //	  layers/HEX/meta.json
+//	  layers/HEX/blobs/BLOB  empty: the blob was seen to hold this layer
 //	  mended/HEX/        directories of one chain of layers (mend.go)
 //	  tmp/op-*/          one directory for each operation under way
 //

@@ -89,6 +89,18 @@ func Layer(ctx context.Context, root *os.File, r io.Reader, opts Options) (Resul
 	}, nil
 }
 
+// DiffID reads the archive r, plain or compressed with gzip or zstd, to its end and
+// returns the digest of its plain form. It must stay within the limits of bytes and
+// of compression; what is in it is not looked at.
+func DiffID(ctx context.Context, r io.Reader, opts Options) (digest.Digest, error) {
+	stream := newPlainStream(ctx, r, opts.Limits.withDefaults())
+	defer stream.Close()
+	if _, err := io.Copy(io.Discard, &progressReader{r: stream, report: opts.Progress}); err != nil {
+		return "", streamError(err)
+	}
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(stream.sum.Sum(nil))), nil
+}
+
 type progressReader struct {
 	r      io.Reader
 	report func(int64)

@@ -1,0 +1,74 @@
+package image_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
+)
+
+// TestBlobOfKnownLayer has images that name the diff ID of a layer that is
+// unpacked already, with a blob that the store has not seen as this layer.
+func TestBlobOfKnownLayer(t *testing.T) {
+	needRoot(t)
+	a, b := imagetest.Tar(t, imagetest.File("x", "a")), imagetest.Tar(t, imagetest.File("x", "b"))
+	packed := func(layers, blobs [][]byte, mediaType string) *imagetest.Image {
+		return imagetest.NewPacked(t, manifest.RunConfig{}, mediaType, layers, blobs)
+	}
+	for name, im := range map[string]*imagetest.Image{
+		"another layer's":              packed([][]byte{a}, [][]byte{imagetest.Gzip(b)}, manifest.OCILayerGzip),
+		"another's beside its own":     packed([][]byte{a, a}, [][]byte{imagetest.Gzip(a), imagetest.Gzip(b)}, manifest.OCILayerGzip),
+		"one blob as two layers":       packed([][]byte{b, a}, [][]byte{imagetest.Gzip(b), imagetest.Gzip(b)}, manifest.OCILayerGzip),
+		"its own with something after": packed([][]byte{a}, [][]byte{append(imagetest.Gzip(a), imagetest.Gzip(b)...)}, manifest.OCILayerGzip),
+	} {
+		s := openStore(t)
+		load(t, s, imagetest.New(t, manifest.RunConfig{}, a), "good")
+		if _, err := tryLoad(t, s, im, "bad"); !errors.Is(err, unpack.ErrDigest) {
+			t.Errorf("%s: got %v, want ErrDigest", name, err)
+		}
+	}
+
+	root := t.TempDir()
+	s, err := image.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load(t, s, imagetest.New(t, manifest.RunConfig{}, a), "good")
+	zstd := packed([][]byte{a}, [][]byte{imagetest.Zstd(a)}, manifest.OCILayerZstd)
+	load(t, s, zstd, "other")
+	// What was found is kept: no later operation reads the blob.
+	blob := filepath.Join(root, "images", "blobs", "sha256", digest.FromBytes(imagetest.Zstd(a)).Encoded())
+	if err := os.WriteFile(blob, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	load(t, s, zstd, "again")
+}
+
+// TestCommitProves has somebody commit an image without having unpacked it.
+func TestCommitProves(t *testing.T) {
+	needRoot(t)
+	a, b := imagetest.Tar(t, imagetest.File("x", "a")), imagetest.Tar(t, imagetest.File("x", "b"))
+	s := openStore(t)
+	load(t, s, imagetest.New(t, manifest.RunConfig{}, a), "good")
+	im := imagetest.NewPacked(t, manifest.RunConfig{}, manifest.OCILayerGzip, [][]byte{a}, [][]byte{imagetest.Gzip(b)})
+	op, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer op.Close()
+	for _, p := range im.Blobs {
+		if _, err := op.AddBlob(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := op.Commit(context.Background(), im.Manifest.Digest); !errors.Is(err, unpack.ErrDigest) {
+		t.Errorf("got %v, want ErrDigest", err)
+	}
+}
