@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,7 +18,7 @@ import (
 )
 
 // files is a keychain of credential files in Docker's format, which Podman
-// shares. The first file with an entry for the registry decides.
+// shares. The first file with an entry for the repository decides.
 type files []string
 
 // DefaultCredentials reads the files that Docker and Podman write, anew for
@@ -74,10 +76,20 @@ func (list files) Resolve(res authn.Resource) (authn.Authenticator, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s is not a credential file: %w", path, err)
 		}
-		for _, key := range keys(res) {
-			auth, err := cfg.GetAuthConfig(key)
+		for _, e := range entries(res, cfg.AuthConfigs) {
+			// Docker takes an entry for the host's whose path is another's: it
+			// sees no entry but this.
+			one := *cfg
+			one.AuthConfigs = map[string]types.AuthConfig{}
+			if auth, ok := cfg.AuthConfigs[e.key]; ok {
+				one.AuthConfigs[e.key] = auth
+			}
+			if !e.whole {
+				one.CredentialsStore = "" // it knows hosts only
+			}
+			auth, err := one.GetAuthConfig(e.key)
 			if err != nil {
-				return nil, fmt.Errorf("%s: credential helper for %s: %w", path, key, err)
+				return nil, fmt.Errorf("%s: credential helper for %s: %w", path, e.key, err)
 			}
 			// The server's name alone is no credential.
 			auth.ServerAddress = ""
@@ -109,19 +121,57 @@ func readFile(path string) ([]byte, error) {
 	return raw, nil
 }
 
-// keys lists the entries that may hold credentials, the most precise first:
-// Podman also writes "registry/namespace".
-func keys(res authn.Resource) []string {
-	host := res.RegistryStr()
-	var out []string
-	for s := res.String(); s != host && strings.Contains(s, "/"); s = s[:strings.LastIndexByte(s, '/')] {
-		out = append(out, s)
+// entry is one that may hold credentials.
+type entry struct {
+	key   string // as the file has it
+	whole bool   // it is for all of the registry
+}
+
+// entries lists those for a repository, the most precise first: a key with a path
+// is for what lies below it, and for nothing else of the registry
+// (containers-auth.json(5)). Some are in no file: a helper may know them.
+func entries(res authn.Resource, have map[string]types.AuthConfig) []entry {
+	byScope := make(map[string][]string)
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		byScope[scope(key)] = append(byScope[scope(key)], key)
 	}
-	if host == "index.docker.io" {
-		for i, k := range out {
-			out[i] = "docker.io" + strings.TrimPrefix(k, host)
+	host := scope(res.RegistryStr())
+	var out []entry
+	for s := scope(res.String()); ; s = s[:strings.LastIndexByte(s, '/')] {
+		keys := []string{s}
+		if s == "docker.io" {
+			keys = []string{authn.DefaultAuthKey, s} // Docker's key for it
 		}
-		return append(out, authn.DefaultAuthKey, "docker.io")
+		for _, key := range byScope[s] {
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+		for _, key := range keys {
+			out = append(out, entry{key, s == host})
+		}
+		if s == host || !strings.Contains(s, "/") {
+			return out
+		}
 	}
-	return append(out, host)
+}
+
+// scope is the registry, or the path below it, that a key of a credential file is
+// for. Old versions of Docker wrote "https://registry/v1/".
+func scope(key string) string {
+	s := strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
+	if bare := strings.TrimSuffix(s, "/"); bare != key {
+		host, path, _ := strings.Cut(bare, "/")
+		if s = bare; path == "v1" || path == "v2" {
+			s = host
+		}
+	}
+	host, path, deeper := strings.Cut(s, "/")
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		host = "docker.io"
+	}
+	if deeper {
+		return host + "/" + path
+	}
+	return host
 }

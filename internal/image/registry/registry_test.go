@@ -626,6 +626,19 @@ func TestCredentials(t *testing.T) {
 			write(t, dir+"/containers/auth.json", entry(host+"/ns"))
 			t.Setenv("XDG_RUNTIME_DIR", dir)
 		},
+		"podman namespaces": func(t *testing.T, dir string) {
+			write(t, dir+"/containers/auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":"bm86bm8="},%q:{"auth":"bm86bm8="},%q:{"auth":%q}}}`,
+				host, host+"/ns/xy", host+"/ns", auth))
+			t.Setenv("XDG_RUNTIME_DIR", dir)
+		},
+		"host beside another namespace": func(t *testing.T, dir string) {
+			write(t, dir+"/containers/auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":"bm86bm8="},%q:{"auth":%q}}}`, host+"/other", host, auth))
+			t.Setenv("XDG_RUNTIME_DIR", dir)
+		},
+		"old docker config": func(t *testing.T, dir string) {
+			write(t, dir+"/config.json", entry("https://"+host+"/v1/"))
+			t.Setenv("DOCKER_CONFIG", dir)
+		},
 		"second file": func(t *testing.T, dir string) {
 			write(t, dir+"/a.json", entry("other.example"))
 			t.Setenv("REGISTRY_AUTH_FILE", dir+"/a.json")
@@ -651,7 +664,8 @@ func TestCredentials(t *testing.T) {
 			}
 		})
 	}
-	for name, text := range map[string]string{"none": `{}`, "wrong": strings.Replace(entry(host), auth, base64.StdEncoding.EncodeToString([]byte("me:no")), 1)} {
+	for name, text := range map[string]string{"none": `{}`, "another namespace": entry(host + "/other"), "a part of the name": entry(host + "/n"),
+		"below": entry(host + "/ns/x/y"), "another namespace, with scheme": entry("https://" + host + "/other"), "wrong": strings.Replace(entry(host), auth, base64.StdEncoding.EncodeToString([]byte("me:no")), 1)} {
 		path := filepath.Join(t.TempDir(), "c.json")
 		write(t, path, text)
 		_, err := registry.Pull(context.Background(), from, ref, registry.Options{Credentials: registry.FileCredentials(path)})
