@@ -56,6 +56,9 @@ func (w *blobWriter) commit() (digest.Digest, error) {
 	if err := os.Rename(w.f.Name(), w.o.s.blobPath(d)); err != nil {
 		return "", w.o.s.explain(err)
 	}
+	w.o.mu.Lock()
+	w.o.added = true
+	w.o.mu.Unlock()
 	return d, syncDir(filepath.Dir(w.o.s.blobPath(d)))
 }
 

@@ -116,14 +116,25 @@ func (t *table) remove(d digest.Digest) {
 // operation needs. Files leave their places under the lock by renames and are
 // deleted after it, but for a disk that has no room even for the directory that
 // they are moved to.
-func (s *Store) collect(rep *Report, change func(*table) error) (err error) {
+func (s *Store) collect(rep *Report, change func(*table) error) error {
+	return s.collectOnly(rep, change, nil)
+}
+
+// collectOnly is collect for those files whose names only has; nil stands for all.
+// change may be nil.
+func (s *Store) collectOnly(rep *Report, change func(*table) error, only map[string]bool) (err error) {
 	unlock, err := s.lock(syscall.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer func() { unlock() }()
 	var after *table
-	if err := s.updateLocked(func(t *table) error { after = t; return change(t) }); err != nil {
+	if change == nil {
+		after, err = s.readTable()
+	} else {
+		err = s.updateLocked(func(t *table) error { after = t; return change(t) })
+	}
+	if err != nil {
 		*rep = Report{}
 		return err
 	}
@@ -151,7 +162,7 @@ func (s *Store) collect(rep *Report, change func(*table) error) (err error) {
 			return fmt.Errorf("nothing was cleared away: %w", err)
 		}
 	}
-	rep.Bytes, err = s.discardUnmarked(trash, keep)
+	rep.Bytes, err = s.discardUnmarked(trash, keep, only)
 	return err
 }
 
@@ -172,7 +183,7 @@ func (s *Store) mark(e *tableImage, keep map[string]bool) error {
 	return nil
 }
 
-func (s *Store) discardUnmarked(trash *Op, keep map[string]bool) (int64, error) {
+func (s *Store) discardUnmarked(trash *Op, keep, only map[string]bool) (int64, error) {
 	var bytes int64
 	for _, dir := range []string{"blobs/sha256", "layers", "mended", "disks"} {
 		names, err := readNames(s.path(dir))
@@ -180,7 +191,7 @@ func (s *Store) discardUnmarked(trash *Op, keep map[string]bool) (int64, error) 
 			return bytes, err
 		}
 		for _, n := range names {
-			if keep[n] {
+			if keep[n] || only != nil && !only[n] {
 				continue
 			}
 			bytes += s.sizeOf(dir, n)

@@ -369,6 +369,7 @@ func (o *Op) Commit(ctx context.Context, d digest.Digest, refs ...reference.Refe
 	if err != nil {
 		return Image{}, err
 	}
+	o.Keep() // the image has them now
 	err = o.s.measure(&im)
 	return im, err
 }

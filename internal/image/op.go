@@ -32,6 +32,9 @@ type Op struct {
 	staged map[digest.Digest]bool // layers unpacked in dir and not yet published
 	taken  map[blobOf]bool        // layers that Unpack was asked for
 	proven map[blobOf]bool        // what was found here, to be recorded by Publish
+	pinned map[string]bool        // as in pins
+	added  bool                   // a blob
+	keep   bool                   // what was added
 }
 
 const (
@@ -66,7 +69,7 @@ func (s *Store) begin() (*Op, error) {
 		os.RemoveAll(dir)
 		return nil, s.explain(err)
 	}
-	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool), taken: make(map[blobOf]bool), proven: make(map[blobOf]bool)}, nil
+	return &Op{s: s, dir: dir, pins: pins, budget: unpack.NewBudget(s.imageBytes), staged: make(map[digest.Digest]bool), taken: make(map[blobOf]bool), proven: make(map[blobOf]bool), pinned: make(map[string]bool)}, nil
 }
 
 // pin keeps blobs, layers or chains from being collected while the operation
@@ -74,9 +77,12 @@ func (s *Store) begin() (*Op, error) {
 // whether they exist: a collector either sees the pin or was here before.
 func (o *Op) pin(digests ...digest.Digest) error {
 	var b strings.Builder
+	o.mu.Lock()
 	for _, d := range digests {
 		b.WriteString(d.Encoded() + "\n")
+		o.pinned[d.Encoded()] = true
 	}
+	o.mu.Unlock()
 	unlock, err := o.s.lock(syscall.LOCK_SH)
 	if err != nil {
 		return err
@@ -88,8 +94,17 @@ func (o *Op) pin(digests ...digest.Digest) error {
 	return nil
 }
 
-// Close ends the operation and removes what it did not publish. Closing twice
-// is fine.
+// Keep has Close leave the blobs in the store that the operation brought, though
+// no image has them yet: a later one will want them. Prune removes them.
+func (o *Op) Keep() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.keep = true
+}
+
+// Close ends the operation and removes what it did not publish. Without Commit or
+// Keep it also removes the blobs that it brought, as far as nothing else needs
+// them. Closing twice is fine.
 func (o *Op) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -99,6 +114,9 @@ func (o *Op) Close() error {
 	err := os.RemoveAll(o.dir)
 	o.pins.Close()
 	o.pins = nil
+	if o.added && !o.keep {
+		err = errors.Join(err, o.s.collectOnly(&Report{}, nil, o.pinned))
+	}
 	return err
 }
 

@@ -41,12 +41,26 @@ func Pull(ctx context.Context, store *image.Store, ref reference.Reference, opts
 	return im, nil
 }
 
-func (s *session) pull(ctx context.Context, store *image.Store, opts Options) (image.Image, error) {
+// refused reports whether an image is to blame for an error: another try would bring
+// the same one.
+func refused(err error) bool {
+	var platform *manifest.NoPlatformError
+	return errors.Is(err, unpack.ErrDigest) || errors.Is(err, unpack.ErrHostile) || errors.Is(err, unpack.ErrLimit) ||
+		errors.Is(err, manifest.ErrInvalid) || errors.As(err, &platform)
+}
+
+func (s *session) pull(ctx context.Context, store *image.Store, opts Options) (_ image.Image, err error) {
 	op, err := store.Begin()
 	if err != nil {
 		return image.Image{}, err
 	}
-	defer op.Close()
+	defer func() {
+		// What a connection or the user broke off goes on from what is here.
+		if err != nil && !refused(err) {
+			op.Keep()
+		}
+		op.Close()
+	}()
 	want := opts.Platform
 	if want.OS == "" {
 		want = manifest.Host()

@@ -426,6 +426,11 @@ func TestBadBlobs(t *testing.T) {
 				t.Errorf("got %v, want one line of %v", err, tt.want)
 			}
 			checkClean(t, root)
+			// What was broken off goes on later from the blobs that came whole.
+			left, _ := os.ReadDir(filepath.Join(root, "images", "blobs", "sha256"))
+			if refused := errors.Is(tt.want, unpack.ErrDigest); refused == (len(left) > 0) {
+				t.Errorf("blobs in the store: %v", left)
+			}
 			if list, err := to.List(); err != nil || len(list) != map[bool]int{true: 1, false: 0}[tt.want == nil] {
 				t.Errorf("images %d, %v", len(list), err)
 			}
