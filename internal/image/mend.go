@@ -40,7 +40,14 @@ import (
 func (s *Store) mend(op *Op, chain digest.Digest, m mender) (string, error) {
 	dir := s.path("mended", chain.Encoded())
 	tree := filepath.Join(dir, treeDir)
-	if _, err := os.Lstat(dir); err == nil {
+	fi, err := os.Lstat(dir)
+	if err == nil && fi.Mode().Perm() == halfMode {
+		if err := s.removeHalf(dir); err != nil {
+			return "", err
+		}
+		return s.mend(op, chain, m)
+	}
+	if err == nil {
 		if _, err := os.Lstat(tree); err != nil {
 			return "", nil
 		}

@@ -151,3 +151,31 @@ func TestMendingIsBounded(t *testing.T) {
 		t.Errorf("mending for somebody who has gone: %v; want %v", err, context.Canceled)
 	}
 }
+
+// TestHalfRemovedMend has a mended directory that somebody was removing when the
+// machine went down.
+func TestHalfRemovedMend(t *testing.T) {
+	needRoot(t)
+	root := t.TempDir()
+	s, err := image.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im := load(t, s, imagetest.New(t, manifest.RunConfig{}, imagetest.Tar(t, imagetest.Dir("tmp", 0o1777)), imagetest.Tar(t, imagetest.File("tmp/x", ""))), "a")
+	mended, err := filepath.Glob(filepath.Join(root, "images", "mended", "*"))
+	if err != nil || len(mended) != 1 {
+		t.Fatalf("%v, %v", mended, err)
+	}
+	for _, gone := range []string{"fs/tmp", "fs"} {
+		if err := os.RemoveAll(filepath.Join(mended[0], gone)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(mended[0], 0); err != nil {
+			t.Fatal(err)
+		}
+		fi, err := os.Lstat(filepath.Join(mount(t, s, im), "tmp"))
+		if err != nil || fi.Mode()&os.ModeSticky == 0 {
+			t.Errorf("without %s: tmp is %v, %v", gone, fi, err)
+		}
+	}
+}

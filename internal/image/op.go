@@ -207,7 +207,8 @@ func trashName() string { return "trash-" + strconv.FormatUint(rand.Uint64(), 36
 
 // removeHere removes a tree of the store without moving it away first. Killed
 // in the middle, it must leave nothing that looks whole: a name beside the old
-// one seldom needs room, and without metaFile a layer does not count.
+// one seldom needs room, without metaFile a layer does not count, and other
+// directories do not with the mode halfMode.
 func removeHere(path string) error {
 	trash := filepath.Join(filepath.Dir(path), trashName())
 	err := os.Rename(path, trash)
@@ -218,8 +219,35 @@ func removeHere(path string) error {
 		return nil
 	}
 	err = os.Remove(filepath.Join(path, metaFile))
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if err := os.Chmod(path, halfMode); err != nil {
+		return err
+	}
+	if err := syncDir(path); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
+// halfMode is the mode of a directory that is being removed where it is. A mode
+// takes no room.
+const halfMode = 0
+
+// removeHalf removes a directory of halfMode, unless somebody else has and made it
+// anew.
+func (s *Store) removeHalf(path string) error {
+	unlock, err := s.lock(syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if fi, err := os.Lstat(path); err != nil || fi.Mode().Perm() != halfMode {
+		return nil
 	}
 	return os.RemoveAll(path)
 }
