@@ -57,6 +57,10 @@ func Commit(ctx context.Context, s *image.Store, base image.Image, changes []wor
 	if err != nil {
 		return image.Image{}, err
 	}
+	if len(changes) > 0 && len(m.Layers) >= manifest.MaxLayers {
+		return image.Image{}, fmt.Errorf("the image has %d layers, and with what changed it would have more than the %d that an image may have: export the workload and import the archive, which makes one layer of all",
+			len(m.Layers), manifest.MaxLayers)
+	}
 	layers := slices.Clone(m.Layers)
 	for i := range layers {
 		layers[i].MediaType = ociLayer(layers[i].MediaType)

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/imagetest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -126,5 +127,31 @@ func TestCommitFaults(t *testing.T) {
 	}
 	if after, err := s.List(); err != nil || len(after) != len(before) {
 		t.Errorf("%d images, there were %d, %v", len(after), len(before), err)
+	}
+}
+
+// TestCommitTooManyLayers has a base with as many layers as an image may have.
+func TestCommitTooManyLayers(t *testing.T) {
+	s := store(t)
+	layers := make([][]byte, manifest.MaxLayers)
+	for i := range layers {
+		layers[i] = imagetest.Tar(t, imagetest.File("x", "x"))
+	}
+	dir := t.TempDir()
+	imagetest.New(t, manifest.RunConfig{}, layers...).Layout(t, dir, "many:1")
+	base, err := archive.Load(ctx, s, dir, archive.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(w io.Writer) error {
+		_, err := w.Write(imagetest.Tar(t, imagetest.File("y", "y")))
+		return err
+	}
+	_, err = archive.Commit(ctx, s, base[0], []workload.Change{{Kind: "A", Path: "/y"}}, read, archive.CommitOptions{})
+	if err == nil || errors.Is(err, image.ErrDamaged) || !strings.Contains(err.Error(), "200 layers") || !strings.Contains(err.Error(), "import") {
+		t.Errorf("got %v, want what may be done about 200 layers", err)
+	}
+	if _, err := archive.Commit(ctx, s, base[0], nil, read, archive.CommitOptions{Message: "the same files"}); err != nil {
+		t.Errorf("without a layer more: %v", err)
 	}
 }
