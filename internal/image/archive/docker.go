@@ -33,6 +33,22 @@ func (l *loader) dockerSave(ctx context.Context, raw []byte) ([]image.Image, err
 	if len(entries) == 0 || len(entries) > manifest.MaxManifests {
 		return nil, fmt.Errorf("%w: manifest.json lists %d images", ErrFormat, len(entries))
 	}
+	if l.opts.Name != "" {
+		nameless := ""
+		for _, e := range entries {
+			if len(e.RepoTags) > 0 || e.Config == nameless {
+				continue
+			}
+			if nameless != "" {
+				r, err := reference.ParseName(l.opts.Name)
+				if err != nil {
+					return nil, err
+				}
+				return nil, l.ambiguous(r)
+			}
+			nameless = e.Config
+		}
+	}
 	var out []image.Image
 	for _, e := range entries {
 		im, err := l.dockerImage(ctx, e)

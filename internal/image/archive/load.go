@@ -32,7 +32,8 @@ type LoadOptions struct {
 	// none. Zero chooses the host's, and takes what is in none.
 	Platform manifest.Platform
 	// Name is for an image that the archive gives no name, or a tag only.
-	// With a tag, it is used as it is. It cannot have a digest.
+	// With a tag, it is used as it is. It cannot have a digest. An archive in
+	// which it would be that of several images is refused.
 	Name string
 }
 
@@ -206,6 +207,7 @@ func (l *loader) choose(index *manifest.Index) ([]choice, error) {
 	var out []choice
 	var lastErr error
 	at := make(map[digest.Digest]int)
+	named := make(map[reference.Reference]digest.Digest) // by opts.Name
 	for _, d := range index.Manifests {
 		if !manifest.IsIndex(d.MediaType) && !manifest.IsManifest(d.MediaType) {
 			lastErr = fmt.Errorf("%w: media type %q is not an image", manifest.ErrInvalid, d.MediaType)
@@ -229,9 +231,17 @@ func (l *loader) choose(index *manifest.Index) ([]choice, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !name.IsZero() {
-			out[i].names = append(out[i].names, name)
+		if name.IsZero() {
+			continue
 		}
+		given := l.givesName(d.Annotations)
+		if other, ok := named[name]; ok && given && other != m.Digest {
+			return nil, l.ambiguous(name)
+		}
+		if given {
+			named[name] = m.Digest
+		}
+		out[i].names = append(out[i].names, name)
 	}
 	if len(out) == 0 {
 		if lastErr != nil {
@@ -305,7 +315,7 @@ func (l *loader) name(annotations map[string]string, verified ...digest.Digest) 
 	if full == "" && strings.ContainsAny(tag, "/:") {
 		full = tag
 	}
-	if full == "" && l.opts.Name != "" {
+	if l.givesName(annotations) {
 		full = l.opts.Name
 		if tag != "" && !strings.ContainsAny(tag, "/:") && !hasTag(full) {
 			full += ":" + tag
@@ -322,6 +332,15 @@ func (l *loader) name(annotations map[string]string, verified ...digest.Digest) 
 		return reference.Reference{}, fmt.Errorf("%w: the archive names an image %q, which has the digest %s", manifest.ErrInvalid, full, verified[len(verified)-1])
 	}
 	return r, nil
+}
+
+// givesName reports whether opts.Name decides how an image is called.
+func (l *loader) givesName(annotations map[string]string) bool {
+	return l.opts.Name != "" && annotations[imageNameAnnotation] == "" && !strings.ContainsAny(annotations[refNameAnnotation], "/:")
+}
+
+func (l *loader) ambiguous(name reference.Reference) error {
+	return fmt.Errorf("the archive has several images without a name, and %s can be that of one only: load it without a name, and tag them by their IDs", name.Familiar())
 }
 
 func hasTag(name string) bool {

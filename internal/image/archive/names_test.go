@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
@@ -77,6 +78,43 @@ func TestLoadNameOnlyForNameless(t *testing.T) {
 		}
 		if slices.Sort(got); !slices.Equal(got, names) {
 			t.Errorf("%v: got %v, want %v", format, got, names)
+		}
+	}
+}
+
+// TestLoadNameForOne gives one name to archives of two images that have none.
+func TestLoadNameForOne(t *testing.T) {
+	s := store(t)
+	var ids []string
+	for _, content := range []string{"a", "b"} {
+		dir := t.TempDir()
+		imagetest.New(t, manifest.RunConfig{}, imagetest.Tar(t, imagetest.File("x", content))).Layout(t, dir, "")
+		images, err := archive.Load(ctx, s, dir, archive.LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, images[0].ID.String())
+	}
+	var layout bytes.Buffer
+	if err := archive.Save(ctx, s, &layout, archive.OCIArchive, ids...); err != nil {
+		t.Fatal(err)
+	}
+	old := dockerSave(t, func(files map[string]imagetest.Entry) {
+		files["d.json"] = imagetest.File("d.json", files["c.json"].Content+" ")
+		const layers = `"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]`
+		files["manifest.json"] = imagetest.File("manifest.json", `[{"Config":"c.json",`+layers+`},{"Config":"d.json",`+layers+`}]`)
+	})
+	for name, saved := range map[string][]byte{"layout": layout.Bytes(), "docker save": old} {
+		to := store(t)
+		_, err := archive.LoadReader(ctx, to, bytes.NewReader(saved), archive.LoadOptions{Name: "mine:9"})
+		if err == nil || !strings.Contains(err.Error(), "mine:9") || !strings.Contains(err.Error(), "several images") {
+			t.Errorf("%s: got %v, want that one name is for one image", name, err)
+		}
+		if list, err := to.List(); err != nil || len(list) > 0 {
+			t.Errorf("%s: %v, %v in the store, want nothing", name, list, err)
+		}
+		if images, err := archive.LoadReader(ctx, to, bytes.NewReader(saved), archive.LoadOptions{}); err != nil || len(images) != 2 {
+			t.Errorf("%s: without a name %v, %v", name, images, err)
 		}
 	}
 }
