@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -74,8 +75,9 @@ func (w *blobWriter) Close() error {
 // WriteBlob stores what open returns under the digest d, after checking that
 // it has this digest and exactly size bytes; nothing is read when the store
 // has the blob already. Errors wrap unpack.ErrDigest, unpack.ErrTruncated or
-// unpack.ErrLimit where the content is to blame.
-func (o *Op) WriteBlob(d digest.Digest, size int64, open func() (io.ReadCloser, error)) error {
+// unpack.ErrLimit where the content is to blame. What open returns need not heed the
+// context.
+func (o *Op) WriteBlob(ctx context.Context, d digest.Digest, size int64, open func() (io.ReadCloser, error)) error {
 	have, err := o.HasBlob(d)
 	if err != nil || have {
 		return err
@@ -93,7 +95,7 @@ func (o *Op) WriteBlob(d digest.Digest, size int64, open func() (io.ReadCloser, 
 		return err
 	}
 	defer w.Close()
-	if _, err := io.Copy(w, io.LimitReader(r, size+1)); err != nil {
+	if _, err := io.Copy(w, io.LimitReader(unpack.Until(ctx, r), size+1)); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("%w: blob %s ends after %d of %d bytes", unpack.ErrTruncated, d, w.size, size)
 		}

@@ -3,6 +3,7 @@ package image_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -71,4 +72,38 @@ func TestCommitProves(t *testing.T) {
 	if _, err := op.Commit(context.Background(), im.Manifest.Digest); !errors.Is(err, unpack.ErrDigest) {
 		t.Errorf("got %v, want ErrDigest", err)
 	}
+}
+
+// TestWriteBlobInterrupted has somebody go away in the middle of a blob.
+func TestWriteBlobInterrupted(t *testing.T) {
+	s := openStore(t)
+	op, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer op.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	const size = 8 << 20
+	zeros := &cancelReader{cancel: cancel, left: size}
+	err = op.WriteBlob(ctx, digest.FromBytes(make([]byte, size)), size, func() (io.ReadCloser, error) { return io.NopCloser(zeros), nil })
+	if !errors.Is(err, context.Canceled) || zeros.left < size/2 {
+		t.Errorf("got %v with %d bytes left, want %v at once", err, zeros.left, context.Canceled)
+	}
+}
+
+// cancelReader reads zeros, and cancels a context with the first of them.
+type cancelReader struct {
+	cancel context.CancelFunc
+	left   int
+}
+
+func (c *cancelReader) Read(p []byte) (int, error) {
+	c.cancel()
+	n := min(len(p), c.left)
+	clear(p[:n])
+	if c.left -= n; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }

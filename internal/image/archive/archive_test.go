@@ -587,3 +587,34 @@ func TestSkopeo(t *testing.T) {
 		}
 	}
 }
+
+// cancelAfter cancels a context once so many bytes were written, and counts on.
+type cancelAfter struct {
+	cancel context.CancelFunc
+	at, n  int
+}
+
+func (c *cancelAfter) Write(p []byte) (int, error) {
+	if c.n += len(p); c.n >= c.at {
+		c.cancel()
+	}
+	return len(p), nil
+}
+
+// TestSaveInterrupted has somebody interrupt the last blob of an archive.
+func TestSaveInterrupted(t *testing.T) {
+	s := store(t)
+	const size = 8 << 20
+	plain := imagetest.Tar(t, imagetest.File("x", strings.Repeat("x", size)))
+	dir := t.TempDir()
+	imagetest.NewPacked(t, manifest.RunConfig{}, manifest.OCILayer, [][]byte{plain}, [][]byte{plain}).Layout(t, dir, "x:1")
+	if _, err := archive.Load(ctx, s, dir, archive.LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w := &cancelAfter{cancel: cancel, at: size / 8}
+	if err := archive.Save(c, s, w, archive.OCIArchive, "x:1"); !errors.Is(err, context.Canceled) || w.n > size/2 {
+		t.Errorf("got %v after %d bytes, want %v after about %d", err, w.n, context.Canceled, w.at)
+	}
+}

@@ -389,7 +389,7 @@ func (l *loader) image(ctx context.Context, d manifest.Descriptor, names []refer
 	g.SetLimit(max(2, runtime.NumCPU()))
 	for i, layer := range m.Layers {
 		g.Go(func() error {
-			err := op.WriteBlob(layer.Digest, layer.Size, func() (io.ReadCloser, error) {
+			err := op.WriteBlob(gctx, layer.Digest, layer.Size, func() (io.ReadCloser, error) {
 				r, _, err := l.files.open(blobName(layer.Digest))
 				return r, l.missing(err, layer.Digest)
 			})

@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 )
 
 // Format of a saved archive.
@@ -176,14 +177,14 @@ func saveBlobs(ctx context.Context, s *image.Store, out sink, im image.Image, wr
 			continue
 		}
 		written[d] = true
-		if err := saveBlob(s, out, d); err != nil {
+		if err := saveBlob(ctx, s, out, d); err != nil {
 			return nil, err
 		}
 	}
 	return rawManifest, nil
 }
 
-func saveBlob(s *image.Store, out sink, d digest.Digest) error {
+func saveBlob(ctx context.Context, s *image.Store, out sink, d digest.Digest) error {
 	f, err := s.OpenBlob(d)
 	if err != nil {
 		return err
@@ -193,7 +194,7 @@ func saveBlob(s *image.Store, out sink, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	return out.write(blobName(d), info.Size(), f)
+	return out.write(blobName(d), info.Size(), unpack.Until(ctx, f))
 }
 
 func indexEntries(im image.Image, raw []byte, names []reference.Reference) []manifest.Descriptor {

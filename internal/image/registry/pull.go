@@ -202,7 +202,7 @@ func (s *session) manifest(ctx context.Context, what string) ([]byte, error) {
 }
 
 func (s *session) config(ctx context.Context, op *image.Op, store *image.Store, m *manifest.Manifest) (*manifest.Config, error) {
-	err := op.WriteBlob(m.Config.Digest, m.Config.Size, func() (io.ReadCloser, error) {
+	err := op.WriteBlob(ctx, m.Config.Digest, m.Config.Size, func() (io.ReadCloser, error) {
 		return s.blob(ctx, m.Config, nil), nil
 	})
 	if err != nil {
@@ -232,7 +232,7 @@ func (s *session) layer(ctx context.Context, op *image.Op, l manifest.Descriptor
 	if have {
 		s.report(Event{Step: Exists, Digest: l.Digest, Total: l.Size})
 	}
-	err = op.WriteBlob(l.Digest, l.Size, func() (io.ReadCloser, error) {
+	err = op.WriteBlob(ctx, l.Digest, l.Size, func() (io.ReadCloser, error) {
 		return s.blob(ctx, l, func(n int64) {
 			s.report(Event{Step: Download, Digest: l.Digest, Bytes: n, Total: l.Size})
 		}), nil
