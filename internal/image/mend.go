@@ -63,7 +63,7 @@ func (s *Store) mend(op *Op, chain digest.Digest, m mender) (string, error) {
 	}
 	m.out = filepath.Join(staging, treeDir)
 	if err := m.run(implied); err != nil {
-		return "", fmt.Errorf("mend the directories of %s: %w", m.own, err)
+		return "", fmt.Errorf("mend the directories of layer %s: %w", filepath.Base(filepath.Dir(m.own)), err)
 	}
 	if err := syncTree(staging); err != nil {
 		return "", err

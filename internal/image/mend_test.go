@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -176,6 +177,45 @@ func TestHalfRemovedMend(t *testing.T) {
 		fi, err := os.Lstat(filepath.Join(mount(t, s, im), "tmp"))
 		if err != nil || fi.Mode()&os.ModeSticky == 0 {
 			t.Errorf("without %s: tmp is %v, %v", gone, fi, err)
+		}
+	}
+}
+
+// TestLinkAndDirect has layers that reach a name of the layers below both as it is
+// and through a link, with an entry that replaces what is there.
+func TestLinkAndDirect(t *testing.T) {
+	needRoot(t)
+	base := func(link string) []byte {
+		return imagetest.Tar(t, imagetest.Dir("d", 0o755), imagetest.Dir("w", 0o755), imagetest.Symlink("d/s", "../w"), imagetest.Symlink(link, "d"))
+	}
+	for name, top := range map[string][]imagetest.Entry{
+		"directory":      {imagetest.Dir("L/s", 0o711), imagetest.File("d/s/x", "x")},
+		"directory only": {imagetest.Dir("L/s", 0o711), imagetest.File("L/s/x", "x"), imagetest.File("d/y", "y")},
+		"file":           {imagetest.File("L/s", "s"), imagetest.File("d/y", "y")},
+		"file and link":  {imagetest.File("d/s/x", "x"), imagetest.File("L/s", "s")},
+	} {
+		for _, link := range []string{"a", "z"} { // before and after "d"
+			t.Run(name+" "+link, func(t *testing.T) {
+				s := openStore(t)
+				entries := slices.Clone(top)
+				for i := range entries {
+					entries[i].Name = strings.Replace(entries[i].Name, "L/", link+"/", 1)
+				}
+				im := load(t, s, imagetest.New(t, manifest.RunConfig{}, base(link), imagetest.Tar(t, entries...)), "x")
+				merged := mount(t, s, im)
+				fi, err := os.Lstat(filepath.Join(merged, "d/s"))
+				if err != nil || fi.Mode()&os.ModeSymlink != 0 || fi.IsDir() != strings.HasPrefix(name, "directory") || fi.IsDir() && fi.Mode().Perm() != 0o711 {
+					t.Errorf("d/s is %v, %v", fi, err)
+				}
+				if l, err := os.Readlink(filepath.Join(merged, link)); err != nil || l != "d" {
+					t.Errorf("the link leads to %q, %v", l, err)
+				}
+				if fi.IsDir() {
+					if b, err := os.ReadFile(filepath.Join(merged, "d/s/x")); string(b) != "x" {
+						t.Errorf("d/s/x: %q, %v", b, err)
+					}
+				}
+			})
 		}
 	}
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,13 +26,14 @@ type mender struct {
 
 	noEntry map[string]bool   // the directories of implied
 	made    map[string]origin // directories of out
+	copied  map[string]bool   // symbolic links of out that are those from below
 }
 
 // origin says where a made directory gets its attributes from.
 type origin struct{ tree, path string }
 
 func (m *mender) run(implied []string) error {
-	m.noEntry, m.made = make(map[string]bool, len(implied)), make(map[string]origin)
+	m.noEntry, m.made, m.copied = make(map[string]bool, len(implied)), make(map[string]origin), make(map[string]bool)
 	for _, p := range implied {
 		m.noEntry[p] = true
 	}
@@ -92,7 +94,18 @@ func (m *mender) mkdir(p string, from origin) error {
 		}
 	}
 	m.made[p] = from
-	return os.Mkdir(filepath.Join(m.out, p), 0o700)
+	path := filepath.Join(m.out, p)
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, os.ErrExist) { // a file, or a link: what made it went by another way
+		if err = os.Remove(path); err == nil {
+			err = os.Mkdir(path, 0o700)
+		}
+	}
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) { // the store's path tells nobody anything
+		return fmt.Errorf("directory %q: %w", p, pathErr.Err)
+	}
+	return err
 }
 
 // mkdirParent makes the directory that p lies in.
@@ -132,8 +145,12 @@ func (m *mender) attributesOf(p string) (origin, error) {
 }
 
 // redirect puts what the layer has in the directory p where the link p of a
-// lower tree leads.
+// lower tree leads. An entry that reached p by another way, through a link in
+// front of it, has replaced the link: a directory then shows what the layer has.
 func (m *mender) redirect(p, tree string) error {
+	if _, ok := m.made[p]; ok {
+		return nil
+	}
 	dest, ok, err := m.resolve(p)
 	if err != nil || !ok {
 		return err
@@ -168,9 +185,14 @@ func (m *mender) copyLink(tree, p string) error {
 	if err != nil {
 		return err
 	}
-	if err := at.Symlink(target, dst, name); err != nil {
+	err = at.Symlink(target, dst, name)
+	if errors.Is(err, os.ErrExist) {
+		return nil // an entry that came by another way has replaced it
+	}
+	if err != nil {
 		return err
 	}
+	m.copied[p] = true
 	if err := at.Chown(dst, name, int(st.Uid), int(st.Gid)); err != nil {
 		return err
 	}
@@ -248,6 +270,13 @@ func (m *mender) link(src int, name, dest string) error {
 	}
 	defer at.Close(dst)
 	err = at.Link(src, name, dst, name)
+	if p := join(dest, name); errors.Is(err, os.ErrExist) && m.copied[p] {
+		// The entry replaces the link.
+		delete(m.copied, p)
+		if err = at.Remove(dst, name); err == nil {
+			err = at.Link(src, name, dst, name)
+		}
+	}
 	if errors.Is(err, os.ErrExist) {
 		return nil // two links lead here, and both bring the file
 	}
