@@ -142,7 +142,7 @@ func (t *Files) Close() {
 }
 
 // Template is one that was opened, verified, to make a clone from: its files are
-// read-only. It stays as it is whatever becomes of the store, until Close.
+// read-only and at their beginning. It stays as it is whatever becomes of the store, until Close.
 type Template struct {
 	About
 	Files
@@ -289,7 +289,7 @@ func (s *Store) writeSeen(key string, b []byte) error {
 }
 
 // digest is the SHA-256 of a sparse file: of its size, and of where there are
-// data, and what. What is not there reads as zeros.
+// data, and what. What is not there reads as zeros. f is at its beginning then.
 func digest(f *os.File) (string, error) {
 	fi, err := f.Stat()
 	if err != nil {
@@ -317,6 +317,10 @@ func digest(f *os.File) (string, error) {
 			h.Write(b)
 		}
 		at = from + int64(len(b))
+	}
+	// Looking for data has moved the descriptor, from which others read on.
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -179,6 +180,37 @@ func TestVerified(t *testing.T) {
 	}
 	if _, err := s.Open(key); !errors.Is(err, ErrDamaged) {
 		t.Errorf("not read: %v", err)
+	}
+}
+
+// TestStateFromTheBeginning opens a template that is verified by its digests: QEMU
+// reads the state from where the descriptor that it is given stands.
+func TestStateFromTheBeginning(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "templates"))
+	state := bytes.Repeat([]byte("state"), 3*piece/5)
+	r := recipe(new(atomic.Int32))
+	save := r.Save
+	r.Save = func(ctx context.Context, f *Files) (protocol.Hello, error) {
+		h, err := save(ctx, f)
+		_, werr := f.State.WriteAt(state, 0)
+		return h, errors.Join(err, werr)
+	}
+	ensure(t, s, r)
+	if err := os.Remove(s.path(key, seenFile)); err != nil {
+		t.Fatal(err)
+	}
+	o, err := s.Open(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	for _, f := range []*os.File{o.RAM, o.State, o.Disk} {
+		if at, err := f.Seek(0, io.SeekCurrent); at != 0 || err != nil {
+			t.Errorf("%s: begins at %d, %v", f.Name(), at, err)
+		}
+	}
+	if got, err := io.ReadAll(o.State); !bytes.Equal(got, state) || err != nil {
+		t.Errorf("read %d bytes of the state, want %d; %v", len(got), len(state), err)
 	}
 }
 
