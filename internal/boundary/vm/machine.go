@@ -316,9 +316,14 @@ func (m *machine) untrim() {
 	}
 }
 
-// Dial opens a stream to the agent.
+// Dial opens a stream to the agent. A guest that gives none of them back, so that
+// there is no number left, is waited for no longer than one that does not answer.
 func (m *machine) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
-	s, err := m.sess.Open(ctx)
+	var s *protocol.Stream
+	err := within(ctx, answerTimeout, func(ctx context.Context) (err error) {
+		s, err = m.sess.Open(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", client.ErrGuestLost, err)
 	}

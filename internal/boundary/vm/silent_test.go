@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
+	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -99,5 +101,43 @@ func TestSilentGuest(t *testing.T) {
 				t.Errorf("got %v after %v", err, time.Since(began))
 			}
 		})
+	})
+}
+
+// TestStreamsKept has a guest that gives no stream back: when all are used up,
+// nobody waits for one without a limit.
+func TestStreamsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		go func() {
+			g, err := protocol.Guest(context.Background(), theirs, protocol.Hello{})
+			if err != nil {
+				return
+			}
+			defer g.Close()
+			for {
+				if _, err := g.Accept(); err != nil {
+					return
+				}
+			}
+		}()
+		sess, err := protocol.Host(t.Context(), ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sess.Close()
+		m := &machine{sess: sess}
+		for range protocol.MaxStreams {
+			s, err := m.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+		}
+		in := clientOf(m).Open("0000000000000000000000000000000000000000000000000000000000000001")
+		err = in.ReadArchive(t.Context(), "/", boundary.ReadOptions{}, io.Discard)
+		if !errors.Is(err, client.ErrGuestLost) || !errors.Is(err, errSilent) {
+			t.Errorf("got %v, want that the guest does not answer", err)
+		}
 	})
 }
