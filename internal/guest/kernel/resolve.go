@@ -75,10 +75,38 @@ func (s *Store) standard(ctx context.Context, p Progress) (Kernel, error) {
 		return Kernel{}, err
 	}
 	defer unlock()
+	if err := s.chooseOnly(ctx); err != nil {
+		return Kernel{}, err
+	}
 	if k, err := s.Get(""); !errors.Is(err, ErrNotFound) {
-		return k, err // another command fetched it
+		return k, err // another command fetched it, or it was there
 	}
 	return s.fetchDefault(ctx, p)
+}
+
+// chooseOnly makes the only kernel the default where none is: a command was killed
+// between storing the first and choosing it, or between giving up the choice and
+// removing the last.
+func (s *Store) chooseOnly(ctx context.Context) error {
+	unlock, err := s.lock(ctx, "lock", nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	standard, err := s.defaultName()
+	if err != nil || standard != "" {
+		return err
+	}
+	all, err := s.names()
+	if err != nil || len(all) != 1 {
+		return err
+	}
+	if _, err := s.read(all[0]); errors.Is(err, ErrNotFound) {
+		return nil // half of one
+	} else if err != nil {
+		return err
+	}
+	return s.setDefault(all[0])
 }
 
 // Update fetches the distribution's kernel again if there is a newer one, and

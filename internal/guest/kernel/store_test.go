@@ -608,6 +608,26 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestKilledBeforeChosen has a store with a kernel that a killed command did not get
+// to make the default, or was about to remove.
+func TestKilledBeforeChosen(t *testing.T) {
+	s := store(t, t.TempDir())
+	image := file(t, "vmlinux", kerneltest.Image(release))
+	if _, err := s.Add(t.Context(), "own", AddOptions{Image: image}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.path("default")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		k, err := s.Resolve(t.Context(), "", wanted(t), nil)
+		if err != nil || k.Name != "own" || !k.Default {
+			t.Errorf("got %q, default %v, %v", k.Name, k.Default, err)
+		}
+	}
+	leftovers(t, s)
+}
+
 // TestCalledOff ends a command's context while another one holds the lock.
 func TestCalledOff(t *testing.T) {
 	leakcheck.Check(t, leakcheck.Options{Wait: 5 * time.Second})
