@@ -512,11 +512,13 @@ func makeMountPoint(parent int, base string, dir bool) error {
 
 // Account completes a process whose runtime takes numbers only: who, "user[:group]"
 // by name or number, is looked up in the account files below root, and HOME is
-// added to its environment where it is missing.
-func Account(root *os.File, p *specs.Process, who string) error {
+// added to its environment where it is missing. IDs that l maps to none of the
+// host's are refused: not every runtime does so, and files would be given to
+// whoever has the host's ID.
+func Account(root *os.File, l *specs.Linux, p *specs.Process, who string) error {
 	v := view{}
 	v.mount("/", dirTree{int(root.Fd()), root.Name()})
-	c := process{spec: p, env: p.Env}
+	c := process{spec: p, env: p.Env, ids: idMap{l.UIDMappings, l.GIDMappings}}
 	if err := c.findUser(&v, who); err != nil {
 		return err
 	}

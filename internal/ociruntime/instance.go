@@ -209,7 +209,7 @@ func (i *instance) prepare(ctx context.Context, p boundary.Prepared) error {
 	if i.runtime.Sentry {
 		keepTmp(i.oci, i.stage.Root)
 	}
-	if err := container.Account(i.stage.Root, i.oci.Process, i.spec.Process.User); err != nil {
+	if err := container.Account(i.stage.Root, i.oci.Linux, i.oci.Process, i.spec.Process.User); err != nil {
 		return err
 	}
 	return writeJSON(i.dir, configFile, i.oci)

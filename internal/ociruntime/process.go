@@ -27,7 +27,7 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 	}
 	spec := runtimespec.Process(i.spec, p, caps)
 	spec.ApparmorProfile = i.oci.Process.ApparmorProfile
-	if err := i.account(func(root *os.File) error { return container.Account(root, spec, p.User) }); err != nil {
+	if err := i.account(func(root *os.File) error { return container.Account(root, i.oci.Linux, spec, p.User) }); err != nil {
 		return nil, err
 	}
 	name := "exec" + strconv.FormatUint(i.logs.Add(1), 10)
