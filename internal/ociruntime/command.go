@@ -72,13 +72,14 @@ func (i *instance) command(ctx context.Context, stdio boundary.Stdio, args ...st
 		if cgroupFD >= 0 {
 			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, cgroupFD
 		}
-		return cmd.Start()
+		return i.begin(cmd)
 	})
 	if errors.Is(err, workload.ErrNotRunning) {
 		return nil, err
 	}
 	if err == nil {
 		err = cmd.Wait()
+		i.forget(cmd.Process.Pid)
 	}
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return out.Bytes(), nil
@@ -90,6 +91,26 @@ func (i *instance) command(ctx context.Context, stdio boundary.Stdio, args ...st
 		return nil, cause
 	}
 	return nil, i.failure(args[0], err, complaint(log, errs.Bytes()))
+}
+
+// begin starts a command and notes its process.
+func (i *instance) begin(cmd *exec.Cmd) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if i.commands == nil {
+		i.commands = map[int]bool{}
+	}
+	i.commands[cmd.Process.Pid] = true
+	return nil
+}
+
+func (i *instance) forget(pid int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.commands, pid)
 }
 
 // enter runs start on a thread in the cgroup.

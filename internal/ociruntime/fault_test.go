@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary/boundarytest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/orphan"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -205,6 +207,74 @@ func TestPaused(t *testing.T) {
 	}
 	if e, err := i.Wait(t.Context()); err != nil || e.Signal != int(syscall.SIGTERM) {
 		t.Errorf("got %+v, %v", e, err)
+	}
+}
+
+// TestExecCutOff: a runtime that is ended in the middle of an exec, or ends itself,
+// leaves no process that nobody knows of, and those of others alone.
+func TestExecCutOff(t *testing.T) {
+	warm(t)
+	dir := t.TempDir()
+	for name, script := range map[string]string{
+		"recorded":       `sleep 1000 & echo $! > $6; echo $! > ` + dir + `/pid; sleep 1000`,
+		"not yet":        `sleep 1000 & echo $! > ` + dir + `/pid; sleep 1000`,
+		"killed":         `sleep 1000 & echo $! > $6; echo $! > ` + dir + `/pid; kill -KILL $$`,
+		"no ID":          `sleep 1000 & echo $! > ` + dir + `/pid`,
+		"somebody's":     `sleep 1000 & echo 1 > $6; echo $! > ` + dir + `/pid`,
+		"says it failed": `sleep 1000 & echo $! > ` + dir + `/pid; say sorry`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, p := prepare(t)
+			leakcheck.Check(t, leakcheck.Options{Cgroups: []string{testCgroup}})
+			good := filepath.Join(t.TempDir(), "good")
+			if err := os.WriteFile(good, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := fake(t, `exec) if [ -e `+good+` ]; then sleep 1000 & echo $! > $6; exit 0; fi; `+script+` ;;`)
+			made, err := r.Create(t.Context(), s, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer made.Delete(context.Background())
+			other, err := made.Exec(t.Context(), s.Process, boundary.Stdio{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(good); err != nil {
+				t.Fatal(err)
+			}
+			i := made.(*instance)
+			i.runtime.Timeout = 2 * time.Second
+			if _, err := made.Exec(t.Context(), s.Process, boundary.Stdio{}); err == nil {
+				t.Fatal("no error")
+			}
+			b, err := os.ReadFile(filepath.Join(dir, "pid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			i.mu.Lock()
+			var stray *orphan.Process
+			for _, o := range i.others {
+				if o.Pid() == pid {
+					stray = o
+				}
+			}
+			i.mu.Unlock()
+			if stray == nil {
+				t.Fatalf("process %d is not known any more", pid)
+			}
+			<-stray.Ended()
+			if err := other.Signal(t.Context(), 0); err != nil {
+				t.Errorf("another process: %v", err)
+			}
+			if err := made.Signal(t.Context(), 0); err != nil {
+				t.Errorf("the first process: %v", err)
+			}
+		})
 	}
 }
 

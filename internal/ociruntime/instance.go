@@ -58,8 +58,13 @@ type instance struct {
 	ended    boundary.Ending
 	terminal boundary.Terminal // nil without one
 
-	mu     sync.Mutex // of others
-	others []*orphan.Process
+	// leaving is held while a command may leave a process behind that is not in
+	// others yet. Who holds it for itself alone can tell strays.
+	leaving sync.RWMutex
+
+	mu       sync.Mutex // of others and commands
+	others   []*orphan.Process
+	commands map[int]bool // the runtime's processes that this one waits for
 
 	*boundary.Tree // its files; nil for one that Open found
 	root           *os.File
@@ -223,17 +228,44 @@ func (i *instance) adopt() {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.takeOver(pids)
+}
+
+// takeOver adds those children of ours among pids to others that are not known yet,
+// and returns them. The caller holds mu.
+func (i *instance) takeOver(pids []int) (taken []*orphan.Process) {
 	known := map[int]bool{i.first.Pid(): true}
 	for _, p := range i.others {
 		known[p.Pid()] = true
 	}
 	for _, pid := range pids {
-		if known[pid] {
+		if known[pid] || i.commands[pid] {
 			continue
 		}
 		if p, err := orphan.Take(pid); err == nil {
-			i.others = append(i.others, p)
+			taken = append(taken, p)
 		}
+	}
+	i.others = append(i.others, taken...)
+	return taken
+}
+
+// killStrays ends what a command has left behind that was killed in the middle, and
+// keeps it to be waited for: nobody would know of it. The workload's own processes
+// are no children of ours, they have a pid namespace.
+func (i *instance) killStrays() {
+	i.leaving.Lock()
+	defer i.leaving.Unlock()
+	i.entering.Lock()
+	defer i.entering.Unlock()
+	pids, err := i.cgroup.Pids(true)
+	if err != nil {
+		return // the cgroup is gone, and all that was in it
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range i.takeOver(pids) {
+		p.Signal(syscall.SIGKILL) //nolint:errcheck // it may have ended
 	}
 }
 

@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -55,17 +56,13 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 	if err := i.ownPipes(stdio, spec.User.UID); err != nil {
 		return nil, err
 	}
-	if _, err := i.run(ctx, stdio, append(args, containerID)...); err != nil {
+	x := &executed{i: i}
+	if x.p, err = i.leave(ctx, stdio, append(args, containerID), pid); err != nil {
 		if i.first.Signal(0) != nil {
 			return nil, workload.ErrNotRunning // meanwhile
 		}
 		return nil, named(err, spec.Args[0])
 	}
-	x := &executed{i: i}
-	if x.p, err = i.taken(pid); err != nil {
-		return nil, err
-	}
-	i.keep(x.p)
 	i.executes(x.p)
 	if i.runtime.Sentry {
 		x.inside, err = readPid(filepath.Join(i.dir, inside))
@@ -78,6 +75,28 @@ func (i *instance) Exec(ctx context.Context, p workload.Process, stdio boundary.
 		return nil, err
 	}
 	return x, nil
+}
+
+// leave runs a command that leaves a process behind, whose ID it writes to the file
+// pid, and keeps that process. On error there is none.
+func (i *instance) leave(ctx context.Context, stdio boundary.Stdio, args []string, pid string) (*orphan.Process, error) {
+	p, err := func() (*orphan.Process, error) {
+		i.leaving.RLock()
+		defer i.leaving.RUnlock()
+		if _, err := i.run(ctx, stdio, args...); err != nil {
+			return nil, err
+		}
+		p, err := i.taken(pid)
+		if err == nil {
+			i.keep(p)
+		}
+		return p, err
+	}()
+	var program *programError // that there is none to run is what the runtime says itself
+	if err != nil && !errors.As(err, &program) && !errors.Is(err, errPaused) && !errors.Is(err, workload.ErrNotRunning) {
+		i.killStrays()
+	}
+	return p, err
 }
 
 // becoming is how long a process may take from its runtime's word that it runs to its
