@@ -28,7 +28,8 @@ func fileProbes() []Probe {
 			[]string{"--security-opt unmask", "--volume /proc:", "--volume /:"}, "/proc/bus/pci/00/00.0"),
 		writable("files.sysfs", "the host's devices in /sys", "changing what devices and the kernel's memory management do", report.Disturbs,
 			[]string{"--volume /sys:"}, "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/ksm/run", "/sys/kernel/mm/lru_gen/enabled",
-			"/sys/kernel/profiling", "/sys/block/loop0/queue/nr_requests", "/sys/kernel/rcu_expedited", "/sys/power/state"),
+			"/sys/kernel/profiling", "/sys/block/loop0/queue/nr_requests", "/sys/kernel/rcu_expedited", "/sys/power/state",
+			"/sys/kernel/debug/clear_warn_once", "/sys/kernel/tracing/tracing_on", "/sys/kernel/debug/tracing/tracing_on"),
 		{
 			ID: "files.sysrq", Door: "the kernel's emergency keys", Expected: "/proc/sysrq-trigger cannot be written to",
 			Enables:     "rebooting or crashing the host",
@@ -38,9 +39,11 @@ func fileProbes() []Probe {
 			References:  []string{"Documentation/admin-guide/sysrq.rst"},
 			observe: func(p *prober) {
 				// It is not even opened.
-				p.add("faccessat(/proc/sysrq-trigger, W_OK)", "", unix.Faccessat(unix.AT_FDCWD, "/proc/sysrq-trigger", unix.W_OK, 0))
+				p.everywhere([]string{"/proc/sysrq-trigger"}, func(f string) {
+					p.add("faccessat("+f+", W_OK)", "", unix.Faccessat(unix.AT_FDCWD, f, unix.W_OK, 0))
+				})
 			},
-			judge: refused,
+			judge: judgeEverywhere(attempts),
 		},
 		{
 			ID: "files.cgroups", Door: "control groups", Expected: "no cgroup can be written to",
@@ -215,17 +218,18 @@ func fileProbes() []Probe {
 	}
 }
 
-// writable is a probe that opens files for writing, without writing.
+// writable is a probe that opens files for writing, without writing, wherever they are
+// mounted.
 func writable(id, door, enables string, c report.Consequence, opens []string, paths ...string) Probe {
 	return Probe{
 		ID: id, Door: door, Expected: "opening for writing is refused", Enables: enables, Consequence: c, Opens: opens,
 		Fix: "leave the paths below /proc and /sys masked and read-only", References: []string{"proc(5)", "CVE-2025-52881"},
 		observe: func(p *prober) {
-			for _, f := range paths {
+			p.everywhere(paths, func(f string) {
 				_ = p.open(f, unix.O_WRONLY) // it is evidence
-			}
+			})
 		},
-		judge: refused,
+		judge: judgeEverywhere(attempts),
 	}
 }
 

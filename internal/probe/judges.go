@@ -41,8 +41,8 @@ func attempts(calls []report.Evidence) outcome {
 
 // content judges files of which each with something in it opens the door. A mask
 // is an empty file or directory.
-func content(v *view) outcome {
-	calls := slices.Clone(v.calls())
+func content(tried []report.Evidence) outcome {
+	calls := slices.Clone(tried)
 	var empty bool
 	for n, e := range calls {
 		if e.Errno == "" && e.Value == "" {

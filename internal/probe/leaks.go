@@ -16,19 +16,20 @@ func masked(id, door, enables, references string, paths ...string) Probe {
 		ID: "leaks." + id, Door: door, Expected: "not there, or empty", Enables: enables, Consequence: report.Reads, Opens: unmask,
 		Fix: "leave the paths below /proc and /sys masked", References: strings.Split(references, "; "),
 		observe: func(p *prober) {
-			for _, f := range paths {
-				if list, err := os.ReadDir(f); err == nil {
-					first := ""
-					if len(list) > 0 {
-						first = list[0].Name()
-					}
-					p.add(readCall(f), first, nil)
-					continue
+			p.everywhere(paths, func(f string) {
+				list, err := os.ReadDir(f)
+				if err != nil {
+					p.read(f)
+					return
 				}
-				p.read(f)
-			}
+				first := ""
+				if len(list) > 0 {
+					first = list[0].Name()
+				}
+				p.add(readCall(f), first, nil)
+			})
 		},
-		judge: content,
+		judge: judgeEverywhere(content),
 	}
 }
 

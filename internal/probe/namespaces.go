@@ -55,9 +55,11 @@ func namespaceProbes() []Probe {
 				case !ok || e.Errno != "":
 					return isUnclear("/proc cannot be read: " + e.Errno)
 				case e.Value == noThread:
-					return isShut(noThread)
+					return seenMounts(v, isShut(noThread))
 				}
-				return isOpen(e.Value)
+				out := isOpen(e.Value)
+				out.points = []string{strings.TrimSuffix(e.Value, " is kthreadd")}
+				return out
 			},
 		},
 		{
@@ -188,18 +190,32 @@ const (
 )
 
 // observeThreads looks for kthreadd, the parent of the kernel's threads, which is
-// process 2 of the first pid namespace and of no other.
+// process 2 of the first pid namespace and of no other, in every procfs that is mounted.
 func observeThreads(p *prober) {
 	if _, err := beginning("/proc/self/stat"); err != nil {
 		p.add(kernelThread, "", err)
 		return
 	}
-	comm, err := beginning("/proc/2/comm")
-	if err == nil && strings.TrimSpace(comm) == "kthreadd" {
-		p.add(kernelThread, "process 2 is kthreadd", nil)
-		return
+	list, whole, merr := mounts()
+	points := []string{"/proc"}
+	for _, m := range list {
+		if m.kind == "proc" && m.root == "/" && !slices.Contains(points, m.point) {
+			points = append(points, m.point)
+		}
 	}
-	p.add(kernelThread, noThread, nil)
+	var failed error
+	for _, point := range points {
+		found, err := kthreaddAt(point)
+		if found != "" {
+			p.add(kernelThread, found, nil)
+			return
+		}
+		if err != nil {
+			failed = err
+		}
+	}
+	p.addMounts(whole, merr)
+	p.add(kernelThread, noThread, failed)
 }
 
 // atLeast compares a kernel's release with a version.

@@ -32,7 +32,7 @@ type Observation struct {
 }
 
 // observationFormat changes with the fields and with the calls that probes make.
-const observationFormat = 4
+const observationFormat = 5
 
 // The limits of what comes from inside.
 const (

@@ -87,7 +87,7 @@ func main() {
 	case "half":
 		b = append(b[:len(b)/2], '\n')
 	case "more":
-		b = append([]byte(`{"format":4,`), b[1:]...)
+		b = append([]byte(`{"format":5,`), b[1:]...)
 	}
 	os.Stdout.Write(b)
 	wait()
