@@ -78,6 +78,7 @@ type auditJob struct {
 	flags    auditFlags
 	configs  []*audit.Config
 	untested []report.Untested
+	unseen   []audit.Unseen
 }
 
 func (a *app) audit(cmd *cobra.Command, f auditFlags, targets []string) error {
@@ -165,16 +166,22 @@ func (j *auditJob) everything(ctx context.Context, e *engine.Engine) error {
 		return err
 	}
 	j.ours(ctx, e, records)
+	return j.containers(ctx)
+}
+
+// containers are those of other engines on this machine. Who cannot be asked is told.
+func (j *auditJob) containers(ctx context.Context) error {
 	for _, kind := range []audit.Kind{audit.Docker, audit.Podman} {
 		found, err := auditing.Tool{Kind: kind, Run: auditing.Run}.Containers(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, auditing.ErrNotInstalled):
 			j.untested = append(j.untested, report.Untested{What: "containers of " + string(kind), Why: safetext.Line(err.Error())})
-			if !errors.Is(err, auditing.ErrNotInstalled) {
-				j.app.warn(fmt.Sprintf("containers of %s are left out: %v", kind, err))
-			}
+		case err != nil:
+			j.unseen = append(j.unseen, audit.Unseen{Kind: kind, Why: safetext.Line(err.Error())})
+			j.app.warn(fmt.Sprintf("containers of %s are left out: %v", kind, err))
 		}
 		j.configs = append(j.configs, found...)
 	}
@@ -280,7 +287,7 @@ func (j *auditJob) host(ctx context.Context) (report.Report, error) {
 	if err != nil {
 		return report.Report{}, err
 	}
-	h := &audit.Host{Files: os.DirFS("/"), Now: time.Now(), Products: auditing.Products(ctx, auditing.Run), Untested: j.untested}
+	h := &audit.Host{Files: os.DirFS("/"), Now: time.Now(), Products: auditing.Products(ctx, auditing.Run), Untested: j.untested, Unseen: j.unseen}
 	return audit.JudgeHost(h, known, "bulkhead audit --host"), ctx.Err()
 }
 

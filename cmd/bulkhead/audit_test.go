@@ -1,11 +1,13 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/audit"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/auditing"
 )
 
@@ -41,5 +43,23 @@ func TestAuditAgain(t *testing.T) {
 		if got := auditAgain(cmd, tt.target); got != tt.want {
 			t.Errorf("%s: got %s, want %s", strings.Join(tt.flags, " "), got, tt.want)
 		}
+	}
+}
+
+// TestUnseenContainers: an engine that is there and does not answer is unknown, and one
+// that is not installed is not.
+func TestUnseenContainers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "docker"), []byte("#!/bin/sh\necho no daemon >&2\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	j := &auditJob{app: newApp()}
+	j.app.err = io.Discard
+	if err := j.containers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(j.unseen) != 1 || j.unseen[0].Kind != audit.Docker || !strings.Contains(j.unseen[0].Why, "no daemon") || len(j.untested) != 1 {
+		t.Errorf("unseen %+v, untested %+v", j.unseen, j.untested)
 	}
 }

@@ -18,8 +18,24 @@ type Host struct {
 	Files    fs.FS
 	Now      time.Time
 	Products []Product // but the kernel, which Files tells of
-	// Untested is what nobody could look at, such as an engine that does not answer.
+	// Untested is what nobody looked at, such as an engine that is not installed.
 	Untested []report.Untested
+	// Unseen are engines with containers that nobody could look at, though asked to.
+	Unseen []Unseen
+}
+
+// Unseen is an engine, and why its containers were not looked at.
+type Unseen struct {
+	Kind Kind
+	Why  string
+}
+
+// finding is unknown, without a severity: what is open in there is open to anything.
+func (u Unseen) finding() (report.Finding, answer) {
+	return report.Finding{
+		ID: "host.containers-" + string(u.Kind), Door: "containers of " + string(u.Kind), Consequence: report.Takeover,
+		Expected: "every container was looked at",
+	}, unknown("they were not all looked at: " + u.Why)
 }
 
 // maxHostFile bounds a file of the host that is read; dpkg's status is the largest.
@@ -74,6 +90,9 @@ func JudgeHost(h *Host, a *Advisories, recheck string) report.Report {
 				add(e.finding(p), e.judge(p, debian))
 			}
 		}
+	}
+	for _, u := range h.Unseen {
+		add(u.finding())
 	}
 	r.Untested = h.Untested
 	for _, p := range h.Products {

@@ -364,3 +364,14 @@ func TestSentryVersions(t *testing.T) {
 		}
 	}
 }
+
+// TestUnseen: containers that could not be looked at are unknown, whatever severity counts.
+func TestUnseen(t *testing.T) {
+	h := &Host{Files: fstest.MapFS{}, Unseen: []Unseen{{Kind: Docker, Why: "the daemon does not answer"}}}
+	r := JudgeHost(h, &Advisories{}, "")
+	r.Findings = slices.DeleteFunc(r.Findings, func(f report.Finding) bool { return f.ID != "host.containers-docker" })
+	d := report.Document{Reports: []report.Report{r}, Threshold: report.Critical}
+	if len(r.Findings) != 1 || d.ExitCode() != report.ExitInconclusive || !strings.Contains(r.Findings[0].Reason, "does not answer") {
+		t.Errorf("exit code %d, %+v", d.ExitCode(), r.Findings)
+	}
+}
