@@ -52,7 +52,7 @@ func (r *reader) readXattrs(fd int, hdr *tar.Header) error {
 		if err != nil {
 			return err
 		}
-		if value, err = r.attributeInside(name, value); err != nil {
+		if value, err = r.o.IDs.attributeInside(name, value); err != nil {
 			return err
 		}
 		if value == nil {
@@ -71,21 +71,53 @@ func (r *reader) readXattrs(fd int, hdr *tar.Header) error {
 
 // attributeInside is an attribute's value as the workload would see it, nil for
 // one that means nothing there.
-func (r *reader) attributeInside(name string, value []byte) ([]byte, error) {
+func (i IDs) attributeInside(name string, value []byte) ([]byte, error) {
 	switch name {
 	case capability:
-		v, ok := r.o.IDs.capabilityInside(value)
+		v, ok := i.capabilityInside(value)
 		if !ok {
 			return nil, nil
 		}
 		return v, nil
 	case aclAccess, aclDefault:
-		return acl(value, func(id uint32) (uint32, error) { return r.o.IDs.inside(id), nil })
+		return acl(value, func(id uint32) (uint32, error) { return i.inside(id), nil })
 	}
 	if value == nil {
 		value = []byte{}
 	}
 	return value, nil
+}
+
+// attributesInside are those of a file that travel in an archive, by their names.
+// dir and name are as for at.Llistxattr.
+func (i IDs) attributesInside(dir int, name string) (map[string]string, error) {
+	names, err := at.Llistxattr(dir, name)
+	if at.NoXattr(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	for _, n := range names {
+		if !KeepXattr(n) {
+			continue
+		}
+		value, err := at.Lgetxattr(dir, name, n)
+		if at.NoXattr(err) {
+			continue // removed meanwhile
+		}
+		if err == nil {
+			value, err = i.attributeInside(n, value)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if value != nil {
+			out[n] = string(value)
+		}
+	}
+	return out, nil
 }
 
 // attributes is what an entry says of a file beside its content.

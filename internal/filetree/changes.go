@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"syscall"
@@ -25,7 +26,7 @@ const opaqueXattr = "trusted.overlay.opaque"
 //	a whiteout (char 0:0)    yes                D
 //	anything                 no                 A
 //	anything but below       yes                C
-//	a directory              a directory        C if it or something in it changed;
+//	a directory              a directory        C if its attributes or something in it changed;
 //	                                            D for what an opaque one hides
 //
 // ignore names paths that the engine makes, such as mount points; what is below
@@ -71,19 +72,19 @@ func (l layers) close() {
 	}
 }
 
-// lookup finds what the layers show under a name.
-func (l layers) lookup(name string) (st at.Stat, found bool, err error) {
+// lookup finds what the layers show under a name, and which of them does.
+func (l layers) lookup(name string) (dir int, st at.Stat, found bool, err error) {
 	for _, fd := range l {
 		st, err := at.Lstat(fd, name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return st, false, err
+			return fd, st, false, err
 		}
-		return st, !at.IsWhiteout(st), nil
+		return fd, st, !at.IsWhiteout(st), nil
 	}
-	return st, false, nil
+	return -1, st, false, nil
 }
 
 // enter opens the directories of a name, as far down as they are visible.
@@ -241,11 +242,17 @@ func (d *differ) name(upper int, below layers, name, path string, depth int, opa
 	if err != nil {
 		return err
 	}
-	old, existed, err := below.lookup(name)
+	in, old, existed, err := below.lookup(name)
 	if err != nil {
 		return err
 	}
 	ignored := d.ignore != nil && d.ignore(path)
+	changed := !at.IsDir(st) || !at.IsDir(old) || d.attributesDiffer(st, old)
+	if existed && !ignored && !changed {
+		if changed, err = d.xattrsDiffer(upper, in, name); err != nil {
+			return fmt.Errorf("%.60q: %w", path, err)
+		}
+	}
 	switch {
 	case at.IsWhiteout(st):
 		if existed && !ignored {
@@ -258,7 +265,7 @@ func (d *differ) name(upper int, below layers, name, path string, depth int, opa
 		if err := d.add("A", path); err != nil {
 			return err
 		}
-	case !ignored && (!at.IsDir(st) || !at.IsDir(old) || d.attributesDiffer(st, old)):
+	case !ignored && changed:
 		if err := d.add("C", path); err != nil {
 			return err
 		}
@@ -296,4 +303,17 @@ func (d *differ) enter(upper int, below layers, name, path string, depth int, me
 // copies one up, with its attributes, for what is made in it.
 func (d *differ) attributesDiffer(st, old at.Stat) bool {
 	return st.Mode != old.Mode || d.ids.inside(st.Uid) != old.Uid || d.ids.inside(st.Gid) != old.Gid
+}
+
+// xattrsDiffer is attributesDiffer for the extended attributes that an image has.
+func (d *differ) xattrsDiffer(upper, lower int, name string) (bool, error) {
+	is, err := d.ids.attributesInside(upper, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // gone meanwhile
+	}
+	if err != nil {
+		return false, err
+	}
+	was, err := IDs{}.attributesInside(lower, name)
+	return !maps.Equal(is, was), err
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -45,9 +46,9 @@ func TestChanges(t *testing.T) {
 	dir := t.TempDir()
 	base, second, upper := filepath.Join(dir, "1"), filepath.Join(dir, "2"), filepath.Join(dir, "upper")
 	for layer, names := range map[string]string{
-		base:   "etc/ etc/passwd etc/hosts bin/ bin/sh gone/ gone/below old/ old/a old/b type whole/ whole/x only/ only/y",
+		base:   "etc/ etc/passwd etc/hosts bin/ bin/sh attr/ attr/same/ attr/x gone/ gone/below old/ old/a old/b type whole/ whole/x only/ only/y",
 		second: "etc/ etc/group !gone old/ old/c",
-		upper:  "etc/ etc/passwd etc/new !etc/hosts bin/ old/ old/a old/d type/ type/f !whole gone/ gone/again same/ !never only/ dev/ dev/null mnt/ mnt/made",
+		upper:  "etc/ etc/passwd etc/new !etc/hosts bin/ old/ old/a old/d attr/ attr/same/ attr/same/new type/ type/f !whole gone/ gone/again same/ !never only/ dev/ dev/null mnt/ mnt/made",
 	} {
 		for name := range strings.FieldsSeq(names) {
 			bare := strings.TrimPrefix(name, "!")
@@ -64,7 +65,9 @@ func TestChanges(t *testing.T) {
 		}
 	}
 	must(t, unix.Setxattr(filepath.Join(upper, "old"), "trusted.overlay.opaque", []byte("y"), 0),
-		os.Chmod(filepath.Join(upper, "only"), 0o700))
+		os.Chmod(filepath.Join(upper, "only"), 0o700),
+		unix.Setxattr(filepath.Join(upper, "attr"), "user.k", []byte("new"), 0), unix.Setxattr(filepath.Join(base, "attr"), "user.k", []byte("old"), 0),
+		unix.Setxattr(filepath.Join(upper, "attr/same"), "trusted.overlay.origin", []byte("y"), 0))
 	got, err := filetree.Changes(t.Context(), upper, []string{base, second}, filetree.IDs{}, func(p string) bool {
 		return p == "/dev" || p == "/dev/null" || p == "/mnt"
 	})
@@ -73,7 +76,10 @@ func TestChanges(t *testing.T) {
 	for _, c := range got {
 		b.WriteString(c.Kind + " " + c.Path + "\n")
 	}
-	const want = `C /etc
+	const want = `C /attr
+C /attr/same
+A /attr/same/new
+C /etc
 D /etc/hosts
 A /etc/new
 C /etc/passwd
@@ -128,5 +134,48 @@ func TestChangesBelowOpaque(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestChangesOfAttributes has directories of which only extended attributes changed,
+// with owners in them that the workload sees as others than the host.
+func TestChangesOfAttributes(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	ids := filetree.IDs{Base: 100000, Count: 65536}
+	list := func(user uint32) []byte { // user::rwx user:USER:rwx group::r-x mask::rwx other::r-x
+		b := binary.LittleEndian.AppendUint32(nil, 2)
+		for _, e := range [][3]uint32{{1, 7, 1<<32 - 1}, {2, 7, user}, {4, 5, 1<<32 - 1}, {16, 7, 1<<32 - 1}, {32, 5, 1<<32 - 1}} {
+			b = binary.LittleEndian.AppendUint16(b, uint16(e[0]))
+			b = binary.LittleEndian.AppendUint16(b, uint16(e[1]))
+			b = binary.LittleEndian.AppendUint32(b, e[2])
+		}
+		return b
+	}
+	const acl = "system.posix_acl_access"
+	for name, tt := range map[string]struct{ lower, upper map[string][]byte }{
+		"same":        {map[string][]byte{"user.k": []byte("v"), acl: list(5)}, map[string][]byte{"user.k": []byte("v"), acl: list(100005)}},
+		"added":       {nil, map[string][]byte{"user.k": []byte("v")}},
+		"removed":     {map[string][]byte{"user.k": []byte("v")}, nil},
+		"changed":     {map[string][]byte{"user.k": []byte("v")}, map[string][]byte{"user.k": []byte("w")}},
+		"list":        {map[string][]byte{acl: list(5)}, map[string][]byte{acl: list(100006)}},
+		"overlayfs's": {nil, map[string][]byte{"trusted.overlay.origin": []byte("x")}},
+	} {
+		for layer, attrs := range map[string]map[string][]byte{"lower": tt.lower, "upper": tt.upper} {
+			p := filepath.Join(dir, layer, name)
+			must(t, os.MkdirAll(p, 0o775), os.Chmod(p, 0o775))
+			for k, v := range attrs {
+				if err := unix.Setxattr(p, k, v, 0); err != nil {
+					t.Fatalf("%s: %v", k, err)
+				}
+			}
+		}
+		must(t, os.Chown(filepath.Join(dir, "upper", name), 100000, 100000))
+	}
+	got, err := filetree.Changes(t.Context(), filepath.Join(dir, "upper"), []string{filepath.Join(dir, "lower")}, ids, nil)
+	must(t, err)
+	want := []workload.Change{{Kind: "C", Path: "/added"}, {Kind: "C", Path: "/changed"}, {Kind: "C", Path: "/list"}, {Kind: "C", Path: "/removed"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
 	}
 }
