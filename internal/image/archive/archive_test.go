@@ -546,6 +546,56 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// TestChangeOfConfig has instructions on top of what an image says.
+func TestChangeOfConfig(t *testing.T) {
+	from := func() manifest.RunConfig {
+		return manifest.RunConfig{Env: []string{"PATH=/bin", "EMPTY=", "P=80 81"}, Cmd: []string{"old"}, Shell: []string{"/bin/bash", "-c"}, WorkingDir: "/w"}
+	}
+	for _, tt := range []struct {
+		lines []string
+		want  func(c *manifest.RunConfig)
+	}{
+		{[]string{`ENV PATH=/opt:$PATH`}, func(c *manifest.RunConfig) { c.Env[0] = "PATH=/opt:/bin" }},
+		{[]string{`ENV PATH /opt:${PATH}`}, func(c *manifest.RunConfig) { c.Env[0] = "PATH=/opt:/bin" }},
+		{[]string{`ENV A='$PATH' B="$PATH" C=\$PATH D=$NO E=$ F="\n\$"`}, func(c *manifest.RunConfig) {
+			c.Env = append(c.Env, "A=$PATH", "B=/bin", "C=$PATH", "D=", "E=$", `F=\n$`)
+		}},
+		{[]string{`ENV A=${NO:-x} B=${NO-x} C=${EMPTY:-x$PATH} D=${EMPTY-x} E=${PATH:-x}`}, func(c *manifest.RunConfig) {
+			c.Env = append(c.Env, "A=x", "B=x", "C=x/bin", "D=", "E=/bin")
+		}},
+		{[]string{`ENV A=${NO:+x} B=${NO+x} C=${EMPTY:+x} D=${EMPTY+x} E=${PATH:+"x }y"}`}, func(c *manifest.RunConfig) {
+			c.Env = append(c.Env, "A=", "B=", "C=", "D=x", "E=x }y")
+		}},
+		{[]string{`ENV A=a$1b$$c${12}d$x1d B=$é`}, func(c *manifest.RunConfig) { c.Env = append(c.Env, "A=abcd", "B=$é") }},
+		{[]string{`ENV A=1 B=$A`, `ENV C=$A`}, func(c *manifest.RunConfig) { c.Env = append(c.Env, "A=1", "B=", "C=1") }},
+		{[]string{`WORKDIR ${NO:-"a b"}`}, func(c *manifest.RunConfig) { c.WorkingDir = "/w/a b" }},
+		{[]string{`USER $NO:${NO:-5}`}, func(c *manifest.RunConfig) { c.User = ":5" }},
+		{[]string{`EXPOSE $P`}, func(c *manifest.RunConfig) { c.ExposedPorts = map[string]struct{}{"80/tcp": {}, "81/tcp": {}} }},
+		{[]string{`VOLUME $PATH ["x"`}, nil},
+		{[]string{`VOLUME $PATH "/a b"`}, func(c *manifest.RunConfig) { c.Volumes = map[string]struct{}{"/bin": {}, "/a b": {}} }},
+		{[]string{`LABEL "a b"=$PATH`}, func(c *manifest.RunConfig) { c.Labels = map[string]string{"a b": "/bin"} }},
+		{[]string{`CMD echo $PATH "x"`}, func(c *manifest.RunConfig) { c.Cmd = []string{"/bin/bash", "-c", `echo $PATH "x"`} }},
+		{[]string{`ENTRYPOINT ["/e"]`}, func(c *manifest.RunConfig) { c.Entrypoint, c.Cmd = []string{"/e"}, nil }},
+		{[]string{`CMD ["new"]`, `ENTRYPOINT ["/e"]`}, func(c *manifest.RunConfig) { c.Entrypoint, c.Cmd = []string{"/e"}, []string{"new"} }},
+		{[]string{`ENTRYPOINT ["/e"]`, `CMD ["new"]`}, func(c *manifest.RunConfig) { c.Entrypoint, c.Cmd = []string{"/e"}, []string{"new"} }},
+		{[]string{`ENTRYPOINT e`}, func(c *manifest.RunConfig) { c.Entrypoint, c.Cmd = []string{"/bin/bash", "-c", "e"}, nil }},
+		{[]string{`ENV A=${}`}, nil}, {[]string{`ENV A=${PATH`}, nil}, {[]string{`ENV A=${PATH%x}`}, nil}, {[]string{`ENV A=${NO:?want it}`}, nil},
+		{[]string{`ENV A=${PATH:`}, nil}, {[]string{`ENV A=${NO:-x`}, nil}, {[]string{`WORKDIR $NO`}, nil}, {[]string{`ENV $NO=x`}, nil},
+	} {
+		got, want := from(), from()
+		err := archive.Change(&got, tt.lines...)
+		if tt.want == nil {
+			if err == nil {
+				t.Errorf("%q was taken: %+v", tt.lines, got)
+			}
+			continue
+		}
+		if tt.want(&want); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: got %+v, %v; want %+v", tt.lines, got, err, want)
+		}
+	}
+}
+
 // TestSkopeo lets another program read what we save and write what we load.
 func TestSkopeo(t *testing.T) {
 	if _, err := exec.LookPath("skopeo"); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,38 +13,62 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 )
 
-// Change applies one Dockerfile instruction to a config: CMD, ENTRYPOINT, ENV,
+// Change applies Dockerfile instructions to a config: CMD, ENTRYPOINT, ENV,
 // EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR. Others are refused.
-func Change(c *manifest.RunConfig, line string) error {
-	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-	rest = strings.TrimSpace(rest)
-	if err := change(c, strings.ToUpper(word), rest); err != nil {
-		return fmt.Errorf("change %q: %w", line, err)
-	}
-	if err := c.Check(); err != nil {
-		return fmt.Errorf("change %q: %w", line, err)
+//
+// As in a Dockerfile, variables stand for what the config's environment says before
+// the line, but in commands, whose shell may expand them; the shell form is run by
+// the config's shell; and an ENTRYPOINT takes a CMD away that no line before it set.
+func Change(c *manifest.RunConfig, lines ...string) error {
+	e := &editor{c: c}
+	for _, line := range lines {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		err := e.change(strings.ToUpper(word), strings.TrimSpace(rest))
+		if err == nil {
+			err = c.Check()
+		}
+		if err != nil {
+			return fmt.Errorf("change %q: %w", line, err)
+		}
 	}
 	return nil
 }
 
-func change(c *manifest.RunConfig, word, rest string) (err error) {
+// editor applies the lines of one Change.
+type editor struct {
+	c      *manifest.RunConfig
+	cmdSet bool // by a line
+}
+
+func (e *editor) change(word, rest string) (err error) {
+	c := e.c
 	if rest == "" && word != "CMD" && word != "ENTRYPOINT" {
 		return errors.New("want INSTRUCTION ARGUMENTS")
 	}
 	switch word {
+	case "EXPOSE", "USER", "STOPSIGNAL", "WORKDIR":
+		if rest, err = expand(rest, c.Env); err != nil {
+			return err
+		}
+	}
+	switch word {
 	case "CMD":
-		c.Cmd, err = command(rest)
+		c.Cmd, err = command(rest, c.Shell)
+		e.cmdSet = len(c.Cmd) > 0
 	case "ENTRYPOINT":
-		c.Entrypoint, err = command(rest)
+		c.Entrypoint, err = command(rest, c.Shell)
+		if !e.cmdSet {
+			c.Cmd = nil
+		}
 	case "ENV":
 		var pairs [][2]string
-		pairs, err = assignments(rest)
+		pairs, err = assignments(rest, c.Env)
 		for _, p := range pairs {
 			c.Env = setEnv(c.Env, p[0], p[1])
 		}
 	case "LABEL":
 		var pairs [][2]string
-		pairs, err = assignments(rest)
+		pairs, err = assignments(rest, c.Env)
 		for _, p := range pairs {
 			if c.Labels == nil {
 				c.Labels = make(map[string]string)
@@ -65,9 +90,15 @@ func change(c *manifest.RunConfig, word, rest string) (err error) {
 			list, err = fields(rest)
 		}
 		for _, v := range list {
+			if v, err = expand(v, c.Env); err != nil {
+				return err
+			}
 			c.Volumes = with(c.Volumes, v)
 		}
 	case "WORKDIR":
+		if rest == "" {
+			return errors.New("the directory is empty")
+		}
 		if !path.IsAbs(rest) && c.WorkingDir == "" {
 			c.WorkingDir = "/"
 		}
@@ -120,7 +151,7 @@ func healthcheck(s string) (*manifest.Healthcheck, error) {
 	case word == "NONE" && rest == "":
 		h.Test = []string{"NONE"}
 	case word == "CMD" && strings.HasPrefix(rest, "["):
-		list, err := command(rest)
+		list, err := command(rest, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -141,8 +172,8 @@ func with(set map[string]struct{}, key string) map[string]struct{} {
 	return set
 }
 
-// command reads the JSON form, or gives the shell form to /bin/sh.
-func command(s string) ([]string, error) {
+// command reads the JSON form, or gives the shell form to a shell, /bin/sh by default.
+func command(s string, shell []string) ([]string, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -153,11 +184,14 @@ func command(s string) ([]string, error) {
 		}
 		return list, nil
 	}
-	return []string{"/bin/sh", "-c", s}, nil
+	if len(shell) == 0 {
+		shell = []string{"/bin/sh", "-c"}
+	}
+	return append(slices.Clone(shell), s), nil
 }
 
-// assignments reads "K=V K2=\"v w\"" or, for one, "K V".
-func assignments(s string) ([][2]string, error) {
+// assignments reads "K=V K2=\"v w\"" or, for one, "K V", with variables of env.
+func assignments(s string, env []string) ([][2]string, error) {
 	words, err := fields(s)
 	if err != nil {
 		return nil, err
@@ -167,17 +201,32 @@ func assignments(s string) ([][2]string, error) {
 		if !ok {
 			return nil, errors.New("want NAME=value")
 		}
-		return [][2]string{{key, strings.TrimSpace(value)}}, nil
+		return expandAll(env, [2]string{key, strings.TrimSpace(value)})
 	}
 	var out [][2]string
 	for _, w := range words {
 		key, value, ok := strings.Cut(w, "=")
-		if !ok || key == "" {
+		if !ok {
 			return nil, errors.New("want NAME=value")
 		}
 		out = append(out, [2]string{key, value})
 	}
-	return out, nil
+	return expandAll(env, out...)
+}
+
+func expandAll(env []string, pairs ...[2]string) ([][2]string, error) {
+	for i := range pairs {
+		for j := range pairs[i] {
+			var err error
+			if pairs[i][j], err = expand(pairs[i][j], env); err != nil {
+				return nil, err
+			}
+		}
+		if pairs[i][0] == "" {
+			return nil, errors.New("want NAME=value")
+		}
+	}
+	return pairs, nil
 }
 
 func setEnv(env []string, key, value string) []string {
@@ -190,43 +239,40 @@ func setEnv(env []string, key, value string) []string {
 	return append(env, key+"="+value)
 }
 
-// fields splits at spaces, with quotes and backslashes as in a Dockerfile.
+// fields splits at spaces that are not quoted, and leaves quotes and backslashes
+// in the words, for expand.
 func fields(s string) ([]string, error) {
 	var out []string
-	var word strings.Builder
-	var quote rune
-	inWord, escaped := false, false
-	for _, r := range s {
+	start := -1
+	var quote byte
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if quote == 0 && (c == ' ' || c == '\t') {
+			if start >= 0 {
+				out = append(out, s[start:i])
+				start = -1
+			}
+			continue
+		}
+		if start < 0 {
+			start = i
+		}
 		switch {
-		case escaped:
-			word.WriteRune(r)
-			escaped = false
-		case r == '\\' && quote != '\'':
-			escaped, inWord = true, true
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			} else {
-				word.WriteRune(r)
+		case c == '\\' && quote != '\'':
+			if i++; i == len(s) {
+				return nil, errOpen
 			}
-		case r == '"' || r == '\'':
-			quote, inWord = r, true
-		case r == ' ' || r == '\t':
-			if inWord {
-				out = append(out, word.String())
-				word.Reset()
-				inWord = false
-			}
-		default:
-			word.WriteRune(r)
-			inWord = true
+		case c == quote:
+			quote = 0
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
 		}
 	}
-	if quote != 0 || escaped {
-		return nil, errors.New("a quote or backslash is left open")
+	if quote != 0 {
+		return nil, errOpen
 	}
-	if inWord {
-		out = append(out, word.String())
+	if start >= 0 {
+		out = append(out, s[start:])
 	}
 	return out, nil
 }

@@ -111,10 +111,8 @@ func committed(raw []byte, c *manifest.Config, opts CommitOptions, empty bool) (
 	before := c.Config
 	run := before
 	run.Env = slices.Clone(run.Env)
-	for _, change := range opts.Changes {
-		if err := Change(&run, change); err != nil {
-			return nil, err
-		}
+	if err := Change(&run, opts.Changes...); err != nil {
+		return nil, err
 	}
 	history := append(c.History, manifest.History{
 		Created: &created, CreatedBy: opts.Command, Comment: opts.Message, Author: opts.Author, EmptyLayer: empty,

@@ -38,10 +38,8 @@ func Import(ctx context.Context, s *image.Store, r io.Reader, opts ImportOptions
 		return image.Image{}, err
 	}
 	var run manifest.RunConfig
-	for _, change := range opts.Changes {
-		if err := Change(&run, change); err != nil {
-			return image.Image{}, err
-		}
+	if err := Change(&run, opts.Changes...); err != nil {
+		return image.Image{}, err
 	}
 	op, err := s.Begin()
 	if err != nil {
