@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys"
 )
 
 const size = 4 << 20
@@ -560,6 +562,48 @@ func TestAsked(t *testing.T) {
 		}
 		if _, err := s.Prune(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestUsersByName maps a file whose name looks like a part of the memory map of
+// somebody who has a template: a workload chooses its files' names.
+func TestUsersByName(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "templates"))
+	ensure(t, s, recipe(new(atomic.Int32)))
+	memory, err := os.Open(s.path(key, memoryFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(memory.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	major, minor := sys.Device(st.Dev)
+	other, err := os.Create(filepath.Join(t.TempDir(), fmt.Sprintf("x %02x:%02x %d y", major, minor, st.Ino)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		file *os.File
+		want bool
+	}{{other, false}, {memory, true}} {
+		b, err := syscall.Mmap(int(tt.file.Fd()), 0, 4096, syscall.PROT_READ, syscall.MAP_PRIVATE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		users, err := s.Users(key)
+		is := slices.ContainsFunc(users, func(u User) bool { return u.PID == os.Getpid() })
+		if is != tt.want || err != nil {
+			t.Errorf("%s is mapped: a user %v, %v", tt.file.Name(), is, err)
+		}
+		if err := syscall.Munmap(b); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -36,16 +36,16 @@ func (s *Store) Users(key string) ([]User, error) {
 	if !ok {
 		return nil, fmt.Errorf("stat %s: no inode", fi.Name())
 	}
-	// As proc_pid_maps(5) writes it: device and inode, between spaces.
+	// As proc_pid_maps(5) writes them.
 	major, minor := sys.Device(st.Dev)
-	mark := fmt.Sprintf(" %02x:%02x %d ", major, minor, st.Ino)
+	device, inode := fmt.Sprintf("%02x:%02x", major, minor), strconv.FormatUint(st.Ino, 10)
 	found, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil, err
 	}
 	var users []User
 	for _, dir := range found {
-		if !maps(dir, mark) {
+		if !maps(dir, device, inode) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(dir))
@@ -60,15 +60,17 @@ func (s *Store) Users(key string) ([]User, error) {
 	return users, nil
 }
 
-// maps tells whether a process has a file mapped.
-func maps(dir, mark string) bool {
+// maps tells whether a process has a file mapped. What follows the inode is a name,
+// which anybody may have chosen.
+func maps(dir, device, inode string) bool {
 	f, err := os.Open(dir + "/maps")
 	if err != nil {
 		return false
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if strings.Contains(lines.Text(), mark) {
+		// 7f0000000000-7f0000001000 r--p 00000000 08:01 1234   /name
+		if f := strings.Fields(lines.Text()); len(f) >= 5 && f[3] == device && f[4] == inode {
 			return true
 		}
 	}
