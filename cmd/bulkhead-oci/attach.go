@@ -4,7 +4,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,7 +24,11 @@ type session struct {
 	restore  func() error
 	signals  chan os.Signal
 	done     chan struct{} // closed to end the goroutine that forwards signals
+	once     sync.Once     // of closing done
 	output   chan struct{} // closed when the terminal has nothing more to say
+	moved    chan struct{} // filled after output was written
+	writing  atomic.Bool   // output is being written
+	copied   atomic.Int64  // bytes of output written
 	wg       sync.WaitGroup
 }
 
@@ -37,7 +43,7 @@ var forwarded = []os.Signal{
 func attach(c *command, terminal *os.File, send func(syscall.Signal) error) (*session, error) {
 	s := &session{
 		terminal: terminal, signals: make(chan os.Signal, 32),
-		done: make(chan struct{}), output: make(chan struct{}),
+		done: make(chan struct{}), output: make(chan struct{}), moved: make(chan struct{}, 1),
 	}
 	signal.Notify(s.signals, forwarded...)
 	c.release()
@@ -45,6 +51,7 @@ func attach(c *command, terminal *os.File, send func(syscall.Signal) error) (*se
 		close(s.output)
 	} else if err := s.connect(c.stdin, c.stdout); err != nil {
 		signal.Stop(s.signals)
+		s.undo()
 		return nil, err
 	}
 	s.wg.Go(func() { s.forward(c, send) })
@@ -70,7 +77,7 @@ func (s *session) connect(in, out *os.File) error {
 	}
 	go func() {
 		defer close(s.output)
-		_, _ = io.Copy(out, s.terminal) // EIO when the last process has closed its side
+		s.copyOutput(out)
 	}()
 	go func() {
 		// It may be blocked in a read when the session ends; then the command ends
@@ -105,22 +112,89 @@ func (s *session) resize(in *os.File) {
 	}
 }
 
-// drain waits for the last output of a process that has ended.
-func (s *session) drain() {
-	select {
-	case <-s.output:
-	case <-time.After(drainTime):
+// copyOutput writes what comes from the terminal, until EIO says that the last
+// process has closed its side.
+func (s *session) copyOutput(out io.Writer) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := s.terminal.Read(buf)
+		s.writing.Store(true)
+		if n > 0 {
+			var wrote int
+			if wrote, err = out.Write(buf[:n]); wrote < n {
+				return
+			}
+			s.copied.Add(int64(n))
+		}
+		if err != nil {
+			return
+		}
+		select {
+		case s.moved <- struct{}{}:
+		default:
+		}
+		s.writing.Store(false)
 	}
 }
 
-// close ends the session and gives the person's terminal its modes back.
-func (s *session) close() {
-	signal.Stop(s.signals)
-	close(s.done)
+// quiet is how long a terminal has nothing to say after the process has ended, and
+// kernelHolds more bytes than it can have written that were not read: a terminal has
+// 64 KiB for each side (tty_buffer.c) and 4 KiB of its line discipline. Another
+// process may hold the terminal open for ever, and write all the time.
+const (
+	quiet       = 500 * time.Millisecond
+	kernelHolds = 256 << 10
+)
+
+// drain delivers the last output of a process that has ended, however slowly it is
+// read. Signals end this, as there is no process any more to have them.
+func (s *session) drain() {
+	s.stop()
+	for end := s.copied.Load() + kernelHolds; s.copied.Load() < end; {
+		select {
+		case <-s.output:
+			return
+		case <-s.moved:
+			continue
+		case sig := <-s.signals:
+			if slices.Contains(ending, sig) {
+				return
+			}
+			continue
+		case <-time.After(quiet):
+		}
+		if s.writing.Load() {
+			continue
+		}
+		select {
+		case <-s.moved: // just now
+		default:
+			return
+		}
+	}
+}
+
+// ending are the forwarded signals by which a person or an engine ends a command.
+var ending = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}
+
+// stop ends the forwarding of signals.
+func (s *session) stop() {
+	s.once.Do(func() { close(s.done) })
 	s.wg.Wait()
+}
+
+// undo gives the person's terminal its modes back.
+func (s *session) undo() {
 	if s.restore != nil {
 		_ = s.restore() // the terminal may be gone
 	}
+}
+
+// close ends the session.
+func (s *session) close() {
+	signal.Stop(s.signals)
+	s.stop()
+	s.undo()
 	if s.terminal != nil {
 		s.terminal.Close()
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"time"
 )
 
 func runRun(c *command) (code int, err error) {
@@ -54,7 +53,3 @@ func runRun(c *command) (code int, err error) {
 	s.drain()
 	return exit.Code, n.entry.relock()
 }
-
-// drainTime is how long a terminal's last output is waited for after the
-// process has ended: another process may hold the terminal open for ever.
-const drainTime = 500 * time.Millisecond
