@@ -70,7 +70,7 @@ func (c *command) prepareCreate(attached bool) (*creation, error) {
 	}
 	b := &box{spec: spec, record: record{
 		Version: spec.Version, ID: c.id(), Bundle: bundle, Rootfs: filepath.Clean(rootfs),
-		Created: time.Now().UTC(), Owner: os.Getuid(),
+		Created: time.Now().UTC(), Owner: os.Getuid(), NoNewKeyring: c.flags.on("no-new-keyring"),
 	}}
 	return &creation{command: c, box: b, text: text, bundle: bundle, attached: attached}, nil
 }
@@ -142,7 +142,7 @@ func (c *creation) create() (err error) {
 	}
 	cfg := container.Config{
 		ID: c.id(), Dir: c.entry.dir, Bundle: c.bundle, Spec: withListening(c.box.spec, sockets), Cgroup: m, PreserveFDs: preserve,
-		NoNewKeyring: c.flags.on("no-new-keyring"), Detached: !c.attached,
+		NoNewKeyring: c.box.NoNewKeyring, Detached: !c.attached,
 		Hooks: c.hooks(), Listener: c.seccompListener,
 	}
 	if !c.box.spec.Process.Terminal {

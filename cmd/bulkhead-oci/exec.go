@@ -82,7 +82,7 @@ func (c *command) execConfig(b *box, process *specs.Process) (*container.ExecCon
 	cfg := &container.ExecConfig{
 		Process: process, Seccomp: b.spec.Linux.Seccomp, Personality: b.spec.Linux.Personality,
 		MemoryPolicy: b.spec.Linux.MemoryPolicy,
-		PreserveFDs:  preserve, WhilePaused: paused,
+		PreserveFDs:  preserve, WhilePaused: paused, NoNewKeyring: b.NoNewKeyring,
 		Listener: func(f *os.File, pid int) error {
 			defer f.Close()
 			return sendSeccomp(b, f, pid, st)

@@ -52,6 +52,8 @@ type record struct {
 	// processes in it are somebody else's.
 	CgroupMade bool `json:"cgroupMade,omitempty"`
 }
+	// NoNewKeyring is create's --no-new-keyring, which holds for exec, too.
+	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
 
 var (
 	errNotExist = errors.New("container does not exist")
