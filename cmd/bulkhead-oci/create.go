@@ -110,7 +110,7 @@ func (c *creation) create() (err error) {
 	if err != nil {
 		return err
 	}
-	if c.entry, err = c.store.create(c.id()); err != nil {
+	if c.entry, err = c.store.create(c.ctx, c.id()); err != nil {
 		return err
 	}
 	defer func() {

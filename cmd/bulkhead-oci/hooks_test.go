@@ -111,3 +111,54 @@ func TestHooksInside(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandsDuringPoststart: a poststart hook may have other commands work on the
+// container, also one that deletes it.
+func TestCommandsDuringPoststart(t *testing.T) {
+	h := newHost(t)
+	defer func(was time.Duration) { lockTime = was }(lockTime)
+	lockTime = 3 * time.Second
+	dir := t.TempDir()
+	const id = "lifecycle-during-poststart"
+	h.write(func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c",
+			"cd " + dir + "; echo >began; until [ -e go ]; do sleep 0.02; done; read code <go; rm began go; exit $code"}}}}
+	}, "sleep", "1000")
+	for _, c := range []struct {
+		code   string
+		during func()
+		left   bool
+	}{
+		{"0", func() { h.must("pause", id); h.must("resume", id) }, true},
+		{"1", func() { h.must("pause", id); h.must("resume", id) }, false},
+		{"0", func() { h.must("delete", "--force", id) }, false},
+		{"1", func() { h.must("delete", "--force", id); h.must("create", "--bundle", h.bundle, id) }, true},
+	} {
+		ended := make(chan int)
+		go func() {
+			code, _, _ := h.call("run", "--detach", "--bundle", h.bundle, id)
+			ended <- code
+		}()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(dir, "began")); err == nil {
+				break
+			} else if time.Now().After(end) {
+				t.Fatal("the hook does not begin")
+			}
+		}
+		c.during()
+		if err := os.WriteFile(filepath.Join(dir, "go.new"), []byte(c.code+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "go.new"), filepath.Join(dir, "go")); err != nil {
+			t.Fatal(err)
+		}
+		if code := <-ended; (code == 0) != (c.code == "0") {
+			t.Errorf("the hook ended with %s, run with %d", c.code, code)
+		}
+		if code, _, errs := h.call("state", id); (code == 0) != c.left {
+			t.Errorf("hook %s: left %v, want %v: %s", c.code, code == 0, c.left, errs)
+		}
+		h.must("delete", "--force", id)
+	}
+}

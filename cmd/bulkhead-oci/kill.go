@@ -117,7 +117,7 @@ func (b *box) thaw() error {
 
 func runDelete(c *command) (int, error) {
 	force := c.flags.on("force")
-	e, err := c.store.open(c.id())
+	e, err := c.store.open(c.ctx, c.id())
 	if err != nil {
 		if force && errors.Is(err, errNotExist) {
 			return 0, nil
@@ -253,7 +253,7 @@ func runResume(c *command) (int, error) { return 0, c.freeze(paused, false) }
 
 // freeze pauses or resumes a container that is in the state from.
 func (c *command) freeze(from specs.ContainerState, freeze bool) error {
-	e, err := c.store.open(c.id())
+	e, err := c.store.open(c.ctx, c.id())
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os/signal"
+	"syscall"
 )
 
 func runRun(c *command) (code int, err error) {
@@ -18,19 +20,15 @@ func runRun(c *command) (code int, err error) {
 	defer b.Close()
 	defer n.entry.Close()
 	if !attached {
-		err := c.start(b)
-		if err != nil {
+		err := c.start(n.entry, b)
+		if err != nil && !lost(err) {
 			n.undo()
 		}
 		return 0, err
 	}
-	keep := c.flags.on("keep")
+	keep, gone := c.flags.on("keep"), false
 	defer func() {
-		if keep && err == nil {
-			return
-		}
-		if errors.Is(err, errNotExist) { // another command has deleted it
-			err = nil
+		if keep && err == nil || gone || lost(err) {
 			return
 		}
 		if err2 := c.destroy(n.entry, b); err == nil {
@@ -42,7 +40,7 @@ func runRun(c *command) (code int, err error) {
 		return 0, err
 	}
 	defer s.close()
-	if err := c.start(b); err != nil {
+	if err := c.start(n.entry, b); err != nil {
 		return 0, err
 	}
 	n.entry.unlock() // others may kill, pause, execute in it now
@@ -51,5 +49,14 @@ func runRun(c *command) (code int, err error) {
 		return 0, err
 	}
 	s.drain()
-	return exit.Code, n.entry.relock()
+	ctx, stop := signal.NotifyContext(c.ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err = n.entry.relock(ctx)
+	if gone = errors.Is(err, errNotExist); gone { // another command has deleted it
+		err = nil
+	}
+	return exit.Code, err
 }
+
+// lost tells of an error that the container is in another command's hands, or was.
+func lost(err error) bool { return errors.Is(err, errNotExist) || errors.Is(err, errBusy) }

@@ -14,7 +14,7 @@ import (
 )
 
 func runStart(c *command) (int, error) {
-	e, err := c.store.open(c.id())
+	e, err := c.store.open(c.ctx, c.id())
 	if err != nil {
 		return 0, err
 	}
@@ -36,12 +36,14 @@ func runStart(c *command) (int, error) {
 			return 0, err
 		}
 	}
-	return 0, c.start(b)
+	return 0, c.start(e, b)
 }
 
 // start lets the container's program run and runs the poststart hooks. A hook
-// that fails ends the container (runtime-spec, runtime.md, lifecycle).
-func (c *command) start(b *box) error {
+// that fails ends the container (runtime-spec, runtime.md, lifecycle). From the
+// start of the program on other commands may work on the container: a poststart hook
+// may call one. After an error the lock is held, but if that is errNotExist or errBusy.
+func (c *command) start(e *entry, b *box) error {
 	h := b.spec.Hooks
 	if h != nil {
 		if err := c.startContainerHooks(b, h.StartContainer); err != nil {
@@ -55,12 +57,17 @@ func (c *command) start(b *box) error {
 	if h == nil {
 		return nil
 	}
+	e.unlock()
 	err := hook.Run(c.ctx, hook.Poststart, b.spec.Hooks.Poststart, func() specs.State {
 		return b.hookState(specs.StateRunning, b.made.Pid, b.spec)
 	})
-	if err != nil {
-		c.endAfterHook(b)
+	if err == nil {
+		return nil
 	}
+	if err2 := e.relock(c.ctx); err2 != nil {
+		return errors.Join(err, err2)
+	}
+	c.endAfterHook(b)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,9 +52,9 @@ type record struct {
 	// CgroupMade is set once the cgroup was made for this container. Until then
 	// processes in it are somebody else's.
 	CgroupMade bool `json:"cgroupMade,omitempty"`
-}
 	// NoNewKeyring is create's --no-new-keyring, which holds for exec, too.
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
+}
 
 var (
 	errNotExist = errors.New("container does not exist")
@@ -83,13 +84,32 @@ func (e *entry) Close() { e.lock.Close() }
 // unlock lets other commands work on the container.
 func (e *entry) unlock() { _ = syscall.Flock(int(e.lock.Fd()), syscall.LOCK_UN) }
 
-// relock waits for them. It fails with errNotExist if one has deleted the
-// container.
-func (e *entry) relock() error {
-	if err := flock.Take(e.lock, syscall.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", e.dir, err)
+// relock waits for them as open does. It fails with errNotExist if one has deleted
+// the container.
+func (e *entry) relock(ctx context.Context) error {
+	if err := lock(ctx, e.lock); err != nil {
+		return err
 	}
 	return e.check()
+}
+
+// lockTime bounds the wait for another command. It may wait for this one: one that
+// runs hooks, of which this is one. Tests set it.
+var lockTime = time.Minute
+
+var errBusy = errors.New("another command is working on the container")
+
+// lock takes a container's lock, within lockTime and until ctx ends. On error, which
+// wraps errBusy if the lock did not come, f is closed, or will be.
+func lock(ctx context.Context, f *os.File) error {
+	late := fmt.Errorf("%w, which has not finished within %v: is this called by a hook of the same container?", errBusy, lockTime)
+	bounded, cancel := context.WithTimeoutCause(ctx, lockTime, late)
+	defer cancel()
+	err := flock.Wait(bounded, f, nil)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w, and this one was told to end", errBusy)
+	}
+	return err
 }
 
 // check finds out whether the container was deleted, and maybe created anew,
@@ -105,7 +125,7 @@ func (e *entry) check() error {
 
 // create reserves id. The directory lets others through (0711) but not look:
 // the container's root may be put together below it.
-func (s store) create(id string) (*entry, error) {
+func (s store) create(ctx context.Context, id string) (*entry, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
@@ -119,7 +139,7 @@ func (s store) create(id string) (*entry, error) {
 	case err != nil:
 		return nil, fmt.Errorf("make the container's state: %w", err)
 	}
-	e, err := s.open(id)
+	e, err := s.open(ctx, id)
 	if err != nil {
 		os.Remove(dir)
 		return nil, err
@@ -127,8 +147,9 @@ func (s store) create(id string) (*entry, error) {
 	return e, nil
 }
 
-// open locks the container id and waits for commands that work on it.
-func (s store) open(id string) (*entry, error) {
+// open locks the container id and waits for commands that work on it, until ctx ends
+// and no longer than lockTime.
+func (s store) open(ctx context.Context, id string) (*entry, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
@@ -140,9 +161,8 @@ func (s store) open(id string) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock.Take(f, syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock container %s: %w", id, err)
+	if err := lock(ctx, f); err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
 	}
 	e := &entry{dir, f}
 	if err := e.check(); err != nil {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,14 +32,14 @@ func TestCheckID(t *testing.T) {
 
 func TestStoreLifecycle(t *testing.T) {
 	s := store{filepath.Join(t.TempDir(), "root")}
-	if _, err := s.open("one"); !errors.Is(err, errNotExist) {
+	if _, err := s.open(t.Context(), "one"); !errors.Is(err, errNotExist) {
 		t.Errorf("open before create: %v", err)
 	}
-	e, err := s.create("one")
+	e, err := s.create(t.Context(), "one")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.create("one"); !errors.Is(err, errExist) {
+	if _, err := s.create(t.Context(), "one"); !errors.Is(err, errExist) {
 		t.Errorf("second create: %v", err)
 	}
 	want := record{Version: "1.3.0", ID: "one", Created: time.Unix(1, 0).UTC(), Cgroup: "/c"}
@@ -69,14 +72,14 @@ func TestStoreLifecycle(t *testing.T) {
 // must not go on with what is no longer there.
 func TestOpenAfterRemoval(t *testing.T) {
 	s := store{t.TempDir()}
-	e, err := s.create("one")
+	e, err := s.create(t.Context(), "one")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, 8)
 	for i := range errs {
-		wg.Go(func() { _, errs[i] = s.open("one") })
+		wg.Go(func() { _, errs[i] = s.open(t.Context(), "one") })
 	}
 	if err := e.remove(); err != nil {
 		t.Fatal(err)
@@ -96,7 +99,7 @@ func TestCreateIsExclusive(t *testing.T) {
 	made := make([]bool, 16)
 	for i := range made {
 		wg.Go(func() {
-			e, err := s.create("one")
+			e, err := s.create(t.Context(), "one")
 			if err == nil {
 				made[i] = true
 				e.Close()
@@ -123,7 +126,7 @@ func TestListOfMissingRoot(t *testing.T) {
 
 func TestDamagedRecordIsAnError(t *testing.T) {
 	s := store{t.TempDir()}
-	e, err := s.create("one")
+	e, err := s.create(t.Context(), "one")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,5 +162,71 @@ func TestWriteAtomicallyLeavesNothingOnFailure(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestBusy: a command that waits for another one ends when it is told to, and at the
+// latest when that has had its time.
+func TestBusy(t *testing.T) {
+	defer func(was time.Duration) { lockTime = was }(lockTime)
+	root := t.TempDir()
+	s := store{root}
+	e, err := s.create(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.open(ctx, "one"); !errors.Is(err, errBusy) || !strings.Contains(err.Error(), "told to end") {
+		t.Errorf("got %v", err)
+	}
+	lockTime = 10 * time.Millisecond
+	for _, verb := range []string{"pause", "resume", "start", "update", "delete"} {
+		code, _, errs := call(t, "--root", root, verb, "one")
+		if code != 1 || !strings.Contains(errs, "another command is working on the container") || !strings.Contains(errs, "hook") {
+			t.Errorf("%s: %d, %q", verb, code, errs)
+		}
+	}
+	// The waits that were given up do not keep the lock.
+	lockTime = time.Minute
+	e.Close()
+	if e, err = s.open(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	e.unlock()
+	if err := e.relock(t.Context()); err != nil {
+		t.Error(err)
+	}
+	e.Close()
+}
+
+// TestSignalWhileBusy: the process ends by a signal.
+func TestSignalWhileBusy(t *testing.T) {
+	root := t.TempDir()
+	e, err := store{root}.create(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	also := make(chan os.Signal, 1) // this process is to live through what comes too early
+	signal.Notify(also, syscall.SIGTERM)
+	defer signal.Stop(also)
+	ended := make(chan int)
+	go func() {
+		code, _, _ := call(t, "--root", root, "pause", "one")
+		ended <- code
+	}()
+	for {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case code := <-ended:
+			if code != 1 {
+				t.Errorf("got %d", code)
+			}
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }

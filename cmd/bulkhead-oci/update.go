@@ -41,7 +41,7 @@ func runUpdate(c *command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	e, err := c.store.open(c.id())
+	e, err := c.store.open(c.ctx, c.id())
 	if err != nil {
 		return 0, err
 	}

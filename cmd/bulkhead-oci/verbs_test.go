@@ -177,7 +177,7 @@ func TestList(t *testing.T) {
 	root := t.TempDir()
 	s := store{root}
 	for _, id := range []string{"b", "a"} {
-		e, err := s.create(id)
+		e, err := s.create(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}

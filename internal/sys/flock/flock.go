@@ -30,7 +30,15 @@ func Open(ctx context.Context, name string, flags int, waiting func()) (unlock f
 	if err != nil {
 		return nil, err
 	}
-	err = Take(f, syscall.LOCK_EX|syscall.LOCK_NB)
+	if err := Wait(ctx, f, waiting); err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// Wait takes the lock of f as Open does. On error f is closed, or will be.
+func Wait(ctx context.Context, f *os.File, waiting func()) error {
+	err := Take(f, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		if waiting != nil {
 			waiting()
@@ -43,12 +51,12 @@ func Open(ctx context.Context, name string, flags int, waiting func()) (unlock f
 		case err = <-done:
 		case <-ctx.Done():
 			go func() { <-done; f.Close() }()
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", name, err)
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
-	return func() { f.Close() }, nil
+	return nil
 }
