@@ -141,6 +141,9 @@ func runList(c *command) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := c.store.sweep(); err != nil {
+		c.log.Debugf("remove what earlier deletions left: %v", err) // whoever lists may not be who deletes
+	}
 	list := []shown{}
 	for _, id := range ids {
 		b, err := c.store.load(id)

@@ -116,6 +116,11 @@ func (b *box) thaw() error {
 }
 
 func runDelete(c *command) (int, error) {
+	defer func() { // also after a delete that finds no container: an earlier one may have been cut short
+		if err := c.store.sweep(); err != nil {
+			c.log.Warnf("remove what earlier deletions left: %v", err)
+		}
+	}()
 	force := c.flags.on("force")
 	e, err := c.store.open(c.ctx, c.id())
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -265,11 +266,52 @@ func (e *entry) remove() error {
 	// Renamed first, so that a removal cut short does not leave half a
 	// container under its ID. The name is none that checkID accepts, and short
 	// whatever the ID; the inode makes it this directory's own.
-	gone := filepath.Join(filepath.Dir(e.dir), fmt.Sprintf("~deleted-%d", info.Sys().(*syscall.Stat_t).Ino))
+	gone := filepath.Join(filepath.Dir(e.dir), deletedPrefix+strconv.FormatUint(info.Sys().(*syscall.Stat_t).Ino, 10))
 	if err := os.Rename(e.dir, gone); err != nil {
 		return fmt.Errorf("remove the container's state: %w", err)
 	}
 	return os.RemoveAll(gone)
+}
+
+// deletedPrefix begins the name of a container's directory that is being removed.
+const deletedPrefix = "~deleted-"
+
+// sweep removes what removals left that were cut short. What is locked is in the
+// hands of one that is under way.
+func (s store) sweep() error {
+	root, err := os.Open(s.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	names, err := root.Readdirnames(-1)
+	for _, name := range names {
+		if strings.HasPrefix(name, deletedPrefix) {
+			err = errors.Join(err, removeUnlocked(filepath.Join(s.root, name)))
+		}
+	}
+	return err
+}
+
+func removeUnlocked(dir string) error {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	switch err := flock.Take(f, syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil
+	case err != nil:
+		return err
+	}
+	return os.RemoveAll(dir)
 }
 
 // list returns the IDs in the store, in order. A default store that was never

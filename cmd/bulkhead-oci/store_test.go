@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/sys/flock"
 )
 
 const config = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"cwd":"/","args":["sh"]},"linux":{}}`
@@ -228,5 +230,50 @@ func TestSignalWhileBusy(t *testing.T) {
 			return
 		case <-time.After(10 * time.Millisecond):
 		}
+	}
+}
+
+// TestCutOffRemoval: what a removal left that was killed goes with the next one, and
+// what one is still at does not.
+func TestCutOffRemoval(t *testing.T) {
+	root := t.TempDir()
+	left := func(name string) string {
+		t.Helper()
+		dir := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Join(dir, "below"), 0o711); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "below", "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	busy, err := os.Open(left("~deleted-2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if err := flock.Take(busy, syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"delete", "none"}, {"delete", "--force", "none"}, {"list"}} {
+		left("~deleted-1")
+		call(t, append([]string{"--root", root}, args...)...)
+		if now, _ := os.ReadDir(root); len(now) != 1 || now[0].Name() != "~deleted-2" {
+			t.Errorf("%v: left %v", args, now)
+		}
+	}
+	busy.Close()
+	s := store{root}
+	e, err := s.create(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	if code, _, errs := call(t, "--root", root, "delete", "one"); code != 0 || errs != "" {
+		t.Errorf("%d, %q", code, errs)
+	}
+	if now, _ := os.ReadDir(root); len(now) != 0 {
+		t.Errorf("left %v", now)
 	}
 }
