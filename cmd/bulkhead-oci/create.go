@@ -100,7 +100,7 @@ func (c *command) checkConsole(terminal, attached bool) error {
 }
 
 // create makes the container up to the start of its program. On error nothing
-// is left behind.
+// is left behind, but what undo cannot remove.
 func (c *creation) create() (err error) {
 	sockets, err := listening()
 	if err != nil {
@@ -315,7 +315,8 @@ func sendSeccomp(b *box, f *os.File, pid int, st specs.ContainerState) error {
 }
 
 // undo removes what a failed create made, and has hooks do so that may have made
-// something. Its own failure is logged: the error that led here says more.
+// something. Its own failure is logged: the error that led here says more. A
+// container that could not be ended stays known, for delete to try again.
 func (c *creation) undo() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), endTime)
 	defer cancel()
@@ -327,13 +328,17 @@ func (c *creation) undo() {
 	}
 	err := c.box.end(ctx)
 	c.box.Close()
-	if err = errors.Join(err, c.entry.remove()); err != nil {
+	defer c.entry.Close()
+	if err != nil {
+		c.log.Warnf("clean up after a failed create: %v; delete container %s to try again", err, c.id())
+		return
+	}
+	if err := c.entry.remove(); err != nil {
 		c.log.Warnf("clean up after a failed create: %v", err)
 	}
 	if c.hooked {
 		c.poststop(c.box)
 	}
-	c.entry.Close()
 }
 
 func runCreate(c *command) (int, error) {

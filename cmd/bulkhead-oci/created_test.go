@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -142,4 +143,60 @@ func (h *host) create(id string) {
 	h.t.Helper()
 	h.write(nil, "sleep", "1000")
 	h.must("create", "--bundle", h.bundle, id)
+}
+
+// TestFailedCreateThatStays: a container that cannot be ended after a failed create is
+// not forgotten. The mount on its cgroup keeps that from being removed.
+func TestFailedCreateThatStays(t *testing.T) {
+	h := newHost(t)
+	defer func(was time.Duration) { endTime = was }(endTime)
+	const id = "lifecycle-stays"
+	free := func() {
+		text, err := os.ReadFile("/proc/self/mounts")
+		if err != nil {
+			t.Error(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if at := strings.Fields(line)[1]; strings.HasSuffix(at, "/bulkhead-oci/"+id) {
+				if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	t.Cleanup(func() {
+		free()
+		if !t.Failed() {
+			return
+		}
+		endTime = 10 * time.Second
+		h.call("delete", "--force", id)
+	})
+	poststop := filepath.Join(t.TempDir(), "poststop")
+	h.write(func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{
+			CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c",
+				"for d in /sys/fs/cgroup/bulkhead-oci/" + id + " /sys/fs/cgroup/*/bulkhead-oci/" + id + "; do " +
+					"if [ -d $d ]; then mount --bind $d $d || exit 2; fi; done; exit 1"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}},
+			Poststop: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo >>" + poststop}}},
+		}
+	}, "sleep", "1000")
+	endTime = 500 * time.Millisecond
+	code, _, errs := h.call("create", "--bundle", h.bundle, id)
+	if code == 0 || !strings.Contains(errs, "delete container "+id) {
+		t.Errorf("create: %d, %s", code, errs)
+	}
+	h.status(id) // which must know it
+	if code, _, _ := h.call("delete", id); code == 0 {
+		t.Error("it was deleted and its cgroup was not")
+	}
+	if _, err := os.Stat(poststop); err == nil {
+		t.Error("the poststop hook ran, and the container is there")
+	}
+	free()
+	endTime = 10 * time.Second
+	h.must("delete", id)
+	if text, err := os.ReadFile(poststop); err != nil || string(text) != "\n" {
+		t.Errorf("the poststop hook left %q, %v", text, err)
+	}
 }
