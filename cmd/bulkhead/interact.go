@@ -123,7 +123,7 @@ func (a *app) watch(ctx context.Context, c connection, raw *terminal.Raw, sessio
 	}
 	resize() // the window may have changed since the streams were made
 	if c.stdin || !c.sigProxy {
-		return terminal.Guard(raw, resize, exitNow)
+		return terminal.Guard(ctx, raw, resize, exitNow)
 	}
 	unwatch, unproxy := terminal.Resized(resize), terminal.Proxy(ctx, a.forward(session))
 	return func() {

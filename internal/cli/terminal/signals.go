@@ -14,11 +14,10 @@ var fatal = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall
 
 // Guard watches signals while a terminal is raw, until stop is called: one that
 // ends this program restores the terminal first and then exits with 128 + its
-// number; SIGWINCH calls resized; SIGCONT makes the terminal raw again.
-func Guard(r *Raw, resized func(), exit func(code int)) (stop func()) {
-	ch := make(chan os.Signal, 16)
-	signal.Notify(ch, append([]os.Signal{syscall.SIGWINCH, syscall.SIGCONT}, fatal...)...)
-	return loop(r, ch, func(sig syscall.Signal) {
+// number; SIGWINCH calls resized; SIGCONT makes the terminal raw again. What canceled
+// ctx, of Interruptible, comes first, as with Proxy.
+func Guard(ctx context.Context, r *Raw, resized func(), exit func(code int)) (stop func()) {
+	return takeOver(ctx, r, append([]os.Signal{syscall.SIGWINCH, syscall.SIGCONT}, fatal...), func(sig syscall.Signal) {
 		switch sig {
 		case syscall.SIGCONT:
 			r.again()
@@ -125,20 +124,26 @@ func (in *interrupts) passOn(send func(syscall.Signal)) {
 // program alone are left out: stops by the terminal (SIGTSTP, SIGTTIN, SIGTTOU),
 // SIGCHLD, SIGPIPE, SIGWINCH, and SIGURG, which the Go runtime sends itself.
 func Proxy(ctx context.Context, send func(syscall.Signal)) (stop func()) {
+	return takeOver(ctx, nil, proxied(), send)
+}
+
+// takeOver calls handle for each of the signals, SIGINT and SIGTERM being those of
+// ctx, if it is of Interruptible: also those that came before.
+func takeOver(ctx context.Context, r *Raw, signals []os.Signal, handle func(syscall.Signal)) (stop func()) {
 	ch := make(chan os.Signal, 128)
 	var rest []os.Signal
 	in, _ := ctx.Value(interruptsKey{}).(*interrupts)
-	for _, sig := range proxied() {
+	for _, sig := range signals {
 		if in == nil || sig != syscall.SIGINT && sig != syscall.SIGTERM {
 			rest = append(rest, sig)
 		}
 	}
 	signal.Notify(ch, rest...)
-	end := loop(nil, ch, send)
+	end := loop(r, ch, handle)
 	if in == nil {
 		return end
 	}
-	in.passOn(send)
+	in.passOn(handle)
 	return func() {
 		in.passOn(nil)
 		end()

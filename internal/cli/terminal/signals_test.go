@@ -9,7 +9,7 @@ import (
 
 func TestGuardReportsResize(t *testing.T) {
 	resized := make(chan bool, 8)
-	stop := Guard(nil, func() { resized <- true }, func(code int) { t.Errorf("exit %d", code) })
+	stop := Guard(t.Context(), nil, func() { resized <- true }, func(code int) { t.Errorf("exit %d", code) })
 	defer stop()
 	for _, sig := range []syscall.Signal{syscall.SIGWINCH, syscall.SIGCONT} {
 		if err := syscall.Kill(os.Getpid(), sig); err != nil {
@@ -20,6 +20,34 @@ func TestGuardReportsResize(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%v was not reported", sig)
 		}
+	}
+}
+
+// TestGuardEarly: a signal that came before the guard, when it only canceled, ends the
+// program all the same, and so does one that comes later.
+func TestGuardEarly(t *testing.T) {
+	ctx, end := Interruptible(t.Context())
+	defer end()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	exits := make(chan int, 8)
+	stop := Guard(ctx, nil, func() {}, func(code int) { exits <- code })
+	defer stop()
+	select {
+	case code := <-exits:
+		if code != 128+int(syscall.SIGTERM) {
+			t.Errorf("got %d", code)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the signal got lost")
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-exits; code != 128+int(syscall.SIGINT) {
+		t.Errorf("got %d", code)
 	}
 }
 

@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -162,7 +163,7 @@ func TestChild(t *testing.T) {
 		defer r.Restore()
 		defer GuardStart(r, os.Exit)()
 		if way != "signal at the start" {
-			defer Guard(r, func() {}, os.Exit)()
+			defer Guard(context.Background(), r, func() {}, os.Exit)()
 		}
 		os.Stdout.WriteString("raw\n")
 		switch way {
