@@ -173,13 +173,13 @@ func openDevices(p *prober, want func(device) bool) {
 	}
 }
 
-// openOne opens one device after the other until one opens. The evidence has the
-// first of them, and each that ends in another way.
+// openOne opens one device after the other until one opens, or could be opened for
+// writing. The evidence has the first of them, and each that ends in another way.
 func openOne(p *prober, found []device) bool {
 	more := map[int]int{}
 	for _, d := range found {
-		// For reading first: some devices do something when they are opened for
-		// writing and closed again.
+		// For reading: some devices do something when they are opened for writing and
+		// closed again, and access(2) asks the device cgroup and the mode as open(2) does.
 		flags := []int{unix.O_RDONLY}
 		if d.id == "c 1:11" { // what dmesg_restrict guards is reading
 			flags = append(flags, unix.O_WRONLY)
@@ -196,11 +196,25 @@ func openOne(p *prober, found []device) bool {
 				more[like]++
 			}
 		}
+		if writableDevice(d.path) {
+			if len(p.o.Calls) == maxCalls {
+				p.o.Calls = p.o.Calls[:maxCalls-1]
+			}
+			p.add("faccessat("+d.path+", W_OK)", "", nil)
+			return true
+		}
 	}
 	for n, m := range more {
 		p.o.Calls[n].Value = fmt.Sprintf("and %d more like it", m)
 	}
 	return false
+}
+
+// writableDevice reports whether a node could be opened for writing. access(2) does not
+// look whether the mount is nodev.
+func writableDevice(path string) bool {
+	_, flags, _, err := fileSystem(path)
+	return err == nil && flags&unix.ST_NODEV == 0 && unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, 0) == nil
 }
 
 func inDevices(v *view) outcome {

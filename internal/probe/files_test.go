@@ -1,8 +1,10 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -198,5 +200,38 @@ func TestManyDevices(t *testing.T) {
 	p = prober{}
 	if !openOne(&p, append(many, device{path: "/dev/null", id: "b 8:1"})) || len(p.o.Calls) >= maxCalls || inDevices(&view{o: &p.o}).state != open {
 		t.Errorf("%d calls, %+v", len(p.o.Calls), inDevices(&view{o: &p.o}))
+	}
+}
+
+// TestWritableDevice: a device that may be written and not read is open.
+func TestWritableDevice(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, err := os.MkdirTemp("/dev", ".bulkhead-test-") // which is not nodev
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	node := dir + "/null"
+	err = unix.Mknod(node, unix.S_IFCHR, int(unix.Mkdev(1, 3)))
+	if err = errors.Join(err, os.Chmod(node, 0o222), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan prober)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread, and its user, end with this
+		var p prober
+		// Of this thread alone: root would read it whatever its mode says.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
+			p.add("setresuid", "", errno)
+		} else {
+			openOne(&p, []device{{path: node, id: "c 1:3"}})
+		}
+		done <- p
+	}()
+	p := <-done
+	if out := inDevices(&view{o: &p.o}); out.state != open || !strings.Contains(out.observed, "W_OK") {
+		t.Errorf("%+v of %+v", out, p.o.Calls)
 	}
 }
