@@ -44,7 +44,10 @@ func kernelProbes() []Probe {
 			Opens:       []string{"--cap-add CAP_SYSLOG", "--cap-add ALL", "--userns host"},
 			Fix:         "drop SYSLOG; set kernel.kptr_restrict=1 and kernel.perf_event_paranoid=2 on the host",
 			References:  []string{"proc_kallsyms(5)"},
-			observe:     func(p *prober) { p.read("/proc/kallsyms") },
+			observe: func(p *prober) {
+				text, err := beginning("/proc/kallsyms")
+				p.add(readCall("/proc/kallsyms"), symbol(text), err)
+			},
 			judge: func(v *view) outcome {
 				e, ok := v.call(readCall("/proc/kallsyms"))
 				switch address, _, _ := strings.Cut(e.Value, " "); {
@@ -60,6 +63,18 @@ func kernelProbes() []Probe {
 			},
 		},
 	}
+}
+
+// symbol is the first line of /proc/kallsyms with an address that is not zero, or else
+// the first one: that of fixed_percpu_data, with which the list begins, is truly zero.
+func symbol(text string) string {
+	first, _, _ := strings.Cut(text, "\n")
+	for line := range strings.Lines(text) {
+		if address, _, ok := strings.Cut(line, " "); ok && strings.Trim(address, "0") != "" {
+			return strings.TrimSpace(line)
+		}
+	}
+	return strings.TrimSpace(first)
 }
 
 // confirmed is what a workload says if the host says the same, or else what the

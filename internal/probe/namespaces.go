@@ -38,8 +38,11 @@ func namespaceProbes() []Probe {
 			Opens:       []string{"--userns host"},
 			Fix:         "run it in a user namespace with an ID range of its own",
 			References:  []string{"user_namespaces(7)", "CIS Docker 2.9"},
-			observe:     func(p *prober) { p.read(uidMap) },
-			judge:       judgeUIDMap,
+			observe: func(p *prober) {
+				text, err := beginning(uidMap)
+				p.add(readCall(uidMap), strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), ", "), err)
+			},
+			judge: judgeUIDMap,
 		},
 		{
 			ID: "namespaces.processes", Door: "processes of others", Expected: "no kernel thread in /proc",
@@ -172,16 +175,25 @@ func judgeUIDMap(v *view) outcome {
 		return isShut("the host sees user 0 as another: " + strings.Join(strings.Fields(e.Value), " "))
 	}
 	e, ok := v.call(readCall(uidMap))
-	words := strings.Fields(e.Value)
+	root, good := mapsRoot(e.Value)
 	switch {
-	case !ok || e.Errno != "" || len(words) != 3:
-		return isUnclear("/proc/self/uid_map cannot be read: " + e.Errno)
-	case words[0] == "0" && words[1] == "0":
-		return isOpen("user 0 is user 0 outside")
-	case words[0] == "0":
-		return isShut("user 0 is user " + words[1] + " outside")
+	case !ok || e.Errno != "" || !good:
+		return isUnclear("/proc/self/uid_map cannot be read: " + first(e.Errno, e.Value, "it is empty"))
+	case root:
+		return isOpen("user 0 outside is in the ID map: " + strings.Join(strings.Fields(e.Value), " "))
 	}
-	return isShut("user " + words[0] + " is user " + words[1] + " outside")
+	return isShut(idRanges(e.Value))
+}
+
+// idRanges are the ranges of an ID map in words.
+func idRanges(text string) string {
+	var words []string
+	for part := range strings.SplitSeq(text, ",") {
+		if f := strings.Fields(part); len(f) == 3 {
+			words = append(words, "user "+f[0]+" is user "+f[1]+" outside")
+		}
+	}
+	return list(words)
 }
 
 const (
