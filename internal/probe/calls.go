@@ -94,6 +94,8 @@ func callProbes() []Probe {
 		filterProbe("user-namespaces", "making user namespaces", "full capabilities in a namespace of one's own, and with them the kernel's code for mounts and networks",
 			"user_namespaces(7); CVE-2022-0185", []gateCall{
 				call("unshare(CLONE_NEWUSER)", unix.SYS_UNSHARE, unix.CLONE_NEWUSER), call("clone(CLONE_NEWUSER)", unix.SYS_CLONE, unix.CLONE_NEWUSER),
+				// Its flags are in memory, where no filter sees them.
+				call("clone3", unix.SYS_CLONE3),
 			}),
 		filterProbe("join-namespaces", "joining namespaces", "entering namespaces of the host through a descriptor", "setns(2)", calls(named{"setns", unix.SYS_SETNS})),
 		filterProbe("mount", "mounting", "changing the mounts that masks are made of", "mount(2)", calls(

@@ -466,6 +466,29 @@ func TestSocketsOtherwise(t *testing.T) {
 	}
 }
 
+// oldCalls is a profile that refuses user namespaces by the calls that old ones know.
+const oldCalls = `{
+	"defaultAction": "SCMP_ACT_ALLOW",
+	"architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+	"syscalls": [
+		{"names": ["unshare"], "action": "SCMP_ACT_ERRNO"},
+		{"names": ["clone"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 268435456, "valueTwo": 268435456, "op": "SCMP_CMP_MASKED_EQ"}]}
+	]
+}`
+
+// TestClone3: what makes user namespaces is every call that does.
+func TestClone3(t *testing.T) {
+	w := newWorld(t)
+	file := filepath.Join(w.dir, "profile.json")
+	if err := os.WriteFile(file, []byte(oldCalls), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const want = "the filter lets pass: clone3"
+	if f := w.look(probed("--security-opt seccomp="+file, ""))["syscalls.user-namespaces"]; f.Verdict != report.Leaked || f.Observed != want {
+		t.Errorf("%s, %s%s; want it leaked, and %s", f.Verdict, f.Observed, f.Reason, want)
+	}
+}
+
 // TestNothingPutUp: where nobody put anything up on the host, nobody knows whether it is
 // within reach.
 func TestNothingPutUp(t *testing.T) {
