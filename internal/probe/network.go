@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -125,8 +126,15 @@ func interfacesIn(text string) (names []string) {
 	return names
 }
 
-// unreached judges connections: whatever error of the kernel's there is, nobody was
-// reached, but for EAGAIN, which tells of a listener that takes nobody on (unix(7)).
+// unreachedBy are the errors of socket(2) and connect(2) that show that nobody is there,
+// or that nobody may be asked. Others, such as EMFILE, tell of the prober: nothing was
+// tried. EAGAIN tells of a listener that takes nobody on (unix(7)).
+var unreachedBy = []string{
+	"EACCES", "EADDRNOTAVAIL", "EAFNOSUPPORT", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENOENT", "ENOSYS", "EPERM",
+	"EPROTONOSUPPORT", "EPROTOTYPE", "ESOCKTNOSUPPORT",
+}
+
+// unreached judges connections.
 func unreached(v *view) outcome {
 	calls := v.calls()
 	if len(calls) == 0 {
@@ -140,11 +148,13 @@ func unreached(v *view) outcome {
 		if out.observed == "" {
 			out.observed = e.Errno
 		}
-		switch e.Errno {
-		case "error":
+		switch {
+		case e.Errno == "error":
 			out = isUnclear(e.Value)
-		case "EAGAIN":
+		case e.Errno == "EAGAIN":
 			out = isUnclear("somebody listens, and takes nobody on: " + e.Call)
+		case !slices.Contains(unreachedBy, e.Errno):
+			out = isUnclear("an error that does not say whether somebody is there: " + e.Call + " " + e.Errno)
 		}
 	}
 	return out
@@ -183,7 +193,9 @@ func connect(address, token string) error {
 	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // a bare error number
 		return err
 	}
-	if err := poll(fd, unix.POLLOUT); err != nil {
+	if err := poll(fd, unix.POLLOUT); err == unix.ETIMEDOUT { //nolint:errorlint // a bare error number
+		return fmt.Errorf("no answer within %d ms: dropped on the way, or late", waiting)
+	} else if err != nil {
 		return err
 	}
 	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {

@@ -95,7 +95,7 @@ func TestUnknownIsNoPass(t *testing.T) {
 			one.Tried = slices.Clone(o.Tried)
 			change(&one.Tried[n])
 			for _, f := range Judge(c, &one, "").Findings {
-				if f.ID == one.Tried[n].Probe && f.Verdict == report.Held && !beyondDoubt(f.ID, what) {
+				if f.ID == one.Tried[n].Probe && f.Verdict == report.Held {
 					t.Errorf("%s, %s: held: %s", f.ID, what, f.Observed)
 				}
 			}
@@ -113,12 +113,6 @@ func TestUnknownIsNoPass(t *testing.T) {
 			t.Errorf("%s: %s, %s", f.ID, f.Verdict, f.Reason)
 		}
 	}
-}
-
-// beyondDoubt are verdicts that hold without an answer: whatever error a connection
-// ends with, nobody was reached.
-func beyondDoubt(id, what string) bool {
-	return what == "strange errors" && strings.HasPrefix(id, "network.")
 }
 
 // TestOwnKernel: in a machine of its own an open door costs depth, not the host. That
