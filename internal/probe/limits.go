@@ -236,6 +236,8 @@ func limitProbes() []Probe {
 				}
 				if e, ok := v.call(shmSize); ok && e.Errno == "ENOENT" {
 					return isShut("there is none")
+				} else if ok && e.Errno == "" && e.Value == "0" {
+					return isOpen("no limit: a size of 0 is none (tmpfs(5))")
 				}
 				return fewer(v, "", shmSize, d.Shm, "bytes")
 			},

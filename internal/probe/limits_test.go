@@ -63,3 +63,13 @@ func TestObserveMemory(t *testing.T) {
 		t.Errorf("took %d bytes, has %d KiB in memory and %d KiB in swap", n[0], n[1], n[2])
 	}
 }
+
+// TestSharedMemory: a tmpfs shows the size 0 if it has none.
+func TestSharedMemory(t *testing.T) {
+	for size, want := range map[string]report.Verdict{"67108864": report.Held, "67108865": report.Weaker, "0": report.Weaker, "": report.Unknown} {
+		c := NewContext(nil, &Declared{Boundary: "container", Shm: 64 << 20})
+		if f := judged(c, "limits.shared-memory", report.Evidence{Call: shmSize, Value: size}); f.Verdict != want {
+			t.Errorf("%q: %s, %s%s; want %s", size, f.Verdict, f.Observed, f.Reason, want)
+		}
+	}
+}
