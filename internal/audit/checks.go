@@ -237,6 +237,15 @@ func checkPaths(c *Config) answer {
 	}
 	open := append(missing(mustMask, c.Masked.Value), missing(mustProtect, c.Masked.Value, c.ReadOnly.Value)...)
 	from := slices.Concat(c.Masked.From, c.ReadOnly.From)
+	for _, k := range c.Kernel {
+		more := missing(k.below(mustMask), c.Masked.Value)
+		if !k.ReadOnly {
+			more = append(more, missing(k.below(mustProtect), c.Masked.Value, c.ReadOnly.Value)...)
+		}
+		if len(more) > 0 {
+			open, from = append(open, more...), append(from, k.From)
+		}
+	}
 	var observed []string
 	if len(open) > 0 {
 		observed = append(observed, "not masked or read-only: "+list(open))
@@ -260,11 +269,16 @@ func checkLeaks(c *Config) answer {
 	if !c.Masked.Known {
 		return unknown(c.Masked.Why, c.Masked.From...)
 	}
-	open := missing(tellTale, c.Masked.Value)
-	if len(open) == 0 {
-		return held("masked", c.Masked.From...)
+	open, from := missing(tellTale, c.Masked.Value), c.Masked.From
+	for _, k := range c.Kernel {
+		if more := missing(k.below(tellTale), c.Masked.Value); len(more) > 0 {
+			open, from = append(open, more...), append(slices.Clone(from), k.From)
+		}
 	}
-	a := leaked("not masked: "+list(open), c.Masked.From...)
+	if len(open) == 0 {
+		return held("masked", from...)
+	}
+	a := leaked("not masked: "+list(open), from...)
 	a.detail = list(open)
 	return a
 }

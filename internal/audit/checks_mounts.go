@@ -155,6 +155,25 @@ func mounted(kind string, options []string, m Mount) (dirs []Mount, devices []De
 	return dirs, devices
 }
 
+// addKernel takes in a mount of procfs or sysfs elsewhere than where masks are for.
+func (c *Config) addKernel(kind string, m Mount) {
+	usual, ok := map[string]string{"proc": "/proc", "sysfs": "/sys"}[kind]
+	if target := path.Clean("/" + m.Target); ok && target != usual {
+		c.Kernel = append(c.Kernel, KernelMount{Usual: usual, Target: target, ReadOnly: m.ReadOnly, From: m.From})
+	}
+}
+
+// below returns those of some paths that are in the same file system as a mount, as they
+// are called there.
+func (k *KernelMount) below(paths []string) (out []string) {
+	for _, p := range paths {
+		if rest, ok := strings.CutPrefix(p, k.Usual); ok && rest != "" && rest[0] == '/' {
+			out = append(out, path.Join(k.Target, rest))
+		}
+	}
+	return out
+}
+
 // mountsThat returns what fits, with the paths of all for the fix.
 func mountsThat(c *Config, fits func(Mount) bool) (found []Mount, sources string, from []report.Evidence) {
 	var names []string

@@ -99,6 +99,14 @@ type Mount struct {
 	From             report.Evidence
 }
 
+// KernelMount is a mount of procfs or sysfs.
+type KernelMount struct {
+	Usual    string // where it usually is, /proc or /sys
+	Target   string
+	ReadOnly bool
+	From     report.Evidence
+}
+
 // Device is a device of the host inside the workload.
 type Device struct {
 	Path  string // on the host, or inside where that is not said
@@ -157,6 +165,8 @@ type Config struct {
 	// kernel file systems that are not mounted read-only.
 	Masked, ReadOnly Said[[]string]
 	Writable         []report.Evidence
+	// Kernel are mounts of procfs and sysfs beside those at /proc and /sys.
+	Kernel []KernelMount
 
 	Sysctls Said[[]Sysctl]
 	Mounts  Said[[]Mount]

@@ -344,6 +344,7 @@ func inspectVolumes(c *Config, list node) {
 			c.Mounts.Value = append(c.Mounts.Value, m)
 			continue
 		}
+		c.addKernel(get("type"), m)
 		dirs, devices := mounted(get("type"), options, m)
 		c.Mounts.Value, c.Devices.Value = append(c.Mounts.Value, dirs...), append(c.Devices.Value, devices...)
 	}

@@ -111,3 +111,35 @@ func TestEveryAddress(t *testing.T) {
 		}
 	}
 }
+
+// TestSecondProc has a procfs or sysfs that masks at the usual places do not cover.
+func TestSecondProc(t *testing.T) {
+	paths := func(at string) string {
+		quote := func(list []string) string { return `"` + at + strings.Join(list, `","`+at) + `"` }
+		return `,"maskedPaths":[` + quote(ourMasked) + `],"readonlyPaths":[` + quote(ourReadOnly) + `]`
+	}
+	both := strings.Replace(strings.Replace(paths(""), `":["`, `":["/x/acpi","/x/kcore","/x/keys","/x/latency_stats","/x/sched_debug","/x/scsi","/x/timer_list","`, 1),
+		`readonlyPaths":["`, `readonlyPaths":["/x/bus","/x/fs","/x/irq","/x/sys","/x/sysrq-trigger","`, 1)
+	for _, tt := range []struct {
+		name, linux, mount string
+		want               report.Verdict
+	}{
+		{"none", paths(""), `{"destination":"/proc","type":"proc","source":"proc"}`, report.Held},
+		{"at the usual place by another name", paths(""), `{"destination":"//proc/","type":"proc","source":"proc"}`, report.Held},
+		{"elsewhere", paths(""), `{"destination":"/x","type":"proc","source":"proc"}`, report.Leaked},
+		{"elsewhere, read-only", paths(""), `{"destination":"/x","type":"proc","source":"proc","options":["ro"]}`, report.Leaked},
+		{"elsewhere, masked", both, `{"destination":"/x","type":"proc","source":"proc"}`, report.Held},
+		{"sysfs elsewhere, read-only", paths(""), `{"destination":"/x","type":"sysfs","source":"sysfs","options":["ro"]}`, report.Leaked},
+		{"a bind of that type", paths(""), `{"destination":"/x","type":"proc","source":"/srv/x","options":["bind"]}`, report.Held},
+	} {
+		c, err := ParseOCI(ociWith("", tt.linux, tt.mount))
+		if got := verdictOf(t, []*Config{c}, err, "proc.paths"); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	list, err := ParseDocker([]byte(`{"HostConfig": {"Privileged": false, "MaskedPaths": ["/proc", "/sys"], "ReadonlyPaths": [], "Mounts": [
+		{"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": {"type": "proc", "device": "proc"}}}}]}}`), nil)
+	if got := verdictOf(t, list, err, "proc.paths"); got != report.Leaked {
+		t.Errorf("a volume of Docker's: %s", got)
+	}
+}

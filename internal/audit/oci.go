@@ -152,6 +152,9 @@ func ociMounts(c *Config, n node) {
 			ReadOnly: has("ro", "rro"), Shared: has("shared", "rshared"),
 		}
 		kind := e.get("type").text()
+		if !has("bind", "rbind") {
+			c.addKernel(kind, m)
+		}
 		switch {
 		case has("bind", "rbind") || kind == "bind":
 			out = append(out, m)
