@@ -17,7 +17,7 @@ var engineSockets = []string{
 
 // engineDirs hold them, or what is as good.
 var engineDirs = []string{
-	"/run/docker", "/run/containerd", "/run/containers", "/run/podman", "/run/crio", "/run/libvirt", "/run/bulkhead", "/var/lib/bulkhead", "/var/lib/docker",
+	"/run/buildkit", "/run/docker", "/run/containerd", "/run/containers", "/run/k3s", "/run/podman", "/run/crio", "/run/libvirt", "/run/bulkhead", "/var/lib/bulkhead", "/var/lib/docker",
 	"/var/lib/containerd", "/var/lib/containers", "/var/lib/incus", "/var/lib/lxd", "/var/snap/lxd/common/lxd", "/run/dbus", "/run/systemd",
 }
 
@@ -204,6 +204,8 @@ func checkSocket(c *Config) answer {
 	switch {
 	case len(found) == 0:
 		return held("none is mounted", c.Mounts.From...)
+	case c.Boundary == UserKernel && !c.OurSandbox:
+		return unknown("gVisor connects to sockets of the host if its runtime is set up with --host-uds, which is not written here: "+sources, append(from, c.BoundaryFrom)...)
 	case c.Boundary != SharedKernel:
 		return notApplicable("a socket's other end is in another kernel, where nothing can connect to it", from...)
 	}

@@ -141,6 +141,8 @@ type Config struct {
 	// BoundaryFrom is what says so, Guess why it may be another.
 	BoundaryFrom report.Evidence
 	Guess        string
+	// OurSandbox tells that gVisor is set up by Bulkhead, without options of others.
+	OurSandbox bool
 	// Emulated tells that the machine's processor is a program.
 	Emulated Said[bool]
 	// Monitor is how the process that is the machine is confined.

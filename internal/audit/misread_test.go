@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // verdictOf returns what a rule says of the only workload of an input.
@@ -141,5 +142,31 @@ func TestSecondProc(t *testing.T) {
 		{"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": {"type": "proc", "device": "proc"}}}}]}}`), nil)
 	if got := verdictOf(t, list, err, "proc.paths"); got != report.Leaked {
 		t.Errorf("a volume of Docker's: %s", got)
+	}
+}
+
+// TestSandboxSockets: gVisor keeps sockets of the host out, unless who set its runtime up
+// let them in.
+func TestSandboxSockets(t *testing.T) {
+	socket := said([]Mount{{Source: "/run/docker.sock"}})
+	for name, tt := range map[string]struct {
+		c    *Config
+		want report.Verdict
+	}{
+		"ours":                {&Config{Kind: Bulkhead, Boundary: UserKernel, OurSandbox: true, Mounts: socket}, report.NotApplicable},
+		"a runtime of others": {&Config{Kind: Bulkhead, Boundary: UserKernel, Mounts: socket}, report.Unknown},
+		"Docker's":            {&Config{Kind: Docker, Boundary: UserKernel, Mounts: socket}, report.Unknown},
+		"Docker's, and none":  {&Config{Kind: Docker, Boundary: UserKernel, Mounts: said([]Mount(nil))}, report.Held},
+		"a machine":           {&Config{Kind: Docker, Boundary: OwnVM, Mounts: socket}, report.NotApplicable},
+	} {
+		if a := checkSocket(tt.c); a.verdict != tt.want {
+			t.Errorf("%s: %s, want %s", name, a.verdict, tt.want)
+		}
+	}
+	for boundary, ours := range map[string]bool{"gvisor": true, workload.BoundaryRuntime: false} {
+		s := workload.Spec{Boundary: boundary}
+		if c := Workload(s, Facts{}); c.OurSandbox != ours {
+			t.Errorf("%s: ours is %v", boundary, c.OurSandbox)
+		}
 	}
 }

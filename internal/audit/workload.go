@@ -117,7 +117,7 @@ func ourBoundary(c *Config, s workload.Spec, f Facts, v node) {
 	c.BoundaryFrom = at(v.get("boundary"))
 	switch {
 	case s.Boundary == "gvisor":
-		c.Boundary = UserKernel
+		c.Boundary, c.OurSandbox = UserKernel, true
 	case s.VM.Tenant != "":
 		c.Boundary, c.BoundaryFrom = TenantVM, at(v.get("vm", "tenant"))
 	case s.Boundary == "vm":
