@@ -17,6 +17,9 @@ var engineSockets = []string{
 	"/var/run/cri-dockerd.sock", "/run/buildkit/buildkitd.sock", "/run/libvirt/libvirt-sock",
 }
 
+// EngineSockets are the paths at which the prober looks for engines.
+func EngineSockets() []string { return slices.Clone(engineSockets) }
+
 // observeSockets connects, says nothing, and closes: where engines listen, and where
 // they would if a directory of the host, or a socket, were mounted elsewhere.
 func observeSockets(p *prober) {
