@@ -111,7 +111,21 @@ func rank(s report.Severity) int {
 var usualDevices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
 
 // diskNames begin the names of devices that hold file systems, or memory.
-var diskNames = []string{"/dev/sd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/dm-", "/dev/mapper", "/dev/md", "/dev/mem", "/dev/kmem", "/dev/port"}
+var diskNames = []string{
+	"/dev/sd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/dm-", "/dev/mapper", "/dev/md", "/dev/mem", "/dev/kmem", "/dev/port",
+	"/dev/block", "/dev/bcache", "/dev/disk", "/dev/drbd", "/dev/hd", "/dev/loop", "/dev/mmcblk", "/dev/mtdblock", "/dev/nbd", "/dev/pmem", "/dev/rbd", "/dev/sr", "/dev/zd", "/dev/zvol",
+}
+
+// noDisks begin like diskNames, and are other drivers.
+var noDisks = []string{"/dev/loop-control"}
+
+// isDisk tells by its name a device that holds file systems, or memory, and the directory
+// of all devices, which --device takes like a device.
+func isDisk(name string) bool {
+	name = path.Clean(name)
+	begins := func(p string) bool { return strings.HasPrefix(name, p) }
+	return name == "/dev" || slices.ContainsFunc(diskNames, begins) && !slices.Contains(noDisks, name)
+}
 
 // allDevices stands for a directory or a mode with all of them.
 const allDevices = "all devices"
@@ -125,7 +139,7 @@ func checkDevices(c *Config) answer {
 	disk := false
 	add := func(name string, block bool, e report.Evidence) {
 		found, from = append(found, name), append(from, e)
-		disk = disk || block || name == allDevices || slices.ContainsFunc(diskNames, func(p string) bool { return strings.HasPrefix(name, p) })
+		disk = disk || block || name == allDevices || isDisk(name)
 	}
 	for _, d := range c.Devices.Value {
 		if !slices.Contains(usualDevices, path.Clean(d.Path)) {

@@ -170,3 +170,18 @@ func TestSandboxSockets(t *testing.T) {
 		}
 	}
 }
+
+// TestDisks: by which names a device is a disk, or all.
+func TestDisks(t *testing.T) {
+	for name, want := range map[string]bool{
+		"/dev": true, "/dev/": true, "/dev/sda": true, "/dev/mmcblk0": true, "/dev/mmcblk0p1": true, "/dev/disk/by-label/root": true, "/dev/loop0": true,
+		"/dev/block/8:0": true, "/dev/mapper/control": true, "/dev/pmem0": true, "/dev/./sda": true, "/dev/loop-control": false, "/dev/kvm": false, "/dev/snd": false,
+		"/dev/fuse": false,
+	} {
+		for _, c := range []*Config{{Kind: Docker, Devices: said([]Device{{Path: name}})}, {Kind: Bulkhead, Devices: said([]Device{{Path: name}})}} {
+			if a := checkDevices(c); a.verdict != report.Leaked || (a.severity == report.Critical) != want {
+				t.Errorf("%s: %s %s, a disk: %v", name, a.verdict, a.severity, want)
+			}
+		}
+	}
+}
