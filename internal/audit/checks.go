@@ -251,6 +251,7 @@ func checkPaths(c *Config) answer {
 	}
 	open := append(missing(mustMask, c.Masked.Value), missing(mustProtect, c.Masked.Value, c.ReadOnly.Value)...)
 	from := slices.Concat(c.Masked.From, c.ReadOnly.From)
+	usual := len(open) > 0 || len(c.Writable) > 0
 	for _, k := range c.Kernel {
 		more := missing(k.below(mustMask), c.Masked.Value)
 		if !k.ReadOnly {
@@ -273,6 +274,9 @@ func checkPaths(c *Config) answer {
 	}
 	a := leaked(strings.Join(observed, "; "), from...)
 	a.detail = list(open)
+	if !usual {
+		a.fix = c.kernelFix()
+	}
 	return a
 }
 
@@ -284,6 +288,7 @@ func checkLeaks(c *Config) answer {
 		return unknown(c.Masked.Why, c.Masked.From...)
 	}
 	open, from := missing(tellTale, c.Masked.Value), c.Masked.From
+	usual := len(open) > 0
 	for _, k := range c.Kernel {
 		if more := missing(k.below(tellTale), c.Masked.Value); len(more) > 0 {
 			open, from = append(open, more...), append(slices.Clone(from), k.From)
@@ -294,7 +299,25 @@ func checkLeaks(c *Config) answer {
 	}
 	a := leaked("not masked: "+list(open), from...)
 	a.detail = list(open)
+	if c.Kind == Podman {
+		a.detail = strings.Join(open, ":")
+	}
+	if !usual {
+		a.fix = c.kernelFix()
+	}
 	return a
+}
+
+// kernelFix is how to be rid of what is mounted of the kernel's beside /proc and /sys.
+func (c *Config) kernelFix() string {
+	var targets []string
+	for _, k := range c.Kernel {
+		targets = append(targets, k.Target)
+	}
+	if c.Kind == OCI {
+		return "config.json: remove the mounts at " + list(targets)
+	}
+	return "leave out the volumes of the types proc and sysfs at " + list(targets)
 }
 
 // safeSysctls concern the workload alone: the list of the Pod Security Standards.
@@ -365,8 +388,35 @@ func checkPorts(c *Config) answer {
 		return notApplicable("nothing is published into a network that is not the workload's own", slices.Concat(from, c.Net.From)...)
 	}
 	a := leaked(list(found), from...)
-	a.detail = strings.TrimSuffix(strings.TrimSuffix(found[0], "/tcp"), "/udp")
+	a.detail = portsFix(c.Ports.Value)
 	return a
+}
+
+// portsFix is what to publish instead, of those on every address.
+func portsFix(ports []Port) string {
+	var words []string
+	all := false
+	for _, p := range ports {
+		address, err := netip.ParseAddr(strings.Trim(p.Host, "[]"))
+		switch {
+		case p.Host != "" && (err != nil || !address.IsUnspecified()):
+		case p.Port == everyPort:
+			all = true
+		default:
+			// Docker shows a port twice, for IPv4 and IPv6.
+			if w := "-p 127.0.0.1:HOST:" + strings.TrimSuffix(p.Port, "/tcp"); !slices.Contains(words, w) {
+				words = append(words, w)
+			}
+		}
+	}
+	switch publish := list(words); {
+	case !all:
+		return "give the address: " + publish
+	case len(words) == 0:
+		return "leave out -P, and publish the ports that are needed with an address: -p 127.0.0.1:HOST:PORT"
+	default:
+		return "leave out -P, and give the address: " + publish
+	}
 }
 
 func checkEmulated(c *Config) answer {

@@ -401,6 +401,9 @@ func inspectLimits(c *Config, host node) {
 	c.PIDs = positive(" processes", "PidsLimit")
 }
 
+// everyPort stands for those of -P.
+const everyPort = "every exposed port"
+
 func inspectPorts(bindings, all node) Said[[]Port] {
 	var out []Port
 	names, nodes := bindings.members()
@@ -410,7 +413,7 @@ func inspectPorts(bindings, all node) Said[[]Port] {
 		}
 	}
 	if v, ok := all.boolean(); ok && v {
-		out = append(out, Port{"", "every exposed port", at(all)})
+		out = append(out, Port{"", everyPort, at(all)})
 	}
 	if !bindings.there() && !all.there() {
 		return unsaid[[]Port]("", absent(bindings))

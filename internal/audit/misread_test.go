@@ -171,6 +171,38 @@ func TestSandboxSockets(t *testing.T) {
 	}
 }
 
+// TestFixes: the change that is offered can be made to that very command or file.
+func TestFixes(t *testing.T) {
+	ports := func(p ...Port) *Config { return &Config{Kind: Docker, Ports: said(p)} }
+	leaks := func(k Kind) *Config {
+		return &Config{Kind: k, Masked: said(podmanMasked), ReadOnly: said(podmanReadOnly)}
+	}
+	for _, tt := range []struct {
+		name string
+		c    *Config
+		rule string
+		want string
+	}{
+		{"a port", ports(Port{Port: "80/tcp"}), "network.ports", "give the address: -p 127.0.0.1:HOST:80"},
+		{"a port of UDP", ports(Port{Port: "53/udp"}), "network.ports", "give the address: -p 127.0.0.1:HOST:53/udp"},
+		{"both", ports(Port{Port: "53/udp"}, Port{Host: "::", Port: "53/udp"}, Port{Host: "127.0.0.1", Port: "9/tcp"}, Port{Host: "0.0.0.0", Port: "53/tcp"}), "network.ports",
+			"give the address: -p 127.0.0.1:HOST:53/udp, -p 127.0.0.1:HOST:53"},
+		{"-P", ports(Port{Port: everyPort}), "network.ports", "leave out -P, and publish the ports that are needed with an address: -p 127.0.0.1:HOST:PORT"},
+		{"-P and a port", ports(Port{Port: "80/tcp"}, Port{Port: everyPort}), "network.ports", "leave out -P, and give the address: -p 127.0.0.1:HOST:80"},
+		{"Docker's masks", leaks(Docker), "proc.leaks", "upgrade the engine: a current one masks /proc/interrupts, /sys/devices/virtual/powercap"},
+		{"Podman's masks", leaks(Podman), "proc.leaks", "add --security-opt mask=/proc/interrupts:/sys/devices/virtual/powercap"},
+		{"a file's masks", leaks(OCI), "proc.leaks", "config.json: add to linux.maskedPaths: /proc/interrupts, /sys/devices/virtual/powercap"},
+		{"a second procfs", &Config{Kind: Docker, Masked: said(ourMasked), ReadOnly: said(ourReadOnly), Kernel: []KernelMount{{Usual: "/proc", Target: "/x"}}}, "proc.paths",
+			"leave out the volumes of the types proc and sysfs at /x"},
+	} {
+		for _, f := range Judge(tt.c, "").Findings {
+			if f.ID == tt.rule && (!f.Verdict.Open() || f.Fix != tt.want) {
+				t.Errorf("%s: %s, %q; want %q", tt.name, f.Verdict, f.Fix, tt.want)
+			}
+		}
+	}
+}
+
 // TestDisks: by which names a device is a disk, or all.
 func TestDisks(t *testing.T) {
 	for name, want := range map[string]bool{

@@ -43,9 +43,9 @@ type rule struct {
 	check      func(*Config) answer
 }
 
-// fix is a change in the words of the command line of an engine, of our own where
-// it differs, and of a config.json.
-type fix struct{ run, ours, oci string }
+// fix is a change in the words of the command line of an engine, of Podman's and of our
+// own where they differ, and of a config.json.
+type fix struct{ run, podman, ours, oci string }
 
 // answer is what a rule found in a configuration.
 type answer struct {
@@ -58,6 +58,7 @@ type answer struct {
 	consequence report.Consequence
 	enables     string
 	detail      string // replaces "%s" in the fix
+	fix         string // replaces the fix
 }
 
 func held(observed string, from ...report.Evidence) answer {
@@ -196,7 +197,7 @@ func (r *rule) apply(c *Config, recheck string) report.Finding {
 		if c.Boundary == TenantVM && f.Consequence == report.Exhausts {
 			f.Enables = "taking it from the tenant's other workloads"
 		}
-		f.Fix = strings.ReplaceAll(r.fix.of(c.Kind), "%s", a.detail)
+		f.Fix = cmp.Or(a.fix, strings.ReplaceAll(r.fix.of(c.Kind), "%s", a.detail))
 		if c.byPrivileged(a) && r.id != "privileges.privileged" {
 			f.Fix = "leave out --privileged"
 		}
@@ -216,6 +217,8 @@ func (f fix) of(k Kind) string {
 		return "config.json: " + f.oci
 	case k == Bulkhead && f.ours != "":
 		return f.ours
+	case k == Podman && f.podman != "":
+		return f.podman
 	case f.run != "":
 		return f.run
 	}

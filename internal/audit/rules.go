@@ -194,8 +194,10 @@ var rules = []rule{
 		severity: report.Low, consequence: report.Reads,
 		expected: "counters of power and interrupts masked", enables: "measuring what neighbours do: keystrokes, keys in use",
 		fix: fix{
-			run:  "a current engine masks them; until then, -v /dev/null:%s:ro for each file, --tmpfs for each directory",
-			ours: "leave out --security-opt unmask=", oci: "add to linux.maskedPaths: %s",
+			// runc takes no mount over a file in /proc.
+			run:    "upgrade the engine: a current one masks %s",
+			podman: "add --security-opt mask=%s",
+			ours:   "leave out --security-opt unmask=", oci: "add to linux.maskedPaths: %s",
 		},
 		breaks:     "monitors of power and interrupts",
 		references: []string{"CVE-2020-8694", "GHSA-jq35-85cj-fj4p", "GHSA-6fw5-f8r9-fgfm"}, check: checkLeaks,
@@ -252,7 +254,7 @@ var rules = []rule{
 		id: "network.ports", door: "ports on every address of the host",
 		severity: report.Low, consequence: report.Depth, reach: host,
 		expected: "published ports on chosen addresses", enables: "the service to whoever reaches any address of the host",
-		fix:    fix{run: "give the address: -p 127.0.0.1:HOST:%s"},
+		fix:    fix{run: "%s"},
 		breaks: "clients that come by another address",
 		cis:    "5.14", pss: "baseline", check: checkPorts,
 	},
