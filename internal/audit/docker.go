@@ -256,6 +256,7 @@ func rootUser(user string, from report.Evidence) Said[bool] {
 func lsm(n node, opts options, privileged Said[bool], engine *Engine) Said[string] {
 	profile, label := n.get("AppArmorProfile"), n.get("ProcessLabel")
 	asked, apparmor := opts.by["apparmor"]
+	none := engine != nil && engine.LSM.Known && !engine.LSM.Value
 	switch {
 	case label.text() != "":
 		return said(label.text(), at(label))
@@ -263,11 +264,15 @@ func lsm(n node, opts options, privileged Said[bool], engine *Engine) Said[strin
 		return said("", opts.from["apparmor"])
 	case profile.text() == "unconfined":
 		return said("", at(profile))
+	case profile.text() != "" && none:
+		return said("", append([]report.Evidence{at(profile)}, engine.LSM.From...)...)
+	case profile.text() != "" && (engine == nil || !engine.LSM.Known) && n.has("State") && !started(n):
+		return unsaid[string]("it was asked for, the container was never started, and whether the kernel has AppArmor only the engine's info tells", at(profile))
 	case profile.text() != "":
 		return said(profile.text(), at(profile))
 	case privileged.Value && !apparmor:
 		return said("", privileged.From...)
-	case engine != nil && engine.LSM.Known && !engine.LSM.Value:
+	case none:
 		return said("", append([]report.Evidence{at(profile), at(label)}, engine.LSM.From...)...)
 	case !n.has("AppArmorProfile"):
 		return unsaid[string]("", absent(profile))

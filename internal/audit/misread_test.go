@@ -217,3 +217,37 @@ func TestDisks(t *testing.T) {
 		}
 	}
 }
+
+// TestPodmanRootfs has a directory of the host for a root.
+func TestPodmanRootfs(t *testing.T) {
+	for root, want := range map[string]report.Verdict{
+		"": report.Held, "/": report.Leaked, "/srv/web": report.Held, "/usr": report.Leaked, "/var/lib/containers/storage/overlay/1/merged": report.Held,
+	} {
+		text := strings.Replace(string(podmanWith("", "no-new-privileges", "0")), `"Name":"x",`, fmt.Sprintf(`"Name":"x","Rootfs":%q,`, root), 1)
+		list, err := ParsePodman([]byte(strings.Replace(text, ",,", ",", 1)), nil)
+		if got := verdictOf(t, list, err, "files.host"); got != want {
+			t.Errorf("%q: got %s, want %s", root, got, want)
+		}
+	}
+}
+
+// TestProfileOfNothing has a profile of AppArmor on a kernel that may have none.
+func TestProfileOfNothing(t *testing.T) {
+	const created, ran = `{"Pid": 0, "StartedAt": "0001-01-01T00:00:00Z"}`, `{"Pid": 9, "StartedAt": "2026-01-01T00:00:00Z"}`
+	for _, tt := range []struct {
+		name, state string
+		engine      *Engine
+		want        report.Verdict
+	}{
+		{"created, who knows", created, nil, report.Unknown},
+		{"created, without AppArmor", created, &Engine{LSM: said(false)}, report.Leaked},
+		{"created, with AppArmor", created, &Engine{LSM: said(true)}, report.Held},
+		{"started", ran, nil, report.Held}, // an engine clears it where there is none
+	} {
+		list, err := ParseDocker([]byte(`{"AppArmorProfile": "foo", "ProcessLabel": "", "State": `+tt.state+`,
+			"HostConfig": {"Privileged": false, "SecurityOpt": ["apparmor=foo"]}}`), tt.engine)
+		if got := verdictOf(t, list, err, "lsm.profile"); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}

@@ -59,6 +59,10 @@ func podman(n node, engine *Engine) *Config {
 	podmanPaths(c, command)
 	c.Sysctls = command.sysctls()
 	c.Mounts = inspectMounts(n.get("Mounts"))
+	if root := n.get("Rootfs"); c.Mounts.Known && path.IsAbs(root.text()) && !isLayer(root.text()) {
+		readOnly, _ := host.get("ReadonlyRootfs").boolean()
+		c.Mounts.Value = append(c.Mounts.Value, Mount{Source: root.text(), Target: "/", ReadOnly: readOnly, From: at(root)})
+	}
 	inspectDevices(c, host)
 	c.DeviceRules = command.deviceRules(c.Privileged)
 	inspectLimits(c, host)
