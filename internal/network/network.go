@@ -68,6 +68,9 @@ type Request struct {
 	Taps bool `json:"taps,omitempty"`
 	// Owner is the user ID that may use the taps: the VMM's.
 	Owner uint32 `json:"owner,omitempty"`
+	// Raw tells that programs of a workload without Taps may send frames of their own
+	// making: they have CAP_NET_RAW.
+	Raw bool `json:"raw,omitempty"`
 	// User asks for the network "user" in the place of Networks, whose process has
 	// the user ID Helper: one that is no other workload's.
 	User   bool   `json:"user,omitempty"`

@@ -1,6 +1,10 @@
 package workload
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // Networks that are not made by anybody.
 const (
@@ -69,4 +73,15 @@ type NIC struct {
 	// family; none in an internal network or beside another NIC's.
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	MTU      int          `json:"mtu"` // bytes, 1280 to 65535
+}
+
+// RawSockets tells whether the workload's programs may send packets of their own making:
+// CAP_NET_RAW is added, alone or with all, and not dropped by its name.
+func (s Security) RawSockets() bool {
+	has := func(list []string, names ...string) bool {
+		return slices.ContainsFunc(list, func(c string) bool {
+			return slices.Contains(names, strings.TrimPrefix(strings.ToUpper(c), "CAP_"))
+		})
+	}
+	return has(s.CapAdd, "ALL", "NET_RAW") && !has(s.CapDrop, "NET_RAW")
 }

@@ -89,6 +89,7 @@ func (s *supervisor) request(spec *workload.Spec) network.Request {
 	r := network.Request{
 		ID: spec.ID, Name: spec.Name, Hostname: spec.Hostname, Networks: spec.Networks, Ports: spec.Ports, Upstream: spec.DNS.Servers,
 		Last: st.NICs, LastPorts: st.Ports, Taps: s.net.taps, Owner: st.IDBase,
+		Raw:  spec.Security.RawSockets(),
 		User: spec.Network == workload.NetworkUser,
 	}
 	if r.User && st.IDCount > 0 {

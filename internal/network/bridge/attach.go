@@ -31,6 +31,7 @@ type Attached struct {
 	fresh   []workload.NIC // those of the NICs that Enter makes
 	bridges []string       // of fresh
 	group   uint32         // of interfaces of the host, see linkGroup
+	raw     bool           // the workload has raw sockets, see finish
 	// servers tells when the name servers run, which start while the workload is
 	// made; nil where Attach waited for them.
 	servers chan error
@@ -101,7 +102,7 @@ func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error
 	if err != nil {
 		return nil, err
 	}
-	a := &Attached{group: s.t.group}
+	a := &Attached{group: s.t.group, raw: r.Raw}
 	starting, cancel := context.WithCancel(ctx)
 	if err := s.grant(starting, r, nets, a); err != nil {
 		cancel()

@@ -37,7 +37,7 @@ func (a *Attached) Enter(ctx context.Context, netns *os.File) error {
 		}
 	}
 	configuring := trace.Step(ctx, "addresses and routes set")
-	err := configureIn(netns, a.fresh)
+	err := configureIn(netns, a.fresh, a.raw)
 	configuring.End()
 	if err != nil {
 		return fmt.Errorf("configure the workload's network: %w", err)
@@ -100,20 +100,21 @@ func inside(netns *os.File, f func() error) error {
 	return err
 }
 
-// configureIn configures interfaces that are in a namespace, and loopback there.
-func configureIn(netns *os.File, nics []workload.NIC) error {
+// configureIn configures interfaces that are in a namespace, and loopback there. raw
+// is for a workload that has raw sockets, see finish.
+func configureIn(netns *os.File, nics []workload.NIC, raw bool) error {
 	return inside(netns, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		return configure(h, nics)
+		return configure(h, nics, raw)
 	})
 }
 
 // configure sets up the namespace that the calling thread and h are in.
-func configure(h *netlink.Handle, nics []workload.NIC) error {
+func configure(h *netlink.Handle, nics []workload.NIC, raw bool) error {
 	lo, err := h.LinkByName("lo")
 	if err == nil {
 		err = h.LinkSetUp(lo)
@@ -122,17 +123,22 @@ func configure(h *netlink.Handle, nics []workload.NIC) error {
 		return fmt.Errorf("bring up lo: %w", err)
 	}
 	for _, nic := range nics {
-		if err := configureOne(h, nic); err != nil {
+		if err := configureOne(h, nic, raw); err != nil {
 			return fmt.Errorf("interface %s: %w", nic.Name, err)
 		}
 	}
 	return nil
 }
 
-func configureOne(h *netlink.Handle, nic workload.NIC) error {
+func configureOne(h *netlink.Handle, nic workload.NIC, raw bool) error {
 	l, err := h.LinkByName(nic.Name)
 	if err != nil {
 		return err
+	}
+	if raw { // before it is up, and can send
+		if err := finish(l); err != nil {
+			return err
+		}
 	}
 	if err := ipv6Inside(nic); err != nil {
 		return err

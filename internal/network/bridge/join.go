@@ -48,7 +48,7 @@ func (s *Store) join(ctx context.Context, r network.Request) (*Attached, error) 
 	if err != nil {
 		return nil, err
 	}
-	a := &Attached{group: s.t.group}
+	a := &Attached{group: s.t.group, raw: r.Raw}
 	starting, cancel := context.WithCancel(ctx)
 	l, err := s.grantOne(starting, r, leases, append(nets, added[0]), a)
 	if err != nil {

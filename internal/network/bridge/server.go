@@ -139,7 +139,7 @@ func serverNamespace(n *network.Network, group uint32) (*os.File, error) {
 	}
 	err = makeVeth(n.Bridge, serverLink(n.ID), nic.Name, serverMAC(n.ID), nic.MTU, ns, group)
 	if err == nil {
-		err = configureIn(ns, []workload.NIC{nic})
+		err = configureIn(ns, []workload.NIC{nic}, false)
 	}
 	if err != nil {
 		ns.Close()

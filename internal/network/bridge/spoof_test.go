@@ -340,6 +340,81 @@ func TestFrameStays(t *testing.T) {
 	}
 }
 
+// TestFrameOfContainerStays is TestFrameStays for a container, whose packet sockets take
+// the header, too.
+func TestFrameOfContainerStays(t *testing.T) {
+	l := newLab(t)
+	l.create(network.Network{Name: "second"})
+	r := request("bridge")
+	r.Taps = true
+	a, err := l.Attach(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	victim := int(a.Taps[0].Fd())
+	next := func(within time.Duration) []byte { // the next frame with the mark
+		b := make([]byte, 2048)
+		for end := time.Now().Add(within); time.Now().Before(end); {
+			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(victim), Events: unix.POLLIN}}, int(within.Milliseconds())); err != nil || n == 0 {
+				continue
+			}
+			if n, err := unix.Read(victim, b); err == nil && bytes.Contains(b[:n], mark) {
+				return b[:n]
+			}
+		}
+		return nil
+	}
+	send := func(t *testing.T, evil *box, nic workload.NIC) (got []byte, forged bool) {
+		t.Helper()
+		out := evil.packetSocket(nic.Name)
+		if err := unix.SetsockoptInt(out, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+			t.Fatal(err)
+		}
+		own, err := net.ParseMAC(nic.MAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := nic.Addresses[0].Addr()
+		all := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		f := frame{own, all, unix.ETH_P_ARP, arp(1, own, addr, make([]byte, 6), addr.Next())}.bytes()
+		if _, err := unix.Write(out, append(make([]byte, 10), f...)); err != nil {
+			t.Fatal(err)
+		}
+		if got := next(patience); !bytes.Equal(got, f) {
+			t.Fatalf("sent\n%x\nthe machine gets\n%x", f, got)
+		}
+		// VIRTIO_NET_HDR_F_NEEDS_CSUM, from byte 20 on, to byte 28: the sender's address.
+		if _, err := unix.Write(out, append([]byte{0: 1, 6: 20, 8: 8, 9: 0}, f...)); err != nil {
+			t.Fatal(err)
+		}
+		got = next(impatience)
+		return got, got != nil && !bytes.Equal(got, f)
+	}
+	r = request("bridge")
+	plain := l.start(r)
+	if _, forged := send(t, plain, plain.a.NICs[0]); !forged {
+		t.Error("where it is not kept from it, a container changes no frame either: the test is wrong")
+	}
+	r = request("bridge")
+	r.Raw = true
+	raw := l.start(r)
+	if got, forged := send(t, raw, raw.a.NICs[0]); forged {
+		t.Errorf("the machine gets what the rules have not seen\n%x", got)
+	}
+	r = request("second")
+	r.Raw = true
+	later := l.start(r)
+	joined := l.join(later, r, workload.Attachment{Network: "bridge"})
+	if got, forged := send(t, later, joined.NICs[1]); forged {
+		t.Errorf("by an interface that came later the machine gets what the rules have not seen\n%x", got)
+	}
+	serve(t, raw.namespace, ":9000")
+	if got := ask(t, nil, "tcp", hostPort(raw.addr(true), 9000)); got == "" {
+		t.Error("the container does not answer")
+	}
+}
+
 // TestLeaving: while a workload is taken out of networks, an interface that is still
 // there sends nothing as somebody else, though its rules are gone already.
 func TestLeaving(t *testing.T) {
