@@ -57,6 +57,10 @@ const (
 const (
 	maxName  = 255 // bytes of a name in a message
 	maxLabel = 63
+	// maxPointers are in one name: it has no more labels than that, each of which a
+	// pointer can lead to. Pointers to pointers, of which a message has room for
+	// thousands, would have each name in it take as many steps (CVE-2024-8508).
+	maxPointers = maxName / 2
 	// plainUDP is what everybody can receive; ednsUDP passes every network unfragmented.
 	plainUDP = 512
 	ednsUDP  = 1232
@@ -72,7 +76,7 @@ func u16(b []byte, off int) uint16 { return binary.BigEndian.Uint16(b[off:]) }
 // so every name ends, and what is behind a record is no part of it.
 func skipName(msg []byte, off int) (int, error) {
 	end := -1 // after the first pointer
-	size, start, bound := 0, off, len(msg)
+	size, pointers, start, bound := 0, 0, off, len(msg)
 	for {
 		if off >= bound {
 			return 0, errMalformed
@@ -96,7 +100,7 @@ func skipName(msg []byte, off int) (int, error) {
 				end = off + 2
 			}
 			to := int(u16(msg, off)) & 0x3fff
-			if to >= start || to < headerSize {
+			if pointers++; pointers > maxPointers || to >= start || to < headerSize {
 				return 0, errMalformed
 			}
 			off, start, bound = to, to, start

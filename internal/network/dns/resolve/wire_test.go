@@ -12,6 +12,14 @@ import (
 
 func TestSkipName(t *testing.T) {
 	pad := bytes.Repeat([]byte{0}, headerSize)
+	// Each of so many pointers leads to the one before; the first to the root.
+	chain := func(n int) string {
+		b := []byte{0}
+		for i := range n {
+			b = binary.BigEndian.AppendUint16(b, uint16(0xc000|headerSize+max(0, 2*i-1)))
+		}
+		return string(b)
+	}
 	long := strings.Repeat("\x3f"+strings.Repeat("x", 63), 3) // 192 bytes
 	for _, c := range []struct {
 		what, name string
@@ -35,6 +43,8 @@ func TestSkipName(t *testing.T) {
 		{"255 bytes", long + "\x3d" + strings.Repeat("x", 61) + "\x00", 0, 255},
 		{"256 bytes", long + "\x3e" + strings.Repeat("x", 62) + "\x00", 0, -1},
 		{"256 bytes by a pointer", long + "\x00\x3e" + strings.Repeat("x", 62) + "\xc0\x0c", 193, -1},
+		{"as many pointers as a name can need", chain(maxPointers), 2*maxPointers - 1, 2*maxPointers + 1},
+		{"one more", chain(maxPointers + 1), 2*maxPointers + 1, -1},
 		{"nothing", "", 0, -1},
 	} {
 		end, err := skipName(append(pad, c.name...), headerSize+c.at)
