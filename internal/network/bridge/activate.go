@@ -30,6 +30,11 @@ func (s *Store) establish(n *network.Network) error {
 	if err := s.stillFree(n); err != nil {
 		return err
 	}
+	return s.erect(n)
+}
+
+// erect is establish for a network whose subnets are its own.
+func (s *Store) erect(n *network.Network) error {
 	if err := s.planForwarding(n); err != nil {
 		return err
 	}
@@ -212,7 +217,11 @@ func (s *Store) repair(ctx context.Context) error {
 
 // repairOne repairs one network and the ports of its members on its bridge.
 func (s *Store) repairOne(ctx context.Context, n *network.Network, in []network.Lease) error {
-	if err := s.establish(n); err != nil {
+	remake := s.establish
+	if _, ok := ready(n); ok {
+		remake = s.erect // whatever ways the host has got since, it has its addresses
+	}
+	if err := remake(n); err != nil {
 		return err
 	}
 	br, ok := ready(n)

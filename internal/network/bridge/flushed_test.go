@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -190,5 +193,35 @@ func BenchmarkFlushed(b *testing.B) {
 		if found, err := t.look(); err != nil || found != whole {
 			b.Fatal(found, err)
 		}
+	}
+}
+
+// TestRepairBesideARoute: a way that the host has got since, such as a VPN's, to where a
+// network in use lies is no reason to leave it as it is.
+func TestRepairBesideARoute(t *testing.T) {
+	l := newLab(t)
+	outside(t)
+	l.create(network.Network{Name: "front", Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.210.0.0/24")}}})
+	w := l.start(request("front"))
+	command(t, "ip", "route", "add", "10.0.0.0/8", "via", "192.0.2.2")
+	port, bridge := w.a.NICs[0].Link, w.a.bridges[0]
+	command(t, "ip", "link", "set", port, "nomaster")
+	if err := l.Repair(context.Background()); err != nil {
+		t.Error(err)
+	}
+	br, err := netlink.LinkByName(bridge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if link.Attrs().MasterIndex != br.Attrs().Index {
+		t.Error("the workload's interface is not in its bridge again")
+	}
+	command(t, "ip", "link", "del", bridge)
+	if err := l.Repair(context.Background()); !errors.Is(err, network.ErrOverlap) {
+		t.Errorf("where the bridge is to be made anew: got %v, want %v", err, network.ErrOverlap)
 	}
 }
