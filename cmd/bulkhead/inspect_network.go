@@ -49,7 +49,7 @@ func newInspectNetworks(r *engine.Record) inspectNetworks {
 	}
 	for _, p := range sortPorts(r.Ports) {
 		key := fmt.Sprintf("%d/%s", p.Port, p.Protocol)
-		for _, h := range hostsOf(p) {
+		for _, h := range hostsOf(p, r.NICs) {
 			v.Ports[key] = append(v.Ports[key], inspectPort{h, strconv.Itoa(int(p.HostPort))})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ that lead to them, or only the addresses of one port.`,
 					return err
 				}
 				if len(args) == 1 {
-					for _, l := range portLines(r.Ports) {
+					for _, l := range portLines(r.Ports, r.NICs) {
 						fmt.Fprintf(a.out, "%s -> %s\n", l.port, l.host)
 					}
 					return nil
@@ -48,7 +49,7 @@ func (a *app) printPort(r *engine.Record, want string) error {
 		want += "/tcp"
 	}
 	found := false
-	for _, l := range portLines(r.Ports) {
+	for _, l := range portLines(r.Ports, r.NICs) {
 		if l.port == want {
 			found = true
 			fmt.Fprintln(a.out, l.host)
@@ -63,20 +64,35 @@ func (a *app) printPort(r *engine.Record, want string) error {
 // portLine is a port inside and an address that leads to it.
 type portLine struct{ port, host string }
 
-// hostsOf are the addresses on which a port is published: 0.0.0.0 and [::] where
-// it is all.
-func hostsOf(p workload.Port) []string {
+// hostsOf are the addresses on which a port of a workload with these interfaces is
+// published: 0.0.0.0 and [::] where it is all, but for the family that the network
+// which publishes it has not.
+func hostsOf(p workload.Port, nics []workload.NIC) (hosts []string) {
 	if p.HostIP.IsValid() {
 		return []string{p.HostIP.String()}
 	}
-	return []string{"0.0.0.0", "::"}
+	v4, v6 := true, true
+	// The first network with a way out publishes, and has the default routes.
+	if i := slices.IndexFunc(nics, func(n workload.NIC) bool { return len(n.Gateways) > 0 }); i >= 0 {
+		has := func(four bool) bool {
+			return slices.ContainsFunc(nics[i].Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == four })
+		}
+		v4, v6 = has(true), has(false)
+	}
+	if v4 {
+		hosts = append(hosts, "0.0.0.0")
+	}
+	if v6 {
+		hosts = append(hosts, "::")
+	}
+	return hosts
 }
 
 // portLines lists ports in their order inside.
-func portLines(ports []workload.Port) []portLine {
+func portLines(ports []workload.Port, nics []workload.NIC) []portLine {
 	var out []portLine
 	for _, p := range sortPorts(ports) {
-		for _, h := range hostsOf(p) {
+		for _, h := range hostsOf(p, nics) {
 			out = append(out, portLine{fmt.Sprintf("%d/%s", p.Port, p.Protocol), net.JoinHostPort(h, strconv.Itoa(int(p.HostPort)))})
 		}
 	}
@@ -113,12 +129,12 @@ func (r portRun) String() string {
 
 // describePorts is the PORTS column of ps, as Docker prints it: published ports
 // with the host's addresses, then those that are only exposed; ranges together.
-func describePorts(ports []workload.Port, exposed []string) string {
+func describePorts(ports []workload.Port, nics []workload.NIC, exposed []string) string {
 	var runs []portRun
 	published := map[string]bool{}
 	for _, p := range sortPorts(ports) {
 		published[fmt.Sprintf("%d/%s", p.Port, p.Protocol)] = true
-		for _, h := range hostsOf(p) {
+		for _, h := range hostsOf(p, nics) {
 			runs = addRun(runs, portRun{h, int(p.Port), int(p.Port), int(p.HostPort), p.Protocol})
 		}
 	}

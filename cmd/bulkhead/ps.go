@@ -164,7 +164,7 @@ func newPsRow(r *engine.Record, now time.Time, whole bool) psRow {
 		row.ID = string(s.ID)
 	}
 	if running(r.Status) {
-		row.Ports = describePorts(r.Ports, s.Exposed)
+		row.Ports = describePorts(r.Ports, r.NICs, s.Exposed)
 	}
 	if r.Health != nil {
 		row.Health = r.Health.Status
