@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -36,7 +37,8 @@ func forgetPrefix(p netip.Prefix) error {
 	return err
 }
 
-// forgetPorts forgets the flows of datagrams to ports of the host.
+// forgetPorts forgets the flows of datagrams to ports of the host, and of no other
+// machine: whoever asks one at the same port, such as a name server, awaits an answer.
 func forgetPorts(ports []workload.Port) error {
 	udp := map[uint16]bool{}
 	for _, p := range ports {
@@ -47,10 +49,33 @@ func forgetPorts(ports []workload.Port) error {
 	if len(udp) == 0 {
 		return nil
 	}
+	here, err := hostsOwn()
+	if err != nil {
+		return err
+	}
 	match := func(f *netlink.ConntrackFlow) bool {
-		return f.Forward.Protocol == unix.IPPROTO_UDP && udp[f.Forward.DstPort]
+		to, ok := netip.AddrFromSlice(f.Forward.DstIP)
+		return ok && f.Forward.Protocol == unix.IPPROTO_UDP && udp[f.Forward.DstPort] &&
+			slices.ContainsFunc(here, func(p netip.Prefix) bool { return p.Contains(to.Unmap()) })
 	}
 	return errors.Join(forget(true, match), forget(false, match))
+}
+
+// hostsOwn returns what the machine takes for addresses of its own, as the rules of
+// published ports do: see toHost.
+func hostsOwn() (out []netip.Prefix, err error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("look at the host's addresses: %w", err)
+		}
+		for _, r := range routes {
+			if r.Dst != nil {
+				out = append(out, prefixOf(*r.Dst))
+			}
+		}
+	}
+	return out, nil
 }
 
 func forget(ipv4 bool, match flows) error {

@@ -414,6 +414,26 @@ func TestCleanseRemoved(t *testing.T) {
 	}
 }
 
+// TestFlowsOfOthers: to publish a port costs nobody the answer of another machine's
+// same port.
+func TestFlowsOfOthers(t *testing.T) {
+	l := newLab(t)
+	out := outside(t)
+	serve(t, out, ":8053")
+	there := netip.MustParseAddr("192.0.2.2")
+	if ask(t, l.start(request("bridge")).namespace, "udp", hostPort(there, 8053)) == "" {
+		t.Fatal("no answer")
+	}
+	had := flowsTo(t, there)
+	if had == 0 {
+		t.Fatal("there is no flow: the test is wrong")
+	}
+	l.start(withPorts(request("bridge"), workload.Port{HostPort: 8053, Port: 53, Protocol: "udp"}))
+	if n := flowsTo(t, there); n != had {
+		t.Errorf("of %d flows to another machine %d are left", had, n)
+	}
+}
+
 // flowsTo counts the flows to an address.
 func flowsTo(t *testing.T, a netip.Addr) (n int) {
 	t.Helper()
