@@ -279,7 +279,7 @@ func (a *app) completeNetworks(cmd *cobra.Command, _ []string, toComplete string
 // completeNetworkFlag offers what --network takes.
 func (a *app) completeNetworkFlag(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	names, directive := a.completeNetworks(cmd, args, toComplete)
-	for _, mode := range []string{workload.NetworkNone, workload.NetworkHost} {
+	for _, mode := range []string{workload.NetworkNone, workload.NetworkHost, workload.NetworkUser} {
 		if strings.HasPrefix(mode, toComplete) {
 			names = append(names, mode)
 		}
