@@ -334,7 +334,9 @@ func parseMAC(flag, s string) (string, error) {
 func (f *NetworkFlags) names(s *workload.Spec) error {
 	for _, text := range f.DNS {
 		a, err := netip.ParseAddr(text)
-		if err != nil || a.IsUnspecified() || a.IsMulticast() {
+		// A zone may be any text, and a line break in it would begin a line of its own.
+		odd := strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c > '~' || c == '#' || c == ';' })
+		if err != nil || odd || a.IsUnspecified() || a.IsMulticast() {
 			return bad("--dns", text, "not the address of a name server", "give an IPv4 or IPv6 address, such as 9.9.9.9")
 		}
 		s.DNS.Servers = append(s.DNS.Servers, a)

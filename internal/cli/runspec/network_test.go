@@ -240,6 +240,15 @@ func TestNetworkFlags(t *testing.T) {
 	}
 }
 
+func TestServerZone(t *testing.T) {
+	for server, ok := range map[string]bool{"fe80::1%eth0": true, "fe80::1%eth0\nsearch evil": false, "fe80::1%eth0 search": false, "fe80::1%#": false} {
+		_, err := parse(t, []string{"--dns", server, "test"}, ImageConfig{Cmd: []string{"a"}})
+		if (err == nil) != ok {
+			t.Errorf("--dns %q: got %v, want it taken: %t", server, err, ok)
+		}
+	}
+}
+
 func TestHostileExposedPorts(t *testing.T) {
 	for _, p := range []string{"x", "80/foo", "1-65535", "99999"} {
 		if _, err := parse(t, []string{"--network", "front", "test"}, ImageConfig{Cmd: []string{"a"}, ExposedPorts: []string{p}}); err == nil {
