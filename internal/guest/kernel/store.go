@@ -79,6 +79,9 @@ func (s *Store) Get(name string) (Kernel, error) {
 	return k, err
 }
 
+// errRecord tells of a record that cannot be read. Its kernel can be removed.
+var errRecord = errors.New("damaged record")
+
 // read reads one kernel's record.
 func (s *Store) read(name string) (Kernel, error) {
 	if !ValidName(name) {
@@ -97,7 +100,7 @@ func (s *Store) read(name string) (Kernel, error) {
 	}
 	var k Kernel
 	if err := json.Unmarshal(raw, &k); err != nil {
-		return Kernel{}, fmt.Errorf("read the record of kernel %s: %w", name, err)
+		return Kernel{}, fmt.Errorf("%w: kernel %s, which `bulkhead kernel rm` removes: %w", errRecord, name, err)
 	}
 	// The store may have been moved, so paths are not part of the record.
 	k.Name, k.Image = name, filepath.Join(dir, imageFile)
@@ -221,7 +224,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	k, err := s.Get(name)
-	if err != nil {
+	if err != nil && !errors.Is(err, errRecord) {
 		return err
 	}
 	if name == "" {

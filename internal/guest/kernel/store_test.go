@@ -608,6 +608,30 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestDamagedRecord: a kernel whose record cannot be read can be removed.
+func TestDamagedRecord(t *testing.T) {
+	s := store(t, t.TempDir())
+	image := file(t, "vmlinux", kerneltest.Image(release))
+	for _, name := range []string{"first", "bad"} {
+		if _, err := s.Add(t.Context(), name, AddOptions{Image: image}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.own("bad"), recordFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.List(); err == nil || !strings.Contains(err.Error(), "kernel bad, which `bulkhead kernel rm` removes") {
+		t.Errorf("list: got %v", err)
+	}
+	if err := s.Remove(t.Context(), "bad"); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 || !all[0].Default {
+		t.Errorf("got %v, %v", all, err)
+	}
+	leftovers(t, s)
+}
+
 // TestKilledBeforeChosen has a store with a kernel that a killed command did not get
 // to make the default, or was about to remove.
 func TestKilledBeforeChosen(t *testing.T) {
