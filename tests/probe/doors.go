@@ -81,7 +81,7 @@ var opened = []scene{
 	probed("--security-opt unmask=ALL", report.Leaked, "leaks.interrupts", "leaks.firmware"),
 	probed("--userns host --security-opt unmask=ALL --security-opt apparmor=unconfined", report.Leaked, "files.sysctls", "files.usermode-helpers", "files.interrupt-routing", "files.buses", "leaks.keys", "leaks.timers"),
 	probed("--userns host -v /proc:/x --security-opt apparmor=unconfined", report.Leaked,
-		"files.sysctls", "files.usermode-helpers", "files.interrupt-routing", "files.sysrq", "namespaces.processes", "leaks.interrupts", "leaks.keys", "leaks.timers"),
+		"files.sysctls", "files.usermode-helpers", "files.interrupt-routing", "namespaces.processes", "leaks.interrupts", "leaks.keys", "leaks.timers"),
 	probed("--userns host -v /sys:/x --security-opt apparmor=unconfined", report.Leaked, "files.sysfs", "leaks.firmware"),
 	probed("--userns host -v /sys:/sys --security-opt apparmor=unconfined", report.Leaked, "files.sysfs"),
 	probed("--userns host -v {cgroup}:/cgroup --security-opt apparmor=unconfined", report.Weaker, "files.cgroups", "files.release-agent"),
