@@ -9,17 +9,14 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestAccountBeyondIDs: an ID of more than 32 bits in an image's account files is not
-// cut off, which makes 4294967296 root.
-func TestAccountBeyondIDs(t *testing.T) {
+// accounts is a root directory with account files.
+func accounts(t *testing.T, passwd, group string) *os.File {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "etc"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{
-		"passwd": "user:x:4294967296:100::/:/bin/sh\ngroup:x:1:4294967296::/:/bin/sh\nmember:x:2:100::/:/bin/sh\nlast:x:4294967294:4294967294::/:/bin/sh\n",
-		"group":  "wheel:x:4294967296:member\n",
-	} {
+	for name, text := range map[string]string{"passwd": passwd, "group": group} {
 		if err := os.WriteFile(filepath.Join(dir, "etc", name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -28,7 +25,15 @@ func TestAccountBeyondIDs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close()
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
+// TestAccountBeyondIDs: an ID of more than 32 bits in an image's account files is not
+// cut off, which makes 4294967296 root.
+func TestAccountBeyondIDs(t *testing.T) {
+	root := accounts(t, "user:x:4294967296:100::/:/bin/sh\ngroup:x:1:4294967296::/:/bin/sh\nmember:x:2:100::/:/bin/sh\nlast:x:4294967294:4294967294::/:/bin/sh\n",
+		"wheel:x:4294967296:member\n")
 	for _, who := range []string{"user", "group", "member"} {
 		p := &specs.Process{}
 		if err := Account(root, &specs.Linux{}, p, who); err == nil || !strings.Contains(err.Error(), "have the ID 4294967296") {
@@ -44,23 +49,7 @@ func TestAccountBeyondIDs(t *testing.T) {
 // TestAccountOutside: IDs that the user namespace does not have are another's on the
 // host.
 func TestAccountOutside(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "etc"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"passwd": "far:x:70000:0::/:/bin/sh\nmember:x:1:0::/:/bin/sh\n",
-		"group":  "wheel:x:70001:member\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, "etc", name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	root, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
+	root := accounts(t, "far:x:70000:0::/:/bin/sh\nmember:x:1:0::/:/bin/sh\n", "wheel:x:70001:member\n")
 	ids := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
 	l := &specs.Linux{UIDMappings: ids, GIDMappings: ids}
 	for who, want := range map[string]string{

@@ -37,34 +37,20 @@ func (r *reader) readXattrs(fd int, hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	size := 0
 	for _, name := range names {
-		if !KeepXattr(name) {
-			if strings.HasPrefix(name, "user.") && strings.Contains(name, "=") {
-				r.o.Skipped(fmt.Sprintf("the attribute %q of %s", name, hdr.Name), `an archive cannot hold a "=" in its name`)
-			}
-			continue
+		if !KeepXattr(name) && strings.HasPrefix(name, "user.") && strings.Contains(name, "=") {
+			r.o.Skipped(fmt.Sprintf("the attribute %q of %s", name, hdr.Name), `an archive cannot hold a "=" in its name`)
 		}
-		value, err := at.Getxattr(fd, name)
-		if at.NoXattr(err) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		if value, err = r.o.IDs.attributeInside(name, value); err != nil {
-			return err
-		}
-		if value == nil {
-			continue
-		}
-		if size += len(name) + len(value); size > maxXattrs {
-			return fmt.Errorf("extended attributes of more than %d bytes", maxXattrs)
-		}
+	}
+	values, err := r.o.IDs.attributesInside(names, func(name string) ([]byte, error) { return at.Getxattr(fd, name) })
+	if err != nil {
+		return err
+	}
+	for name, value := range values {
 		if hdr.PAXRecords == nil {
 			hdr.PAXRecords = map[string]string{}
 		}
-		hdr.PAXRecords[xattrRecord+name] = string(value)
+		hdr.PAXRecords[xattrRecord+name] = value
 	}
 	return nil
 }
@@ -88,36 +74,35 @@ func (i IDs) attributeInside(name string, value []byte) ([]byte, error) {
 	return value, nil
 }
 
-// attributesInside are those of a file that travel in an archive, by their names.
-// dir and name are as for at.Llistxattr.
-func (i IDs) attributesInside(dir int, name string) (map[string]string, error) {
-	names, err := at.Llistxattr(dir, name)
-	if at.NoXattr(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[string]string)
-	for _, n := range names {
-		if !KeepXattr(n) {
+// attributesInside are those attributes of a file that travel in an archive, by their
+// names, as the workload would see them. It is an error if they take more than
+// maxXattrs.
+func (i IDs) attributesInside(names []string, get func(name string) ([]byte, error)) (map[string]string, error) {
+	values := make(map[string]string)
+	size := 0
+	for _, name := range names {
+		if !KeepXattr(name) {
 			continue
 		}
-		value, err := at.Lgetxattr(dir, name, n)
+		value, err := get(name)
 		if at.NoXattr(err) {
 			continue // removed meanwhile
 		}
 		if err == nil {
-			value, err = i.attributeInside(n, value)
+			value, err = i.attributeInside(name, value)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if value != nil {
-			out[n] = string(value)
+		if value == nil {
+			continue
 		}
+		if size += len(name) + len(value); size > maxXattrs {
+			return nil, fmt.Errorf("extended attributes of more than %d bytes", maxXattrs)
+		}
+		values[name] = string(value)
 	}
-	return out, nil
+	return values, nil
 }
 
 // attributes is what an entry says of a file beside its content.

@@ -307,13 +307,25 @@ func (d *differ) attributesDiffer(st, old at.Stat) bool {
 
 // xattrsDiffer is attributesDiffer for the extended attributes that an image has.
 func (d *differ) xattrsDiffer(upper, lower int, name string) (bool, error) {
-	is, err := d.ids.attributesInside(upper, name)
+	is, err := attributesAt(d.ids, upper, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // gone meanwhile
 	}
 	if err != nil {
 		return false, err
 	}
-	was, err := IDs{}.attributesInside(lower, name)
+	was, err := attributesAt(IDs{}, lower, name)
 	return !maps.Equal(is, was), err
+}
+
+// attributesAt is attributesInside for a name in a directory.
+func attributesAt(ids IDs, dir int, name string) (map[string]string, error) {
+	names, err := at.Llistxattr(dir, name)
+	if at.NoXattr(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ids.attributesInside(names, func(attribute string) ([]byte, error) { return at.Lgetxattr(dir, name, attribute) })
 }

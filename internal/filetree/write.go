@@ -94,20 +94,24 @@ func (u *unpacker) run(dir int, r io.Reader) error {
 	if err := u.leave(0); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, ctxReader{u.ctx, r}) // the padding, which whoever sends waits to get rid of
+	_, err = io.Copy(io.Discard, Until(u.ctx, r)) // the padding, which whoever sends waits to get rid of
 	return err
 }
 
-type ctxReader struct {
+// Until returns a reader of r that fails with the context's error once ctx is done. It
+// looks before each Read, and waits for r in it.
+func Until(ctx context.Context, r io.Reader) io.Reader { return untilReader{ctx, r} }
+
+type untilReader struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-func (c ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
+func (u untilReader) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return c.r.Read(p)
+	return u.r.Read(p)
 }
 
 // archiveError says what package tar's errors mean.
@@ -299,7 +303,7 @@ func (u *unpacker) regular(dir int, name string, a *attributes, content io.Reade
 		return err
 	}
 	defer at.Close(file)
-	if err := Fill(file, a.hdr.Size, ctxReader{u.ctx, content}, u.buf); err != nil {
+	if err := Fill(file, a.hdr.Size, Until(u.ctx, content), u.buf); err != nil {
 		return err
 	}
 	if mounted {

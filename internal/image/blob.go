@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 )
@@ -95,7 +96,7 @@ func (o *Op) WriteBlob(ctx context.Context, d digest.Digest, size int64, open fu
 		return err
 	}
 	defer w.Close()
-	if _, err := io.Copy(w, io.LimitReader(unpack.Until(ctx, r), size+1)); err != nil {
+	if _, err := io.Copy(w, io.LimitReader(filetree.Until(ctx, r), size+1)); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("%w: blob %s ends after %d of %d bytes", unpack.ErrTruncated, d, w.size, size)
 		}

@@ -246,7 +246,12 @@ func (s *Store) removeHalf(path string) error {
 		return err
 	}
 	defer unlock()
-	if fi, err := os.Lstat(path); err != nil || fi.Mode().Perm() != halfMode {
+	switch fi, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case fi.Mode().Perm() != halfMode:
 		return nil
 	}
 	return os.RemoveAll(path)

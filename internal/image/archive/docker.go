@@ -40,11 +40,7 @@ func (l *loader) dockerSave(ctx context.Context, raw []byte) ([]image.Image, err
 				continue
 			}
 			if nameless != "" {
-				r, err := reference.ParseName(l.opts.Name)
-				if err != nil {
-					return nil, err
-				}
-				return nil, l.ambiguous(r)
+				return nil, ambiguous(l.opts.Name)
 			}
 			nameless = e.Config
 		}

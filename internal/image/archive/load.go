@@ -236,7 +236,7 @@ func (l *loader) choose(index *manifest.Index) ([]choice, error) {
 		}
 		given := l.givesName(d.Annotations)
 		if other, ok := named[name]; ok && given && other != m.Digest {
-			return nil, l.ambiguous(name)
+			return nil, ambiguous(name.Familiar())
 		}
 		if given {
 			named[name] = m.Digest
@@ -339,8 +339,8 @@ func (l *loader) givesName(annotations map[string]string) bool {
 	return l.opts.Name != "" && annotations[imageNameAnnotation] == "" && !strings.ContainsAny(annotations[refNameAnnotation], "/:")
 }
 
-func (l *loader) ambiguous(name reference.Reference) error {
-	return fmt.Errorf("the archive has several images without a name, and %s can be that of one only: load it without a name, and tag them by their IDs", name.Familiar())
+func ambiguous(name string) error {
+	return fmt.Errorf("the archive has several images without a name, and %s can be that of one only: load it without a name, and tag them by their IDs", name)
 }
 
 func hasTag(name string) bool {

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/seed-f5e3b97b/bulkhead/internal/filetree"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/manifest"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/reference"
-	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 )
 
 // Format of a saved archive.
@@ -194,7 +194,7 @@ func saveBlob(ctx context.Context, s *image.Store, out sink, d digest.Digest) er
 	if err != nil {
 		return err
 	}
-	return out.write(blobName(d), info.Size(), unpack.Until(ctx, f))
+	return out.write(blobName(d), info.Size(), filetree.Until(ctx, f))
 }
 
 func indexEntries(im image.Image, raw []byte, names []reference.Reference) []manifest.Descriptor {

@@ -118,22 +118,6 @@ func Interruptible(ctx context.Context, r io.Reader) io.Reader {
 	return out
 }
 
-// Until returns a reader of r that fails once ctx is done. Unlike Interruptible it
-// waits for what r is asked for: it is for files, which answer.
-func Until(ctx context.Context, r io.Reader) io.Reader { return untilReader{ctx, r} }
-
-type untilReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (u untilReader) Read(p []byte) (int, error) {
-	if err := u.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return u.r.Read(p)
-}
-
 // sourceError marks an error of the reader below a decompressor, so that it is
 // not taken for one of the data.
 type sourceError struct{ err error }

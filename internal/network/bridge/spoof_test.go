@@ -291,51 +291,68 @@ func TestSpoofing(t *testing.T) {
 	}
 }
 
-// TestFrameStays: a frame of a machine's reaches others as the rules have seen it. By
-// the header that a tap device may have before each frame (struct virtio_net_hdr) a
-// guest would have 16 bits of its choice written into it where the frame leaves.
-func TestFrameStays(t *testing.T) {
-	l := newLab(t)
-	attach := func() (tap int, nic workload.NIC) {
-		r := request("bridge")
-		r.Taps = true
-		a, err := l.Attach(context.Background(), r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { a.Close() })
-		return int(a.Taps[0].Fd()), a.NICs[0]
+// machine attaches a virtual machine to the default network.
+func (l *lab) machine() (tap int, nic workload.NIC) {
+	l.t.Helper()
+	r := request("bridge")
+	r.Taps = true
+	a, err := l.Attach(context.Background(), r)
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	evil, nic := attach()
-	victim, _ := attach()
+	l.t.Cleanup(func() { a.Close() })
+	return int(a.Taps[0].Fd()), a.NICs[0]
+}
+
+// nextMarked is the next frame with the mark that a machine gets in time, nil for none.
+func nextMarked(tap int, within time.Duration) []byte {
+	b := make([]byte, 2048)
+	for end := time.Now().Add(within); time.Now().Before(end); {
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(tap), Events: unix.POLLIN}}, int(within.Milliseconds())); err != nil || n == 0 {
+			continue
+		}
+		if n, err := unix.Read(tap, b); err == nil && bytes.Contains(b[:n], mark) {
+			return b[:n]
+		}
+	}
+	return nil
+}
+
+// ownARP is a frame with the mark, to everybody, in which an interface says who it is.
+func ownARP(t *testing.T, nic workload.NIC) []byte {
+	t.Helper()
 	own, err := net.ParseMAC(nic.MAC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := nic.Addresses[0].Addr()
 	all := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	f := frame{own, all, unix.ETH_P_ARP, arp(1, own, addr, make([]byte, 6), addr.Next())}.bytes()
+	return frame{own, all, unix.ETH_P_ARP, arp(1, own, addr, make([]byte, 6), addr.Next())}.bytes()
+}
+
+// withHole puts a struct virtio_net_hdr before such a frame, VIRTIO_NET_HDR_F_NEEDS_CSUM
+// from byte 20 on, to byte 28: the sender's address.
+func withHole(f []byte) []byte { return append([]byte{0: 1, 6: 20, 8: 8, 9: 0}, f...) }
+
+// TestFrameStays: a frame of a machine's reaches others as the rules have seen it. By
+// the header that a tap device may have before each frame (struct virtio_net_hdr) a
+// guest would have 16 bits of its choice written into it where the frame leaves.
+func TestFrameStays(t *testing.T) {
+	l := newLab(t)
+	evil, nic := l.machine()
+	victim, _ := l.machine()
+	f := ownARP(t, nic)
 	// arrives returns the first frame with the mark that the other machine gets.
 	arrives := func(sent []byte, within time.Duration) []byte {
 		if _, err := unix.Write(evil, sent); err != nil {
 			return nil
 		}
-		for end := time.Now().Add(within); time.Now().Before(end); {
-			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(victim), Events: unix.POLLIN}}, int(within.Milliseconds())); err != nil || n == 0 {
-				continue
-			}
-			b := make([]byte, 2048)
-			if n, err := unix.Read(victim, b); err == nil && bytes.Contains(b[:n], mark) {
-				return b[:n]
-			}
-		}
-		return nil
+		return nextMarked(victim, within)
 	}
 	if got := arrives(f, patience); !bytes.Equal(got, f) {
 		t.Errorf("sent\n%x\nthe other machine gets\n%x", f, got)
 	}
-	// VIRTIO_NET_HDR_F_NEEDS_CSUM, from byte 20 on, to byte 28: the sender's address.
-	if got := arrives(append([]byte{0: 1, 6: 20, 8: 8, 9: 0}, f...), impatience); got != nil {
+	if got := arrives(withHole(f), impatience); got != nil {
 		t.Errorf("sent with a header\n%x\nthe other machine gets\n%x", f, got)
 	}
 }
@@ -345,58 +362,31 @@ func TestFrameStays(t *testing.T) {
 func TestFrameOfContainerStays(t *testing.T) {
 	l := newLab(t)
 	l.create(network.Network{Name: "second"})
-	r := request("bridge")
-	r.Taps = true
-	a, err := l.Attach(context.Background(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { a.Close() })
-	victim := int(a.Taps[0].Fd())
-	next := func(within time.Duration) []byte { // the next frame with the mark
-		b := make([]byte, 2048)
-		for end := time.Now().Add(within); time.Now().Before(end); {
-			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(victim), Events: unix.POLLIN}}, int(within.Milliseconds())); err != nil || n == 0 {
-				continue
-			}
-			if n, err := unix.Read(victim, b); err == nil && bytes.Contains(b[:n], mark) {
-				return b[:n]
-			}
-		}
-		return nil
-	}
+	victim, _ := l.machine()
 	send := func(t *testing.T, evil *box, nic workload.NIC) (got []byte, forged bool) {
 		t.Helper()
 		out := evil.packetSocket(nic.Name)
 		if err := unix.SetsockoptInt(out, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
 			t.Fatal(err)
 		}
-		own, err := net.ParseMAC(nic.MAC)
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := nic.Addresses[0].Addr()
-		all := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-		f := frame{own, all, unix.ETH_P_ARP, arp(1, own, addr, make([]byte, 6), addr.Next())}.bytes()
+		f := ownARP(t, nic)
 		if _, err := unix.Write(out, append(make([]byte, 10), f...)); err != nil {
 			t.Fatal(err)
 		}
-		if got := next(patience); !bytes.Equal(got, f) {
+		if got := nextMarked(victim, patience); !bytes.Equal(got, f) {
 			t.Fatalf("sent\n%x\nthe machine gets\n%x", f, got)
 		}
-		// VIRTIO_NET_HDR_F_NEEDS_CSUM, from byte 20 on, to byte 28: the sender's address.
-		if _, err := unix.Write(out, append([]byte{0: 1, 6: 20, 8: 8, 9: 0}, f...)); err != nil {
+		if _, err := unix.Write(out, withHole(f)); err != nil {
 			t.Fatal(err)
 		}
-		got = next(impatience)
+		got = nextMarked(victim, impatience)
 		return got, got != nil && !bytes.Equal(got, f)
 	}
-	r = request("bridge")
-	plain := l.start(r)
+	plain := l.start(request("bridge"))
 	if _, forged := send(t, plain, plain.a.NICs[0]); !forged {
 		t.Error("where it is not kept from it, a container changes no frame either: the test is wrong")
 	}
-	r = request("bridge")
+	r := request("bridge")
 	r.Raw = true
 	raw := l.start(r)
 	if got, forged := send(t, raw, raw.a.NICs[0]); forged {

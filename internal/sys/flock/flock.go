@@ -36,7 +36,8 @@ func Open(ctx context.Context, name string, flags int, waiting func()) (unlock f
 	return func() { f.Close() }, nil
 }
 
-// Wait takes the lock of f as Open does. On error f is closed, or will be.
+// Wait takes the lock of f for itself alone, as Open does. When ctx ends first, the
+// error is its cause. On any error f is closed, or will be.
 func Wait(ctx context.Context, f *os.File, waiting func()) error {
 	err := Take(f, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
