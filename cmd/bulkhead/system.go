@@ -55,7 +55,7 @@ than they are.`,
 				return err
 			}
 			return a.withNetworks(cmd, func(ctx context.Context, e *engine.Engine, s *bridge.Store) error {
-				return a.pruneSystem(cmd, ctx, e, s, all, volumes, keep)
+				return a.pruneSystem(ctx, e, s, all, volumes, keep)
 			})
 		},
 	}
@@ -78,7 +78,7 @@ func pruneQuestion(all, volumes bool) string {
 }
 
 // pruneSystem removes workloads first: they keep the rest.
-func (a *app) pruneSystem(cmd *cobra.Command, ctx context.Context, e *engine.Engine, s *bridge.Store, all, volumes bool, keep filters) error {
+func (a *app) pruneSystem(ctx context.Context, e *engine.Engine, s *bridge.Store, all, volumes bool, keep filters) error {
 	total, err := a.pruneWorkloads(ctx, e, keep)
 	if err != nil {
 		return err

@@ -91,7 +91,7 @@ machines.`,
 				return advice.New("-v and --format exclude each other", "`bulkhead images`, `ps -as` and `volume ls` have formats")
 			}
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
-				u, err := a.measure(cmd, ctx, e)
+				u, err := a.measure(ctx, e)
 				if err != nil {
 					return err
 				}
@@ -117,7 +117,7 @@ func (u *diskUsage) rows() []usageRow {
 }
 
 // measure looks at everything.
-func (a *app) measure(cmd *cobra.Command, ctx context.Context, e *engine.Engine) (*diskUsage, error) {
+func (a *app) measure(ctx context.Context, e *engine.Engine) (*diskUsage, error) {
 	u := &diskUsage{}
 	store, err := a.images()
 	if err != nil {

@@ -443,7 +443,7 @@ func (e *Engine) refill(ctx context.Context, pool warm.Pool, wait bool) error {
 	}
 	var started []*starting
 	for range max(missing, 0) {
-		sup, ferr := e.spawnHolder(ctx, pool, &w.Spec)
+		sup, ferr := e.spawnHolder(pool, &w.Spec)
 		if ferr != nil {
 			err = ferr
 			break
@@ -481,7 +481,7 @@ func (e *Engine) refillLater(ctx context.Context, sup *starting) {
 }
 
 // spawnHolder starts a supervisor that has no workload yet.
-func (e *Engine) spawnHolder(ctx context.Context, pool warm.Pool, s *workload.Spec) (*starting, error) {
+func (e *Engine) spawnHolder(pool warm.Pool, s *workload.Spec) (*starting, error) {
 	stderr, err := pool.Stderr()
 	if err != nil {
 		return nil, err
@@ -517,7 +517,7 @@ func (e *Engine) sweepPool(ctx context.Context, pool warm.Pool) error {
 	defer unlock()
 	all, err := dead(pool) // now none of them is only about to live
 	for _, h := range all {
-		err = errors.Join(err, e.sweepHolder(ctx, pool, h))
+		err = errors.Join(err, e.sweepHolder(ctx, h))
 	}
 	return errors.Join(err, pool.Tidy())
 }
@@ -532,7 +532,7 @@ func dead(pool warm.Pool) (all []warm.Holder, err error) {
 	return all, err
 }
 
-func (e *Engine) sweepHolder(ctx context.Context, pool warm.Pool, h warm.Holder) error {
+func (e *Engine) sweepHolder(ctx context.Context, h warm.Holder) error {
 	ctx, cancel := context.WithTimeout(ctx, healing)
 	defer cancel()
 	var err error

@@ -113,7 +113,7 @@ func (m *machine) followClock(ctx context.Context) {
 // they run again. That a guest does not answer is seen by who needs it, and it is
 // asked again the next time.
 func (m *machine) adjustClock(ctx context.Context) {
-	done := m.processors.askUnlessHeld(ctx)
+	done := m.processors.askUnlessHeld()
 	if done == nil {
 		return
 	}

@@ -189,7 +189,7 @@ func TestClockFollows(t *testing.T) {
 	if err := m.processors.hold(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if m.processors.askUnlessHeld(t.Context()) != nil {
+	if m.processors.askUnlessHeld() != nil {
 		t.Error("a paused guest would be asked for its clock")
 	}
 	m.adjustClock(t.Context())

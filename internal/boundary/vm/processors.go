@@ -91,7 +91,7 @@ func (p *processors) done(ctx context.Context) {
 }
 
 // askUnlessHeld is ask, but where they stand it does nothing and returns nil.
-func (p *processors) askUnlessHeld(ctx context.Context) (done func()) {
+func (p *processors) askUnlessHeld() (done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held {

@@ -109,10 +109,10 @@ func TestHoldWaits(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			v := &vmmOf{}
 			p := v.processors()
-			first, second := p.askUnlessHeld(t.Context()), p.askUnlessHeld(t.Context())
+			first, second := p.askUnlessHeld(), p.askUnlessHeld()
 			first()
 			end := held(t, t.Context(), v, p)
-			if p.askUnlessHeld(t.Context()) != nil {
+			if p.askUnlessHeld() != nil {
 				t.Error("another comes while they are to stand")
 			}
 			second()
@@ -125,7 +125,7 @@ func TestHoldWaits(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			v := &vmmOf{}
 			p := v.processors()
-			done := p.askUnlessHeld(t.Context())
+			done := p.askUnlessHeld()
 			end := held(t, t.Context(), v, p)
 			v.fails, v.lost = errors.New("no answer"), true
 			done()
@@ -138,7 +138,7 @@ func TestHoldWaits(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			v := &vmmOf{}
 			p := v.processors()
-			done := p.askUnlessHeld(t.Context())
+			done := p.askUnlessHeld()
 			ctx, cancel := context.WithCancel(t.Context())
 			end := held(t, ctx, v, p)
 			cancel()
@@ -146,7 +146,7 @@ func TestHoldWaits(t *testing.T) {
 				t.Errorf("called off: %v", err)
 			}
 			done()
-			if again := p.askUnlessHeld(t.Context()); v.standing || again == nil {
+			if again := p.askUnlessHeld(); v.standing || again == nil {
 				t.Errorf("called off, and the processors stand: %v, nobody may look: %v", v.standing, again == nil)
 			}
 		})

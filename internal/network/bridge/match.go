@@ -134,10 +134,10 @@ const (
 	ctDNAT        = 1 << 5 // IPS_DST_NAT
 )
 
-// ctState wants one of the states, ctStatus one of the bits. A packet without a
-// connection, as it is invalid or not tracked, has none of either.
-func ctState(bits uint32) part  { return ctBits(expr.CtKeySTATE, bits) }
-func ctStatus(bits uint32) part { return ctBits(expr.CtKeySTATUS, bits) }
+// ctState wants one of the states, ctTranslated a destination that was changed on the
+// way. A packet without a connection, as it is invalid or not tracked, has neither.
+func ctState(bits uint32) part { return ctBits(expr.CtKeySTATE, bits) }
+func ctTranslated() part       { return ctBits(expr.CtKeySTATUS, ctDNAT) }
 
 func ctBits(key expr.CtKey, bits uint32) part {
 	mask := binary.NativeEndian.AppendUint32(nil, bits)

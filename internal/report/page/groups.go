@@ -83,18 +83,17 @@ func newMeasured(d *report.Document, id string) *measured {
 }
 
 // withoutBaseline is d without the subject that nothing isolates, which would be the
-// best of nearly everything, and where in d the others are.
-func withoutBaseline(d *report.Document) (*report.Document, []int) {
+// best of nearly everything.
+func withoutBaseline(d *report.Document) *report.Document {
 	base := baseline(d)
-	others, index := *d, []int{}
+	others := *d
 	others.Reports = nil
 	for i := range d.Reports {
 		if &d.Reports[i] != base {
 			others.Reports = append(others.Reports, d.Reports[i])
-			index = append(index, i)
 		}
 	}
-	return &others, index
+	return &others
 }
 
 // drawn are the indexes of the cells that a plot can show: numbers of one unit.

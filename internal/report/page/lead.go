@@ -62,7 +62,7 @@ const startID = "start.output"
 
 // starts says who was first, and by how much.
 func starts(whole *report.Document) []sentence {
-	d, _ := withoutBaseline(whole)
+	d := withoutBaseline(whole)
 	var all []*report.Report
 	for i := range d.Reports {
 		if m := d.Reports[i].Measure(startID); m != nil && m.Measured() && m.Unit == report.Seconds && !m.Estimated {
@@ -117,7 +117,7 @@ const kernelID = "kernel.own"
 
 // kernels says who has a kernel of his own, by what the prober found.
 func kernels(d *report.Document) []sentence {
-	others, _ := withoutBaseline(d)
+	others := withoutBaseline(d)
 	own, all := []string{}, 0
 	for i := range others.Reports {
 		r := &others.Reports[i]
@@ -151,7 +151,7 @@ func kernels(d *report.Document) []sentence {
 
 // verdicts says where doors stand open.
 func verdicts(whole *report.Document) (out []sentence) {
-	d, _ := withoutBaseline(whole)
+	d := withoutBaseline(whole)
 	var shut, unsure, open []string
 	var most *report.Report
 	for i := range d.Reports {
