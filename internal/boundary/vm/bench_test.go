@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
-	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -149,7 +148,7 @@ func BenchmarkBoot(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		cg, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
+		cg, err := z.group(p.Cgroup, s)
 		if err == nil {
 			err = cg.Create()
 		}

@@ -121,7 +121,11 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 	}
 	r.size = z
 	if r.machine != nil { // it has waited in its cgroup
-		if err := r.cgroup.Set(z.limits(s)); err != nil {
+		limits, err := z.limits(s)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.cgroup.Set(limits); err != nil {
 			return nil, err
 		}
 		if i, err := b.fromWaiting(ctx, s, p, r); i != nil || err != nil {
@@ -153,7 +157,7 @@ func (b Boundary) create(ctx context.Context, s workload.Spec, p boundary.Prepar
 
 // enclose makes the cgroup, after it has written down that there will be one.
 func (r *remains) enclose(s workload.Spec, p boundary.Prepared, z size) error {
-	m, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
+	m, err := z.group(p.Cgroup, s)
 	if err != nil {
 		return err
 	}
@@ -217,7 +221,7 @@ func (b Boundary) Explain(s workload.Spec, p boundary.Prepared, w io.Writer) err
 	if err != nil {
 		return err
 	}
-	m, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
+	m, err := z.group(p.Cgroup, s)
 	if err != nil {
 		return err
 	}

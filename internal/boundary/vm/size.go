@@ -6,6 +6,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -87,12 +88,31 @@ func memoryOf(r workload.Resources) int64 {
 	return DefaultMemory
 }
 
-// limits are those of the machine's cgroup on the host.
-func (z size) limits(s workload.Spec) *specs.LinuxResources {
+// limits are those of the machine's cgroup on the host. Where swap is accounted it
+// has a limit too: all of a machine may be swapped out, and a VMM that is taken over
+// gets no more of the host's swap than that.
+func (z size) limits(s workload.Spec) (*specs.LinuxResources, error) {
+	host, err := cgroup.Probe(cgroup.Options{})
+	if err != nil {
+		return nil, err
+	}
 	tasks := int64(vmmTasks)
 	r := z.shares(s)
 	r.Memory, r.Pids = &specs.LinuxMemory{Limit: &z.total}, &specs.LinuxPids{Limit: &tasks}
-	return r
+	if host.Swap {
+		both := 2 * z.total
+		r.Memory.Swap = &both
+	}
+	return r, nil
+}
+
+// group is the cgroup with these limits, which is not made yet.
+func (z size) group(path string, s workload.Spec) (*cgroup.Manager, error) {
+	r, err := z.limits(s)
+	if err != nil {
+		return nil, err
+	}
+	return cgroup.New(path, r, cgroup.Options{Strict: true})
 }
 
 // shares are those of processor time.

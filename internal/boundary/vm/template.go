@@ -285,7 +285,7 @@ func (b Boundary) maker(s workload.Spec, p boundary.Prepared) (*maker, error) {
 // save boots a machine, has prepare make it ready if that is not nil, and saves
 // it.
 func (k *maker) save(ctx context.Context, c qemu.Config, key string, f *template.Files, prepare func(context.Context, *machine) error) (hello protocol.Hello, err error) {
-	cg, err := cgroup.New(templateCgroup(k.cgroups, k.dir, key), k.z.limits(k.s), cgroup.Options{Strict: true})
+	cg, err := k.z.group(templateCgroup(k.cgroups, k.dir, key), k.s)
 	if err != nil {
 		return hello, err
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/boundary"
-	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/template"
 	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
@@ -92,7 +91,7 @@ func (b Boundary) Warm(ctx context.Context, s workload.Spec, p boundary.Prepared
 	if err := os.Mkdir(w.r.dir, 0o700); err != nil {
 		return nil, err
 	}
-	cg, err := cgroup.New(p.Cgroup, z.limits(s), cgroup.Options{Strict: true})
+	cg, err := z.group(p.Cgroup, s)
 	if err != nil {
 		return nil, err
 	}
