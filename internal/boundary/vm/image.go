@@ -38,6 +38,14 @@ import (
 // often is which start of the same makes an image template.
 const often = 3
 
+// due tells whether a start makes an image template, by which start of the same it
+// is: the one that is often, and while that comes to nothing, which takes each as long
+// as a boot, the one that is twice as often.
+func due(times int) bool {
+	n := times / often
+	return times%often == 0 && n > 0 && n&(n-1) == 0
+}
+
 // nobody returns the workload for nobody that becomes s when it is adopted; or
 // false, where it cannot be made before it is known for whom.
 func nobody(s workload.Spec, p boundary.Prepared) (protocol.Create, bool) {
@@ -127,7 +135,7 @@ func (k *maker) ofImage(ctx context.Context, on Progress) (bool, error) {
 		t.Close()
 		return true, nil
 	}
-	if times, err := store.Asked(key); err != nil || times < often {
+	if times, err := store.Asked(key); err != nil || !due(times) {
 		return false, err
 	}
 	err = k.ensureImage(ctx, key, like, on)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -269,6 +270,34 @@ func TestImageTemplateFaults(t *testing.T) {
 				t.Errorf("it is still there: %v", err)
 			}
 		})
+	}
+}
+
+// TestImageTemplateTries: a template that cannot be made costs fewer and fewer of the
+// starts that would like to have it.
+func TestImageTemplateTries(t *testing.T) {
+	dir := t.TempDir()
+	m := boundary.Machine{Image: filepath.Join(dir, "image"), Data: filepath.Join(dir, "data"), GuestIDs: boundary.GuestIDs}
+	for _, name := range []string{m.Image, m.Data} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if m.Blank, err = identity(m.Data); err != nil {
+		t.Fatal(err)
+	}
+	// A cgroup that cannot be: nothing is started.
+	k := &maker{s: ofImage("box", "exit", "0"), p: boundary.Prepared{Machine: &m}, dir: filepath.Join(dir, "templates"), cgroups: "../outside", key: "generic", parts: map[string]string{}}
+	var tried []int
+	for n := 1; n <= 30; n++ {
+		ready, err := k.ofImage(t.Context(), Progress{Begin: func(string) { tried = append(tried, n) }})
+		if ready || (err != nil) != slices.Contains(tried, n) {
+			t.Errorf("start %d: ready %v, %v", n, ready, err)
+		}
+	}
+	if want := []int{3, 6, 12, 24}; !slices.Equal(tried, want) {
+		t.Errorf("tried by the starts %v, want %v", tried, want)
 	}
 }
 
