@@ -16,6 +16,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/fileserver"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/client"
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
+	"github.com/seed-f5e3b97b/bulkhead/internal/qemu"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
@@ -374,7 +375,8 @@ func (i *instance) Delete(ctx context.Context) error { return i.remains.Delete(c
 type tenant struct {
 	*remains
 	mu      sync.Mutex
-	stopped bool // it was asked to end
+	asked   bool // it was asked to end
+	stopped bool // its guest has taken that up, or it was killed
 }
 
 var _ boundary.Host = (*tenant)(nil)
@@ -410,26 +412,39 @@ func (t *tenant) Wait(ctx context.Context) (workload.Exit, error) {
 	case <-ctx.Done():
 		return workload.Exit{}, ctx.Err()
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.stopped {
+	if t.asWished(t.machine.vmm.Ending()) {
 		return workload.Exit{}, nil
 	}
 	return workload.Exit{}, t.machine.fault(errors.New("the machine has ended"))
 }
 
+// asWished tells whether a machine that ended so was stopped.
+func (t *tenant) asWished(e qemu.Ending) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stopped || t.asked && e != qemu.NotEnded
+}
+
 // Signal shuts the machine down, or ends it at once with SIGKILL.
 func (t *tenant) Signal(ctx context.Context, sig syscall.Signal) error {
+	kill := sig == syscall.SIGKILL
 	t.mu.Lock()
-	t.stopped = true
+	t.asked = true
+	t.stopped = t.stopped || kill
 	t.mu.Unlock()
-	if sig == syscall.SIGKILL {
+	if kill {
 		t.machine.vmm.Kill()
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
-	return clientOf(t.machine).PowerOff(ctx)
+	err := clientOf(t.machine).PowerOff(ctx)
+	if err == nil {
+		t.mu.Lock()
+		t.stopped = true
+		t.mu.Unlock()
+	}
+	return err
 }
 
 // Terminal is nil, PID the VMM's.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/guest/protocol"
@@ -209,5 +210,36 @@ func TestMountedSlots(t *testing.T) {
 	serial, _, err := m.Insert(t.Context(), images(t, "d")[0])
 	if err != nil || serial != "image2" || *asked != 1 {
 		t.Errorf("in slot %q, %v; the guest was asked %d times", serial, err, *asked)
+	}
+}
+
+// TestTenantStopped: a machine was stopped when its guest has taken that up, or ended
+// in order after it was asked; not when it was asked in vain, and died of something
+// else.
+func TestTenantStopped(t *testing.T) {
+	for name, c := range map[string]struct {
+		signal         syscall.Signal
+		lost           bool
+		died, poweroff bool // whether it was stopped, by how it ended
+	}{
+		"not asked":     {},
+		"taken up":      {signal: syscall.SIGTERM, died: true, poweroff: true},
+		"asked in vain": {signal: syscall.SIGTERM, lost: true, poweroff: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := ofTenant(t, &exchanges{}, func() []string { return nil })
+			if c.lost {
+				m.sess.Close()
+			}
+			in := &tenant{remains: &remains{machine: m}}
+			if c.signal != 0 {
+				if err := in.Signal(t.Context(), c.signal); (err != nil) != c.lost {
+					t.Fatalf("signal: %v", err)
+				}
+			}
+			if died, off := in.asWished(qemu.NotEnded), in.asWished(qemu.PoweredOff); died != c.died || off != c.poweroff {
+				t.Errorf("stopped: %v when it died, %v when it powered off; want %v and %v", died, off, c.died, c.poweroff)
+			}
+		})
 	}
 }
