@@ -286,6 +286,7 @@ func (m *Machine) reap(stderr *os.File, sockets ...*os.File) {
 	stderr.SetReadDeadline(time.Now().Add(lastWords)) //nolint:errcheck // it may be read and closed
 	<-m.console.done
 	<-m.stderr.done
+	<-m.qmp.done // which has the reason for the end
 	close(m.done)
 }
 
@@ -311,7 +312,7 @@ func (m *Machine) Stderr() []byte { return m.stderr.bytes() }
 // Pid is the process ID of QEMU on the host.
 func (m *Machine) Pid() int { return m.running.Pid() }
 
-// Done is closed when QEMU has ended, its output is read and it is reaped.
+// Done is closed when QEMU has ended, all that it said is read and it is reaped.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
 // Kill ends QEMU at once. It does not wait.

@@ -96,3 +96,23 @@ func TestGuestRunsAndEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestEnding: when a machine has ended, it is known why.
+func TestEnding(t *testing.T) {
+	// QEMU tells of nothing before the host has spoken to it.
+	later := code{}.stack()
+	later = append(later, 0xb9, 0x00, 0x00, 0x00, 0x20, 0xe2, 0xfe) // mov ecx, 0x20000000; loop to itself
+	m := start(t, config(t, later.reset()))
+	m.mu.Lock() // who reads what QEMU says is slow
+	m.running.Wait()
+	select {
+	case <-m.Done():
+		t.Error("it has ended, and why has not been read")
+	case <-time.After(time.Second / 4):
+	}
+	m.mu.Unlock()
+	<-m.Done()
+	if got := m.Ending(); got != Restarted {
+		t.Errorf("it ended as %d, want a restart", got)
+	}
+}
