@@ -81,31 +81,57 @@ func (m *Machine) EjectDisk(ctx context.Context, serial string) error {
 	return nil
 }
 
-// swap makes a new node, gives it to the device and removes the old one.
+// swaps is what is and may be behind a slot's device.
+type swaps struct {
+	n      int      // how many names were given to nodes: none is given twice
+	behind string   // the node that the device has, as far as QEMU has said
+	strays []string // nodes that may be there, too
+}
+
+// swap makes a new node, gives it to the device and removes the old one. A QEMU that
+// does not answer in time may have done what it was told, or do it yet: of what it
+// was not heard the next exchange removes what is there.
 func (m *Machine) swap(ctx context.Context, d Disk, options map[string]any) error {
-	m.mu.Lock()
-	old := nodeName(d.Serial, m.swaps[d.Serial])
-	m.swaps[d.Serial]++
-	node := nodeName(d.Serial, m.swaps[d.Serial])
-	m.mu.Unlock()
-	undo := func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.swaps[d.Serial]--
+	s := m.swaps[d.Serial]
+	if s == nil {
+		s = &swaps{behind: nodeName(d.Serial, 0)}
+		m.swaps[d.Serial] = s
 	}
+	s.n++
+	node := nodeName(d.Serial, s.n)
 	options["node-name"] = node
 	if _, err := m.qmp.do(ctx, "blockdev-add", options); err != nil {
-		undo()
+		if !refused(err) {
+			s.strays = append(s.strays, node)
+		}
 		return err
 	}
 	_, err := m.qmp.do(ctx, "qom-set", map[string]any{"path": "/machine/peripheral/" + deviceID(d.Serial), "property": "drive", "value": node})
 	if err != nil {
-		_, undone := m.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": node})
-		undo()
-		return errors.Join(err, undone)
+		return errors.Join(err, m.remove(ctx, s, node))
 	}
-	_, err = m.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": old})
+	old := append(s.strays, s.behind)
+	s.behind, s.strays = node, nil
+	for _, name := range old {
+		err = m.remove(ctx, s, name) // that of the last, which was there, is told
+	}
 	return err
+}
+
+// remove removes a node that no device has. One of which QEMU does not say whether
+// it is there is a stray.
+func (m *Machine) remove(ctx context.Context, s *swaps, node string) error {
+	_, err := m.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": node})
+	if err != nil && !refused(err) {
+		s.strays = append(s.strays, node)
+	}
+	return err
+}
+
+// refused tells that QEMU has answered, and would not.
+func refused(err error) bool {
+	var said *CommandError
+	return errors.As(err, &said)
 }
 
 func (m *Machine) slot(serial string) (Disk, error) {

@@ -33,14 +33,14 @@ type Machine struct {
 	done    chan struct{} // closed when QEMU is reaped and its output read
 
 	mu     sync.Mutex
-	reason string         // of the guest's end, by QEMU's SHUTDOWN event
-	failed []string       // disks with I/O errors
-	swaps  map[string]int // files put into slots so far, by serial
+	reason string   // of the guest's end, by QEMU's SHUTDOWN event
+	failed []string // disks with I/O errors
 	filled map[string]string
 	set    int        // the next fdset
 	boot   []*os.File // copies of kernel and initramfs, until Loaded
 
-	plugged map[int]bool // slots for network devices; under swapping
+	swaps   map[string]*swaps // of disks, by serial; under swapping
+	plugged map[int]bool      // slots for network devices; under swapping
 
 	swapping sync.Mutex
 	closing  sync.Once
@@ -82,7 +82,7 @@ func Start(ctx context.Context, cfg Config) (_ *Machine, err error) {
 	}
 	m := &Machine{
 		cfg: cfg, running: r, pidfd: os.NewFile(uintptr(r.Value(p.pidfd)), "pidfd"), console: newRing(), stderr: newRing(),
-		done: make(chan struct{}), swaps: map[string]int{}, filled: map[string]string{}, agent: s.take(fdAgent), set: len(cfg.Disks), plugged: map[int]bool{},
+		done: make(chan struct{}), swaps: map[string]*swaps{}, filled: map[string]string{}, agent: s.take(fdAgent), set: len(cfg.Disks), plugged: map[int]bool{},
 		binds: p.in.binds, boot: s.takeBoot(),
 	}
 	for _, d := range cfg.Disks {
