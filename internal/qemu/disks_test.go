@@ -12,6 +12,73 @@ import (
 	"time"
 )
 
+// ports is a QEMU that knows of what its network devices are connected to, and does
+// not answer one command.
+type ports struct {
+	have   map[string]bool
+	silent string
+	nth    int // which of these commands, from 1
+}
+
+func (p *ports) do(line string, w *os.File) {
+	var c struct {
+		Execute   string
+		Arguments struct{ ID string }
+		ID        string
+	}
+	refusal := ""
+	if err := json.Unmarshal([]byte(line), &c); err != nil {
+		refusal = err.Error()
+	}
+	switch id := c.Arguments.ID; c.Execute {
+	case "netdev_add":
+		if p.have[id] {
+			refusal = "Duplicate ID '" + id + "' for netdev"
+		}
+		p.have[id] = true
+	case "netdev_del":
+		if !p.have[id] {
+			refusal = "Device '" + id + "' not found"
+		}
+		delete(p.have, id)
+	}
+	if c.Execute == p.silent {
+		p.nth--
+	}
+	switch {
+	case c.Execute == p.silent && p.nth == 0:
+	case refusal != "":
+		fmt.Fprintf(w, `{"error":{"class":"GenericError","desc":%q},"id":%q}`+"\n", refusal, c.ID)
+	default:
+		fmt.Fprintf(w, `{"return":{},"id":%q}`+"\n", c.ID)
+	}
+}
+
+// TestPlugWithoutAnswer: where QEMU once does not say in time that it has done what it
+// was told, the network device is connected the next time.
+func TestPlugWithoutAnswer(t *testing.T) {
+	for _, c := range []ports{{silent: "netdev_add", nth: 1}, {silent: "netdev_add", nth: 2}, {silent: "set_link", nth: 1}} {
+		t.Run(fmt.Sprint(c.silent, " ", c.nth), func(t *testing.T) {
+			c.have = map[string]bool{}
+			m := &Machine{cfg: Config{NICs: []NIC{{Kind: Slot}}}, qmp: hostileQMP(t, c.do), plugged: map[int]bool{}}
+			short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			if err := m.plug(short, 0, Tap, os.Stdin); err == nil || !strings.Contains(err.Error(), "deadline") {
+				t.Fatalf("without an answer: %v", err)
+			}
+			if err := m.EjectNIC(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+			if len(c.have) != 0 {
+				t.Errorf("after it was emptied it has %v", c.have)
+			}
+			if err := m.InsertNIC(t.Context(), 0, Tap, os.Stdin); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // nodes is a QEMU that knows of block nodes, and of a device that has one. It
 // does what it is told, and does not answer one command.
 type nodes struct {

@@ -150,6 +150,11 @@ func (m *Machine) InsertNIC(ctx context.Context, n int, kind NICKind, file *os.F
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapLimit)
 	defer cancel()
+	return m.plug(ctx, n, kind, file)
+}
+
+// plug fills a slot that is empty.
+func (m *Machine) plug(ctx context.Context, n int, kind NICKind, file *os.File) error {
 	m.set++ // a name of a descriptor is used once
 	name := "frames-" + strconv.Itoa(m.set)
 	back := map[string]any{"type": "tap", "id": portID(n) + "-tap", "fd": name, "vhost": false}
@@ -163,20 +168,20 @@ func (m *Machine) InsertNIC(ctx context.Context, n int, kind NICKind, file *os.F
 	if _, err := m.qmp.do(ctx, "getfd", map[string]any{"fdname": name}, file); err != nil {
 		return err
 	}
-	if _, err := m.qmp.do(ctx, "netdev_add", back); err != nil {
+	m.plugged[n] = true // whatever QEMU makes of it, and when
+	_, err := m.qmp.do(ctx, "netdev_add", back)
+	if err != nil {
 		m.qmp.do(ctx, "closefd", map[string]any{"fdname": name}) //nolint:errcheck // it may have taken it
-		return err
+	} else {
+		_, err = m.qmp.do(ctx, "netdev_add", map[string]any{"type": "hubport", "id": portID(n), "hubid": n, "netdev": portID(n) + "-tap"})
 	}
-	_, err := m.qmp.do(ctx, "netdev_add", map[string]any{"type": "hubport", "id": portID(n), "hubid": n, "netdev": portID(n) + "-tap"})
 	if err == nil {
-		m.plugged[n] = true
-		if err = m.setLink(ctx, n, true); err == nil {
-			return nil
-		}
-	} else if _, undone := m.qmp.do(ctx, "netdev_del", map[string]any{"id": portID(n) + "-tap"}); undone != nil {
-		return errors.Join(err, undone)
+		err = m.setLink(ctx, n, true)
 	}
-	return errors.Join(err, m.unplug(ctx, n))
+	if err != nil {
+		return errors.Join(err, m.unplug(ctx, n))
+	}
+	return nil
 }
 
 // EjectNIC empties a slot, and closes QEMU's descriptor of what was there. The
