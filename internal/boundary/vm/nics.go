@@ -159,14 +159,13 @@ func (m *machine) connect(ctx context.Context, n int, kind qemu.NICKind, tap *os
 	return nil
 }
 
-// unplug frees a device. One that QEMU does not let go of stays taken.
+// unplug frees a device. One that QEMU does not let go of is told so again when it
+// is wanted, see connect.
 func (m *machine) unplug(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err := within(context.Background(), answerTimeout, func(ctx context.Context) error { return m.exchange.EjectNIC(ctx, n) })
-	if err == nil {
-		m.nics[n].taken = false
-	}
+	m.nics[n].taken, m.nics[n].broken = false, err != nil
 }
 
 // plugged is a network device of a tenant's machine that a workload has.

@@ -48,6 +48,9 @@ func (x *exchanges) InsertNIC(_ context.Context, n int, _ qemu.NICKind, _ *os.Fi
 }
 
 func (x *exchanges) EjectNIC(_ context.Context, n int) error {
+	if x.nics[n] && x.broken[slotMAC(n)] {
+		return errExchange
+	}
 	delete(x.nics, n)
 	return nil
 }
@@ -158,10 +161,18 @@ func TestBrokenDevices(t *testing.T) {
 	release()
 	plug(slotMAC(2))
 	x.broken[slotMAC(0)] = false
-	plug(slotMAC(0))
+	release = plug(slotMAC(0))
 	if _, _, err := m.Plug(t.Context(), nil, false); !errors.Is(err, errNICs) {
 		t.Errorf("all are in use: got %v", err)
 	}
+	// One that was not let go of is, when it is wanted again.
+	x.broken[slotMAC(0)] = true
+	release()
+	if _, _, err := m.Plug(t.Context(), nil, false); !errors.Is(err, errExchange) {
+		t.Errorf("one is not let go of: got %v", err)
+	}
+	x.broken[slotMAC(0)] = false
+	plug(slotMAC(0))
 }
 
 // TestKeptDevices: a network device that a workload in the guest has still, as the
