@@ -33,8 +33,7 @@ type Machine struct {
 	done    chan struct{} // closed when QEMU is reaped and its output read
 
 	mu     sync.Mutex
-	reason string   // of the guest's end, by QEMU's SHUTDOWN event
-	failed []string // disks with I/O errors
+	reason string // of the guest's end, by QEMU's SHUTDOWN event
 	filled map[string]string
 	set    int        // the next fdset
 	boot   []*os.File // copies of kernel and initramfs, until Loaded
@@ -248,8 +247,8 @@ func Installed() (path string, v Version, err error) {
 
 func (m *Machine) event(name string, data json.RawMessage) {
 	var d struct {
-		Reason, Device, Operation, ID string
-		Open                          bool
+		Reason, ID string
+		Open       bool
 	}
 	if json.Unmarshal(data, &d) != nil {
 		return
@@ -264,10 +263,6 @@ func (m *Machine) event(name string, data json.RawMessage) {
 		// nobody does that: whoever waits for this one shall know.
 		if d.ID == agentID && !d.Open {
 			m.agent.Close()
-		}
-	case "BLOCK_IO_ERROR":
-		if len(m.failed) < 8 {
-			m.failed = append(m.failed, Printable([]byte(d.Operation+" of "+d.Device)))
 		}
 	}
 }
