@@ -133,7 +133,7 @@ func (q *qmp) deliver(m message) {
 		return // nobody asked, or nobody waits any longer
 	}
 	if m.Error != nil {
-		c <- reply{err: &CommandError{Class: Printable([]byte(m.Error.Class)), Desc: Printable([]byte(m.Error.Desc))}}
+		c <- reply{err: &CommandError{Class: short(Printable([]byte(m.Error.Class))), Desc: short(Printable([]byte(m.Error.Desc)))}}
 		return
 	}
 	c <- reply{value: m.Return}

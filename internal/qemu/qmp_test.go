@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -186,6 +187,18 @@ func TestHostileQMP(t *testing.T) {
 				t.Errorf("nobody reads the socket, and it is open: %v", err)
 			}
 		})
+	}
+}
+
+// TestLongRefusal: what a QEMU that is taken over says goes into records and onto
+// terminals, and is short there.
+func TestLongRefusal(t *testing.T) {
+	q := hostileQMP(t, func(_ string, w *os.File) {
+		fmt.Fprintf(w, `{"error":{"class":"x","desc":%q},"id":"1"}`+"\n", strings.Repeat("é", 100<<10))
+	})
+	_, err := q.do(t.Context(), "stop", nil)
+	if err == nil || len(err.Error()) > maxLine+100 || !strings.HasPrefix(err.Error(), "QEMU: stop: éé") || !utf8.ValidString(err.Error()) {
+		t.Errorf("%d bytes, %.100q", len(err.Error()), err)
 	}
 }
 

@@ -129,7 +129,7 @@ func (m *Machine) Save(ctx context.Context, state *os.File) error {
 		case "completed":
 			return nil
 		case "failed", "cancelled":
-			return fmt.Errorf("QEMU: the machine could not be saved: %s", Printable([]byte(s.Error)))
+			return fmt.Errorf("QEMU: the machine could not be saved: %s", short(Printable([]byte(s.Error))))
 		}
 		select {
 		case <-time.After(saving):

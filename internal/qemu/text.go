@@ -32,9 +32,17 @@ func Printable(b []byte) string {
 	return out.String()
 }
 
-// maxLine is how much of one line is shown, in bytes: a guest chooses their
+// maxLine is how much of one line is shown, in bytes: a guest or QEMU chooses their
 // lengths, and they go into a workload's record.
 const maxLine = 400
+
+// short cuts a text at maxLine.
+func short(s string) string {
+	if len(s) > maxLine {
+		s = strings.ToValidUTF8(s[:maxLine], "") + "…"
+	}
+	return s
+}
 
 // lastLines returns at most n lines that are not blank, from the end, each cut
 // at maxLine.
@@ -43,10 +51,7 @@ func lastLines(s string, n int) []string {
 	var out []string
 	for i := len(lines) - 1; i >= 0 && len(out) < n; i-- {
 		if l := strings.TrimSpace(lines[i]); l != "" {
-			if len(l) > maxLine {
-				l = strings.ToValidUTF8(l[:maxLine], "") + "…"
-			}
-			out = append([]string{l}, out...)
+			out = append([]string{short(l)}, out...)
 		}
 	}
 	return out
