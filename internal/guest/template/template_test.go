@@ -525,14 +525,13 @@ func TestAsked(t *testing.T) {
 		t.Error("a path is taken for a key")
 	}
 	var all sync.WaitGroup
-	var sum atomic.Int32
-	for range 20 {
+	var numbers [20]atomic.Bool
+	for range len(numbers) {
 		all.Go(func() {
 			n, err := s.Asked(key)
-			if err != nil || n < 1 || n > 20 {
-				t.Errorf("got %d, %v", n, err)
+			if err != nil || n < 1 || n > len(numbers) || numbers[n-1].Swap(true) {
+				t.Errorf("got %d, %v, want each number from 1 to %d once", n, err, len(numbers))
 			}
-			sum.Add(1)
 		})
 	}
 	all.Wait()
