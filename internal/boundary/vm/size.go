@@ -98,11 +98,7 @@ func (z size) limits(s workload.Spec) (*specs.LinuxResources, error) {
 	}
 	tasks := int64(vmmTasks)
 	r := z.shares(s)
-	r.Memory, r.Pids = &specs.LinuxMemory{Limit: &z.total}, &specs.LinuxPids{Limit: &tasks}
-	if host.Swap {
-		both := 2 * z.total
-		r.Memory.Swap = &both
-	}
+	r.Memory, r.Pids = host.Memory(z.total), &specs.LinuxPids{Limit: &tasks}
 	return r, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Features says what limits this machine can enforce, for callers that choose
@@ -48,6 +50,30 @@ func Probe(o Options) (Features, error) {
 	var err error
 	f.Swap, err = swapAccounted(lay.V2)
 	return f, err
+}
+
+// Memory is a limit of that many bytes, and of as much swap where swap is accounted:
+// without one, what is beyond the limit is pushed out to swap, all that the host has.
+func (f Features) Memory(bytes int64) *specs.LinuxMemory {
+	m := &specs.LinuxMemory{Limit: &bytes}
+	if f.Swap {
+		both := 2 * bytes
+		m.Swap = &both
+	}
+	return m
+}
+
+// Helper is what a helper process of our own may use: bytes of memory, as by Memory,
+// and a number of tasks, each where the machine has the controller.
+func (f Features) Helper(memory, tasks int64) *specs.LinuxResources {
+	r := &specs.LinuxResources{}
+	if slices.Contains(f.Controllers, "memory") {
+		r.Memory = f.Memory(memory)
+	}
+	if slices.Contains(f.Controllers, "pids") {
+		r.Pids = &specs.LinuxPids{Limit: &tasks}
+	}
+	return r
 }
 
 // swapAccounted finds out for v2, whose root cgroup has no memory.swap.max.

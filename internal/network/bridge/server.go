@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
@@ -231,9 +230,9 @@ func (s *Store) cgroupPath(n *network.Network) string {
 
 // What a name server may use, where the machine has the controllers: it reads what
 // anybody in the network sends.
-var (
-	serverMemory int64 = 128 << 20
-	serverPids   int64 = 128
+const (
+	serverMemory = 128 << 20
+	serverTasks  = 128
 )
 
 // serverCgroup makes sure that the name server's cgroup exists and returns its
@@ -252,14 +251,7 @@ func (s *Store) serverCgroup(n *network.Network) ([]string, error) {
 		if ferr != nil {
 			return fail(ferr)
 		}
-		r := &specs.LinuxResources{}
-		if slices.Contains(f.Controllers, "memory") {
-			r.Memory = &specs.LinuxMemory{Limit: &serverMemory}
-		}
-		if slices.Contains(f.Controllers, "pids") {
-			r.Pids = &specs.LinuxPids{Limit: &serverPids}
-		}
-		if m, err = cgroup.New(path, r, cgroup.Options{}); err == nil {
+		if m, err = cgroup.New(path, f.Helper(serverMemory, serverTasks), cgroup.Options{}); err == nil {
 			err = m.Create()
 		}
 	}

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/leakcheck"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
@@ -50,7 +48,7 @@ func resolve(t *testing.T, n *namespace, server netip.Addr, protocol, name strin
 
 // warmUp has the cgroup library open what it keeps open for good.
 func warmUp(t *testing.T) {
-	m, err := cgroup.New("/bulkhead-test-bridge/warm-up", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &serverMemory}}, cgroup.Options{})
+	m, err := cgroup.New("/bulkhead-test-bridge/warm-up", cgroup.Features{Controllers: []string{"memory"}}.Helper(serverMemory, serverTasks), cgroup.Options{})
 	if err == nil {
 		err = m.Create()
 	}

@@ -25,11 +25,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
@@ -200,9 +198,9 @@ func (a *Attached) start(ctx context.Context, files []*os.File, ready func() err
 // What a process may use, where the machine has the controllers: bytes, with what
 // the kernel holds for its sockets, and tasks. It is 12 MB at rest, and one task
 // or, while pasta enters a namespace, two.
-var (
-	maxMemory int64 = 256 << 20
-	maxTasks  int64 = 16
+const (
+	maxMemory = 256 << 20
+	maxTasks  = 16
 )
 
 // prepare makes the cgroup of a process, in the place of one that was left.
@@ -214,14 +212,7 @@ func (o Options) prepare(ctx context.Context, id workload.ID) (*cgroup.Manager, 
 	if err != nil {
 		return nil, err
 	}
-	r := &specs.LinuxResources{}
-	if slices.Contains(f.Controllers, "memory") {
-		r.Memory = &specs.LinuxMemory{Limit: &maxMemory}
-	}
-	if slices.Contains(f.Controllers, "pids") {
-		r.Pids = &specs.LinuxPids{Limit: &maxTasks}
-	}
-	m, err := cgroup.New(o.cgroup(id), r, cgroup.Options{})
+	m, err := cgroup.New(o.cgroup(id), f.Helper(maxMemory, maxTasks), cgroup.Options{})
 	if err == nil {
 		err = m.Create()
 	}
