@@ -33,7 +33,11 @@ starts: while it runs there can be less of them, and not more.`,
 				if err != nil {
 					return err
 				}
-				return e.Update(ctx, ref, u.Resources, u.Restart)
+				limits, err := u.For(&r.Spec, a.host)
+				if err != nil {
+					return err
+				}
+				return e.Update(ctx, ref, limits, u.Restart)
 			})
 		},
 	}

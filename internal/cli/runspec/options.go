@@ -93,7 +93,7 @@ func (o *Options) addFileFlags(fs *pflag.FlagSet) {
 func (o *Options) addLimitFlags(fs *pflag.FlagSet) {
 	r := &o.Resources
 	fs.StringVarP(&r.Memory, "memory", "m", "", "limit of memory as a `size`, such as 512m")
-	fs.StringVar(&r.MemorySwap, "memory-swap", "", "limit of memory and swap together as a `size`; -1 for any swap")
+	fs.StringVar(&r.MemorySwap, "memory-swap", "", "limit of memory and swap together as a `size`, by default twice --memory; -1 for any swap")
 	fs.StringVar(&r.MemoryReservation, "memory-reservation", "", "`size` of memory that is protected from being reclaimed")
 	fs.StringVar(&r.CPUs, "cpus", "", "limit of processor time as a `number` of processors, such as 1.5")
 	fs.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "relative `share` of busy processors, 2 to 262144 (default 1024)")

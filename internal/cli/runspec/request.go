@@ -287,6 +287,9 @@ func (o *Options) limits(r *Request, host Host) (err error) {
 	if r.spec.Resources, err = o.Resources.resources(host); err != nil {
 		return err
 	}
+	if err := boundSwap(&r.spec.Resources, o.Boundary, host); err != nil {
+		return err
+	}
 	if n := *r.spec.Resources.Pids; o.Init && n > 0 && n < minInitPids {
 		return bad("--pids-limit", strconv.FormatInt(n, 10), "the first process of --init has several threads", fmt.Sprintf("give at least %d", minInitPids))
 	}

@@ -54,6 +54,7 @@ func testHost() Host {
 		Getwd:      func() (string, error) { return "/work dir", nil },
 		Hostname:   func() (string, error) { return "the-host", nil },
 		CPUs:       2,
+		Swap:       func() (bool, error) { return true, nil },
 		NewID:      func() workload.ID { return testID },
 		Boundaries: []string{"container"},
 	}
@@ -164,6 +165,9 @@ func TestSpec(t *testing.T) {
 			s.Process.Rlimits = []workload.Rlimit{{Type: "RLIMIT_CORE"}}
 		}},
 		{"no limits", "-m 0 --memory-swap 0 --pids-limit 0 x prog", ImageConfig{}, func(s *workload.Spec) { s.Resources.Pids = ptr(int64(-1)) }},
+		{"swap as much as memory", "-m 64m x prog", ImageConfig{}, func(s *workload.Spec) {
+			s.Resources.Memory, s.Resources.MemorySwap = ptr(int64(64<<20)), ptr(int64(128<<20))
+		}},
 		{"unlimited swap", "-m 64m --memory-swap=-1 x prog", ImageConfig{}, func(s *workload.Spec) {
 			s.Resources.Memory, s.Resources.MemorySwap = ptr(int64(64<<20)), ptr(int64(-1))
 		}},

@@ -97,6 +97,22 @@ func (f *ResourceFlags) swap(r *workload.Resources) (err error) {
 	return nil
 }
 
+// boundSwap limits swap where memory alone was limited, to as much again, as Docker
+// does: what is beyond the limit of memory would otherwise go to swap, all that the
+// host has. A guest has none; where swap is not accounted, it cannot be limited.
+func boundSwap(r *workload.Resources, boundary string, host Host) error {
+	if r.Memory == nil || r.MemorySwap != nil || boundary == "vm" || *r.Memory > math.MaxInt64/2 {
+		return nil
+	}
+	accounted, err := host.Swap()
+	if err != nil || !accounted {
+		return err
+	}
+	both := 2 * *r.Memory
+	r.MemorySwap = &both
+	return nil
+}
+
 func (f *ResourceFlags) cpu(r *workload.Resources, host Host) error {
 	if f.CPUs != "" {
 		n, err := strconv.ParseFloat(f.CPUs, 64)

@@ -16,6 +16,7 @@ import (
 	"runtime"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -31,7 +32,9 @@ type Host struct {
 	Hostname func() (string, error)
 	CPUs     int  // processors that a workload could use
 	SELinux  bool // the host enforces or logs SELinux policy
-	NewID    func() workload.ID
+	// Swap reports whether swap is accounted, so that it can be limited.
+	Swap  func() (bool, error)
+	NewID func() workload.ID
 	// Boundaries are the names that --boundary takes.
 	Boundaries []string
 	// Runtime finds a registered runtime, and the boundary that it makes.
@@ -51,9 +54,15 @@ func LocalHost(boundaries ...string) Host {
 		Hostname:   os.Hostname,
 		CPUs:       runtime.NumCPU(),
 		SELinux:    err == nil,
+		Swap:       swapAccounted,
 		NewID:      workload.NewID,
 		Boundaries: boundaries,
 	}
+}
+
+func swapAccounted() (bool, error) {
+	f, err := cgroup.Probe(cgroup.Options{})
+	return f.Swap, err
 }
 
 // readFile reads name, which may be a pipe, up to limit bytes.

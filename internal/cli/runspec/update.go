@@ -89,6 +89,16 @@ func (f *ResourceFlags) nothing() bool {
 		f.CpusetCPUs == "" && f.CpusetMems == "" && f.BlkioWeight == 0
 }
 
+// For are the limits of one workload. Where memory alone is changed, memory and swap
+// together go with it if they were twice as much, as they are by default.
+func (u *Update) For(s *workload.Spec, host Host) (workload.Resources, error) {
+	r, had := u.Resources, s.Resources
+	if r.Memory == nil || had.MemorySwap != nil && (had.Memory == nil || *had.MemorySwap != 2**had.Memory) {
+		return r, nil
+	}
+	return r, boundSwap(&r, s.Boundary, host)
+}
+
 // Suits reports what a workload cannot be given, whether it runs or not.
 func (u *Update) Suits(s *workload.Spec) error {
 	if s.AutoRemove && u.Restart != nil && u.Restart.Policy != "" {

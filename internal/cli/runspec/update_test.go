@@ -34,3 +34,54 @@ func TestUpdateSuits(t *testing.T) {
 		}
 	}
 }
+
+// TestUpdateSwap: memory and swap together stay twice the memory, but where somebody
+// said what they are.
+func TestUpdateSwap(t *testing.T) {
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		name      string
+		boundary  string
+		had, swap int64 // before; 0 for none
+		accounted bool
+		flag      string // --memory-swap
+		want      int64  // 0 for as it is
+	}{
+		{"the default", "container", 64, 128, true, "", 512},
+		{"none before", "container", 0, 0, true, "", 512},
+		{"memory alone before", "gvisor", 64, 0, true, "", 512},
+		{"no swap was wanted", "container", 64, 64, true, "", 0},
+		{"unlimited swap was wanted", "container", 64, -1, true, "", 0},
+		{"named", "container", 64, 128, true, "256m", 256},
+		{"not accounted", "container", 64, 0, false, "", 0},
+		{"a guest", "vm", 64, 0, true, "", 0},
+	} {
+		host := Host{CPUs: 4, Swap: func() (bool, error) { return tt.accounted, nil }}
+		s := workload.Spec{Boundary: tt.boundary}
+		if tt.had != 0 {
+			s.Resources.Memory = ptr(tt.had * mib)
+		}
+		switch {
+		case tt.swap > 0:
+			s.Resources.MemorySwap = ptr(tt.swap * mib)
+		case tt.swap < 0:
+			s.Resources.MemorySwap = ptr(tt.swap)
+		}
+		o := UpdateOptions{Resources: ResourceFlags{Memory: "256m", MemorySwap: tt.flag}}
+		u, err := o.Check(host, func(string) bool { return false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := u.For(&s, host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got int64
+		if r.MemorySwap != nil {
+			got = *r.MemorySwap / mib
+		}
+		if got != tt.want || *r.Memory != 256*mib {
+			t.Errorf("%s: %d MiB of memory and swap, want %d", tt.name, got, tt.want)
+		}
+	}
+}
