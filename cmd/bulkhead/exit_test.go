@@ -18,6 +18,31 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// TestInterruptibleTwice: a command that has done one thing can do another, and one
+// that a signal has ended does no more.
+func TestInterruptibleTwice(t *testing.T) {
+	cmd := &cobra.Command{}
+	cmd.SetContext(t.Context())
+	for range 2 {
+		ctx, stop := interruptible(cmd)
+		if err := ctx.Err(); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+	}
+	ctx, stop := interruptible(cmd)
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	stop()
+	ctx, stop = interruptible(cmd)
+	defer stop()
+	if ctx.Err() == nil || interrupted(cmd) != 143 {
+		t.Errorf("after a signal: %v, exit code %d, want 143", ctx.Err(), interrupted(cmd))
+	}
+}
+
 // TestExitOfSignals: a command that a signal ends exits as a shell says that it did, with
 // several names, too, of which it takes no other up.
 func TestExitOfSignals(t *testing.T) {

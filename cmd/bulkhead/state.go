@@ -84,11 +84,18 @@ func findProgram(name string) (string, error) {
 }
 
 // interruptible is a context that Ctrl-C and SIGTERM cancel, so that a command
-// stops at a clean point. It becomes the command's own, which tells explain by what.
-func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	ctx, stop := terminal.Interruptible(cmd.Context())
+// stops at a clean point. It becomes the command's own, which tells explain by what,
+// until stop is called without that one came: there may be more to do.
+func interruptible(cmd *cobra.Command) (_ context.Context, stop context.CancelFunc) {
+	before := cmd.Context()
+	ctx, end := terminal.Interruptible(before)
 	cmd.SetContext(ctx)
-	return ctx, stop
+	return ctx, func() {
+		end()
+		if terminal.Interruption(ctx) == 0 {
+			cmd.SetContext(before)
+		}
+	}
 }
 
 // withEngine runs f with an open engine.
