@@ -60,9 +60,14 @@ func TestExitOfSignals(t *testing.T) {
 				<-ctx.Done()
 				return fmt.Errorf("stop: %w", ctx.Err())
 			})
+			cause := context.Cause(ctx)
 			stop()
 			if code, say := explain(err, cmd); code != want || say != nil || calls != 1 {
 				t.Errorf("%v, %d names: exit code %d, %v, after %d of them; want %d", sig, len(words), code, say, calls, want)
+			}
+			// Whoever follows a file, or waits for a lock, returns the cause.
+			if code, say := explain(fmt.Errorf("read log: %w", cause), cmd); code != want || say != nil {
+				t.Errorf("%v as the cause: exit code %d, %v; want %d", sig, code, say, want)
 			}
 		}
 	}

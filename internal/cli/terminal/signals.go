@@ -67,10 +67,13 @@ type interrupts struct {
 // interruptsKey is the key of a context's interrupts.
 type interruptsKey struct{}
 
-// interruption is the cause of what a signal canceled.
+// interruption is the cause of what a signal canceled. Whoever asks a context for the
+// cause, and not for its error, returns one: it is context.Canceled all the same.
 type interruption syscall.Signal
 
 func (i interruption) Error() string { return syscall.Signal(i).String() }
+
+func (interruption) Is(target error) bool { return target == context.Canceled }
 
 // Interruption returns the signal that canceled a context of Interruptible, 0 for none.
 func Interruption(ctx context.Context) syscall.Signal {
