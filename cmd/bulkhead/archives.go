@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -153,24 +155,26 @@ func (a *app) save(cmd *cobra.Command, target, formatFlag string, refs []string)
 	return a.withImages(func(s *image.Store) error {
 		write := func(w io.Writer) error { return archive.Save(ctx, s, w, format, refs...) }
 		if target == "" {
-			return write(a.out)
+			return write(until(ctx, a.out))
 		}
-		return writeFile(target, write)
+		return writeFile(ctx, target, write)
 	})
 }
 
 // writeFile makes a file that is complete or not there, for its owner alone: it
 // holds all that an image or a workload has. What is not a plain file, such as
-// /dev/null or a pipe, and standard output by any name, is written to as it is.
-func writeFile(name string, write func(io.Writer) error) error {
+// /dev/null or a pipe, and standard output by any name, is written to as it is, as long
+// as ctx lasts.
+func writeFile(ctx context.Context, name string, write func(io.Writer) error) error {
 	info, err := os.Stat(name)
 	if err == nil {
 		if out, err := os.Stdout.Stat(); err == nil && os.SameFile(info, out) {
-			return write(os.Stdout)
+			return write(until(ctx, os.Stdout))
 		}
 	}
 	if err == nil && !info.Mode().IsRegular() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		// A pipe opens when somebody opens its other end.
+		f, err := within(ctx, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY, 0) })
 		if err != nil {
 			return err
 		}
@@ -179,7 +183,7 @@ func writeFile(name string, write func(io.Writer) error) error {
 			err = fmt.Errorf("%s became another file meanwhile", name)
 		}
 		if err == nil {
-			err = write(f)
+			err = write(until(ctx, f))
 		}
 		if cerr := f.Close(); err == nil {
 			err = cerr
@@ -203,4 +207,39 @@ func writeFile(name string, write func(io.Writer) error) error {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// until returns a writer to w that fails once ctx is done, even while w, such as a pipe
+// that nobody reads, takes nothing. One write to w may then be under way until the
+// program ends.
+func until(ctx context.Context, w io.Writer) io.Writer { return untilWriter{ctx, w} }
+
+type untilWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (u untilWriter) Write(p []byte) (int, error) {
+	own := bytes.Clone(p) // whoever is told of the end may use p again
+	return within(u.ctx, func() (int, error) { return u.w.Write(own) })
+}
+
+// within waits for f, but no longer than ctx lasts: f then goes on by itself.
+func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }

@@ -33,9 +33,9 @@ of each. import makes an image of the archive.`,
 					return inside(f, f.ReadArchive(ctx, "/.", boundary.ReadOptions{OneFileSystem: true}, w))
 				}
 				if file == "" {
-					return write(a.out)
+					return write(until(ctx, a.out))
 				}
-				return writeFile(file, write)
+				return writeFile(ctx, file, write)
 			})
 		},
 	}
