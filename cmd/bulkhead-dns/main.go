@@ -116,8 +116,7 @@ func resolver(args []string) error {
 			return err
 		}
 	}
-	return resolve.Serve(o, func() error {
-		_, err := control.Write([]byte{1})
-		return err
+	return resolve.Serve(o, func() {
+		control.Write([]byte{1}) //nolint:errcheck // nobody may be there any more who waits for it
 	})
 }

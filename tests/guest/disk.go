@@ -151,6 +151,7 @@ var programs = []string{
 	"./cmd/...",
 	"./cmd/bulkhead/testdata/talk",
 	"./internal/boundary/boundarytest/program",
+	"./internal/network/bridge/testdata/mute",
 	"./internal/network/dns/testdata/hostile",
 	"./tests/probe/liar",
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
+	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns"
 	"github.com/seed-f5e3b97b/bulkhead/internal/network/dns/dial"
 	"github.com/seed-f5e3b97b/bulkhead/internal/trace"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -32,17 +33,24 @@ type Attached struct {
 	bridges []string       // of fresh
 	group   uint32         // of interfaces of the host, see linkGroup
 	raw     bool           // the workload has raw sockets, see finish
-	// servers tells when the name servers run, which start while the workload is
-	// made; nil where Attach waited for them.
-	servers chan error
+	servers servers
+}
+
+// servers are name servers that start while the workload is made.
+type servers struct {
+	begun chan struct{} // closed when they need the lock no more
+	// answer tells when they do, or could not be started; nil where Attach waited for
+	// them.
+	answer chan error
 }
 
 // Attach gives a workload its addresses, ports and rules, and taps if they are
 // asked for. What the workload had before, it loses; with r.Join it keeps it, and
 // gets what is new beside it. On error nothing new is left.
-// Enter is next, but for taps with r.Join. It waits for the name servers: until then
-// they start, and others who change networks wait. The error wraps network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or
-// ErrInvalid, or workload.ErrUnsupported.
+// Enter is next, but for taps with r.Join. It waits until the name servers answer; others
+// who change networks wait until their processes are made. The error wraps
+// network.ErrNotFound, ErrExhausted, ErrAddressTaken, ErrPortTaken or ErrInvalid, or
+// workload.ErrUnsupported.
 func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error) {
 	fail := func(err error) (*Attached, error) {
 		return nil, fmt.Errorf("attach workload %s to its networks: %w", r.ID.Short(), err)
@@ -59,12 +67,9 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 		unlock()
 		return fail(err)
 	}
-	starting := a.servers
-	a.servers = make(chan error, 1)
 	go func() {
-		err := <-starting
+		<-a.servers.begun
 		unlock()
-		a.servers <- err
 	}()
 	if !r.Taps || !r.Join {
 		return a, nil
@@ -76,19 +81,19 @@ func (s *Store) Attach(ctx context.Context, r network.Request) (*Attached, error
 	return a, nil
 }
 
-// wait returns when the name servers run, or could not be started.
+// wait returns when the name servers answer, or could not be started.
 func (a *Attached) wait(ctx context.Context) error {
-	if a.servers == nil {
+	if a.servers.answer == nil {
 		return nil
 	}
 	defer trace.Step(ctx, "name server awaited").End()
-	err := <-a.servers
-	a.servers = nil
+	err := <-a.servers.answer
+	a.servers.answer = nil
 	return err
 }
 
 // attach is Attach up to the point where name servers may go on to start; the lock
-// is held, and stays so until they have.
+// is held, and stays so until they need it no more.
 func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error) {
 	if r.Join {
 		return s.join(ctx, r)
@@ -118,18 +123,43 @@ func (s *Store) attach(ctx context.Context, r network.Request) (*Attached, error
 // as long as all else of an attachment, which goes on meanwhile; each has its
 // sockets first, so that a question waits for it and is not lost. The leases are
 // recorded: who finds a server finds somebody who is to ask it.
-func (s *Store) startServers(ctx context.Context, nets []*network.Network) chan error {
-	done := make(chan error, 1)
+func (s *Store) startServers(ctx context.Context, nets []*network.Network) servers {
+	v := servers{begun: make(chan struct{}), answer: make(chan error, 1)}
 	ctx, starting := trace.Begin(ctx, "name server ready")
 	go func() {
+		all := make([]func(context.Context) error, len(nets))
 		var errs []error
-		for _, n := range nets {
-			errs = append(errs, s.ensureServer(ctx, n))
+		for i, n := range nets {
+			var err error
+			if all[i], err = s.beginServer(ctx, n); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		close(v.begun)
+		for i, answers := range all {
+			if answers == nil {
+				continue
+			}
+			if err := answers(ctx); err != nil && !s.replaced(ctx, nets[i]) {
+				errs = append(errs, err)
+			}
 		}
 		starting.End()
-		done <- errors.Join(errs...)
+		v.answer <- errors.Join(errs...)
 	}()
-	return done
+	return v
+}
+
+// replaced reports whether a network's name server, which has ended, gave way to
+// another that somebody else needs. The lock is not held, or else ctx has ended.
+func (s *Store) replaced(ctx context.Context, n *network.Network) bool {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return false
+	}
+	defer unlock()
+	_, err = dns.Find(s.server(n.Name))
+	return err == nil
 }
 
 func check(r network.Request) error {

@@ -63,39 +63,49 @@ func newLab(t *testing.T) *lab {
 // withDNS gives the lab's networks name servers.
 func (l *lab) withDNS() *lab {
 	l.t.Helper()
-	l.o.DNSProgram = buildDNS(l.t)
+	l.o.DNSProgram = build(l.t, dnsProgram)
 	l.o.CgroupParent = "/bulkhead-test-bridge"
 	return l
 }
 
-var dnsDir string // where it was built, to be removed
+var dnsDir string // where they were built, to be removed
 
-// dnsProgram builds it, or finds it where there is no compiler: in the test guest.
-var dnsProgram = sync.OnceValues(func() (string, error) {
-	if _, err := exec.LookPath("go"); err != nil {
-		return exec.LookPath("bulkhead-dns")
-	}
-	var err error
-	if dnsDir, err = os.MkdirTemp("", "bulkhead-dns"); err != nil {
-		return "", err
-	}
-	program := filepath.Join(dnsDir, "bulkhead-dns")
-	cmd := exec.Command("go", "build", "-o", program, "github.com/seed-f5e3b97b/bulkhead/cmd/bulkhead-dns")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return program, err
-})
+// dnsProgram builds the name server, and muteProgram one that never answers, or finds
+// them where there is no compiler: in the test guest.
+var (
+	dnsProgram  = program("bulkhead-dns", "github.com/seed-f5e3b97b/bulkhead/cmd/bulkhead-dns")
+	muteProgram = program("mute", "./testdata/mute")
+)
 
-func buildDNS(t *testing.T) string {
+func program(name, pkg string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		if _, err := exec.LookPath("go"); err != nil {
+			return exec.LookPath(name)
+		}
+		var err error
+		if dnsDir == "" {
+			if dnsDir, err = os.MkdirTemp("", "bulkhead-dns"); err != nil {
+				return "", err
+			}
+		}
+		path := filepath.Join(dnsDir, name)
+		cmd := exec.Command("go", "build", "-o", path, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return path, err
+	})
+}
+
+func build(t *testing.T, program func() (string, error)) string {
 	t.Helper()
-	program, err := dnsProgram()
+	path, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return program
+	return path
 }
 
 // clean removes all that the test made on its host, and forgets that it forwards.

@@ -34,11 +34,21 @@ import (
 // Nothing of it is the host's: no rule for it on the way in, which another
 // firewall would have to agree with, and no port 53 that another server may have.
 
-// ensureServer makes sure that the network's name server runs; the lock is held.
+// ensureServer makes sure that the network's name server answers; the lock is held.
 func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
+	answers, err := s.beginServer(ctx, n)
+	if err == nil {
+		err = answers(ctx)
+	}
+	return err
+}
+
+// beginServer is ensureServer up to the point where the lock is needed no more, see
+// dns.Begin. answers is to be called if there is no error.
+func (s *Store) beginServer(ctx context.Context, n *network.Network) (answers func(context.Context) error, err error) {
 	addrs := nameservers(n)
 	if s.o.DNSProgram == "" || len(addrs) == 0 {
-		return nil
+		return func(context.Context) error { return nil }, nil
 	}
 	c := dns.Config{
 		Program: s.o.DNSProgram, Dir: s.server(n.Name), LeaseDir: s.leases(n.Name), Peers: s.active(), Network: n.Name, Listen: addrs,
@@ -47,10 +57,9 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 	for _, sub := range n.Subnets {
 		c.Subnets = append(c.Subnets, sub.Prefix)
 	}
-	var err error
 	if !n.Internal {
 		if c.Upstream, err = upstream(resolvConf); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	// An internal network has nobody who connects for it before a workload asks for
@@ -59,24 +68,25 @@ func (s *Store) ensureServer(ctx context.Context, n *network.Network) error {
 	if n.Internal {
 		in, err := s.membersOf(n.Name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		c.Own = slices.ContainsFunc(in, func(l network.Lease) bool { return len(l.Upstream) > 0 })
 	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return fmt.Errorf("make the name server's directory: %w", err)
+		return nil, fmt.Errorf("make the name server's directory: %w", err)
 	}
 	if c.IDBase, err = s.serverIDs(n); err != nil {
-		return err
+		return nil, err
 	}
 	if c.Cgroups, err = s.serverCgroup(n); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := dns.Ensure(ctx, c); err != nil {
-		return err
+	_, answers, err = dns.Begin(ctx, c)
+	if err != nil {
+		return nil, err
 	}
 	did("name server started")
-	return nil
+	return answers, nil
 }
 
 // stopServer ends the network's name server, if there is one.

@@ -231,6 +231,92 @@ func TestServerAfterFailure(t *testing.T) {
 	}
 }
 
+// TestMuteServer has a name server that never answers: who waits for it keeps nobody
+// from changing networks, be it this one.
+func TestMuteServer(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	l.create(network.Network{Name: "n"})
+	l.create(network.Network{Name: "m"})
+	l.o.DNSProgram = build(t, muteProgram)
+	starting, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r := request("n")
+	a, err := l.Attach(starting, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	ns, entered := newNamespace(t), make(chan error, 1)
+	go func() { entered <- a.Enter(starting, ns.ns) }()
+
+	others, err := Open(l.root, l.Store.run, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, done := context.WithTimeout(context.Background(), patience)
+	defer done()
+	for _, name := range []string{"m", "n"} {
+		r := request(name)
+		b, err := others.Attach(ctx, r)
+		if err != nil {
+			t.Errorf("while one waits in n, in %s: %v", name, err)
+			continue
+		}
+		b.Close()
+		if err := others.Release(ctx, r.ID); err != nil {
+			t.Errorf("while one waits in n, out of %s: %v", name, err)
+		}
+	}
+	select {
+	case err := <-entered:
+		t.Errorf("nobody waited for the name server: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-entered; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if _, err := dns.Find(l.server("n")); !errors.Is(err, dns.ErrNotRunning) {
+		t.Errorf("the mute name server: got %v, want %v", err, dns.ErrNotRunning)
+	}
+	if err := l.Release(context.Background(), r.ID); err != nil {
+		t.Fatal(err)
+	}
+	l.wantNoServer("in the end", mustRead(t, l, "n"))
+}
+
+// TestReplacedServer has somebody replace a name server that another start waits for:
+// both have the one that came after.
+func TestReplacedServer(t *testing.T) {
+	warmUp(t)
+	leakcheck.Check(t, leakcheck.Options{Cgroups: []string{"/bulkhead-test-bridge"}, Wait: 5 * time.Second})
+	l := newLab(t).withDNS()
+	l.create(network.Network{Name: "n"})
+	works := l.o.DNSProgram
+	l.o.DNSProgram = build(t, muteProgram)
+	r := request("n")
+	a, err := l.Attach(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	ns, entered := newNamespace(t), make(chan error, 1)
+	go func() { entered <- a.Enter(context.Background(), ns.ns) }()
+	<-a.servers.begun
+	l.o.DNSProgram = works
+	b := l.start(request("n"))
+	if err := <-entered; err != nil {
+		t.Errorf("who waited for the first: %v", err)
+	}
+	for _, id := range []workload.ID{r.ID, b.id} {
+		if err := l.Release(context.Background(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestForwarded: which servers of a workload's own the name server asks for it.
 func TestForwarded(t *testing.T) {
 	warmUp(t)

@@ -116,13 +116,27 @@ var ErrNotRunning = errors.New("no name server runs")
 
 // Ensure makes sure that a name server runs as cfg says: it leaves a running one
 // alone, starts one where there is none, and replaces one that was started with
-// another Config or another Program. It returns when the name server answers.
+// another Config or another Program. It returns when the name server answers, or
+// was started by somebody else who waits for that.
 //
 // The caller holds the network's lock, needs root, and is in the host's
 // namespaces of mounts, networks and processes.
 func Ensure(ctx context.Context, cfg Config) (Process, error) {
-	fail := func(err error) (Process, error) {
-		return Process{}, fmt.Errorf("name server of network %s: %w", cfg.Network, err)
+	p, answers, err := Begin(ctx, cfg)
+	if err == nil {
+		err = answers(ctx)
+	}
+	return p, err
+}
+
+// Begin is Ensure in two steps. When it returns, the name server has its sockets, in
+// which questions wait for it, and outlives the caller. answers, which is to be called
+// if there is no error, does the rest, for which nobody need hold the lock; with an
+// error the name server has ended. That may be the work of somebody who has started
+// another in its place.
+func Begin(ctx context.Context, cfg Config) (p Process, answers func(context.Context) error, err error) {
+	fail := func(err error) (Process, func(context.Context) error, error) {
+		return Process{}, nil, cfg.failed(err)
 	}
 	if err := cfg.check(); err != nil {
 		return fail(err)
@@ -137,17 +151,21 @@ func Ensure(ctx context.Context, cfg Config) (Process, error) {
 	}
 	if rec.Config == print {
 		if p, err := rec.running(); err == nil {
-			return p, nil
+			return p, func(context.Context) error { return nil }, nil
 		}
 	}
 	if err := rec.end(ctx); err != nil {
 		return fail(err)
 	}
-	p, err := start(ctx, cfg, print)
+	p, answers, err = start(ctx, cfg, print)
 	if err != nil {
 		return fail(err)
 	}
-	return p, nil
+	return p, answers, nil
+}
+
+func (c Config) failed(err error) error {
+	return fmt.Errorf("name server of network %s: %w", c.Network, err)
 }
 
 // Find returns the running name server that is recorded in dir, or

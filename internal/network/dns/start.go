@@ -102,31 +102,30 @@ func (c Config) fingerprint() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// start starts both processes, records them, and waits until they answer.
-func start(ctx context.Context, c Config, print string) (p Process, err error) {
+// start starts both processes and records them. answers waits until they answer.
+func start(ctx context.Context, c Config, print string) (p Process, answers func(context.Context) error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	o, err := open(c)
 	if err != nil {
-		return p, err
+		return p, nil, err
 	}
-	defer o.close()
 	rec := record{}
-	if rec.Boot, err = bootID(); err != nil {
-		return p, err
-	}
-	last, err := lastCapability()
-	if err != nil {
-		return p, err
-	}
-	// Until they are recorded, both end when this process does: the resolver waits
+	// Until it is let go on, both end when this process does: the resolver waits
 	// for a word, and the dialer for the resolver.
 	defer func() {
 		if err != nil {
+			o.close()
 			err = errors.Join(err, rec.end(context.WithoutCancel(ctx)))
-			p = Process{}
 		}
 	}()
+	if rec.Boot, err = bootID(); err != nil {
+		return p, nil, err
+	}
+	last, err := lastCapability()
+	if err != nil {
+		return p, nil, err
+	}
 	dialer := make(chan error, 1)
 	go func() {
 		if len(c.Upstream) == 0 && !c.Own {
@@ -144,20 +143,29 @@ func start(ctx context.Context, c Config, print string) (p Process, err error) {
 		rec.Resolver, err = o.launch(ctx, h, o.resolver, o.leases, last)
 	}
 	if err = errors.Join(err, <-dialer); err != nil {
-		return p, err
+		return p, nil, err
 	}
-	// Twice: what does not answer yet may be about to end, as this process did.
+	// Twice: what was not let go on may be about to end, as this process did.
+	log := filepath.Join(c.Dir, logName)
 	if err = rec.write(c.Dir); err == nil {
-		if err = o.ready(ctx, filepath.Join(c.Dir, logName)); err != nil {
-			return p, err
+		if err = o.letGo(log); err != nil {
+			return p, nil, err
 		}
 		rec.Config = print
 		err = rec.write(c.Dir)
 	}
 	if err != nil {
-		return p, fmt.Errorf("record the name server: %w", err)
+		return p, nil, fmt.Errorf("record the name server: %w", err)
 	}
-	return Process{rec.Resolver.PID, rec.Dialer.PID}, nil
+	return Process{rec.Resolver.PID, rec.Dialer.PID}, func(ctx context.Context) error {
+		defer o.close()
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if err := o.ready(ctx, log); err != nil {
+			return c.failed(errors.Join(err, rec.end(context.WithoutCancel(ctx))))
+		}
+		return nil
+	}, nil
 }
 
 // opened is everything that both helpers are given.
@@ -333,23 +341,31 @@ func (o *opened) launch(ctx context.Context, h helper, own []int, leases, lastCa
 	return helper, launch.Outcome(status, p.prog.Failure)
 }
 
-// ready lets the resolver go on, and waits until it answers.
-func (o *opened) ready(ctx context.Context, log string) error {
+// letGo lets the resolver go on.
+func (o *opened) letGo(log string) error {
 	// The last copies of what the helpers hold: when they end, this is told.
 	for _, fd := range o.fds {
 		unix.Close(fd)
 	}
 	o.fds = nil
+	_, err := o.control.Write([]byte{1})
+	return ended(err, log)
+}
+
+// ready waits until the resolver answers.
+func (o *opened) ready(ctx context.Context, log string) error {
 	stop := context.AfterFunc(ctx, func() { o.control.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // it is a socket
 	defer stop()
-	_, err := o.control.Write([]byte{1})
-	if err == nil {
-		_, err = o.control.Read(make([]byte, 1))
-	}
-	switch {
-	case ctx.Err() != nil:
+	_, err := o.control.Read(make([]byte, 1))
+	if ctx.Err() != nil {
 		return fmt.Errorf("wait for the name server: %w", ctx.Err())
-	case errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET):
+	}
+	return ended(err, log)
+}
+
+// ended says why a name server has ended, if that is what err means.
+func ended(err error, log string) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return fmt.Errorf("the name server ended before it answered: %s", lastWords(log))
 	}
 	return err

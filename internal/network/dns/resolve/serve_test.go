@@ -117,7 +117,7 @@ func TestServe(t *testing.T) {
 		ended <- Serve(Options{
 			Leases: dir, Peers: root, Network: "lab", Subnets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 			UDP: []int{udp}, TCP: []int{tcp}, Dialer: dialer, Upstream: 1,
-		}, func() error { close(ready); return nil })
+		}, func() { close(ready) })
 	}()
 	<-ready
 	names := []string{"\x03web", "\x02db", "\x03web\x04back", "\x06nobody", "\x02ex\x07example"}

@@ -39,7 +39,7 @@ type server struct {
 
 // Serve answers until something happens that a name server cannot go on after,
 // which it returns. It calls ready once it answers.
-func Serve(o Options, ready func() error) error {
+func Serve(o Options, ready func()) error {
 	if o.Dialer == nil {
 		o.Upstream = 0
 	}
@@ -76,9 +76,7 @@ func Serve(o Options, ready func() error) error {
 	if err := start(o.TCP, s.serveTCP); err != nil {
 		return err
 	}
-	if err := ready(); err != nil {
-		return err
-	}
+	ready()
 	return <-failed
 }
 
