@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/runspec"
@@ -267,34 +268,21 @@ are label=KEY[=VALUE], label!=KEY[=VALUE] and until=TIME.`,
 
 // pruneNetworks removes the networks that no workload has and filters select.
 func (a *app) pruneNetworks(ctx context.Context, e *engine.Engine, s *bridge.Store, wanted filters) ([]string, error) {
-	used, err := networksInUse(ctx, e)
-	if err != nil {
-		return nil, err
-	}
+	// Looked at when nobody else changes networks: until then others may start.
+	users := sync.OnceValues(e.NetworkUsers)
 	ids := map[string]string{}
 	removed, err := s.Prune(ctx, func(n network.Network) bool {
 		ids[n.Name] = n.ID
-		return used[n.Name] || !wanted.all(func(key, value string) bool { return networkMatches(n, false, key, value) })
+		of, err := users()
+		return err != nil || len(of(n.Name)) > 0 || !wanted.all(func(key, value string) bool { return networkMatches(n, false, key, value) })
 	})
 	for _, name := range removed {
 		a.happened(events.Network, "destroy", ids[name], name)
 	}
+	if err == nil {
+		_, err = users()
+	}
 	return removed, err
-}
-
-// networksInUse returns the names of the networks that workloads have.
-func networksInUse(ctx context.Context, e *engine.Engine) (map[string]bool, error) {
-	records, err := e.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	used := map[string]bool{}
-	for _, r := range records {
-		for _, n := range r.Spec.Networks {
-			used[n.Network] = true
-		}
-	}
-	return used, nil
 }
 
 func (a *app) networkRepairCommand() *cobra.Command {

@@ -65,13 +65,13 @@ those that no workload has.`,
 				if err != nil {
 					return err
 				}
-				used, err := networksInUse(ctx, e)
+				users, err := e.NetworkUsers()
 				if err != nil {
 					return err
 				}
 				var rows []networkRow
 				for _, n := range all {
-					if keep.all(func(key, value string) bool { return networkMatches(n, used[n.Name], key, value) }) {
+					if keep.all(func(key, value string) bool { return networkMatches(n, len(users(n.Name)) > 0, key, value) }) {
 						rows = append(rows, newNetworkRow(n, noTrunc))
 					}
 				}

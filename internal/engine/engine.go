@@ -203,6 +203,11 @@ func (e *Engine) List(ctx context.Context) ([]*Record, error) {
 // image asks while nobody can get its layers, see ImageSource.
 func (e *Engine) ImageUsers() (func(manifest string) []string, error) { return e.layout.ImageUsers() }
 
+// NetworkUsers returns what tells, as of now, which workloads have the network with a
+// name, running or not, or being made. It looks at no networks, so that it may be asked
+// while nobody else can change them.
+func (e *Engine) NetworkUsers() (func(name string) []string, error) { return e.layout.NetworkUsers() }
+
 // Inspect returns one workload. ref, here and elsewhere, is a whole ID, a name,
 // or the beginning of an ID, tried in this order. The error wraps
 // workload.ErrNotFound or ErrAmbiguous.

@@ -72,3 +72,43 @@ func TestImageUsers(t *testing.T) {
 		t.Errorf("removed: got %v", got)
 	}
 }
+
+// TestNetworkUsers asks who has a network: whoever is being made does, and so does one
+// of which nothing can be told.
+func TestNetworkUsers(t *testing.T) {
+	w := newWorld(t)
+	users := func(name string) []string {
+		t.Helper()
+		of, err := w.NetworkUsers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return of(name)
+	}
+	w.cfg.Images = askedImages{w.cfg.Images.(images), func() {
+		if got := users("back"); !slices.Equal(got, []string{"web"}) {
+			t.Errorf("while it is made: got %v", got)
+		}
+	}}
+	s := spec("pause")
+	s.Name, s.Network = "web", workload.NetworkBridge
+	s.Networks = []workload.Attachment{{Network: "front"}, {Network: "back"}}
+	r, err := w.Create(ctx(t), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"front": 1, "back": 1, "other": 0} {
+		if got := users(name); len(got) != want {
+			t.Errorf("created: %s: got %v, want %d", name, got, want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(r.Dir, "spec.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := users("other"); len(got) != 1 || !strings.Contains(got[0], r.Spec.ID.Short()) {
+		t.Errorf("unreadable: got %v", got)
+	}
+	if err := w.Remove(ctx(t), string(r.Spec.ID), true); err != nil {
+		t.Fatal(err)
+	}
+}

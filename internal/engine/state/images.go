@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"slices"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
 // ImageUsers tells which workloads, running or not, were made from the image with
@@ -13,6 +15,22 @@ import (
 // whoever asks here with that store's lock held either finds the workload, or it
 // finds the image gone.
 func (l Layout) ImageUsers() (func(manifest string) []string, error) {
+	return l.users(func(s *workload.Spec) []string { return []string{s.Image.Digest} })
+}
+
+// NetworkUsers tells which workloads, running or not, or being made, have the network
+// with a name. A workload whose spec cannot be read may have any.
+func (l Layout) NetworkUsers() (func(name string) []string, error) {
+	return l.users(func(s *workload.Spec) (names []string) {
+		for _, a := range s.Networks {
+			names = append(names, a.Network)
+		}
+		return names
+	})
+}
+
+// users returns what tells the workloads that have something; what of it, has tells.
+func (l Layout) users(has func(*workload.Spec) []string) (func(what string) []string, error) {
 	all, err := l.All()
 	if err != nil {
 		return nil, err
@@ -26,11 +44,13 @@ func (l Layout) ImageUsers() (func(manifest string) []string, error) {
 		case err != nil:
 			unknown = append(unknown, id.Short()+" (its record cannot be read)")
 		default:
-			users[spec.Image.Digest] = append(users[spec.Image.Digest], spec.Name)
+			for _, what := range has(spec) {
+				users[what] = append(users[what], spec.Name)
+			}
 		}
 	}
-	return func(manifest string) []string {
-		names := slices.Concat(users[manifest], unknown)
+	return func(what string) []string {
+		names := slices.Concat(users[what], unknown)
 		slices.Sort(names)
 		return names
 	}, nil
