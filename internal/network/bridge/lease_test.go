@@ -66,6 +66,23 @@ func TestOverlap(t *testing.T) {
 	if d.Subnets[0].Prefix.Contains(b.addr(true)) {
 		t.Errorf("%s is in the host's network", b.addr(true))
 	}
+	// So it does while its bridge is there, as after a crash before that was up.
+	if err := l.Release(context.Background(), b.id); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = l.Get(context.Background(), "bridge"); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "ip", "link", "set", d.Bridge, "down")
+	command(t, "ip", "addr", "add", d.Subnets[0].Gateway.Next().String()+"/24", "dev", "uplink")
+	l.start(request("bridge"))
+	now, err := l.Get(context.Background(), "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := command(t, "ip", "-4", "-o", "addr", "show", "dev", d.Bridge); strings.Count(got, "inet ") != 1 || !strings.Contains(got, now.Subnets[0].Gateway.String()+"/") {
+		t.Errorf("the bridge has the addresses %s, want %s alone", got, now.Subnets[0].Gateway)
+	}
 }
 
 // TestRoots has two state roots on one host.

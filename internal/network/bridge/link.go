@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,6 +89,9 @@ func makeBridge(n *network.Network, group uint32) (netlink.Link, error) {
 	if err := bridgeSettings(n); err != nil {
 		return fail(err)
 	}
+	if err := dropOthers(l, n); err != nil { // first: with one go those that came after it in its subnet
+		return fail(err)
+	}
 	for _, sub := range n.Subnets {
 		a := &netlink.Addr{IPNet: ipNet(prefixAt(sub.Gateway, sub.Prefix)), Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrReplace(l, a); err != nil {
@@ -96,6 +100,27 @@ func makeBridge(n *network.Network, group uint32) (netlink.Link, error) {
 	}
 	did("bridge has addresses")
 	return l, nil
+}
+
+// dropOthers takes the addresses of other subnets from a network's bridge: its own may
+// have given way to another since they were set, see stillFree.
+func dropOthers(bridge netlink.Link, n *network.Network) error {
+	all, err := netlink.AddrList(bridge, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list its addresses: %w", err)
+	}
+	for _, a := range all {
+		own := slices.ContainsFunc(n.Subnets, func(sub network.Subnet) bool {
+			return a.IPNet.String() == prefixAt(sub.Gateway, sub.Prefix).String()
+		})
+		if own || a.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		if err := netlink.AddrDel(bridge, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("take address %s from it: %w", a.IPNet, err)
+		}
+	}
+	return nil
 }
 
 // regroup puts a bridge that is not in the group there, after those of its ports that
