@@ -91,3 +91,69 @@ func TestDamagedRecord(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDamagedLease damages what is recorded of a workload in two networks. Others go
+// on, what it sends stops, and it can be taken out and started again.
+func TestDamagedLease(t *testing.T) {
+	ctx := context.Background()
+	for _, content := range []string{"", strings.Repeat("\x00", 512), `{"workload":"x"}`} {
+		l := newLab(t)
+		var said []string
+		l.o.Warn = func(m string) { said = append(said, m) }
+		l.create(network.Network{Name: "n"})
+		l.create(network.Network{Name: "m"})
+		other := l.start(request("n"))
+		serve(t, other.namespace, ":80")
+		r := withPorts(request("n", "m"), workload.Port{HostPort: 8080, Port: 80, Protocol: "tcp"}, workload.Port{HostPort: 8080, Port: 80, Protocol: "udp"})
+		b := l.start(r)
+		serve(t, b.namespace, ":80")
+		b.a.Close()
+		b.a.Reserved = nil
+		if err := os.WriteFile(l.member(r.ID, "n"), []byte(content), leaseMode); err != nil {
+			t.Fatal(err)
+		}
+		third := l.start(request("n"))
+		if third.addr(true) == b.addr(true) {
+			t.Errorf("%q: another has its address", content)
+		}
+		if got := ask(t, third.namespace, "tcp", hostPort(other.addr(true), 80)); got == "" {
+			t.Errorf("%q: others do not reach each other", content)
+		}
+		if err := l.Repair(ctx); err != nil {
+			t.Errorf("%q: repair: %v", content, err)
+		}
+		if got := askFor(t, b.namespace, "tcp", hostPort(other.addr(true), 80), impatience); got != "" {
+			t.Errorf("%q: it sends as nobody knows whom", content)
+		}
+		if len(said) != 1 || !strings.Contains(said[0], r.ID.Short()) {
+			t.Errorf("%q: got warnings %q, want one", content, said)
+		}
+		if err := l.Rename(ctx, r); !errors.Is(err, network.ErrInvalid) {
+			t.Errorf("%q: rename: got %v, want %v", content, err, network.ErrInvalid)
+		}
+		part := r
+		part.Networks, part.Part = r.Networks[:1], "m"
+		if _, err := l.Part(ctx, part, nil); !errors.Is(err, network.ErrInvalid) {
+			t.Errorf("%q: leave the other network: got %v, want %v", content, err, network.ErrInvalid)
+		}
+		again := l.start(r)
+		serve(t, again.namespace, ":80")
+		if got := ask(t, nil, "tcp", "127.0.0.1:8080"); got == "" {
+			t.Errorf("%q: started again: its port does not work", content)
+		}
+		again.a.Close()
+		if err := os.WriteFile(l.member(r.ID, "n"), []byte(content), leaseMode); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []workload.ID{r.ID, other.id, third.id} {
+			if err := l.Release(ctx, id); err != nil {
+				t.Errorf("%q: release: %v", content, err)
+			}
+		}
+		l.wantNothing("n")
+		l.wantNothing("m")
+		if ports := l.ports(mustRead(t, l, "n")); len(ports) > 0 {
+			t.Errorf("%q: interfaces %v are left", content, ports)
+		}
+	}
+}

@@ -149,7 +149,7 @@ func (s *Store) standing(id workload.ID, in []workload.Attachment) (leases, left
 		leases = append(leases, all[i])
 		all = slices.Delete(all, i, i+1)
 	}
-	return leases, all, nil
+	return leases, all, complete(leases)
 }
 
 // networksOf returns the networks of leases.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/network"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -200,8 +201,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// read reads the leases whose files want accepts. What cannot be read is an error:
-// its addresses and rules could not be taken back.
+// readLeases reads the leases whose files want accepts. Of one that is damaged there are
+// the remains, with a warning; what cannot be read is an error.
 func (s *Store) readLeases(want func(id workload.ID, name string) bool) ([]network.Lease, error) {
 	entries, err := os.ReadDir(s.members())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -221,12 +222,65 @@ func (s *Store) readLeases(want func(id workload.ID, name string) bool) ([]netwo
 		if err == nil && (l.Workload != id || l.Network != name || len(l.NIC.Link) > 15) {
 			err = fmt.Errorf("it is of workload %q in network %q", l.Workload, l.Network)
 		}
+		var cannot syscall.Errno // be read: who knows what is in it
+		if err != nil && !errors.As(err, &cannot) {
+			s.cutOff(id, name, err)
+			l, err = s.remains(id, name)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read lease %s: %w", e.Name(), err)
 		}
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// cutOff warns of a lease that is damaged, once.
+func (s *Store) cutOff(id workload.ID, name string, why error) {
+	if _, told := s.warned.LoadOrStore(string(id)+"-"+name, true); !told && s.o.Warn != nil {
+		s.o.Warn(fmt.Sprintf("workload %s is cut off from network %s until it is started again: %v", id.Short(), name, why))
+	}
+}
+
+// remains is what a damaged lease is still good for: to be taken back. It has the
+// interface, whose name follows from the workload, and the addresses, which are other
+// names of the file. It has no MAC address, and so no rules: see hollow.
+func (s *Store) remains(id workload.ID, name string) (network.Lease, error) {
+	l := network.Lease{Workload: id, Network: name}
+	n, err := s.read(name)
+	if err == nil {
+		l.NIC.Link = linkName(id, n.ID)
+	} else if !errors.Is(err, network.ErrNotFound) && !errors.Is(err, network.ErrDamaged) {
+		return l, err
+	}
+	member, err := os.Stat(s.member(id, name))
+	if err != nil {
+		return l, ignoreMissing(err) // released meanwhile
+	}
+	taken, err := s.taken(name)
+	if err != nil {
+		return l, err
+	}
+	for a := range taken {
+		if fi, err := os.Stat(s.address(name, a)); err == nil && os.SameFile(fi, member) {
+			l.NIC.Addresses = append(l.NIC.Addresses, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return l, nil
+}
+
+// hollow reports whether a lease is only the remains of one. Rules by it are unknown.
+func hollow(l network.Lease) bool { return l.NIC.MAC == "" }
+
+// complete returns an error if one of the leases of a workload is hollow: what is made of
+// them would be recorded.
+func complete(leases []network.Lease) error {
+	for _, l := range leases {
+		if hollow(l) {
+			return network.Invalidf("what is recorded of the workload in network %q is damaged; start it again", l.Network)
+		}
+	}
+	return nil
 }
 
 func (s *Store) allLeases() ([]network.Lease, error) {

@@ -145,9 +145,14 @@ func (s *Store) unrule(leases []network.Lease) error {
 	for _, l := range leases {
 		es = append(es, leaseElements(l)...)
 	}
-	err := s.t.remove(es)
-	if errors.Is(err, os.ErrNotExist) {
-		// Some are not there, and so none was removed: the rest, without these.
+	var err error
+	broken := slices.ContainsFunc(leases, hollow)
+	if !broken {
+		err = s.t.remove(es)
+	}
+	if broken || errors.Is(err, os.ErrNotExist) {
+		// Some are not known, or not there, and so none was removed: the rest, without
+		// these.
 		err = s.rebuildBut(leases)
 	}
 	if err != nil {
@@ -155,7 +160,7 @@ func (s *Store) unrule(leases []network.Lease) error {
 	}
 	did("rules removed")
 	for _, l := range leases {
-		if slices.ContainsFunc(l.Ports, func(p workload.Port) bool { return p.Protocol == "udp" }) {
+		if hollow(l) || slices.ContainsFunc(l.Ports, func(p workload.Port) bool { return p.Protocol == "udp" }) {
 			for _, a := range addresses(l.NIC) {
 				err = errors.Join(err, forgetAddress(a))
 			}
@@ -222,6 +227,9 @@ func (s *Store) Rename(ctx context.Context, r network.Request) error {
 	}
 	defer unlock()
 	leases, err := s.LeasesOf(r.ID)
+	if err == nil {
+		err = complete(leases)
+	}
 	if err != nil {
 		return err
 	}

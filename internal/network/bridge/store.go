@@ -40,7 +40,7 @@ type Store struct {
 	root, run string
 	o         Options
 	t         *tables
-	warned    sync.Map // the names of networks that Warn was told of
+	warned    sync.Map // the names of networks, and of leases, that Warn was told of
 }
 
 // defaultRoot has the table names without a suffix.
