@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -155,7 +154,7 @@ func (a *app) save(cmd *cobra.Command, target, formatFlag string, refs []string)
 	return a.withImages(func(s *image.Store) error {
 		write := func(w io.Writer) error { return archive.Save(ctx, s, w, format, refs...) }
 		if target == "" {
-			return write(until(ctx, a.out))
+			return write(interruptibleWriter(ctx, a.out))
 		}
 		return writeFile(ctx, target, write)
 	})
@@ -169,12 +168,12 @@ func writeFile(ctx context.Context, name string, write func(io.Writer) error) er
 	info, err := os.Stat(name)
 	if err == nil {
 		if out, err := os.Stdout.Stat(); err == nil && os.SameFile(info, out) {
-			return write(until(ctx, os.Stdout))
+			return write(interruptibleWriter(ctx, os.Stdout))
 		}
 	}
 	if err == nil && !info.Mode().IsRegular() {
 		// A pipe opens when somebody opens its other end.
-		f, err := within(ctx, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY, 0) })
+		f, err := orDone(ctx, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY, 0) })
 		if err != nil {
 			return err
 		}
@@ -183,7 +182,7 @@ func writeFile(ctx context.Context, name string, write func(io.Writer) error) er
 			err = fmt.Errorf("%s became another file meanwhile", name)
 		}
 		if err == nil {
-			err = write(until(ctx, f))
+			err = write(interruptibleWriter(ctx, f))
 		}
 		if cerr := f.Close(); err == nil {
 			err = cerr
@@ -207,39 +206,4 @@ func writeFile(ctx context.Context, name string, write func(io.Writer) error) er
 		os.Remove(f.Name())
 	}
 	return err
-}
-
-// until returns a writer to w that fails once ctx is done, even while w, such as a pipe
-// that nobody reads, takes nothing. One write to w may then be under way until the
-// program ends.
-func until(ctx context.Context, w io.Writer) io.Writer { return untilWriter{ctx, w} }
-
-type untilWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (u untilWriter) Write(p []byte) (int, error) {
-	own := bytes.Clone(p) // whoever is told of the end may use p again
-	return within(u.ctx, func() (int, error) { return u.w.Write(own) })
-}
-
-// within waits for f, but no longer than ctx lasts: f then goes on by itself.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		value, err := f()
-		done <- result{value, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
-	}
 }

@@ -109,7 +109,7 @@ func TestWriteInterrupted(t *testing.T) {
 	defer w.Close()
 	for what, write := range map[string]func(context.Context) error{
 		"nobody opened it": fifo,
-		"standard output":  func(ctx context.Context) error { return endless(until(ctx, w)) },
+		"standard output":  func(ctx context.Context) error { return endless(interruptibleWriter(ctx, w)) },
 		"nobody reads it": func(ctx context.Context) error {
 			f, err := os.OpenFile(name, os.O_RDWR, 0) // opens without a writer
 			if err != nil {
@@ -143,7 +143,7 @@ func TestWriteInterrupted(t *testing.T) {
 // TestWriteUntil: what is written arrives whole and in order, and errors come back.
 func TestWriteUntil(t *testing.T) {
 	var b bytes.Buffer
-	w := until(t.Context(), &b)
+	w := interruptibleWriter(t.Context(), &b)
 	p := []byte("one")
 	for range 2 {
 		if n, err := w.Write(p); n != 3 || err != nil {
@@ -160,7 +160,7 @@ func TestWriteUntil(t *testing.T) {
 	}
 	defer pipe.Close()
 	r.Close()
-	if _, err := until(t.Context(), pipe).Write(p); !errors.Is(err, syscall.EPIPE) {
+	if _, err := interruptibleWriter(t.Context(), pipe).Write(p); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("a pipe without a reader: %v", err)
 	}
 }

@@ -114,7 +114,7 @@ func (a *app) copyOut(ctx context.Context, f *engine.Files, c copying, src, dst 
 		if terminal.IsTerminal(a.out) {
 			return advice.New("an archive would be written to standard output, and that is a terminal", "give a destination, or pipe it into a program such as `tar t`")
 		}
-		return inside(f, f.ReadArchive(ctx, src, read, until(ctx, a.out)))
+		return inside(f, f.ReadArchive(ctx, src, read, interruptibleWriter(ctx, a.out)))
 	}
 	st, err := f.StatPath(ctx, src)
 	if err == nil && c.follow && st.Mode&syscall.S_IFMT == syscall.S_IFLNK {

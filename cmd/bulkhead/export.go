@@ -33,7 +33,7 @@ of each. import makes an image of the archive.`,
 					return inside(f, f.ReadArchive(ctx, "/.", boundary.ReadOptions{OneFileSystem: true}, w))
 				}
 				if file == "" {
-					return write(until(ctx, a.out))
+					return write(interruptibleWriter(ctx, a.out))
 				}
 				return writeFile(ctx, file, write)
 			})

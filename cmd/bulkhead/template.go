@@ -264,8 +264,8 @@ func (a *app) templatePruneCommand() *cobra.Command {
 		Use:   "prune [flags]",
 		Short: "Remove the templates that no machine runs from",
 		Long: `Prune removes the templates that no machine runs from, and what commands left that
-were killed while they made one. The next workload makes the template that it
-needs again; one of its image comes with the third start of it.`,
+were killed while they made one. The next workload makes the generic
+template that it needs again; that of an image comes back with the image's third start.`,
 		Example:           "  bulkhead template prune -f",
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/pflag"
 )
@@ -54,7 +55,7 @@ func testHost() Host {
 		Getwd:      func() (string, error) { return "/work dir", nil },
 		Hostname:   func() (string, error) { return "the-host", nil },
 		CPUs:       2,
-		Swap:       func() (bool, error) { return true, nil },
+		Cgroups:    func() (cgroup.Features, error) { return cgroup.Features{Swap: true}, nil },
 		NewID:      func() workload.ID { return testID },
 		Boundaries: []string{"container"},
 	}

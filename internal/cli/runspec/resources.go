@@ -98,19 +98,16 @@ func (f *ResourceFlags) swap(r *workload.Resources) (err error) {
 }
 
 // boundSwap limits swap where memory alone was limited, to as much again, as Docker
-// does: what is beyond the limit of memory would otherwise go to swap, all that the
-// host has. A guest has none; where swap is not accounted, it cannot be limited.
+// does; see Features.Memory. A guest has none.
 func boundSwap(r *workload.Resources, boundary string, host Host) error {
-	if r.Memory == nil || r.MemorySwap != nil || boundary == "vm" || *r.Memory > math.MaxInt64/2 {
+	if r.Memory == nil || r.MemorySwap != nil || boundary == "vm" {
 		return nil
 	}
-	accounted, err := host.Swap()
-	if err != nil || !accounted {
-		return err
+	has, err := host.Cgroups()
+	if err == nil {
+		r.MemorySwap = has.Memory(*r.Memory).Swap
 	}
-	both := 2 * *r.Memory
-	r.MemorySwap = &both
-	return nil
+	return err
 }
 
 func (f *ResourceFlags) cpu(r *workload.Resources, host Host) error {

@@ -32,9 +32,9 @@ type Host struct {
 	Hostname func() (string, error)
 	CPUs     int  // processors that a workload could use
 	SELinux  bool // the host enforces or logs SELinux policy
-	// Swap reports whether swap is accounted, so that it can be limited.
-	Swap  func() (bool, error)
-	NewID func() workload.ID
+	// Cgroups tells what limits it can enforce.
+	Cgroups func() (cgroup.Features, error)
+	NewID   func() workload.ID
 	// Boundaries are the names that --boundary takes.
 	Boundaries []string
 	// Runtime finds a registered runtime, and the boundary that it makes.
@@ -54,15 +54,10 @@ func LocalHost(boundaries ...string) Host {
 		Hostname:   os.Hostname,
 		CPUs:       runtime.NumCPU(),
 		SELinux:    err == nil,
-		Swap:       swapAccounted,
+		Cgroups:    func() (cgroup.Features, error) { return cgroup.Probe(cgroup.Options{}) },
 		NewID:      workload.NewID,
 		Boundaries: boundaries,
 	}
-}
-
-func swapAccounted() (bool, error) {
-	f, err := cgroup.Probe(cgroup.Options{})
-	return f.Swap, err
 }
 
 // readFile reads name, which may be a pipe, up to limit bytes.

@@ -89,8 +89,9 @@ func (f *ResourceFlags) nothing() bool {
 		f.CpusetCPUs == "" && f.CpusetMems == "" && f.BlkioWeight == 0
 }
 
-// For are the limits of one workload. Where memory alone is changed, memory and swap
-// together go with it if they were twice as much, as they are by default.
+// For returns the limits that change for one workload. Where memory alone is changed,
+// memory and swap together go with it if they were twice as much, as by default, or not
+// limited for want of a limit.
 func (u *Update) For(s *workload.Spec, host Host) (workload.Resources, error) {
 	r, had := u.Resources, s.Resources
 	if r.Memory == nil || had.MemorySwap != nil && (had.Memory == nil || *had.MemorySwap != 2**had.Memory) {

@@ -3,6 +3,7 @@ package runspec
 import (
 	"testing"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/container/cgroup"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 )
 
@@ -56,7 +57,7 @@ func TestUpdateSwap(t *testing.T) {
 		{"not accounted", "container", 64, 0, false, "", 0},
 		{"a guest", "vm", 64, 0, true, "", 0},
 	} {
-		host := Host{CPUs: 4, Swap: func() (bool, error) { return tt.accounted, nil }}
+		host := Host{CPUs: 4, Cgroups: func() (cgroup.Features, error) { return cgroup.Features{Swap: tt.accounted}, nil }}
 		s := workload.Spec{Boundary: tt.boundary}
 		if tt.had != 0 {
 			s.Resources.Memory = ptr(tt.had * mib)

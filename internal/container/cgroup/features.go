@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -52,19 +53,22 @@ func Probe(o Options) (Features, error) {
 	return f, err
 }
 
-// Memory is a limit of that many bytes, and of as much swap where swap is accounted:
-// without one, what is beyond the limit is pushed out to swap, all that the host has.
+// Memory is a limit of that many bytes, and of as much swap again where swap is
+// accounted: without one, what is beyond the limit of memory is pushed out to swap, all
+// that the host has. Memory and swap together, which Swap counts as the runtime spec
+// has it (config-linux.md, "Memory"), are not limited where twice the bytes are beyond
+// an int64.
 func (f Features) Memory(bytes int64) *specs.LinuxMemory {
 	m := &specs.LinuxMemory{Limit: &bytes}
-	if f.Swap {
+	if f.Swap && bytes <= math.MaxInt64/2 {
 		both := 2 * bytes
 		m.Swap = &both
 	}
 	return m
 }
 
-// Helper is what a helper process of our own may use: bytes of memory, as by Memory,
-// and a number of tasks, each where the machine has the controller.
+// Helper limits a helper process of our own to bytes of memory, as Memory does, and a
+// number of tasks, each where the machine has the controller.
 func (f Features) Helper(memory, tasks int64) *specs.LinuxResources {
 	r := &specs.LinuxResources{}
 	if slices.Contains(f.Controllers, "memory") {

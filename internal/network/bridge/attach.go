@@ -38,9 +38,9 @@ type Attached struct {
 
 // servers are name servers that start while the workload is made.
 type servers struct {
-	begun chan struct{} // closed when they need the lock no more
-	// answer tells when they do, or could not be started; nil where Attach waited for
-	// them.
+	begun chan struct{} // closed when they need the networks' lock no more
+	// answer gets nil when all answer questions, and why not where one could not be
+	// started; it is nil itself once that was awaited.
 	answer chan error
 }
 
@@ -127,20 +127,20 @@ func (s *Store) startServers(ctx context.Context, nets []*network.Network) serve
 	v := servers{begun: make(chan struct{}), answer: make(chan error, 1)}
 	ctx, starting := trace.Begin(ctx, "name server ready")
 	go func() {
-		all := make([]func(context.Context) error, len(nets))
+		answers := make([]func(context.Context) error, len(nets))
 		var errs []error
 		for i, n := range nets {
 			var err error
-			if all[i], err = s.beginServer(ctx, n); err != nil {
+			if answers[i], err = s.beginServer(ctx, n); err != nil {
 				errs = append(errs, err)
 			}
 		}
 		close(v.begun)
-		for i, answers := range all {
-			if answers == nil {
+		for i, wait := range answers {
+			if wait == nil {
 				continue
 			}
-			if err := answers(ctx); err != nil && !s.replaced(ctx, nets[i]) {
+			if err := wait(ctx); err != nil && !s.replaced(ctx, nets[i]) {
 				errs = append(errs, err)
 			}
 		}
@@ -151,7 +151,8 @@ func (s *Store) startServers(ctx context.Context, nets []*network.Network) serve
 }
 
 // replaced reports whether a network's name server, which has ended, gave way to
-// another that somebody else needs. The lock is not held, or else ctx has ended.
+// another that somebody else needs. It takes the networks' lock, and says no where ctx
+// ends before it has it.
 func (s *Store) replaced(ctx context.Context, n *network.Network) bool {
 	unlock, err := s.lock(ctx)
 	if err != nil {

@@ -131,13 +131,13 @@ const (
 	ctEstablished = 2
 	ctRelated     = 4
 	ctNew         = 8
-	ctDNAT        = 1 << 5 // IPS_DST_NAT
+	statusDstNAT  = 1 << 5 // IPS_DST_NAT
 )
 
-// ctState wants one of the states, ctTranslated a destination that was changed on the
-// way. A packet without a connection, as it is invalid or not tracked, has neither.
+// ctState wants one of the states, ctDNAT what destination NAT has changed (`ct status
+// dnat`). A packet without a connection, as it is invalid or not tracked, has neither.
 func ctState(bits uint32) part { return ctBits(expr.CtKeySTATE, bits) }
-func ctTranslated() part       { return ctBits(expr.CtKeySTATUS, ctDNAT) }
+func ctDNAT() part             { return ctBits(expr.CtKeySTATUS, statusDstNAT) }
 
 func ctBits(key expr.CtKey, bits uint32) part {
 	mask := binary.NativeEndian.AppendUint32(nil, bits)

@@ -319,18 +319,18 @@ func (t *tables) inetChains() (all []chain) {
 	add("leaving", nat, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
 		// A workload that asks for a port of a neighbour by the machine's address gets
 		// its answer from that address.
-		rule(in(t.pairs, iifname, oifname), ctTranslated(), masquerade),
+		rule(in(t.pairs, iifname, oifname), ctDNAT(), masquerade),
 		rule(fromUs, notToUs, masquerade),
 		rule(toUs, fromLoopback, masquerade))
 
-	// ctTranslated keeps out who reaches the machine and knows the way to its workloads:
+	// ctDNAT keeps out who reaches the machine and knows the way to its workloads:
 	// a port is published on the addresses that were asked for only.
 	add("into", "", nil, 0,
 		rule(ctState(ctEstablished|ctRelated), accept),
 		rule(in(t.internal, iifname), drop),
 		rule(in(t.internal, oifname), drop),
-		rule(ctTranslated(), ipv4, in(t.open4, ipDaddr, l4proto, dport), accept),
-		rule(ctTranslated(), ipv6, in(t.open6, ip6Daddr, l4proto, dport), accept),
+		rule(ctDNAT(), ipv4, in(t.open4, ipDaddr, l4proto, dport), accept),
+		rule(ctDNAT(), ipv6, in(t.open6, ip6Daddr, l4proto, dport), accept),
 		rule(drop))
 
 	// Here, too, what may pass is named: of a packet without a connection, as it is
@@ -346,7 +346,7 @@ func (t *tables) inetChains() (all []chain) {
 	for _, guarded := range []part{rule(ipv4, in(t.guarded4, iifname)), rule(ipv6, in(t.guarded6, iifname))} {
 		forward = append(forward,
 			rule(guarded, ctState(ctEstablished|ctRelated), accept),
-			rule(guarded, ctTranslated(), accept),
+			rule(guarded, ctDNAT(), accept),
 			rule(guarded, drop))
 	}
 	add("forward", filter, nftables.ChainHookForward, *nftables.ChainPriorityFilter, forward...)
@@ -366,7 +366,7 @@ func (t *tables) inetChains() (all []chain) {
 	add("output", filter, nftables.ChainHookOutput, *nftables.ChainPriorityFilter,
 		rule(toUs, icmp, icmpType.is([]byte{5}), drop),
 		rule(toUs, ndp, icmpType.is([]byte{137}), drop),
-		rule(toUs, in(t.apart, skuid), ctTranslated(), accept),
+		rule(toUs, in(t.apart, skuid), ctDNAT(), accept),
 		rule(toUs, in(t.apart, skuid), drop))
 	return all
 }

@@ -29,7 +29,8 @@ func (l Layout) NetworkUsers() (func(name string) []string, error) {
 	})
 }
 
-// users returns what tells the workloads that have something; what of it, has tells.
+// users returns a function from a thing to the names of the workloads that have it, by
+// what has says of each spec. Workloads whose spec cannot be read have everything.
 func (l Layout) users(has func(*workload.Spec) []string) (func(what string) []string, error) {
 	all, err := l.All()
 	if err != nil {
