@@ -65,8 +65,10 @@ func forgetPorts(ports []workload.Port) error {
 // published ports do: see toHost.
 func hostsOwn() (out []netip.Prefix, err error) {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		routes, _, err := dump(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		})
+		if err != nil {
 			return nil, fmt.Errorf("look at the host's addresses: %w", err)
 		}
 		for _, r := range routes {

@@ -241,8 +241,8 @@ func (s *Store) passDocker(ctx context.Context, anew bool) error {
 
 // leaveDocker takes our chain away when no network of any state root is left.
 func (s *Store) leaveDocker(ctx context.Context) error {
-	all, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, _, err := dump(netlink.LinkList)
+	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	if slices.ContainsFunc(all, func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "bh-") }) {
@@ -269,8 +269,8 @@ func (s *Store) leaveDocker(ctx context.Context) error {
 // that are up and neither a bridge nor in one, and those of default routes, which may
 // be bridges.
 func exits() ([]string, error) {
-	all, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, _, err := dump(netlink.LinkList)
+	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	names, bridges := map[int]string{}, map[int]bool{}
@@ -285,14 +285,16 @@ func exits() ([]string, error) {
 		}
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		err := netlink.RouteListFilteredIter(family, &netlink.Route{}, netlink.RT_FILTER_DST, func(r netlink.Route) bool {
+		routes, _, err := dump(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_DST)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look at the host's routes: %w", err)
+		}
+		for _, r := range routes {
 			if name := names[r.LinkIndex]; name != "" && !strings.HasPrefix(name, "bh-") {
 				out = append(out, name)
 			}
-			return true
-		})
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("look at the host's routes: %w", err)
 		}
 	}
 	slices.Sort(out)

@@ -140,8 +140,11 @@ func keepAdvertisements() error {
 // virtual networks, which forward by their nature. One of ours may be there without
 // its bridge, as another command is just making it.
 func (s *Store) recordGuard(family string) error {
-	all, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, whole, err := dump(netlink.LinkList)
+	if err == nil && !whole {
+		err = errors.New("they change faster than they can be listed")
+	}
+	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	g, err := s.guarded()

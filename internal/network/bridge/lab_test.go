@@ -373,7 +373,7 @@ func (l *lab) ports(n *network.Network) (out []string) {
 	if !ok {
 		return nil
 	}
-	all, err := netlink.LinkList()
+	all, _, err := dump(netlink.LinkList)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func makeBridge(n *network.Network, group uint32) (netlink.Link, error) {
 // dropOthers takes the addresses of other subnets from a network's bridge: its own may
 // have given way to another since they were set, see stillFree.
 func dropOthers(bridge netlink.Link, n *network.Network) error {
-	all, err := netlink.AddrList(bridge, netlink.FAMILY_ALL)
+	all, _, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(bridge, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list its addresses: %w", err)
 	}
@@ -130,9 +130,8 @@ func regroup(bridge netlink.Link, group uint32) error {
 	if b.Group == group {
 		return nil
 	}
-	all, err := netlink.LinkList()
-	interrupted := errors.Is(err, netlink.ErrDumpInterrupted)
-	if err != nil && !interrupted {
+	all, whole, err := dump(netlink.LinkList)
+	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, l := range all {
@@ -143,7 +142,7 @@ func regroup(bridge netlink.Link, group uint32) error {
 			return fmt.Errorf("set the group of its port %s: %w", l.Attrs().Name, err)
 		}
 	}
-	if interrupted {
+	if !whole {
 		return nil // a port may be missing: the next start looks again
 	}
 	if err := netlink.LinkSetGroup(bridge, int(group)); err != nil {
@@ -282,8 +281,8 @@ func join(l, bridge netlink.Link, group uint32) error {
 
 // orphans removes the ports of our bridges whose names keep does not have.
 func orphans(bridges map[int]bool, keep map[string]bool) error {
-	all, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, _, err := dump(netlink.LinkList)
+	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	var errs []error

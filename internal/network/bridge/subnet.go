@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -117,8 +116,8 @@ const minRoute4, minRoute6 = 8, 16
 func hostClaims(but string) ([]claim, error) {
 	fail := func(err error) ([]claim, error) { return nil, fmt.Errorf("look at the host's routes: %w", err) }
 	links := map[int]string{}
-	all, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, _, err := dump(netlink.LinkList)
+	if err != nil {
 		return fail(err)
 	}
 	for _, l := range all {
@@ -140,8 +139,10 @@ func hostClaims(but string) ([]claim, error) {
 		}
 	}
 	// Table 0 is every table.
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	routes, _, err := dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	for _, r := range routes {
@@ -149,8 +150,8 @@ func hostClaims(but string) ([]claim, error) {
 			add(prefixOf(*r.Dst), r.LinkIndex)
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	addrs, _, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
 		return fail(err)
 	}
 	for _, a := range addrs {
