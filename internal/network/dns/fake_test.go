@@ -17,8 +17,9 @@ import (
 // A fake is an upstream server. What it does depends on the first label of the
 // name that it is asked for.
 type fake struct {
-	t    testing.TB
-	addr netip.AddrPort
+	t         testing.TB
+	addr      netip.AddrPort
+	refuseTCP func()
 
 	mu    sync.Mutex
 	asked []asked
@@ -54,6 +55,7 @@ func newFake(t testing.TB, address string) *fake {
 	var wg sync.WaitGroup
 	wg.Go(func() { f.serveUDP(u) })
 	wg.Go(func() { f.serveTCP(l, &wg) })
+	f.refuseTCP = func() { l.Close() }
 	t.Cleanup(func() {
 		u.Close()
 		l.Close()
@@ -218,6 +220,8 @@ func (f *fake) handle(msg []byte, from netip.AddrPort, tcp bool) [][]byte {
 		return [][]byte{msg, right}
 	case "lowercase":
 		return [][]byte{changed(wrong, func(b []byte) { copy(b[12:], bytes.ToLower(b[12:30])) })}
+	case "lowercasecut":
+		return [][]byte{changed(wrong, func(b []byte) { copy(b[12:], bytes.ToLower(b[12:33])) })[:len(wrong)-3]}
 	case "guess":
 		var all [][]byte
 		for i := range 100 {

@@ -80,6 +80,33 @@ func TestUpstreamLies(t *testing.T) {
 	wg.Wait()
 }
 
+// TestServerWithoutTCP has a server that refuses TCP. Where it does not keep the case
+// of a question, it is asked once more; where somebody guesses, nothing is believed.
+func TestServerWithoutTCP(t *testing.T) {
+	p := populated(t)
+	f := newFake(t, first)
+	f.refuseTCP()
+	p.start(ports(first)...)
+	const ok, failure = dnsmessage.RCodeSuccess, dnsmessage.RCodeServerFailure
+	for _, c := range []struct {
+		name  string
+		code  dnsmessage.RCode
+		asked int // in each of two attempts, if the first fails
+	}{{"fine", ok, 1}, {"lowercase", ok, 2}, {"lowercasecut", failure, 4}, {"guess", failure, 2}, {"big", ok, 1}} {
+		b, err := tryExchange(p.dial("udp", db4), question(t, c.name+".example", a, 0), 20*time.Second, 1)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if got := parse(t, b); got.RCode != c.code || (len(got.addresses()) > 0) != (c.code == ok) {
+			t.Errorf("%s: %v %v", c.name, got.RCode, got.addresses())
+		}
+		if n := len(f.about(c.name + ".example")); n != c.asked {
+			t.Errorf("%s: asked %d times, want %d", c.name, n, c.asked)
+		}
+	}
+}
+
 // TestTruncation asks for what does not fit into a datagram.
 func TestTruncation(t *testing.T) {
 	p := populated(t)

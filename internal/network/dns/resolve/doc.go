@@ -37,9 +37,11 @@
 //
 // Each question is asked from a new socket, so from a port that the kernel
 // chose at random, with a random ID and random upper and lower case
-// (draft-vixie-dnsext-dns0x20), and an answer must repeat all of it. A server that does not
-// repeat the case, or sends much that is no answer, is asked over TCP. One that does
-// not answer a workload is asked last for that workload for a while. An answer
+// (draft-vixie-dnsext-dns0x20), and an answer must repeat all of it. A server that
+// does not repeat the case, or sends much that is no answer, is asked over TCP. If it
+// does not repeat the case and refuses TCP, it is asked once more over UDP, and whoever
+// guesses has two answers to guess. One that does not answer a workload is asked last
+// for that workload for a while. An answer
 // is passed on as it came once its structure is sound. There is no cache: the
 // host's own resolver has one, and what is not kept cannot be poisoned.
 //

@@ -103,7 +103,9 @@ func (f *forwarder) answered(s upstream, yes bool) {
 
 var (
 	errTruncated = errors.New("the answer goes on over TCP")
-	errNoAnswer  = errors.New("no answer")
+	// errCase tells of an answer that does not repeat the case of the question.
+	errCase     = errors.New("the case of the question is another")
+	errNoAnswer = errors.New("no answer")
 	// errNotAsked says nothing about the server.
 	errNotAsked = errors.New("the server was not asked")
 )
@@ -148,15 +150,23 @@ func (f *forwarder) ask(q *query, l *lease) ([]byte, error) {
 
 // try asks one server, over UDP if that is enough.
 func (f *forwarder) try(address netip.Addr, s upstream, q *query, until time.Time) ([]byte, error) {
-	answer, err := f.udp(address, s, q, until)
-	if !errors.Is(err, errTruncated) {
+	answer, err := f.udp(address, s, q, until, exactly)
+	if !errors.Is(err, errTruncated) && !errors.Is(err, errCase) {
 		return answer, err
 	}
-	full, err := f.stream(address, s, q, until)
-	if err != nil && answer != nil {
-		return answer, nil // the beginning of it, marked as such
+	full, serr := f.stream(address, s, q, until)
+	if serr == nil {
+		return full, nil
 	}
-	return full, err
+	// A server that has no TCP, and says so, is asked again: whoever guessed that
+	// answer has to guess another.
+	if errors.Is(err, errCase) && errors.Is(serr, unix.ECONNREFUSED) {
+		answer, serr = f.udp(address, s, q, until, exceptForCase)
+	}
+	if answer != nil {
+		return answer, nil // or the beginning of it, marked as such
+	}
+	return nil, serr
 }
 
 // message is a question for a server: with the name as given, and the EDNS that
@@ -195,8 +205,9 @@ func (f *forwarder) dial(address netip.Addr, s upstream, tcp bool) (*os.File, er
 	return c, nil
 }
 
-// udp asks over UDP. With errTruncated the answer is nil, or what there is of it.
-func (f *forwarder) udp(address netip.Addr, s upstream, q *query, until time.Time) ([]byte, error) {
+// udp asks over UDP, and believes an answer whose question is at least as like. With
+// errTruncated the answer is nil, or what there is of it.
+func (f *forwarder) udp(address netip.Addr, s upstream, q *query, until time.Time, least likeness) ([]byte, error) {
 	id, question, err := q.shuffled()
 	if err != nil {
 		return nil, err
@@ -231,10 +242,10 @@ func (f *forwarder) udp(address netip.Addr, s upstream, q *query, until time.Tim
 		if n > ednsUDP {
 			return nil, errTruncated // more than it was told to send
 		}
-		switch same(b, question) {
-		case exactly:
-		case exceptForCase:
-			return nil, errTruncated // it does not keep the case, or somebody guesses
+		switch like := same(b, question); {
+		case like >= least:
+		case like == exceptForCase:
+			return nil, errCase // it does not keep the case, or somebody guesses
 		default:
 			continue
 		}
