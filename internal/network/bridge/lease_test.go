@@ -47,6 +47,11 @@ func TestOverlap(t *testing.T) {
 	if _, err := l.Create(context.Background(), network.Network{Name: "one"}); !errors.Is(err, network.ErrExists) {
 		t.Errorf("the same name: got %v", err)
 	}
+	for _, name := range []string{"One", "Bridge"} {
+		if _, err := l.Create(context.Background(), network.Network{Name: name}); !errors.Is(err, network.ErrExists) || !strings.Contains(err.Error(), strings.ToLower(name)) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
 	n := l.create(network.Network{Name: "two", Subnets: subnets("10.2.0.0/16")})
 	// A network of the host's that came since makes the difference when it is used.
 	command(t, "ip", "addr", "add", "10.2.3.4/24", "dev", "uplink")

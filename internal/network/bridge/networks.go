@@ -37,8 +37,19 @@ func (s *Store) Create(ctx context.Context, n network.Network) (*network.Network
 		return nil, err
 	}
 	defer unlock()
-	if n.Name == workload.DefaultNetwork {
-		return nil, fmt.Errorf("create network %q: %w: it exists without being made", n.Name, network.ErrExists)
+	if strings.EqualFold(n.Name, workload.DefaultNetwork) {
+		return nil, fmt.Errorf("create network %q: %w: %q exists without being made", n.Name, network.ErrExists, workload.DefaultNetwork)
+	}
+	all, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	// Each is a domain with the names of its workloads, and case does not tell domains
+	// apart (RFC 4343).
+	for name := range all {
+		if name != n.Name && strings.EqualFold(name, n.Name) {
+			return nil, fmt.Errorf("create network %q: %w: %q, which is the same domain", n.Name, network.ErrExists, name)
+		}
 	}
 	made, err := s.create(n)
 	if err != nil {
