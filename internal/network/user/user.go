@@ -189,11 +189,33 @@ func (a *Attached) start(ctx context.Context, files []*os.File, ready func() err
 	if err == nil && ready != nil {
 		err = ready()
 	}
+	if errors.Is(err, errEnded) {
+		// Since a port was chosen another may have bound it, as a start at the same time.
+		if perr := a.stillFree(); perr != nil {
+			return perr
+		}
+	}
 	if err != nil {
 		return explain(path, text, err)
 	}
 	return nil
 }
+
+// stillFree returns an error that wraps network.ErrPortTaken if a port of the host that
+// was chosen is somebody else's by now.
+func (a *Attached) stillFree() error {
+	c := choice{taken: map[hostPort]uint16{}}
+	defer c.letGo()
+	for _, p := range a.Ports {
+		if err := c.take(&p, p.HostPort); errors.Is(err, network.ErrPortTaken) {
+			return err
+		}
+	}
+	return nil
+}
+
+// errEnded tells of a process that ended before it had begun.
+var errEnded = errors.New("it ended")
 
 // What a process may use, where the machine has the controllers: bytes, with what
 // the kernel holds for its sockets, and tasks. It is 12 MB at rest, and one task
@@ -319,7 +341,7 @@ func await(ctx context.Context, said *os.File) (string, error) {
 		case strings.Contains(text.String(), announced):
 			return text.String(), nil
 		case errors.Is(err, io.EOF):
-			return text.String(), errors.New("it ended")
+			return text.String(), errEnded
 		case ctx.Err() != nil:
 			return text.String(), ctx.Err()
 		case err != nil:

@@ -543,7 +543,7 @@ func TestRefused(t *testing.T) {
 			}
 		}
 	})
-	// What was taken after it was looked at is said by the program itself.
+	// What was taken after it was looked at keeps the program from beginning.
 	a := &Attached{o: options, r: request(true)}
 	a.Ports = []workload.Port{{HostPort: 83, Port: 80, Protocol: "tcp"}}
 	a.NICs = []workload.NIC{{Name: "eth0", MTU: mtu, Addresses: []netip.Prefix{own4}, Gateways: []netip.Addr{gateway4}}}
@@ -553,10 +553,31 @@ func TestRefused(t *testing.T) {
 	}
 	defer ours.Close()
 	defer theirs.Close()
-	if err := a.start(t.Context(), []*os.File{theirs}, nil); err == nil || !strings.Contains(err.Error(), "83") {
-		t.Errorf("got %v", err)
+	if err := a.start(t.Context(), []*os.File{theirs}, nil); !errors.Is(err, network.ErrPortTaken) {
+		t.Errorf("got %v, want %v", err, network.ErrPortTaken)
 	}
 	a.Close()
+}
+
+// TestPortTakenMeanwhile has another program bind the port of the host that was free
+// when it was chosen.
+func TestPortTakenMeanwhile(t *testing.T) {
+	world(t)
+	for _, protocol := range []string{"tcp", "udp"} {
+		r := request(false, workload.Port{HostPort: 8080, Port: 80, Protocol: protocol})
+		a, err := options.Attach(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, _, err := bind(a.Ports[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Enter(t.Context(), container(t)); !errors.Is(err, network.ErrPortTaken) || !strings.Contains(err.Error(), "8080/"+protocol) {
+			t.Errorf("%s: got %v, want %v", protocol, err, network.ErrPortTaken)
+		}
+		other.Close()
+	}
 }
 
 func TestWithoutUplink(t *testing.T) {
