@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine/events"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image"
 	"github.com/seed-f5e3b97b/bulkhead/internal/image/archive"
+	"github.com/seed-f5e3b97b/bulkhead/internal/image/unpack"
 	"github.com/spf13/cobra"
 )
 
@@ -38,15 +40,21 @@ WORKDIR.`,
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			return a.withImages(func(s *image.Store) error {
+				if args[0] == "-" && terminal.IsTerminal(a.in) {
+					return advice.New("import reads standard input, and that is a terminal", "give a file, or pipe an archive into it")
+				}
 				in, err := a.openInput(args[0])
 				if err != nil {
 					return err
 				}
 				defer in.Close()
 				im, err := archive.Import(ctx, s, in, o)
-				if err == nil {
+				switch {
+				case err == nil:
 					a.happened(events.Image, "import", string(im.ID), o.Name)
 					fmt.Fprintln(a.out, im.ID)
+				case errors.Is(err, unpack.ErrHostile):
+					return advice.Wrap(err, err.Error(), "give the tar of a root file system, plain or compressed with gzip or zstd, none of whose names leads outside")
 				}
 				return err
 			})

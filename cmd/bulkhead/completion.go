@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/safetext"
 	"github.com/seed-f5e3b97b/bulkhead/internal/engine"
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -21,16 +23,17 @@ flags, and the names of workloads, images and networks.`,
   bulkhead completion zsh > "${fpath[1]}/_bulkhead"
   bulkhead completion fish > ~/.config/fish/completions/bulkhead.fish`,
 		ValidArgs: []string{"bash", "zsh", "fish"},
-		Args:      cobra.MatchAll(needs(1, 1, "the name of a shell: bash, zsh or fish"), cobra.OnlyValidArgs),
+		Args:      needs(1, 1, "the name of a shell: bash, zsh or fish"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch args[0] {
 			case "bash":
 				return cmd.Root().GenBashCompletionV2(a.out, true)
 			case "zsh":
 				return cmd.Root().GenZshCompletion(a.out)
-			default:
+			case "fish":
 				return cmd.Root().GenFishCompletion(a.out, true)
 			}
+			return advice.New(fmt.Sprintf("completion: no script for %q", args[0]), "give bash, zsh or fish")
 		},
 	}
 }

@@ -84,7 +84,7 @@ var fixes = []struct {
 	err error
 	fix string
 }{
-	{engine.ErrOutput, "the workload is not told and goes on; its output is in `bulkhead logs`"},
+	{engine.ErrOutput, "the workload is not told and goes on; its output is in `bulkhead logs` for as long as the workload exists"},
 	{workload.ErrNotFound, "`bulkhead ps -a` lists all workloads"},
 	{engine.ErrNoTenant, "`bulkhead tenant ls` lists the tenants; make one with `bulkhead tenant create`"},
 	{workload.ErrAmbiguous, "give more digits of the ID, or the name"},
@@ -97,8 +97,8 @@ var fixes = []struct {
 	{workload.ErrUnsupported, "`bulkhead doctor` tells what this machine has and lacks"},
 	{idrange.ErrExhausted, "remove workloads that are not needed, or give root more IDs in /etc/subuid and /etc/subgid"},
 	{idrange.ErrTaken, "remove that workload, or make this one again with `bulkhead run`"},
-	{syscall.ENOSPC, "free some space in the state directory, such as with `bulkhead image prune`"},
-	{syscall.EDQUOT, "free some space in the state directory, such as with `bulkhead image prune`"},
+	{syscall.ENOSPC, "free some space there; in the state directory `bulkhead system prune` does"},
+	{syscall.EDQUOT, "free some space there; in the state directory `bulkhead system prune` does"},
 	{syscall.EROFS, "choose a state directory that can be written to with --root"},
 }
 

@@ -25,7 +25,7 @@ var networkFixes = []struct {
 }{
 	{network.ErrNotFound, "`bulkhead network ls` lists the networks; make one with `bulkhead network create`"},
 	{network.ErrAmbiguous, "give more digits of the ID, or the name"},
-	{network.ErrExists, "choose another name, or remove it with `bulkhead network rm`"},
+	{network.ErrExists, "choose another name; `bulkhead network rm` removes a network that was made"},
 	{network.ErrOverlap, "choose another --subnet, or leave it out: a free one is found"},
 	{network.ErrInUse, "stop or remove these workloads first; `bulkhead network inspect` lists them"},
 	{network.ErrDefault, "leave it: it costs nothing while no workload is in it"},

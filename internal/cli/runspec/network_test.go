@@ -2,6 +2,7 @@ package runspec
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +62,24 @@ func TestParsePublish(t *testing.T) {
 		}
 		if d := cmp.Diff(tt.want, got, addrs); err != nil || d != "" {
 			t.Errorf("ParsePublish(%q): %v\n%s", tt.in, err, d)
+		}
+	}
+}
+
+// TestPublishExamples: what the advice names can be published.
+func TestPublishExamples(t *testing.T) {
+	examples := regexp.MustCompile(`-p (\S+?),?( |$)`).FindAllStringSubmatch(publishFix, -1)
+	if len(examples) < 3 {
+		t.Fatalf("found %q in %q", examples, publishFix)
+	}
+	for _, e := range examples {
+		ports, err := ParsePublish(e[1])
+		if err != nil {
+			t.Errorf("%s: %v", e[1], err)
+			continue
+		}
+		if ip := ports[0].HostIP; ip.Is6() && ip.IsLoopback() {
+			t.Errorf("%s: nothing can be published on %s", e[1], ip)
 		}
 	}
 }

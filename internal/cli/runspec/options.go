@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
 	"github.com/spf13/pflag"
 )
 
@@ -158,5 +159,6 @@ func boundaryAvailable(host Host, name string) error {
 	if slices.Contains(host.Boundaries, name) {
 		return nil
 	}
-	return bad("--boundary", name, "unknown boundary", "available here: "+strings.Join(host.Boundaries, ", "))
+	named := slices.DeleteFunc(slices.Clone(host.Boundaries), func(b string) bool { return b == workload.BoundaryRuntime }) // by --runtime
+	return bad("--boundary", name, "unknown boundary", "give one of "+strings.Join(named, ", "))
 }

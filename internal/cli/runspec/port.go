@@ -16,7 +16,7 @@ import (
 const maxPorts = 1024
 
 const (
-	publishFix = "write --publish [HOST-ADDRESS:][HOST-PORT[-END]:]PORT[-END][/tcp|udp], such as -p 8080:80, -p 127.0.0.1:53:53/udp or -p [::1]:8000-8010:8000-8010"
+	publishFix = "write --publish [HOST-ADDRESS:][HOST-PORT[-END]:]PORT[-END][/tcp|udp], such as -p 8080:80, -p 127.0.0.1:53:53/udp or -p [2001:db8::1]:8000-8010:8000-8010"
 	exposeFix  = "write --expose PORT[-END][/tcp|udp], such as --expose 80 or --expose 6000-6010/udp"
 )
 
