@@ -1,24 +1,5 @@
 package main
 
-// absentVerbs say why there is no such command, by its name or its group's.
-var absentVerbs = map[string]string{
-	"build":      "images are built elsewhere; load what Docker, Podman or a builder has made, or `import` a root file system",
-	"builder":    "see `build`",
-	"buildx":     "see `build`",
-	"login":      "`docker login` or `podman login` leave credentials where `pull` finds them",
-	"logout":     "see `login`",
-	"search":     "a registry's own site does it better",
-	"checkpoint": "processes are not checkpointed",
-	"context":    "there is no daemon to choose",
-	"manifest":   "an index is made where images are built",
-	"plugin":     "there are no plugins",
-	"trust":      "name an image by its digest: NAME@sha256:…",
-	"config":     "there is no swarm", "node": "there is no swarm", "secret": "there is no swarm", "service": "there is no swarm",
-	"stack": "there is no swarm", "swarm": "there is no swarm",
-	"image build":   "see `build`",
-	"volume update": "for cluster volumes, which there are not",
-}
-
 // differentVerbs say how a command differs.
 var differentVerbs = map[string]string{
 	"info":          noDaemon,

@@ -142,7 +142,9 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	fix := fmt.Sprintf("`%s --help` lists the commands", cmd.CommandPath())
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+	if why := absentVerbs[strings.TrimSpace(commandName(cmd)+" "+args[0])]; why != "" {
+		fix = why
+	} else if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		fix = fmt.Sprintf("did you mean %s? %s", strings.Join(near, " or "), fix)
 	}
 	return advice.New(fmt.Sprintf("unknown command %q", args[0]), fix)
@@ -150,6 +152,9 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 
 // flagError turns an error of the flag parser into advice.
 func flagError(cmd *cobra.Command, err error) error {
+	if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+		return unknownCommand(cmd, words) // whose flag it would be
+	}
 	fix := fmt.Sprintf("`%s --help` lists the flags", cmd.CommandPath())
 	var missing *pflag.NotExistError
 	if errors.As(err, &missing) {
