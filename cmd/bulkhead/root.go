@@ -73,6 +73,7 @@ func (a *app) main(ctx context.Context, args []string) int {
 
 // command builds the tree of commands, or what a command line needs of it.
 func (a *app) command(args ...string) *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "bulkhead",
 		Short: "Run OCI images behind the boundary they deserve",
@@ -86,7 +87,13 @@ inspect.`,
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
 		Args:                       unknownCommand,
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				a.printVersion()
+				return nil
+			}
+			return cmd.Help()
+		},
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -94,6 +101,7 @@ inspect.`,
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&a.root, "root", os.Getenv(rootVariable), "keep all state below this `directory`; also "+rootVariable+" (default /var/lib/bulkhead and /run/bulkhead)")
 	root.PersistentFlags().Lookup("root").DefValue = "" // help must not depend on the environment
+	root.Flags().BoolVarP(&version, "version", "v", false, "show the version, as the command version does")
 	root.PersistentFlags().BoolVar(&a.debug, "debug", false, "show the nested causes of an error")
 	all, word := a.groups(), firstWord(args)
 	only := slices.ContainsFunc(all, func(g group) bool { return g.commands[word] != nil })

@@ -33,23 +33,28 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:              needs(0, 0, "flags"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			v := newVersionInfo()
 			if format != "" {
-				return output.Write(a.out, output.Listing{}, format, []versionInfo{v})
+				return output.Write(a.out, output.Listing{}, format, []versionInfo{newVersionInfo()})
 			}
-			commit := v.Commit
-			if v.Modified {
-				commit += ", with changes"
-			}
-			if commit != "" {
-				commit = " (" + commit + ")"
-			}
-			fmt.Fprintf(a.out, "bulkhead %s%s %s %s/%s\n", v.Version, commit, v.GoVersion, v.Os, v.Arch)
+			a.printVersion()
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "json or a Go `template`")
 	return cmd
+}
+
+// printVersion shows the version in one line.
+func (a *app) printVersion() {
+	v := newVersionInfo()
+	commit := v.Commit
+	if v.Modified {
+		commit += ", with changes"
+	}
+	if commit != "" {
+		commit = " (" + commit + ")"
+	}
+	fmt.Fprintf(a.out, "bulkhead %s%s %s %s/%s\n", v.Version, commit, v.GoVersion, v.Os, v.Arch)
 }
 
 // newVersionInfo reads what the linker left.
