@@ -253,7 +253,7 @@ func writeInfo(w io.Writer, i systemInfo) error {
 	line("Operating system", i.OperatingSystem)
 	line("Architecture", i.OSType+"/"+i.Architecture)
 	line("Processors", i.NCPU)
-	line("Memory", output.Size(i.MemTotal))
+	line("Memory", binarySize(i.MemTotal))
 	line("Root directory", i.RootDir)
 	line("Run directory", i.RunDir)
 	for _, warning := range i.Warnings {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"regexp"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -77,5 +79,21 @@ func TestUnmeasured(t *testing.T) {
 	}
 	if asked != 2 {
 		t.Errorf("asked %d times; want twice", asked)
+	}
+}
+
+// TestMemoryUnits: memory is shown in the units in which --memory takes it.
+func TestMemoryUnits(t *testing.T) {
+	memory := int64(256 << 20)
+	r := &engine.Record{Spec: workload.Spec{Resources: workload.Resources{Memory: &memory}}}
+	if got := newTenantRow(r, "acme", 0, time.Now()).Memory; got != "256MiB" {
+		t.Errorf("a tenant of 256m has %q", got)
+	}
+	var b strings.Builder
+	if err := writeInfo(&b, systemInfo{MemTotal: 16 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^Memory: +16GiB$`).MatchString(b.String()) {
+		t.Errorf("a machine of 16 GiB: %s", b.String())
 	}
 }

@@ -135,7 +135,7 @@ func newTenantRow(r *engine.Record, name string, workloads int, now time.Time) t
 		row.CPUs = fmt.Sprint(s.Resources.CPUs)
 	}
 	if s.Resources.Memory != nil {
-		row.Memory = output.Size(*s.Resources.Memory)
+		row.Memory = binarySize(*s.Resources.Memory)
 	}
 	return row
 }
