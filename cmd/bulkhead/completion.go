@@ -18,7 +18,8 @@ func (a *app) completionCommand() *cobra.Command {
 		Use:   "completion bash|zsh|fish",
 		Short: "Print a script that completes commands in a shell",
 		Long: `Completion prints a script for a shell. Once read, the shell completes commands,
-flags, and the names of workloads, images and networks.`,
+flags, and the names of workloads, images and networks. In bash this takes the
+package bash-completion.`,
 		Example: `  bulkhead completion bash > /etc/bash_completion.d/bulkhead
   bulkhead completion zsh > "${fpath[1]}/_bulkhead"
   bulkhead completion fish > ~/.config/fish/completions/bulkhead.fish`,
@@ -74,6 +75,27 @@ func workloadCompletions(records []*engine.Record, want func(workload.Status) bo
 	return names
 }
 
+// completeTenants offers the names of tenants.
+func (a *app) completeTenants(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var names []cobra.Completion
+	_ = a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
+		records, err := e.List(ctx)
+		names = tenantCompletions(records, toComplete)
+		return err
+	})
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// tenantCompletions are the names of tenants that begin with what is typed.
+func tenantCompletions(records []*engine.Record, toComplete string) (names []cobra.Completion) {
+	for _, r := range records {
+		if name := r.Tenant(); name != "" && strings.HasPrefix(name, toComplete) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // completeFirst is completeWorkloads for the first word only; the others are a
 // command inside.
 func (a *app) completeFirst(want func(workload.Status) bool) completer {
@@ -119,6 +141,7 @@ func (a *app) completeImageThenNothing(cmd *cobra.Command, args []string, toComp
 // completeRunFlags offers the words that flags of run and create take.
 func (a *app) completeRunFlags(cmd *cobra.Command) {
 	for flag, words := range map[string][]string{
+		"accel":        {"kvm", "tcg"},
 		"pull":         {"always", "missing", "never"},
 		"image-volume": {"anonymous", "tmpfs", "ignore"},
 		"log-driver":   {"local", "none"},
@@ -140,6 +163,9 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 	if err := cmd.RegisterFlagCompletionFunc("runtime", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return a.completeRuntimes()
 	}); err != nil {
+		panic(err)
+	}
+	if err := cmd.RegisterFlagCompletionFunc("tenant", a.completeTenants); err != nil {
 		panic(err)
 	}
 	if err := cmd.RegisterFlagCompletionFunc("network", a.completeNetworkFlag); err != nil {

@@ -124,6 +124,11 @@ func TestWorkloadCompletions(t *testing.T) {
 	if want := []string{"web\tredis:7"}; !slices.Equal(got, want) {
 		t.Errorf("completions %q; want %q", got, want)
 	}
+	records[3].Spec.VM.Tenant = "we-tenant"
+	got = tenantCompletions(records, "we")
+	if want := []string{"we-tenant"}; !slices.Equal(got, want) {
+		t.Errorf("completions of tenants %q; want %q", got, want)
+	}
 }
 
 func TestExitCodes(t *testing.T) {

@@ -143,11 +143,12 @@ func newTenantRow(r *engine.Record, name string, workloads int, now time.Time) t
 func (a *app) tenantInspectCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:     "inspect [flags] NAME...",
-		Short:   "Show all that is known of tenants",
-		Long:    "Inspect shows the machines of tenants as JSON, as inspect shows workloads.",
-		Example: "  bulkhead tenant inspect acme",
-		Args:    needs(1, -1, "a tenant"),
+		Use:               "inspect [flags] NAME...",
+		Short:             "Show all that is known of tenants",
+		Long:              "Inspect shows the machines of tenants as JSON, as inspect shows workloads.",
+		Example:           "  bulkhead tenant inspect acme",
+		Args:              needs(1, -1, "a tenant"),
+		ValidArgsFunction: a.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error {
 				return a.inspectAll(format, args, func(name string) (any, error) {
@@ -166,11 +167,12 @@ func (a *app) tenantInspectCommand() *cobra.Command {
 
 func (a *app) tenantStartCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "start NAME...",
-		Short:   "Start the machines of tenants",
-		Long:    "Start starts the machine of a tenant that was stopped. Running a workload in it\ndoes so too.",
-		Example: "  bulkhead tenant start acme",
-		Args:    needs(1, -1, "a tenant"),
+		Use:               "start NAME...",
+		Short:             "Start the machines of tenants",
+		Long:              "Start starts the machine of a tenant that was stopped. Running a workload in it\ndoes so too.",
+		Example:           "  bulkhead tenant start acme",
+		Args:              needs(1, -1, "a tenant"),
+		ValidArgsFunction: a.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, name string) error {
 				if err := e.StartTenant(ctx, name); err != nil && !errors.Is(err, workload.ErrRunning) {
@@ -184,11 +186,12 @@ func (a *app) tenantStartCommand() *cobra.Command {
 
 func (a *app) tenantStopCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "stop NAME...",
-		Short:   "Stop the machines of tenants",
-		Long:    "Stop ends the workloads of a tenant and shuts its machine down. What they wrote\nis kept.",
-		Example: "  bulkhead tenant stop acme",
-		Args:    needs(1, -1, "a tenant"),
+		Use:               "stop NAME...",
+		Short:             "Stop the machines of tenants",
+		Long:              "Stop ends the workloads of a tenant and shuts its machine down. What they wrote\nis kept.",
+		Example:           "  bulkhead tenant stop acme",
+		Args:              needs(1, -1, "a tenant"),
+		ValidArgsFunction: a.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, name string) error {
 				return e.StopTenant(ctx, name)
@@ -200,11 +203,12 @@ func (a *app) tenantStopCommand() *cobra.Command {
 func (a *app) tenantRemoveCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use:     "rm [flags] NAME...",
-		Short:   "Remove tenants with their machines and disks",
-		Long:    "Rm removes a tenant. One that has workloads, or whose machine runs, is refused\nunless -f removes them first.",
-		Example: "  bulkhead tenant rm -f acme",
-		Args:    needs(1, -1, "a tenant"),
+		Use:               "rm [flags] NAME...",
+		Short:             "Remove tenants with their machines and disks",
+		Long:              "Rm removes a tenant. One that has workloads, or whose machine runs, is refused\nunless -f removes them first.",
+		Example:           "  bulkhead tenant rm -f acme",
+		Args:              needs(1, -1, "a tenant"),
+		ValidArgsFunction: a.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, func(ctx context.Context, e *engine.Engine, name string) error {
 				err := e.RemoveTenant(ctx, name, force)

@@ -27,7 +27,8 @@ none is named, until it is interrupted: processor time, 100 % being one
 processor, memory, and traffic of their disks. Memory used in the machine, and
 how much it has, are by the guest's word. What single workloads use is shown by
 ` + "`bulkhead stats`.",
-		Example: "  bulkhead tenant stats\n  bulkhead tenant stats --no-stream --format json acme",
+		Example:           "  bulkhead tenant stats\n  bulkhead tenant stats --no-stream --format json acme",
+		ValidArgsFunction: a.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withEngine(cmd, func(ctx context.Context, e *engine.Engine) error { return a.stats(ctx, e, f, args) })
 		},
@@ -46,8 +47,9 @@ func (a *app) tenantUpdateCommand() *cobra.Command {
 		Long: `Update changes what the machine of a tenant is limited to. The processors and the
 memory of a machine are set when it starts: while it runs it can be given less
 processor time than that, at once, and no other memory.`,
-		Example: "  bulkhead tenant update --cpus 0.5 acme\n  bulkhead tenant update --memory 2g acme",
-		Args:    needs(1, -1, "a tenant"),
+		Example:           "  bulkhead tenant update --cpus 0.5 acme\n  bulkhead tenant update --memory 2g acme",
+		Args:              needs(1, -1, "a tenant"),
+		ValidArgsFunction: a.completeTenants,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u, err := o.Check(a.host, cmd.Flags().Changed)
 			if err != nil {
