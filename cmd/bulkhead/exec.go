@@ -41,7 +41,7 @@ flag says otherwise. It exits with the command's exit code, or with 125, 126,
 	}
 	cmd.Flags().SetInterspersed(false)
 	o.AddFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&privileged, "privileged", false, "is refused; says what to do instead")
+	cmd.Flags().BoolVar(&privileged, "privileged", false, "refused, with what to do instead")
 	cmd.Flags().StringVar(&keys, "detach-keys", engine.DefaultDetachKeys, "`keys` that detach from a terminal")
 	return cmd
 }

@@ -137,7 +137,7 @@ func (a *app) forward(session *engine.Session) func(syscall.Signal) {
 	var interrupts atomic.Int32
 	return func(sig syscall.Signal) {
 		if sig == syscall.SIGINT && interrupts.Add(1) == impatient {
-			a.warn("the command does not end on SIGINT and goes on; `bulkhead stop` ends it, and with --init it would have ended")
+			a.warn(fmt.Sprintf("the command does not end on SIGINT and goes on; `bulkhead stop %s` ends it, and with --init it would have ended", session.Record.Spec.Name))
 			exitNow(128 + int(syscall.SIGINT))
 		}
 		_ = session.Signal(sig) // the process may just have ended

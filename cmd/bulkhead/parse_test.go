@@ -254,3 +254,10 @@ func TestBuildsWhatItNeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestPruneQuestion(t *testing.T) {
+	want := "Remove every workload that does not run, every network that no workload has, every image that has no tag and every anonymous volume that no workload has?"
+	if got := pruneQuestion(false, true); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

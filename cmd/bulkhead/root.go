@@ -80,8 +80,14 @@ func (a *app) command(args ...string) *cobra.Command {
 		Long: `Bulkhead runs OCI images as hardened containers: each with a user namespace
 and a range of host IDs of its own, few capabilities, a system call filter and
 finite limits. Whatever is relaxed is a flag with a name, and is shown by
-inspect.`,
-		Example:                    "  bulkhead run --rm -it alpine sh",
+inspect. The same commands run images in virtual machines with a kernel of their
+own (--boundary vm) and on gVisor's kernel (--boundary gvisor).
+
+Doctor says what this machine has and lacks for each of them.`,
+		Example: `  bulkhead doctor
+  bulkhead run --rm -it alpine sh
+  bulkhead run -d --name web -p 8080:80 nginx
+  bulkhead run --rm --boundary vm alpine uname -r`,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,

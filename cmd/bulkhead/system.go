@@ -74,7 +74,8 @@ func pruneQuestion(all, volumes bool) string {
 	if volumes {
 		what = append(what, "every anonymous volume that no workload has")
 	}
-	return "Remove " + strings.Join(what, ", ") + "?"
+	last := len(what) - 1
+	return "Remove " + strings.Join(what[:last], ", ") + " and " + what[last] + "?"
 }
 
 // pruneSystem removes workloads first: they keep the rest.

@@ -73,7 +73,7 @@ func (o *Options) addProcessFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Entrypoint, "entrypoint", "", "run this `program` instead of the image's entrypoint; \"\" for none")
 	fs.StringVar(&o.Pull, "pull", "missing", "when to pull the image: `policy` always, missing or never")
 	fs.StringVar(&o.Platform, "platform", "", "choose an image of this `OS/ARCH[/VARIANT]`")
-	fs.StringVar(&o.Boundary, "boundary", "", "what isolates the workload: `container` (default), gvisor or vm")
+	fs.StringVar(&o.Boundary, "boundary", "", "what isolates the workload, a `boundary`: container (default), gvisor or vm")
 	fs.StringVar(&o.Runtime, "runtime", "", "let a registered OCI runtime make the workload, by its `name`; see bulkhead runtime")
 	fs.StringVar(&o.StopSignal, "stop-signal", "", "`signal` that stop sends (default: the image's, or SIGTERM)")
 	fs.IntVar(&o.StopTimeout, "stop-timeout", defaultStopTimeout, "`seconds` from the stop signal to SIGKILL; -1 waits without end")
@@ -85,7 +85,7 @@ func (o *Options) addFileFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&o.Volumes, "volume", "v", nil, "mount a host directory or a volume: `SOURCE:TARGET[:OPTIONS]`, or TARGET alone for a volume of its own")
 	fs.StringArrayVar(&o.Mounts, "mount", nil, "mount by `FIELDS`: type=bind,src=…,dst=…[,ro], type=volume,src=…,dst=… or type=tmpfs,dst=…")
 	fs.StringArrayVar(&o.VolumesFrom, "volumes-from", nil, "mount what another `WORKLOAD[:ro]` has mounted at the same places")
-	fs.StringVar(&o.ImageVolume, "image-volume", imageVolumes[0], "what directories become that the image declares with VOLUME: a `kind`, anonymous (a volume each), tmpfs or ignore")
+	fs.StringVar(&o.ImageVolume, "image-volume", imageVolumes[0], "what the directories that the image declares with VOLUME become, a `kind`: anonymous (a volume each), tmpfs or ignore")
 	fs.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `TARGET[:OPTIONS]`")
 	fs.StringArrayVar(&o.Devices, "device", nil, "make a host device usable: `DEVICE[:TARGET][:rwm]`")
 	fs.StringVar(&o.Resources.ShmSize, "shm-size", defaultShm, "`size` of /dev/shm")
@@ -121,7 +121,7 @@ func (o *Options) addSecurityFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.PID, "pid", "", "process namespace: a `mode`, private (default) or host")
 	fs.StringVar(&s.IPC, "ipc", "", "IPC namespace: a `mode`, private (default) or host")
 	fs.StringVar(&s.UTS, "uts", "", "host name namespace: a `mode`, private (default) or host")
-	fs.BoolVar(&s.Privileged, "privileged", false, "for --systemd only, whose guest is the workload's own; says what to use instead")
+	fs.BoolVar(&s.Privileged, "privileged", false, "only with --systemd, whose guest is the workload's own; elsewhere it is refused, with what to use instead")
 }
 
 // laterFlags are flags that people know from Docker and that this version does
