@@ -28,6 +28,7 @@ const opaqueXattr = "trusted.overlay.opaque"
 //	anything but below       yes                C
 //	a directory              a directory        C if its attributes or something in it changed;
 //	                                            D for what an opaque one hides
+//	the root directory       always             C if its attributes changed
 //
 // ignore names paths that the engine makes, such as mount points; what is below
 // them is looked at all the same. ids are the owner's of upper; in the layers
@@ -48,7 +49,10 @@ func Changes(ctx context.Context, upper string, lower []string, ids IDs, ignore 
 		}
 		below = append(below, fd)
 	}
-	if err := d.directory(top, below, "", 0, false); err != nil {
+	if err = d.root(top, below); err == nil {
+		err = d.directory(top, below, "", 0, false)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("compare with the image: %w", err)
 	}
 	return d.out, nil
@@ -183,6 +187,42 @@ func (d *differ) add(kind, path string) error {
 	d.out = append(d.out, workload.Change{Kind: kind, Path: path})
 	if d.size += len(path); len(d.out) > workload.MaxChanges || d.size > workload.MaxChangeBytes {
 		return fmt.Errorf("more than %d changes, or their names are too long", workload.MaxChanges)
+	}
+	return nil
+}
+
+// root compares the root directory itself. Whoever made upper gave it the owner and the
+// mode of the highest layer's, but for setuid, and none of its extended attributes: that
+// one is missing is not the workload's doing.
+func (d *differ) root(upper int, below layers) error {
+	if len(below) == 0 {
+		return nil
+	}
+	const setuid = 0o4000
+	st, err := at.Fstat(upper)
+	if err != nil {
+		return err
+	}
+	old, err := at.Fstat(below[0])
+	if err != nil {
+		return err
+	}
+	st.Mode, old.Mode = st.Mode&^setuid, old.Mode&^setuid
+	changed := d.attributesDiffer(st, old)
+	is, err := attributesAt(d.ids, upper, ".")
+	if err != nil {
+		return err
+	}
+	was, err := attributesAt(IDs{}, below[0], ".")
+	if err != nil {
+		return err
+	}
+	for name, value := range is {
+		before, had := was[name]
+		changed = changed || !had || before != value
+	}
+	if changed {
+		return d.add("C", "/")
 	}
 	return nil
 }

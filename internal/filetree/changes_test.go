@@ -172,10 +172,43 @@ func TestChangesOfAttributes(t *testing.T) {
 		}
 		must(t, os.Chown(filepath.Join(dir, "upper", name), 100000, 100000))
 	}
+	must(t, os.Chown(filepath.Join(dir, "upper"), 100000, 100000))
 	got, err := filetree.Changes(t.Context(), filepath.Join(dir, "upper"), []string{filepath.Join(dir, "lower")}, ids, nil)
 	must(t, err)
 	want := []workload.Change{{Kind: "C", Path: "/added"}, {Kind: "C", Path: "/changed"}, {Kind: "C", Path: "/list"}, {Kind: "C", Path: "/removed"}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+// TestChangesOfRoot changes the root directory itself, and not what is in it. Whoever
+// makes upper gives it the owner and the mode of the image's root, but for setuid, and
+// none of its extended attributes.
+func TestChangesOfRoot(t *testing.T) {
+	needRoot(t)
+	ids := filetree.IDs{Base: 100000, Count: 65536}
+	for name, tt := range map[string]struct {
+		change  func(upper string) error
+		changed bool
+	}{
+		"nothing":            {func(string) error { return nil }, false},
+		"mode":               {func(upper string) error { return os.Chmod(upper, 0o700) }, true},
+		"owner":              {func(upper string) error { return os.Chown(upper, 100007, 100003) }, true},
+		"group":              {func(upper string) error { return os.Chown(upper, 100002, 100000) }, true},
+		"attribute":          {func(upper string) error { return unix.Setxattr(upper, "user.new", nil, 0) }, true},
+		"overlayfs's":        {func(upper string) error { return unix.Setxattr(upper, "trusted.overlay.impure", []byte("y"), 0) }, false},
+		"something below it": {func(upper string) error { return os.WriteFile(filepath.Join(upper, "f"), nil, 0o644) }, false},
+	} {
+		dir := t.TempDir()
+		at := func(name string) string { return filepath.Join(dir, name) }
+		for name, base := range map[string]int{"low": 5, "high": 0, "upper": 100000} {
+			must(t, os.Mkdir(at(name), 0o700), os.Chown(at(name), base+2, base+3), os.Chmod(at(name), 0o775|os.ModeSticky))
+		}
+		must(t, os.Chmod(at("high"), 0o775|os.ModeSticky|os.ModeSetuid), unix.Setxattr(at("high"), "user.k", []byte("v"), 0), tt.change(at("upper")))
+		got, err := filetree.Changes(t.Context(), at("upper"), []string{at("low"), at("high")}, ids, nil)
+		must(t, err)
+		if changed := len(got) > 0 && got[0] == (workload.Change{Kind: "C", Path: "/"}); changed != tt.changed {
+			t.Errorf("%s: got %v, want the root to be among them: %v", name, got, tt.changed)
+		}
 	}
 }

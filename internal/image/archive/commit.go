@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -192,9 +193,6 @@ func newLayer(changes []workload.Change) (*layer, error) {
 	l := &layer{wanted: map[string]bool{}}
 	for _, c := range changes {
 		name := path.Clean("/" + c.Path)
-		if name == "/" {
-			continue
-		}
 		if strings.HasPrefix(path.Base(name), whiteout) {
 			return nil, fmt.Errorf("%q cannot be in an image: such a name stands for a file that was deleted", name)
 		}
@@ -273,7 +271,7 @@ func (l *layer) write(w io.Writer, whole io.Reader) error {
 		h.Name = strings.TrimPrefix(name, "/")
 		switch h.Typeflag {
 		case tar.TypeDir:
-			h.Name += "/"
+			h.Name = cmp.Or(h.Name, ".") + "/"
 		case tar.TypeLink:
 			target := path.Clean("/" + h.Linkname)
 			if !l.wanted[target] {

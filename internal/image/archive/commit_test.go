@@ -85,6 +85,34 @@ func withOnBuild(t *testing.T, s *image.Store) image.Image {
 	return images[0]
 }
 
+// TestCommitRoot: of a root directory that changed itself the layer has an entry, and of
+// none else.
+func TestCommitRoot(t *testing.T) {
+	s := store(t)
+	base := loaded(t, s, "base:1")
+	read := func(w io.Writer) error {
+		_, err := w.Write(imagetest.Tar(t, imagetest.Dir(".", 0o711).With(0o1711, 5, 6), imagetest.File("./a", "a")))
+		return err
+	}
+	for _, tt := range []struct {
+		path string
+		mode os.FileMode
+	}{{"/", 0o711 | os.ModeSticky}, {"/a", 0o755}} {
+		im, err := archive.Commit(ctx, s, base, []workload.Change{{Kind: "C", Path: tt.path}}, read, archive.CommitOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := s.Layers(ctx, im)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer chain.Release()
+		if fi, err := os.Lstat(chain.Dirs[len(chain.Dirs)-1]); err != nil || fi.Mode().Perm()|fi.Mode()&os.ModeSticky != tt.mode {
+			t.Errorf("%s changed: the root is %v, %v; want %v", tt.path, fi.Mode(), err, tt.mode)
+		}
+	}
+}
+
 // TestCommitFaults: what cannot be an image leaves none.
 func TestCommitFaults(t *testing.T) {
 	s := store(t)
