@@ -171,8 +171,8 @@ func judgeStatus(v *view, name, want string) outcome {
 	return isOpen(name + " " + e.Value)
 }
 
-// nodeDirs are where a node is made, in the first that lets it.
-var nodeDirs = []string{"/tmp", "/dev/shm", "/"}
+// nodeDirs are where a node is made, in the first that lets it. /dev is seldom nodev.
+var nodeDirs = []string{"/tmp", "/dev/shm", "/", "/dev"}
 
 func nodeName(dir, nonce string) string { return path.Join(dir, ".bulkhead-probe-"+nonce) }
 

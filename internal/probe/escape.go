@@ -128,30 +128,44 @@ func observeOwnDisks(p *prober) {
 			continue // the headings
 		}
 		tried++
-		dir, err := askNode(p.targets.Nonce, unix.Mkdev(uint32(major), uint32(minor)))
-		p.add("mknod("+dir+", b "+f[0]+":"+f[1]+") and access(2)", "", err)
+		dir, value, err := askNode(nodeDirs, p.targets.Nonce, unix.Mkdev(uint32(major), uint32(minor)))
+		p.add("mknod("+dir+", b "+f[0]+":"+f[1]+") and access(2)", value, err)
 	}
 }
 
-// askNode makes the node of a block device where something can be written, and asks
-// whether it could be read or written.
-func askNode(nonce string, device uint64) (dir string, err error) {
-	for _, dir = range nodeDirs {
+// onNodev is said of a node that the device cgroup would let be opened and the mount
+// that it is on would not.
+const onNodev = "on a mount that is nodev"
+
+// askNode makes the node of a block device in one of some places after the other, and
+// asks whether it could be read or written. access(2) does not look whether the mount is
+// nodev.
+func askNode(places []string, nonce string, device uint64) (place, value string, err error) {
+	for _, dir := range places {
 		name := nodeName(dir, nonce)
-		if err = unix.Mknod(name, unix.S_IFBLK|0o600, int(device)); err == nil {
-			for _, mode := range []uint32{unix.R_OK, unix.W_OK} {
-				if err = unix.Faccessat(unix.AT_FDCWD, name, mode, 0); err == nil {
-					break
-				}
+		made := unix.Mknod(name, unix.S_IFBLK|0o600, int(device))
+		if made != nil {
+			// Of places without nodes one that refuses them says more than one that cannot
+			// be written to. It may be that its file system has none.
+			if value == "" && err != unix.EPERM { //nolint:errorlint // a bare error number: no better elsewhere
+				place, err = dir, made
 			}
-			_ = unix.Unlink(name) // it was made a moment ago
-			return dir, err
+			continue
 		}
-		if err == unix.EPERM { //nolint:errorlint // a bare error number: no better elsewhere
-			break
+		var asked error
+		for _, mode := range []uint32{unix.R_OK, unix.W_OK} {
+			if asked = unix.Faccessat(unix.AT_FDCWD, name, mode, 0); asked == nil {
+				break
+			}
 		}
+		_ = unix.Unlink(name) // it was made a moment ago
+		_, flags, _, ferr := fileSystem(dir)
+		if asked != nil || ferr == nil && flags&unix.ST_NODEV == 0 {
+			return dir, "", asked
+		}
+		place, value, err = dir, onNodev, unix.EACCES
 	}
-	return dir, err
+	return place, value, err
 }
 
 // judgeOwnDisks judges whether the device cgroup lets any disk be opened.
@@ -161,10 +175,12 @@ func judgeOwnDisks(v *view) outcome {
 		return isUnclear("no disk has a node, and which there are cannot be read: " + e.Errno)
 	}
 	var tried []report.Evidence
+	nodev := false
 	for _, e := range v.calls() {
 		if !strings.HasPrefix(e.Call, "mknod(") {
 			continue
 		}
+		nodev = nodev || e.Value == onNodev
 		if e.Errno != "" && e.Errno != "EPERM" && e.Errno != "EACCES" {
 			return isUnclear("no node of a disk can be made to ask the device cgroup about it: " + e.Errno)
 		}
@@ -173,7 +189,11 @@ func judgeOwnDisks(v *view) outcome {
 	if len(tried) == 0 {
 		return isUnclear("no disk is there to ask the device cgroup about")
 	}
-	return attempts(tried)
+	out := attempts(tried)
+	if out.state == shut && nodev {
+		return isUnclear("the device cgroup lets a disk be opened, and nodes could be made on mounts alone that are nodev; not every mount was tried")
+	}
+	return out
 }
 
 const (
