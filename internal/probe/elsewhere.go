@@ -77,6 +77,18 @@ func judgeEverywhere(judge func([]report.Evidence) outcome) func(*view) outcome 
 	}
 }
 
+// wholeProcs are where procfs is mounted with all that is in it: /proc, and whatever
+// else mountinfo has.
+func wholeProcs(list []mount) []string {
+	points := []string{"/proc"}
+	for _, m := range list {
+		if m.kind == "proc" && m.root == "/" && !slices.Contains(points, m.point) {
+			points = append(points, m.point)
+		}
+	}
+	return points
+}
+
 // kthreaddAt looks for kthreadd below a mount of procfs, "" for none.
 func kthreaddAt(point string) (found string, err error) {
 	comm, err := beginning(path.Join(point, "2/comm"))

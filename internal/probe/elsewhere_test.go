@@ -73,3 +73,20 @@ func TestJudgeEverywhere(t *testing.T) {
 		t.Errorf("masked at its usual path alone: %s, %s%s", f.Verdict, f.Observed, f.Reason)
 	}
 }
+
+// TestKernelRoots: which mounts are searched for writable files of the kernel's.
+func TestKernelRoots(t *testing.T) {
+	list, _ := parseMounts(`1 0 0:5 / /proc rw - proc proc rw
+1 0 0:5 /sys /proc/sys ro - proc proc rw
+1 0 0:5 / /x rw - proc proc rw
+1 0 0:5 /sys /x/more rw - proc proc rw
+1 0 0:5 /irq /xy rw - proc proc rw
+1 0 0:5 /1/root /init rw - proc proc rw
+1 0 0:6 /kernel /k rw - sysfs sysfs rw
+1 0 0:7 / /sys/fs/cgroup rw - cgroup2 cgroup rw
+1 0 0:8 / /data rw - ext4 /dev/vda rw`)
+	want := []string{"/proc", "/sys", "/x", "/xy", "/k"}
+	if got := kernelRoots(list, []string{"/proc", "/sys"}); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

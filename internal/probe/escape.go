@@ -2,6 +2,7 @@ package probe
 
 import (
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,17 +80,7 @@ func escapeProbes() []Probe {
 			References:  []string{"ptrace(2)"},
 			observe:     observeRoots,
 			judge: func(v *view) outcome {
-				e, ok := v.call(otherRoot)
-				switch {
-				case !ok || e.Errno != "" && !slices.Contains(refusals, e.Errno):
-					return isUnclear("no process can be looked at: " + e.Errno)
-				case e.Errno != "":
-					return isShut(e.Errno)
-				case e.Value == ownRoot:
-					return isShut(ownRoot)
-				}
-				// In a pid namespace of its own, what has another root is its own, too.
-				return all(isOpen(e.Value), either(v.of("namespaces.pid"), v.of("namespaces.processes")))
+				return judgeRoots(v)
 			},
 		},
 	}
@@ -196,56 +187,94 @@ func judgeOwnDisks(v *view) outcome {
 	return out
 }
 
-const (
-	otherRoot = "stat(/proc/PID/root)"
-	ownRoot   = "all have this root"
-)
+const ownRoot = "all have this root"
+
+// rootsCall is the evidence of all processes of one procfs.
+func rootsCall(point string) string { return "stat(" + path.Join(point, "PID/root") + ")" }
 
 // observeRoots looks for a process with another root directory. Following the link
-// is what the rules of ptrace(2) allow or refuse.
-func observeRoots(p *prober) { p.lookAtRoots(1 << 16) }
+// is what the rules of ptrace(2) allow or refuse. The host's procfs has the same
+// processes wherever it is mounted.
+func observeRoots(p *prober) {
+	list, whole, err := mounts()
+	p.lookAtRoots(wholeProcs(list), 1<<16)
+	p.addMounts(whole, err)
+}
 
-// lookAtRoots looks at as many processes at most.
-func (p *prober) lookAtRoots(most int) {
-	list, err := os.ReadDir("/proc")
-	if err != nil {
-		p.add(otherRoot, "", err)
-		return
-	}
-	var pids []string
-	for _, d := range list {
-		if _, err := strconv.Atoi(d.Name()); err == nil {
-			pids = append(pids, d.Name())
+// lookAtRoots looks at as many processes of each procfs at most, and at as many of them
+// as evidence has room for.
+func (p *prober) lookAtRoots(points []string, most int) {
+	const mostPoints = maxCalls - 1
+	cut := len(points) > mostPoints
+	for _, point := range points[:min(len(points), mostPoints)] {
+		list, err := os.ReadDir(point)
+		if err != nil {
+			p.add(rootsCall(point), "", err)
+			continue
 		}
+		var pids []string
+		for _, d := range list {
+			if _, err := strconv.Atoi(d.Name()); err == nil {
+				pids = append(pids, d.Name())
+			}
+		}
+		if p.otherRoots(point, pids[:min(len(pids), most)]) {
+			return
+		}
+		cut = cut || len(pids) > most
 	}
-	if found := p.otherRoots(pids[:min(len(pids), most)]); !found && len(pids) > most {
-		p.trouble("of %d processes %d were looked at", len(pids), most)
+	if cut {
+		p.trouble("more than %d processes, or more than %d mounts of procfs, were not all looked at", most, mostPoints)
 	}
 }
 
 // otherRoots looks whether one of the processes has another root directory than ours,
 // and writes down the first that has, or what came of all.
-func (p *prober) otherRoots(pids []string) (found bool) {
+func (p *prober) otherRoots(point string, pids []string) (found bool) {
 	var own, other unix.Stat_t
 	if err := unix.Stat("/", &own); err != nil {
-		p.add(otherRoot, "", err)
+		p.add(rootsCall(point), "", err)
 		return false
 	}
 	var refused error
 	for _, pid := range pids {
-		switch err := unix.Stat("/proc/"+pid+"/root/", &other); {
+		root := path.Join(point, pid, "root") + "/"
+		switch err := unix.Stat(root, &other); {
 		case err == unix.ENOENT || err == unix.ESRCH: //nolint:errorlint // bare error numbers: it has ended, or is a kernel thread
 		case err != nil:
 			refused = err
 		case own.Dev != other.Dev || own.Ino != other.Ino:
-			p.add(otherRoot, "the root of process "+pid, nil)
+			p.add(rootsCall(point), root, nil)
 			return true
 		}
 	}
 	if refused != nil {
-		p.add(otherRoot, "", refused)
+		p.add(rootsCall(point), "", refused)
 	} else {
-		p.add(otherRoot, ownRoot, nil)
+		p.add(rootsCall(point), ownRoot, nil)
 	}
 	return false
+}
+
+// judgeRoots judges what lookAtRoots found.
+func judgeRoots(v *view) outcome {
+	out := isUnclear("no process can be looked at")
+	for _, e := range v.calls() {
+		switch {
+		case !strings.HasPrefix(e.Call, "stat("):
+		case e.Errno != "" && !slices.Contains(refusals, e.Errno):
+			return isUnclear("no process can be looked at: " + e.Errno)
+		case e.Errno == "" && e.Value != ownRoot:
+			// In a pid namespace of its own, what has another root is its own, too.
+			out := all(isOpen("the root of a process: "+e.Value), either(v.of("namespaces.pid"), v.of("namespaces.processes")))
+			out.points = []string{e.Value}
+			return out
+		case out.state == unclear:
+			out = isShut(first(e.Errno, ownRoot))
+		}
+	}
+	if out.state == shut {
+		return seenMounts(v, out)
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/report"
@@ -13,15 +14,56 @@ import (
 // TestRootsCutShort looks at fewer processes than there are: what was not looked at is
 // not shut.
 func TestRootsCutShort(t *testing.T) {
+	here := []string{"/proc"}
 	all := &prober{}
-	all.lookAtRoots(math.MaxInt)
+	all.lookAtRoots(here, math.MaxInt)
 	if all.o.Trouble != "" || len(all.o.Calls) != 1 {
 		t.Errorf("all processes: got %+v", all.o)
 	}
 	none := &prober{}
-	none.lookAtRoots(0)
+	none.lookAtRoots(here, 0)
 	if none.o.Trouble == "" {
 		t.Errorf("none of them: got %+v", none.o)
+	}
+	many := &prober{}
+	many.lookAtRoots(slices.Repeat([]string{"/nowhere"}, 10*maxCalls), math.MaxInt)
+	if many.o.Trouble == "" || len(many.o.Calls) >= maxCalls {
+		t.Errorf("more mounts than there is room for: %q, %d calls", many.o.Trouble, len(many.o.Calls))
+	}
+}
+
+// TestJudgeRoots: a root that can be entered counts wherever procfs is mounted, if the
+// processes are others'; where not every mount was looked at nothing is held.
+func TestJudgeRoots(t *testing.T) {
+	own := report.Evidence{Call: rootsCall("/proc"), Value: ownRoot}
+	read := report.Evidence{Call: mountsRead}
+	foreign := report.Evidence{Call: rootsCall("/x"), Value: "/x/1/root/"}
+	for _, tt := range []struct {
+		name  string
+		calls []report.Evidence
+		host  bool // kthreadd is seen
+		want  report.Verdict
+	}{
+		{"own", []report.Evidence{own, read}, false, report.Held},
+		{"refused elsewhere", []report.Evidence{own, {Call: rootsCall("/x"), Errno: "EACCES"}, read}, true, report.Held},
+		{"open elsewhere", []report.Evidence{own, foreign, read}, true, report.Leaked},
+		{"another root of one's own", []report.Evidence{{Call: rootsCall("/proc"), Value: "/proc/5/root/"}, read}, false, report.Held},
+		{"half of mountinfo", []report.Evidence{own, {Call: mountsRead, Value: cutShort}}, false, report.Unknown},
+		{"an odd error", []report.Evidence{own, {Call: rootsCall("/x"), Errno: "EIO"}, read}, false, report.Unknown},
+		{"nothing tried", []report.Evidence{read}, false, report.Unknown},
+	} {
+		threads := Observation{Probe: "namespaces.processes", Calls: []report.Evidence{{Call: kernelThread, Value: noThread}, read}}
+		if tt.host {
+			threads.Calls[0].Value = "/x/2 is kthreadd"
+		}
+		o := &Observations{Format: observationFormat, Tried: []Observation{
+			{Probe: "escape.processes", Calls: tt.calls}, threads, {Probe: "namespaces.pid", Calls: []report.Evidence{{Call: linkCall("/proc/self/ns/pid"), Value: "pid:[4026532000]"}}},
+		}}
+		for _, f := range Judge(NewContext(nil, nil), o, "").Findings {
+			if f.ID == "escape.processes" && f.Verdict != tt.want {
+				t.Errorf("%s: got %s, %s%s; want %s", tt.name, f.Verdict, f.Observed, f.Reason, tt.want)
+			}
+		}
 	}
 }
 

@@ -209,14 +209,8 @@ func observeThreads(p *prober) {
 		return
 	}
 	list, whole, merr := mounts()
-	points := []string{"/proc"}
-	for _, m := range list {
-		if m.kind == "proc" && m.root == "/" && !slices.Contains(points, m.point) {
-			points = append(points, m.point)
-		}
-	}
 	var failed error
-	for _, point := range points {
+	for _, point := range wholeProcs(list) {
 		found, err := kthreaddAt(point)
 		if found != "" {
 			p.add(kernelThread, found, nil)

@@ -32,7 +32,7 @@ type Observation struct {
 }
 
 // observationFormat changes with the fields and with the calls that probes make.
-const observationFormat = 5
+const observationFormat = 6
 
 // The limits of what comes from inside.
 const (

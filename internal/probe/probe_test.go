@@ -210,13 +210,13 @@ func TestMounts(t *testing.T) {
 
 // TestDecodeRefuses changes what a prober wrote.
 func TestDecodeRefuses(t *testing.T) {
-	good := `{"format":5,"nonce":"n","kernel":"6.1","tried":[{"probe":"kernel.log","calls":[{"call":"a","errno":"EPERM"}]}]}`
+	good := `{"format":6,"nonce":"n","kernel":"6.1","tried":[{"probe":"kernel.log","calls":[{"call":"a","errno":"EPERM"}]}]}`
 	if _, err := Decode([]byte(good + "\n")); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, old, new string }{
-		{"a format", `"format":5`, `"format":4`}, {"a probe", "kernel.log", "kernel.panic"}, {"a field", `"nonce"`, `"Nonce"`},
-		{"a field more", `"format":5`, `"format":5,"format":5`}, {"control characters", "EPERM", `\u001b`}, {"text", "EPERM", strings.Repeat("x", maxText+1)},
+		{"a format", `"format":6`, `"format":4`}, {"a probe", "kernel.log", "kernel.panic"}, {"a field", `"nonce"`, `"Nonce"`},
+		{"a field more", `"format":6`, `"format":6,"format":6`}, {"control characters", "EPERM", `\u001b`}, {"text", "EPERM", strings.Repeat("x", maxText+1)},
 		{"a probe twice", `{"probe":"kernel.log","calls"`, `{"probe":"kernel.log"},{"probe":"kernel.log","calls"`},
 		{"calls", `{"call":"a","errno":"EPERM"}`, strings.Repeat(`{"call":"a"},`, maxCalls) + `{"call":"a"}`},
 		{"the end", "]}]}", "]}]"}, {"more", "]}]}", "]}]} {}"}, {"size", "EPERM", strings.Repeat("x", MaxObservations)},
@@ -230,7 +230,7 @@ func TestDecodeRefuses(t *testing.T) {
 // FuzzJudge: whatever a workload writes is refused or judged, and the report is one
 // that can be written. A door is held only where something was tried.
 func FuzzJudge(f *testing.F) {
-	f.Add([]byte(`{"format":5,"nonce":"","kernel":"6.1","tried":[{"probe":"namespaces.pid","calls":[{"call":"readlink(/proc/self/ns/pid)","value":"pid:[4026531836]"}]}]}`), true)
+	f.Add([]byte(`{"format":6,"nonce":"","kernel":"6.1","tried":[{"probe":"namespaces.pid","calls":[{"call":"readlink(/proc/self/ns/pid)","value":"pid:[4026531836]"}]}]}`), true)
 	if os.Geteuid() == 0 {
 		if b, err := observe(f).Encode(); err == nil {
 			f.Add(b, true)

@@ -36,7 +36,7 @@ type surface struct {
 // families are the numbers below AF_MAX of Linux 6.18, linux/socket.h.
 const families = 46
 
-// mostFiles is how many files below /proc and /sys are looked at.
+// mostFiles is how many files of procfs and sysfs are looked at.
 const mostFiles = 50_000
 
 var surfaces = []surface{
@@ -44,7 +44,7 @@ var surfaces = []surface{
 	{"surface.sockets", "socket families", fmt.Sprintf("of the %d numbers of families those that the seccomp filter lets pass to socket(2)", families), countFamilies},
 	{"surface.capabilities", "capabilities", "effective ones, in the workload's user namespace", countCapabilities},
 	{"surface.devices", "device nodes", "below /dev, terminals of /dev/pts left out", countDevices},
-	{"surface.writable", "writable kernel files", "regular files below /proc and /sys, those of processes left out, that faccessat(W_OK) allows to write; nothing was opened", countWritable},
+	{"surface.writable", "writable kernel files", "regular files below /proc and /sys and other mounts of procfs and sysfs, those of processes left out, that faccessat(W_OK) allows to write; nothing was opened", countWritable},
 }
 
 // familyCalls are socket(2) for each family, at the filter.
@@ -116,18 +116,24 @@ func countDevices(*prober) (int, bool, error) {
 }
 
 func countWritable(*prober) (n int, more bool, err error) {
+	list, whole, err := mounts()
+	if err != nil {
+		return 0, false, err
+	}
+	usual := []string{"/proc", "/sys"}
+	roots, procs := kernelRoots(list, usual), wholeProcs(list)
+	const automount = "/proc/sys/fs/binfmt_misc" // maybe
+	skip := append(elsewhere(list, automount), automount)
 	left := mostFiles
-	for _, root := range []string{"/proc", "/sys"} {
+	for _, root := range roots {
 		err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			switch {
-			case err != nil && path == root:
+			case err != nil && slices.Contains(usual, path):
 				return err
 			case err != nil:
 				return nil // what cannot be listed cannot be named
-			case d.IsDir() && root == "/proc" && ofProcess(path):
+			case d.IsDir() && (ofProcess(procs, path) || slices.Contains(skip, path)):
 				return fs.SkipDir
-			case d.IsDir() && path == "/proc/sys/fs/binfmt_misc":
-				return fs.SkipDir // an automount, maybe
 			case !d.Type().IsRegular():
 				return nil
 			case left == 0:
@@ -145,13 +151,27 @@ func countWritable(*prober) (n int, more bool, err error) {
 			return 0, false, err
 		}
 	}
-	return n, more, nil
+	return n, more || !whole, nil
 }
 
-// ofProcess tells the directories of processes in /proc; self is a link.
-func ofProcess(path string) bool {
-	_, err := strconv.Atoi(strings.TrimPrefix(path, "/proc/"))
-	return err == nil
+// kernelRoots adds to the usual places of procfs and sysfs what else is mounted of them,
+// none within another.
+func kernelRoots(list []mount, usual []string) []string {
+	roots := slices.Clone(usual)
+	for _, m := range list {
+		within := func(root string) bool { return m.point == root || strings.HasPrefix(m.point, root+"/") }
+		name, _, _ := strings.Cut(strings.TrimPrefix(m.root, "/"), "/")
+		if (m.kind == "sysfs" || m.kind == "proc" && !ofProcess([]string{"/"}, "/"+name)) && !slices.ContainsFunc(roots, within) {
+			roots = append(roots, m.point)
+		}
+	}
+	return roots
+}
+
+// ofProcess tells the directories of processes in procfs; self is a link.
+func ofProcess(procs []string, path string) bool {
+	_, err := strconv.Atoi(filepath.Base(path))
+	return err == nil && slices.Contains(procs, filepath.Dir(path))
 }
 
 // maxCount is more than anything that is counted.

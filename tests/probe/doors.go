@@ -104,6 +104,7 @@ var opened = []scene{
 	probed("--pids-limit -1", report.Leaked, "limits.processes", "limits.processes-reached"),
 	probed("--network host --target {address}", report.Leaked, "network.named-targets"),
 	probed("--pid host --userns host --cap-add SYS_PTRACE --security-opt apparmor=unconfined", report.Leaked, "escape.processes"),
+	probed("--userns host -v /proc:/x --cap-add SYS_PTRACE --security-opt apparmor=unconfined", report.Leaked, "escape.processes"),
 	probed("--userns host "+everyCapability+" --device {disk}", report.Leaked,
 		"escape.release-agent", "escape.cgroup-v1", "escape.modules", "escape.file-handles", "escape.bpf", "escape.hardware", "escape.clock", "escape.disks"),
 	{how: "declared a machine of its own, and is a container", way: Declared, context: machine, verdict: report.Weaker,

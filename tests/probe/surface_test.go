@@ -17,16 +17,20 @@ func TestSurfaceGrows(t *testing.T) {
 		}
 		return found
 	}
+	const root = "--userns host --security-opt apparmor=unconfined"
 	usual := count()
-	for _, tt := range []struct{ id, flags string }{
-		{"surface.calls", "--security-opt seccomp=unconfined"},
-		{"surface.sockets", "--security-opt seccomp=unconfined"},
-		{"surface.capabilities", "--cap-add NET_RAW"},
-		{"surface.devices", "--device /dev/kmsg"},
-		{"surface.writable", "--userns host --security-opt unmask=ALL --security-opt apparmor=unconfined"},
+	before := map[string]map[string]float64{"": usual, root: count(flags(root)...)}
+	for _, tt := range []struct{ id, to, flags string }{
+		{"surface.calls", "", "--security-opt seccomp=unconfined"},
+		{"surface.sockets", "", "--security-opt seccomp=unconfined"},
+		{"surface.capabilities", "", "--cap-add NET_RAW"},
+		{"surface.devices", "", "--device /dev/kmsg"},
+		{"surface.writable", root, "--security-opt unmask=ALL"},
+		{"surface.writable", root, "-v /proc/irq:/x"},
+		{"surface.writable", root, "-v /sys/kernel/mm:/x"},
 	} {
-		if got := count(flags(tt.flags)...)[tt.id]; got <= usual[tt.id] {
-			t.Errorf("%s: %v with %s, %v without", tt.id, got, tt.flags, usual[tt.id])
+		if got, was := count(flags(tt.to + " " + tt.flags)...)[tt.id], before[tt.to][tt.id]; got <= was {
+			t.Errorf("%s: %v with %s, %v without", tt.id, got, tt.flags, was)
 		}
 	}
 	if got := usual["surface.capabilities"]; got != 11 {
