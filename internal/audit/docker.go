@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -214,13 +215,12 @@ func dockerCapabilities(host node, privileged Said[bool]) Said[[]string] {
 
 func noNewPrivileges(host node, opts options, engine *Engine) Said[bool] {
 	value, ok := opts.by["no-new-privileges"]
+	set, err := strconv.ParseBool(cmp.Or(value, "true"))
 	switch {
-	case ok && (value == "" || value == "true"):
-		return said(true, opts.from["no-new-privileges"])
-	case ok && value == "false":
-		return said(false, opts.from["no-new-privileges"])
-	case ok:
+	case ok && err != nil:
 		return unsaid[bool]("it is neither true nor false", opts.from["no-new-privileges"])
+	case ok:
+		return said(set, opts.from["no-new-privileges"])
 	case !host.has("SecurityOpt"):
 		return unsaid[bool]("", absent(opts.list))
 	case engine != nil && engine.NoNewPrivileges.Known:

@@ -251,3 +251,46 @@ func TestProfileOfNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestPodmanSpellings has options that Podman takes in more than one way.
+func TestPodmanSpellings(t *testing.T) {
+	const leaks = "/proc/interrupts:/sys/devices/virtual/powercap"
+	for _, tt := range []struct {
+		option, rule string
+		want         report.Verdict
+	}{
+		{"systempaths=unconfined", "proc.paths", report.Leaked},
+		{"systempaths:unconfined", "proc.paths", report.Leaked},
+		{"unmask:ALL", "proc.paths", report.Leaked},
+		{"unmask:/proc/keys", "proc.paths", report.Leaked},
+		{"systempaths=confined", "proc.paths", report.Held},
+		{"mask=/proc/interrupts", "proc.leaks", report.Leaked},
+		{"mask=" + leaks, "proc.leaks", report.Held},
+		{"mask:" + leaks, "proc.leaks", report.Held},
+		{"mask=" + leaks, "proc.paths", report.Held},
+	} {
+		list, err := ParsePodman(podmanWith("", tt.option, ""), nil)
+		if got := verdictOf(t, list, err, tt.rule); got != tt.want {
+			t.Errorf("%s, %s: got %s, want %s", tt.option, tt.rule, got, tt.want)
+		}
+	}
+	// What is masked by name stays so whatever is unmasked.
+	both := strings.Replace(string(podmanWith("", "unmask=ALL", "")), `"a","sh"]}`, `"--security-opt=mask=`+leaks+`","a","sh"]}`, 1)
+	list, err := ParsePodman([]byte(both), nil)
+	if got := verdictOf(t, list, err, "proc.leaks"); got != report.Held {
+		t.Errorf("masked and unmasked: %s", got)
+	}
+}
+
+// TestNoNewPrivilegesSpellings has the words for true and false that engines take.
+func TestNoNewPrivilegesSpellings(t *testing.T) {
+	for option, want := range map[string]report.Verdict{
+		"no-new-privileges": report.Held, "no-new-privileges:true": report.Held, "no-new-privileges=1": report.Held, "no-new-privileges=True": report.Held,
+		"no-new-privileges:0": report.Leaked, "no-new-privileges=F": report.Leaked, "no-new-privileges=yes": report.Unknown,
+	} {
+		list, err := ParseDocker(fmt.Appendf(nil, `{"HostConfig":{"Privileged":false,"SecurityOpt":[%q]}}`, option), nil)
+		if got := verdictOf(t, list, err, "privileges.no-new-privs"); got != want {
+			t.Errorf("%s: got %s, want %s", option, got, want)
+		}
+	}
+}

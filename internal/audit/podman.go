@@ -159,14 +159,21 @@ func podmanPaths(c *Config, command remembered) {
 		return
 	}
 	masked, readOnly := slices.Clone(podmanMasked), slices.Clone(podmanReadOnly)
+	var more []string // masked by name, which nothing unmasks
 	from := report.Evidence{Call: command.n.name(), Value: "no --security-opt unmask"}
 	for _, v := range command.values("--security-opt") {
-		list, ok := strings.CutPrefix(v, "unmask=")
-		if !ok {
+		name, value := podmanOption(v)
+		switch {
+		case name == "systempaths" && value == "unconfined": // as Docker calls it
+			value = "ALL"
+		case name == "mask":
+			more = append(more, strings.Split(value, ":")...)
+			continue
+		case name != "unmask":
 			continue
 		}
 		from = command.evidence("--security-opt", v)
-		for p := range strings.SplitSeq(list, ":") {
+		for p := range strings.SplitSeq(value, ":") {
 			// A pattern that is none may be one to another version.
 			unmasked := func(m string) bool {
 				match, err := path.Match(p, m)
@@ -178,7 +185,18 @@ func podmanPaths(c *Config, command remembered) {
 			}
 		}
 	}
-	c.Masked, c.ReadOnly = said(masked, from), said(readOnly, from)
+	c.Masked, c.ReadOnly = said(append(masked, more...), from), said(readOnly, from)
+}
+
+// podmanOption takes a security option apart as Podman does: at a colon where it has no
+// equals sign (pkg/specgenutil/specgen.go).
+func podmanOption(s string) (name, value string) {
+	separator := ":"
+	if strings.Contains(s, "=") {
+		separator = "="
+	}
+	name, value, _ = strings.Cut(s, separator)
+	return name, value
 }
 
 func (r remembered) sysctls() Said[[]Sysctl] {
