@@ -215,7 +215,7 @@ func checkLSM(c *Config) answer {
 	case !s.Known:
 		return unknown(s.Why, s.From...)
 	case s.Value == "":
-		return leaked("no profile and no label", s.From...)
+		return leaked("no profile, and no label that confines", s.From...)
 	default:
 		return held(s.Value, s.From...)
 	}
@@ -376,8 +376,7 @@ func checkPorts(c *Config) answer {
 	var found []string
 	var from []report.Evidence
 	for _, p := range c.Ports.Value {
-		address, err := netip.ParseAddr(strings.Trim(p.Host, "[]"))
-		if p.Host == "" || err == nil && address.IsUnspecified() {
+		if everyAddress(p) {
 			found, from = append(found, p.Port), append(from, p.From)
 		}
 	}
@@ -392,14 +391,19 @@ func checkPorts(c *Config) answer {
 	return a
 }
 
+// everyAddress reports whether a port is published on all addresses of the host.
+func everyAddress(p Port) bool {
+	address, err := netip.ParseAddr(strings.Trim(p.Host, "[]"))
+	return p.Host == "" || err == nil && address.IsUnspecified()
+}
+
 // portsFix is what to publish instead, of those on every address.
 func portsFix(ports []Port) string {
 	var words []string
 	all := false
 	for _, p := range ports {
-		address, err := netip.ParseAddr(strings.Trim(p.Host, "[]"))
 		switch {
-		case p.Host != "" && (err != nil || !address.IsUnspecified()):
+		case !everyAddress(p):
 		case p.Port == everyPort:
 			all = true
 		default:

@@ -91,7 +91,7 @@ func docker(n node, engine *Engine) *Config {
 	inspectVolumes(c, host.get("Mounts"))
 	inspectLimits(c, host)
 	c.ReadOnlyRoot = isSet(host.get("ReadonlyRootfs"))
-	c.Ports = inspectPorts(host.get("PortBindings"), host.get("PublishAllPorts"))
+	c.Ports = inspectPorts(n, host)
 	return c
 }
 
@@ -258,7 +258,7 @@ func lsm(n node, opts options, privileged Said[bool], engine *Engine) Said[strin
 	asked, apparmor := opts.by["apparmor"]
 	none := engine != nil && engine.LSM.Known && !engine.LSM.Value
 	switch {
-	case label.text() != "":
+	case label.text() != "" && !unconfinedLabel(label.text()):
 		return said(label.text(), at(label))
 	case asked == "unconfined":
 		return said("", opts.from["apparmor"])
@@ -270,6 +270,8 @@ func lsm(n node, opts options, privileged Said[bool], engine *Engine) Said[strin
 		return unsaid[string]("it was asked for, the container was never started, and whether the kernel has AppArmor only the engine's info tells", at(profile))
 	case profile.text() != "":
 		return said(profile.text(), at(profile))
+	case label.text() != "":
+		return said("", at(label))
 	case privileged.Value && !apparmor:
 		return said("", privileged.From...)
 	case none:
@@ -280,6 +282,13 @@ func lsm(n node, opts options, privileged Said[bool], engine *Engine) Said[strin
 		return said("", at(profile), at(label))
 	}
 	return unsaid[string]("it is chosen when the container starts, and this one has not", at(profile), at(label))
+}
+
+// unconfinedLabel tells labels of SELinux, user:role:type:level, that the usual policies
+// allow everything: container-selinux has spc_t for privileged containers.
+func unconfinedLabel(label string) bool {
+	f := strings.Split(label, ":")
+	return len(f) > 2 && slices.Contains([]string{"spc_t", "unconfined_t", "unconfined_service_t"}, f[2])
 }
 
 // started reports whether a container was ever started.
@@ -409,7 +418,15 @@ func inspectLimits(c *Config, host node) {
 // everyPort stands for those of -P.
 const everyPort = "every exposed port"
 
-func inspectPorts(bindings, all node) Said[[]Port] {
+// swarmTask is a label of the containers that a swarm makes for a service. What the
+// service publishes each node of the swarm passes on, and no container tells.
+const swarmTask = "com.docker.swarm.service.id"
+
+func inspectPorts(n, host node) Said[[]Port] {
+	bindings, all := host.get("PortBindings"), host.get("PublishAllPorts")
+	if mode := host.get("NetworkMode"); mode.text() == "none" {
+		return said([]Port(nil), at(mode))
+	}
 	var out []Port
 	names, nodes := bindings.members()
 	for i, n := range nodes {
@@ -420,8 +437,12 @@ func inspectPorts(bindings, all node) Said[[]Port] {
 	if v, ok := all.boolean(); ok && v {
 		out = append(out, Port{"", everyPort, at(all)})
 	}
-	if !bindings.there() && !all.there() {
+	service := n.get("Config", "Labels", swarmTask)
+	switch {
+	case !bindings.there() && !all.there():
 		return unsaid[[]Port]("", absent(bindings))
+	case service.there() && !slices.ContainsFunc(out, everyAddress):
+		return unsaid[[]Port]("it is a task of a swarm, which publishes what the service does; `docker service inspect` tells", at(service))
 	}
 	return said(out, at(bindings))
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -291,6 +292,60 @@ func TestNoNewPrivilegesSpellings(t *testing.T) {
 		list, err := ParseDocker(fmt.Appendf(nil, `{"HostConfig":{"Privileged":false,"SecurityOpt":[%q]}}`, option), nil)
 		if got := verdictOf(t, list, err, "privileges.no-new-privs"); got != want {
 			t.Errorf("%s: got %s, want %s", option, got, want)
+		}
+	}
+}
+
+// TestPodmanSystemd has a container that runs systemd, for which Podman mounts cgroups
+// writable.
+func TestPodmanSystemd(t *testing.T) {
+	for mode, want := range map[string]report.Verdict{`"SystemdMode":true,`: report.Leaked, `"SystemdMode":false,`: report.Held, ``: report.Held} {
+		text := strings.Replace(string(podmanWith("", "label=disable", "")), `"Config":{`, `"Config":{`+mode, 1)
+		list, err := ParsePodman([]byte(text), nil)
+		if got := verdictOf(t, list, err, "proc.paths"); got != want {
+			t.Errorf("%s got %s, want %s", mode, got, want)
+		}
+	}
+}
+
+// TestUnconfinedLabels has labels of SELinux whose type no policy confines.
+func TestUnconfinedLabels(t *testing.T) {
+	for label, want := range map[string]report.Verdict{
+		"system_u:system_r:container_t:s0:c1,c2": report.Held, "system_u:system_r:spc_t:s0": report.Leaked, "system_u:system_r:spc_t:s0:c1,c2": report.Leaked,
+		"unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023": report.Leaked, "system_u:system_r:unconfined_service_t:s0": report.Leaked,
+		"system_u:spc_t:my_t:s0": report.Held, "spc_t": report.Held,
+	} {
+		docker := fmt.Appendf(nil, `{"ProcessLabel":%q,"AppArmorProfile":"","State":{"Pid":1,"StartedAt":"2026-01-01T00:00:00Z"},"HostConfig":{"Privileged":false,"SecurityOpt":null}}`, label)
+		list, err := ParseDocker(docker, nil)
+		if got := verdictOf(t, list, err, "lsm.profile"); got != want {
+			t.Errorf("Docker, %s: got %s, want %s", label, got, want)
+		}
+		c, err := ParseOCI(bytes.Replace(ociWith("", "", ""), []byte(`"process":{`), fmt.Appendf(nil, `"process":{"selinuxLabel":%q,`, label), 1))
+		if got := verdictOf(t, []*Config{c}, err, "lsm.profile"); got != want {
+			t.Errorf("config.json, %s: got %s, want %s", label, got, want)
+		}
+	}
+}
+
+// TestPortsOfOthers has ports that nobody publishes, and a task of a swarm, whose ports
+// the swarm does.
+func TestPortsOfOthers(t *testing.T) {
+	const open, chosen = `{"80/tcp":[{"HostIp":"","HostPort":"80"}]}`, `{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"80"}]}`
+	for _, tt := range []struct {
+		name, network, labels, bindings string
+		want                            report.Verdict
+	}{
+		{"published", "bridge", "{}", open, report.Leaked},
+		{"no network", "none", "{}", open, report.Held},
+		{"nothing", "bridge", "{}", "{}", report.Held},
+		{"a task", "default", `{"com.docker.swarm.service.id":"x"}`, "{}", report.Unknown},
+		{"a task, on an address", "default", `{"com.docker.swarm.service.id":"x"}`, chosen, report.Unknown},
+		{"a task, published itself", "default", `{"com.docker.swarm.service.id":"x"}`, open, report.Leaked},
+	} {
+		list, err := ParseDocker(fmt.Appendf(nil, `{"Config":{"Labels":%s},"HostConfig":{"NetworkMode":%q,"PortBindings":%s,"PublishAllPorts":false}}`,
+			tt.labels, tt.network, tt.bindings), nil)
+		if got := verdictOf(t, list, err, "network.ports"); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }

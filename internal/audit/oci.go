@@ -118,7 +118,7 @@ func ociProcess(c *Config, process node) {
 	c.User, c.Root = fmt.Sprint(id), said(id == 0, at(uid))
 	profile, label := process.get("apparmorProfile"), process.get("selinuxLabel")
 	switch {
-	case label.text() != "":
+	case label.text() != "" && !unconfinedLabel(label.text()):
 		c.LSM = said(label.text(), at(label))
 	case profile.text() == "unconfined":
 		c.LSM = said("", at(profile))

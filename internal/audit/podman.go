@@ -56,7 +56,7 @@ func podman(n node, engine *Engine) *Config {
 	inspectUser(c, n.get("Config", "User"))
 	c.Seccomp = engineSeccomp(host, opts, c, engine)
 	c.LSM = lsm(n, opts, c.Privileged, engine)
-	podmanPaths(c, command)
+	podmanPaths(c, n, command)
 	c.Sysctls = command.sysctls()
 	c.Mounts = inspectMounts(n.get("Mounts"))
 	if root := n.get("Rootfs"); c.Mounts.Known && path.IsAbs(root.text()) && !isLayer(root.text()) {
@@ -67,7 +67,7 @@ func podman(n node, engine *Engine) *Config {
 	c.DeviceRules = command.deviceRules(c.Privileged)
 	inspectLimits(c, host)
 	c.ReadOnlyRoot = isSet(host.get("ReadonlyRootfs"))
-	c.Ports = inspectPorts(host.get("PortBindings"), host.get("PublishAllPorts"))
+	c.Ports = inspectPorts(n, host)
 	return c
 }
 
@@ -148,7 +148,7 @@ func podmanUserNS(n node, engine *Engine) Said[Namespace] {
 	return unsaid[Namespace]("the engine may run without root; `podman info` tells", at(mode))
 }
 
-func podmanPaths(c *Config, command remembered) {
+func podmanPaths(c *Config, n node, command remembered) {
 	if c.Privileged.Value {
 		c.Masked, c.ReadOnly = said([]string(nil), c.Privileged.From...), said([]string(nil), c.Privileged.From...)
 		c.Writable = c.Privileged.From
@@ -186,6 +186,9 @@ func podmanPaths(c *Config, command remembered) {
 		}
 	}
 	c.Masked, c.ReadOnly = said(append(masked, more...), from), said(readOnly, from)
+	if systemd := n.get("Config", "SystemdMode"); isSet(systemd).Value {
+		c.Writable = append(c.Writable, at(systemd)) // the cgroups, for systemd's own
+	}
 }
 
 // podmanOption takes a security option apart as Podman does: at a colon where it has no

@@ -177,7 +177,7 @@ var rules = []rule{
 		id: "lsm.profile", door: "what a security module would refuse",
 		severity: report.Medium, consequence: report.Depth,
 		expected: "a profile of AppArmor or a label of SELinux", enables: "files below /proc and /sys, mounts, and signals that only the module would refuse",
-		fix:    fix{run: "leave out --security-opt apparmor=unconfined and label=disable; switch AppArmor or SELinux on where the kernel has neither", oci: "set process.apparmorProfile or process.selinuxLabel"},
+		fix:    fix{run: "leave out --security-opt apparmor=unconfined, label=disable and label=type:; switch AppArmor or SELinux on where the kernel has neither", oci: "set process.apparmorProfile or process.selinuxLabel"},
 		breaks: "what the profile does not allow",
 		cis:    "5.2, 5.3", pss: "baseline", check: checkLSM,
 	},
@@ -185,8 +185,12 @@ var rules = []rule{
 		id: "proc.paths", door: "kernel files below /proc and /sys",
 		severity: report.High, consequence: report.Disturbs, mapped: true,
 		expected: "the usual paths masked and read-only", enables: "kernel settings, keys and memory of the host; writing core_pattern or sysrq-trigger",
-		fix:    fix{run: "leave out --security-opt systempaths=unconfined, unmask= and writable-cgroups, and --privileged", ours: "leave out --security-opt unmask=", oci: "put back into linux.maskedPaths and linux.readonlyPaths: %s; mount sysfs and cgroup with the option ro"},
-		breaks: "programs that set kernel parameters, or containers inside containers",
+		fix: fix{
+			run:    "leave out --security-opt systempaths=unconfined and writable-cgroups, and --privileged",
+			podman: "leave out --security-opt systempaths=unconfined and unmask=, --privileged, and --systemd always; --systemd false where the program is an init",
+			ours:   "leave out --security-opt unmask=", oci: "put back into linux.maskedPaths and linux.readonlyPaths: %s; mount sysfs and cgroup with the option ro",
+		},
+		breaks: "programs that set kernel parameters, containers inside containers, and systemd",
 		pss:    "baseline", references: []string{"CVE-2025-31133", "CVE-2025-52565"}, check: checkPaths,
 	},
 	{
