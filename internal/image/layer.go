@@ -259,9 +259,7 @@ func (o *Op) Publish() error {
 		return o.s.explain(err)
 	}
 	for d := range o.staged {
-		err := os.Rename(filepath.Join(o.dir, "staged-"+d.Encoded()), o.s.layerPath(d))
-		// Another process that unpacked the same layer was faster.
-		if err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+		if err := o.place(d); err != nil {
 			return o.s.explain(err)
 		}
 		delete(o.staged, d)
@@ -270,6 +268,46 @@ func (o *Op) Publish() error {
 		return err
 	}
 	return layers.Sync()
+}
+
+// place moves a layer that was unpacked to where it belongs, unless another process that
+// unpacked the same was faster. What lies there without metaFile somebody was removing
+// when he died (removeHere).
+func (o *Op) place(d digest.Digest) error {
+	staged, path := filepath.Join(o.dir, "staged-"+d.Encoded()), o.s.layerPath(d)
+	move := func() (taken bool, err error) {
+		err = os.Rename(staged, path)
+		if errors.Is(err, os.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
+			return true, nil
+		}
+		return false, err
+	}
+	half := func() (bool, error) {
+		_, err := os.Lstat(filepath.Join(path, metaFile))
+		if errors.Is(err, os.ErrNotExist) {
+			return true, nil
+		}
+		return false, err
+	}
+	if taken, err := move(); err != nil || !taken {
+		return err
+	}
+	if is, err := half(); err != nil || !is {
+		return err
+	}
+	unlock, err := o.s.lock(syscall.LOCK_EX) // only its holder takes anything away
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if is, err := half(); err != nil || !is {
+		return err
+	}
+	if err := o.discard(path); err != nil {
+		return err
+	}
+	_, err = move()
+	return err
 }
 
 // NewLayer describes a layer that AddLayer stored.

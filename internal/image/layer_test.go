@@ -107,3 +107,32 @@ func (c *cancelReader) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// TestHalfRemovedLayer has a layer that somebody was removing where it is when the machine
+// went down.
+func TestHalfRemovedLayer(t *testing.T) {
+	needRoot(t)
+	root := t.TempDir()
+	s, err := image.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := imagetest.Tar(t, imagetest.File("x", "a"))
+	half := filepath.Join(root, "images", "layers", digest.FromBytes(a).Encoded())
+	if err := errors.Join(os.MkdirAll(filepath.Join(half, "fs", "left"), 0o700), os.Chmod(half, 0)); err != nil {
+		t.Fatal(err)
+	}
+	im, err := tryLoad(t, s, imagetest.New(t, manifest.RunConfig{}, a), "again")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := s.Layers(context.Background(), im)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chain.Release()
+	names, err := os.ReadDir(chain.Dirs[0])
+	if err != nil || len(names) != 1 || names[0].Name() != "x" {
+		t.Errorf("the layer has %v, %v; want x alone", names, err)
+	}
+}
