@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -107,7 +108,7 @@ func newSession(ctx context.Context, ref reference.Reference, opts Options) (*se
 	if err != nil {
 		return nil, fmt.Errorf("credentials for %s: %w", ref.Registry(), err)
 	}
-	return &session{ref: ref, repo: repo, auth: auth, base: newGuard(opts), report: serialize(opts.Progress)}, nil
+	return &session{ref: ref, repo: repo, auth: auth, base: newGuard(ref, opts), report: serialize(opts.Progress)}, nil
 }
 
 // connect makes a session that may pull and greets the registry.
@@ -143,16 +144,17 @@ func checkRedirect(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// guard is the bottom of every connection: it keeps plain http to loopback,
-// bounds what is read of everything that is not a blob, and how long any answer
+// guard is the bottom of every connection: it keeps plain http to registries on
+// loopback, bounds what is read of everything that is not a blob, and how long any answer
 // may bring nothing.
 type guard struct {
 	next     http.RoundTripper
 	insecure bool
+	local    bool // the registry is on loopback; another must not lead there
 	stall    time.Duration
 }
 
-func newGuard(opts Options) http.RoundTripper {
+func newGuard(ref reference.Reference, opts Options) http.RoundTripper {
 	next := opts.Transport
 	if next == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -165,7 +167,8 @@ func newGuard(opts Options) http.RoundTripper {
 		}
 		next = t
 	}
-	return &guard{next: next, insecure: opts.Insecure, stall: cmp.Or(opts.Stall, time.Minute)}
+	registry := url.URL{Host: ref.Registry()}
+	return &guard{next: next, insecure: opts.Insecure, local: isLoopback(registry.Hostname()), stall: cmp.Or(opts.Stall, time.Minute)}
 }
 
 type insecureError struct{ host string }
@@ -181,7 +184,7 @@ type blobRequest struct{}
 const maxDocument = manifest.MaxManifestBytes + 1
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !g.insecure && !isLoopback(req.URL.Hostname()) {
+	if req.URL.Scheme != "https" && !g.insecure && !(g.local && isLoopback(req.URL.Hostname())) {
 		return nil, &insecureError{req.URL.Host}
 	}
 	if req.Header.Get("User-Agent") == "" || strings.HasPrefix(req.Header.Get("User-Agent"), "Go-http") {

@@ -582,6 +582,79 @@ func TestPlainHTTP(t *testing.T) {
 	}
 }
 
+// misleading is a registry with TLS that leads to other addresses.
+type misleading struct {
+	challenge, location string
+
+	mu  sync.Mutex
+	got []string // the requests to others, and those in the clear
+}
+
+func (m *misleading) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}
+	switch {
+	case r.URL.Scheme != "https" || r.URL.Host != "registry.example":
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.got = append(m.got, r.URL.String())
+	case r.URL.Path == "/v2/" && m.challenge != "":
+		answer.StatusCode = http.StatusUnauthorized
+		answer.Header.Set("WWW-Authenticate", m.challenge)
+	case r.URL.Path != "/v2/":
+		answer.StatusCode = http.StatusTemporaryRedirect
+		answer.Header.Set("Location", m.location)
+	}
+	return answer, nil
+}
+
+// TestLedToLoopback has a registry elsewhere that has us ask services of this machine,
+// which take who comes from here for a friend.
+func TestLedToLoopback(t *testing.T) {
+	s, _ := store(t)
+	for name, tt := range map[string]struct {
+		leads *misleading
+		text  string
+	}{
+		"redirect": {&misleading{location: "http://127.0.0.1:9/admin?do=it"}, "plain http"},
+		"by name":  {&misleading{location: "http://localhost:9/admin?do=it"}, "plain http"},
+		"realm":    {&misleading{challenge: `Bearer realm="http://[::1]:9/admin",service="x"`}, "realm"},
+	} {
+		_, err := registry.Pull(context.Background(), s, parse(t, "registry.example/x"), registry.Options{Transport: tt.leads})
+		if err == nil || len(tt.leads.got) > 0 || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%s: asked %q, error %v; want that nobody is asked", name, tt.leads.got, err)
+		}
+	}
+}
+
+// TestEncodedBlobs has a registry whose files are compressed, as layers are, and called so
+// in the header in which it would say that of the way here.
+func TestEncodedBlobs(t *testing.T) {
+	layer := imagetest.Tar(t, imagetest.File("a", strings.Repeat("text ", 1000)))
+	dir := t.TempDir()
+	imagetest.NewPacked(t, manifest.RunConfig{}, manifest.OCILayerGzip, [][]byte{layer}, [][]byte{imagetest.Gzip(layer)}).Layout(t, dir, "latest")
+	from, _ := store(t)
+	images, err := archive.Load(context.Background(), from, dir, archive.LoadOptions{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := serve(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, images[0].Layers[0].Digest.String()) {
+				w.Header().Set("Content-Encoding", "gzip")
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	ref := parse(t, host+"/x:1")
+	if _, err := registry.Push(context.Background(), from, images[0], ref, registry.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	to, _ := store(t)
+	if _, err := registry.Pull(context.Background(), to, ref, registry.Options{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // protected wants a password.
 func protected(user, password string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
