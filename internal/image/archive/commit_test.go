@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,6 +84,34 @@ func withOnBuild(t *testing.T, s *image.Store) image.Image {
 		t.Fatal(err)
 	}
 	return images[0]
+}
+
+// TestCommitLinkBeforeMuch: what a link is made to is brought in, too, where more follows than
+// fits between who writes the layer and who reads it.
+func TestCommitLinkBeforeMuch(t *testing.T) {
+	s := store(t)
+	base := loaded(t, s, "base:1")
+	much := make([]byte, 8<<20)
+	for i := range much {
+		much[i] = byte(rand.Uint32())
+	}
+	whole := imagetest.Tar(t, imagetest.File("same", "linked"), imagetest.Link("link", "same"), imagetest.File("much", string(much)))
+	read := func(w io.Writer) error {
+		_, err := w.Write(whole)
+		return err
+	}
+	im, err := archive.Commit(ctx, s, base, []workload.Change{{Kind: "A", Path: "/link"}, {Kind: "A", Path: "/much"}}, read, archive.CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := s.Layers(ctx, im)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chain.Release()
+	if b, err := os.ReadFile(filepath.Join(chain.Dirs[len(chain.Dirs)-1], "link")); err != nil || string(b) != "linked" {
+		t.Errorf("%q, %v", b, err)
+	}
 }
 
 // TestCommitRoot: of a root directory that changed itself the layer has an entry, and of
