@@ -251,7 +251,7 @@ func checkPaths(c *Config) answer {
 	}
 	open := append(missing(mustMask, c.Masked.Value), missing(mustProtect, c.Masked.Value, c.ReadOnly.Value)...)
 	from := slices.Concat(c.Masked.From, c.ReadOnly.From)
-	usual := len(open) > 0 || len(c.Writable) > 0
+	usual := len(open)+len(c.Writable)+len(c.Cgroups) > 0
 	for _, k := range c.Kernel {
 		more := missing(k.below(mustMask), c.Masked.Value)
 		if !k.ReadOnly {
@@ -267,7 +267,11 @@ func checkPaths(c *Config) answer {
 	}
 	if len(c.Writable) > 0 {
 		from = append(from, c.Writable...)
-		observed = append(observed, "/sys or the cgroups are writable")
+		observed = append(observed, "/sys is writable")
+	}
+	if len(c.Cgroups) > 0 {
+		from = append(from, c.Cgroups...)
+		observed = append(observed, "the cgroups are writable")
 	}
 	if len(observed) == 0 {
 		return held("the usual ones are masked and read-only", from...)
@@ -276,6 +280,13 @@ func checkPaths(c *Config) answer {
 	a.detail = list(open)
 	if !usual {
 		a.fix = c.kernelFix()
+	}
+	if len(open)+len(c.Writable) == 0 { // nothing else of the kernel's
+		a.severity, a.consequence = report.Medium, report.Exhausts
+		if c.confined() {
+			a.severity = report.Low
+		}
+		a.enables = "lifting the limits of the workload's own cgroup; with cgroups of version 1, or without a cgroup namespace, freezing and starving others"
 	}
 	return a
 }

@@ -164,9 +164,11 @@ type Config struct {
 	// LSM is the profile of AppArmor or the label of SELinux, "" for none.
 	LSM Said[string]
 	// Masked and ReadOnly are the paths that are hidden and protected. Writable are
-	// kernel file systems that are not mounted read-only.
+	// mounts of sysfs that are not read-only.
 	Masked, ReadOnly Said[[]string]
 	Writable         []report.Evidence
+	// Cgroups are mounts of cgroups that are not read-only.
+	Cgroups []report.Evidence
 	// Kernel are mounts of procfs and sysfs beside those at /proc and /sys.
 	Kernel []KernelMount
 

@@ -83,7 +83,7 @@ func docker(n node, engine *Engine) *Config {
 		// Docker mounts /sys and the cgroups writable, too.
 		c.Writable = c.Privileged.From
 	} else if opts.isSet("writable-cgroups") { // from Docker 28 on
-		c.Writable = []report.Evidence{opts.from["writable-cgroups"]}
+		c.Cgroups = []report.Evidence{opts.from["writable-cgroups"]}
 	}
 	c.Sysctls = sysctlsOf(host.get("Sysctls"))
 	c.Mounts = inspectMounts(n.get("Mounts"))

@@ -158,8 +158,10 @@ func ociMounts(c *Config, n node) {
 		switch {
 		case has("bind", "rbind") || kind == "bind":
 			out = append(out, m)
-		case (kind == "sysfs" || kind == "cgroup" || kind == "cgroup2") && !m.ReadOnly:
+		case kind == "sysfs" && !m.ReadOnly:
 			c.Writable = append(c.Writable, m.From)
+		case (kind == "cgroup" || kind == "cgroup2") && !m.ReadOnly:
+			c.Cgroups = append(c.Cgroups, m.From)
 		default:
 			dirs, devices := mounted(kind, options, m)
 			out, c.Devices.Value = append(out, dirs...), append(c.Devices.Value, devices...)

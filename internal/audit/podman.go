@@ -181,13 +181,13 @@ func podmanPaths(c *Config, n node, command remembered) {
 			}
 			masked, readOnly = slices.DeleteFunc(masked, unmasked), slices.DeleteFunc(readOnly, unmasked)
 			if unmasked("/sys/fs/cgroup") {
-				c.Writable = []report.Evidence{from}
+				c.Cgroups = []report.Evidence{from}
 			}
 		}
 	}
 	c.Masked, c.ReadOnly = said(append(masked, more...), from), said(readOnly, from)
 	if systemd := n.get("Config", "SystemdMode"); isSet(systemd).Value {
-		c.Writable = append(c.Writable, at(systemd)) // the cgroups, for systemd's own
+		c.Cgroups = append(c.Cgroups, at(systemd)) // for systemd's own
 	}
 }
 

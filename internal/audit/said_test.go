@@ -420,6 +420,18 @@ func TestPaths(t *testing.T) {
 	if a := checkPaths(c); !a.verdict.Open() {
 		t.Error("a writable /sys is no door")
 	}
+	c.Writable, c.Cgroups = nil, c.Writable
+	if a := checkPaths(c); !a.verdict.Open() || a.severity != report.Medium || !strings.Contains(a.enables, "limits") {
+		t.Errorf("writable cgroups: %+v", a)
+	}
+	c.UserNS = said(Namespace{})
+	if a := checkPaths(c); a.severity != report.Low {
+		t.Errorf("writable cgroups in a user namespace: %+v", a)
+	}
+	c.Writable = c.Cgroups
+	if a := checkPaths(c); a.severity != "" || a.enables != "" {
+		t.Errorf("both: %+v", a)
+	}
 }
 
 // TestWritableCgroups: which options mount the cgroups writable.
@@ -439,8 +451,8 @@ func TestWritableCgroups(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := len(list[0].Writable) > 0; got != tt.want {
-			t.Errorf("%s with %s: writable is %v", tt.kind, tt.option, got)
+		if got := len(list[0].Cgroups) > 0; got != tt.want || len(list[0].Writable) > 0 {
+			t.Errorf("%s with %s: cgroups are writable %v, /sys %v", tt.kind, tt.option, got, list[0].Writable)
 		}
 	}
 }
