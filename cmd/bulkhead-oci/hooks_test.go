@@ -112,6 +112,26 @@ func TestHooksInside(t *testing.T) {
 	}
 }
 
+// TestHooksBeforeReadOnly: hooks that bring files and mounts into a container, such as
+// those for drivers of graphics processors, find what will be read-only writable yet.
+func TestHooksBeforeReadOnly(t *testing.T) {
+	h := newHost(t)
+	const id = "lifecycle-hooks-read-only"
+	h.write(func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/small", Type: "tmpfs", Source: "tmpfs", Options: []string{"ro"}})
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-ec",
+			"mkdir drivers; mount -t tmpfs -o ro drivers drivers; echo 1 >etc/made; echo 2 >small/made"},
+			Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}}}
+	}, "sh", "-c", "cat /etc/made /small/made; for f in /drivers/x /etc/made /small/made; do echo 3 >$f; done; cat /proc/mounts")
+	code, out, errs := h.call("run", "--bundle", h.bundle, id)
+	if code != 0 || !strings.HasPrefix(out, "1\n2\n") || !strings.Contains(out, "drivers /drivers tmpfs ro") {
+		t.Errorf("exit code %d, %q, %s", code, out, errs)
+	}
+	if n := strings.Count(errs, "Read-only file system"); n != 3 {
+		t.Errorf("of three files %d were read-only in the container: %s", n, errs)
+	}
+}
+
 // TestCommandsDuringPoststart: a poststart hook may have other commands work on the
 // container, also one that deletes it.
 func TestCommandsDuringPoststart(t *testing.T) {

@@ -223,6 +223,7 @@ func (p *planner) planMounts() error {
 	if err := p.planWorkingDirectory(); err != nil {
 		return err
 	}
+	p.planHooks() // what they bring may need files and mount points
 	for _, m := range p.mounts {
 		if !m.bind && m.opts.attrs.set&unix.MOUNT_ATTR_RDONLY != 0 {
 			p.setAttr(m.slot, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, false, m.dest+" is complete: read-only")
@@ -231,7 +232,6 @@ func (p *planner) planMounts() error {
 	if p.spec.Root != nil && p.spec.Root.Readonly {
 		p.setAttr(p.root, attrs{set: unix.MOUNT_ATTR_RDONLY}, 0, false, "the root is complete: read-only")
 	}
-	p.planHooks()
 	p.prog.Await(p.early, 0, "the first process needs the host's /proc no more")
 	p.planPivot()
 	p.letGo(launch.Init)
