@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -40,6 +41,9 @@ const maxOutput = 4 << 10
 // drainTime is how long after a hook's end its children may hold its output
 // open before it is no longer waited for.
 const drainTime = 500 * time.Millisecond
+
+// maxTimeout is what a duration can hold of a hook's timeout, in seconds.
+const maxTimeout = int(math.MaxInt64 / time.Second)
 
 // Error says which hook failed and why.
 type Error struct {
@@ -146,7 +150,7 @@ func runWith(ctx context.Context, h specs.Hook, state specs.State, start Starter
 	}
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(min(*h.Timeout, maxTimeout))*time.Second)
 		defer cancel()
 	}
 	err = start(ctx, h, s.theirs)

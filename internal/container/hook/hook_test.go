@@ -135,3 +135,14 @@ func TestOutputIsBoundedAndHarmless(t *testing.T) {
 		t.Errorf("end of the message: %q", msg[len(msg)-40:])
 	}
 }
+
+// TestLongTimeout: more seconds than a duration has are no reason to end a hook at once.
+func TestLongTimeout(t *testing.T) {
+	h := sh("true")
+	h.Timeout = new(int)
+	for _, *h.Timeout = range []int{1 << 34, 1<<63 - 1} {
+		if err := Run(context.Background(), Poststart, []specs.Hook{h}, state); err != nil {
+			t.Errorf("%d seconds: %v", *h.Timeout, err)
+		}
+	}
+}
