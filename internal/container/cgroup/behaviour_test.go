@@ -307,6 +307,22 @@ func TestFreezeGivesUp(t *testing.T) {
 	}
 }
 
+// TestFreezeOfTheDying freezes a cgroup whose last process ends meanwhile: Linux 6.18
+// then does not say that it is frozen. The files are no kernel's.
+func TestFreezeOfTheDying(t *testing.T) {
+	m := &Manager{path: "/dying", v2: t.TempDir()}
+	for name, content := range map[string]string{"cgroup.freeze": "0", "cgroup.events": "populated 0\nfrozen 0\n"} {
+		if err := os.WriteFile(filepath.Join(m.v2, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := m.Freeze(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 // disk returns a whole block device with a size, and a file on it.
 func disk(t *testing.T) (major, minor int64, file string) {
 	t.Helper()

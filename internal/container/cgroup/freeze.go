@@ -10,7 +10,7 @@ import (
 )
 
 // Freeze stops every process of the cgroup and below, and returns when all
-// are stopped. When ctx ends first, or on any error, the cgroup is thawed.
+// are stopped, or have ended. When ctx ends first, or on any error, the cgroup is thawed.
 // Without a deadline in ctx it gives up after ten seconds: a process in a system
 // call that only a fatal signal ends, such as one that waits for the answer to a
 // seccomp notification (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19), is
@@ -30,7 +30,7 @@ func (m *Manager) freeze(ctx context.Context) error {
 		if err := writeFile(m.v2, "cgroup.freeze", "1"); err != nil {
 			return err
 		}
-		err := waitEvent(ctx, m.v2, "frozen 1")
+		err := waitEvent(ctx, m.v2, "frozen 1", "populated 0") // the latter alone where the last ends meanwhile (Linux 6.18)
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("a process does not stop, as in a system call that only a fatal signal ends: %w", err)
 		}

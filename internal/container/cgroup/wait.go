@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,18 +62,18 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// waitEvent returns when cgroup.events of a v2 directory has the given line,
+// waitEvent returns when cgroup.events of a v2 directory has one of the given lines,
 // or when the directory is gone. The kernel reports changes of that file as
 // modifications (inotify(7)). A user has 128 inotify instances by default, which
 // others may have used up: without one it looks every few milliseconds, as whoever
 // holds them is not to keep a workload from being killed.
-func waitEvent(ctx context.Context, dir, line string) error {
+func waitEvent(ctx context.Context, dir string, lines ...string) error {
 	holds := func() (bool, error) {
 		text, err := readFile(dir, "cgroup.events")
 		if err != nil {
 			return gone(err), ignoreGone(err)
 		}
-		return strings.Contains(text, line), nil
+		return slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(text, line) }), nil
 	}
 	if ok, err := holds(); ok || err != nil {
 		return err
