@@ -114,7 +114,7 @@ func lock(ctx context.Context, f *os.File) error {
 }
 
 // check finds out whether the container was deleted, and maybe created anew,
-// while this command waited for the lock.
+// while this command waited for the lock, or read.
 func (e *entry) check() error {
 	held, err := e.lock.Stat()
 	now, err2 := os.Lstat(e.dir)
@@ -190,12 +190,25 @@ func (b *box) Close() {
 }
 
 // load finds a container without locking it: what is read is replaced
-// atomically.
+// atomically. One that is deleted meanwhile is errNotExist.
 func (s store) load(id string) (*box, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	return loadDir(filepath.Join(s.root, id))
+	dir := filepath.Join(s.root, id)
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := loadDir(dir)
+	if err != nil && (&entry{dir, f}).check() != nil { // some of its files may have been gone already
+		return nil, errNotExist
+	}
+	return b, err
 }
 
 // loadDir returns errNotExist for a container whose creation has only begun.

@@ -70,6 +70,43 @@ func TestStoreLifecycle(t *testing.T) {
 	}
 }
 
+// TestLoadDuringRemoval: a container that is deleted while it is read does not exist,
+// whichever of its files was gone first.
+func TestLoadDuringRemoval(t *testing.T) {
+	s := store{t.TempDir()}
+	ended := make(chan error, 1)
+	go func() {
+		for range 300 {
+			e, err := s.create(context.Background(), "one")
+			if err == nil {
+				err = errors.Join(e.keepConfig([]byte(config)), e.save(&record{ID: "one"}), e.remove())
+				e.Close()
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- nil
+	}()
+	for {
+		b, err := s.load("one")
+		if err == nil {
+			b.Close()
+		} else if !errors.Is(err, errNotExist) {
+			t.Errorf("got %v, want %v", err, errNotExist)
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
+	}
+}
+
 // A command that waited for the lock of a container that is deleted meanwhile
 // must not go on with what is no longer there.
 func TestOpenAfterRemoval(t *testing.T) {
