@@ -20,9 +20,9 @@ func (c *command) preserved(listening int) (int, error) {
 	if err != nil || n < 0 {
 		return 0, errors.Join(err, usagef("--preserve-fds: want a number from 0 on"))
 	}
-	for fd := 3; fd < 3+listening+n; fd++ {
-		if !inherit.Has(fd) {
-			return 0, fmt.Errorf("descriptor %d is to be preserved, but was not passed to this command", fd)
+	for i := range listening + n {
+		if !inherit.Has(3 + i) {
+			return 0, fmt.Errorf("descriptor %d is to be preserved, but was not passed to this command", 3+i)
 		}
 	}
 	return listening + n, nil

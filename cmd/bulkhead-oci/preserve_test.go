@@ -53,3 +53,13 @@ func TestListening(t *testing.T) {
 		t.Errorf("with a descriptor less: got %q, %v, want it named", out, err)
 	}
 }
+
+// TestPreserveTooMany: more descriptors than there are numbers are not none.
+func TestPreserveTooMany(t *testing.T) {
+	for _, n := range []string{"9223372036854775805", "9223372036854775807"} {
+		c := &command{flags: values{"preserve-fds": {n}}}
+		if got, err := c.preserved(0); err == nil || !strings.Contains(err.Error(), "was not passed") {
+			t.Errorf("%s: got %d, %v", n, got, err)
+		}
+	}
+}
