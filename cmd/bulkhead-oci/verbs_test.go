@@ -305,3 +305,23 @@ func TestExecProcessFromFile(t *testing.T) {
 		}
 	}
 }
+
+// TestExecDirectory: a working directory that there is not is named as such, in words
+// that engines look for, too.
+func TestExecDirectory(t *testing.T) {
+	h := newHost(t)
+	h.write(nil, "sleep", "1000")
+	const id = "lifecycle-exec-directory"
+	h.must("run", "--detach", "--bundle", h.bundle, id)
+	defer h.must("delete", "--force", id)
+	for dir, want := range map[string]string{
+		"/none/such":    `working directory "/none/such": no such file or directory`,
+		"/bin/busybox":  `working directory "/bin/busybox": not a directory`,
+		"/bin/busybox/": `working directory "/bin/busybox/": not a directory`,
+		"/bin/sh/x":     `working directory "/bin/sh/x": not a directory`,
+	} {
+		if code, _, errs := h.call("exec", "--cwd", dir, id, "true"); code != 255 || strings.TrimSpace(errs) != want {
+			t.Errorf("%s: exit code %d, %q, want %q", dir, code, errs, want)
+		}
+	}
+}

@@ -247,8 +247,8 @@ func (p *execPlanner) prepare() error {
 	if err := c.findUser(&p.view, cfg.User); err != nil {
 		return err
 	}
-	if loc, err := p.view.resolve(cfg.Process.Cwd); err == nil && len(loc.missing) == 0 {
-		c.cwd = loc.path
+	if err := p.findCwd(); err != nil {
+		return err
 	}
 	err := c.setFilter(cfg.Seccomp)
 	if err != nil {
@@ -265,6 +265,21 @@ func (p *execPlanner) prepare() error {
 		return nil
 	}
 	return c.takeStdio(p.prog, cfg.Stdio)
+}
+
+// findCwd looks where the process's working directory is. What cannot be looked at is
+// the kernel's to say.
+func (p *execPlanner) findCwd() error {
+	loc, err := p.view.resolve(p.cfg.Process.Cwd)
+	switch {
+	case errors.Is(err, unix.ENOTDIR), err == nil && len(loc.missing) == 0 && !loc.mode.IsDir():
+		return fmt.Errorf("working directory %q: %w", p.cfg.Process.Cwd, unix.ENOTDIR)
+	case err == nil && len(loc.missing) > 0:
+		return fmt.Errorf("working directory %q: %w", p.cfg.Process.Cwd, unix.ENOENT)
+	case err == nil:
+		p.proc.cwd = loc.path
+	}
+	return nil
 }
 
 func (p *execPlanner) planCgroup() error {
