@@ -319,15 +319,20 @@ func setup(env *testscript.Env) error {
 // cleanUp removes every workload of a script and its state.
 func cleanUp(env *testscript.Env, root string) {
 	bin, err := exec.LookPath("bulkhead")
-	if err == nil {
-		cmd := exec.Command(bin, "--root", root, "ps", "-aq", "--no-trunc")
-		ids, listErr := cmd.Output()
-		err = listErr
+	removeAll := func(list, remove []string) {
+		ids, listErr := exec.Command(bin, append([]string{"--root", root}, list...)...).Output()
+		err = errors.Join(err, listErr)
 		for _, id := range strings.Fields(string(ids)) {
-			out, rmErr := exec.Command(bin, "--root", root, "rm", "-f", id).CombinedOutput()
-			if rmErr != nil {
+			if out, rmErr := exec.Command(bin, slices.Concat([]string{"--root", root}, remove, []string{id})...).CombinedOutput(); rmErr != nil {
 				err = errors.Join(err, fmt.Errorf("remove %s: %w: %s", id, rmErr, out))
 			}
+		}
+	}
+	if err == nil {
+		removeAll([]string{"ps", "-aq", "--no-trunc"}, []string{"rm", "-f"})
+		// With templates of the session's own, machines may wait.
+		if fi, statErr := os.Lstat(filepath.Join(root, templatesDir)); statErr == nil && fi.IsDir() {
+			removeAll([]string{"template", "ls", "-q"}, []string{"template", "rm", "-f"})
 		}
 	}
 	if testBoundary() == inTenant {
