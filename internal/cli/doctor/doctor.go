@@ -19,13 +19,14 @@ import (
 	"github.com/seed-f5e3b97b/bulkhead/internal/sys/mounts"
 )
 
-// Status is one of three answers.
+// Status is one of four answers.
 type Status string
 
 // The answers.
 const (
 	OK      Status = "ok"
 	Missing Status = "missing"
+	Warning Status = "warning" // it is there, but not as it should be
 	Unknown Status = "could not tell"
 )
 
@@ -127,11 +128,15 @@ func Healthy(results []Result) bool {
 	return true
 }
 
-// ok, missing and unknown make a Result.
+// ok, missing, warning and unknown make a Result.
 func ok(name, detail string) Result { return Result{Name: name, Status: OK, Detail: detail} }
 
 func missing(name, detail, fix string) Result {
 	return Result{Name: name, Status: Missing, Detail: detail, Fix: fix}
+}
+
+func warning(name, detail, fix string) Result {
+	return Result{Name: name, Status: Warning, Detail: detail, Fix: fix}
 }
 
 func unknown(name string, err error) Result {

@@ -116,14 +116,14 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"no overlay", func(m *Machine, _ fstest.MapFS) { m.Overlay = func(string) error { return syscall.ENODEV } }, "overlay", Missing, true},
 		{"overlay not tried", func(m *Machine, _ fstest.MapFS) { m.Overlay = func(string) error { return syscall.EPERM } }, "overlay", Unknown, false},
 		{"no ID maps", func(m *Machine, _ fstest.MapFS) { m.IDMapped = func(string, *os.File) error { return syscall.EINVAL } }, "ID-mapped mounts", Missing, true},
-		{"disk nearly full", func(m *Machine, _ fstest.MapFS) { m.Space = func(string) (uint64, error) { return 1000, nil } }, "disk space", Missing, false},
+		{"disk nearly full", func(m *Machine, _ fstest.MapFS) { m.Space = func(string) (uint64, error) { return 1000, nil } }, "disk space", Warning, false},
 		{"no CAP_SYS_RESOURCE", func(_ *Machine, f fstest.MapFS) { f["proc/self/status"].Data = []byte("CapEff:\t000001fffeffffff\n") }, "CAP_SYS_RESOURCE", Missing, false},
 		{"no CAP_SYS_ADMIN", func(_ *Machine, f fstest.MapFS) { f["proc/self/status"].Data = []byte("CapEff:\t000001ffffdfffff\n") }, "CAP_SYS_ADMIN", Missing, true},
 		{"odd status", func(_ *Machine, f fstest.MapFS) { f["proc/self/status"].Data = []byte("x") }, "capabilities", Unknown, false},
-		{"few files", func(m *Machine, _ fstest.MapFS) { m.MaxFiles = func() (uint64, error) { return 256, nil } }, "open files", Missing, false},
+		{"few files", func(m *Machine, _ fstest.MapFS) { m.MaxFiles = func() (uint64, error) { return 256, nil } }, "open files", Warning, false},
 		{"vulnerable", func(_ *Machine, f fstest.MapFS) {
 			f["sys/devices/system/cpu/vulnerabilities/meltdown"].Data = []byte("Vulnerable\n")
-		}, "processor flaws", Missing, false},
+		}, "processor flaws", Warning, false},
 		{"no nf_tables", func(m *Machine, _ fstest.MapFS) {
 			m.Firewall = func() ([]bridge.Obstacle, error) { return nil, syscall.EOPNOTSUPP }
 		}, "networks", Missing, false},
@@ -140,14 +140,14 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 			m.Firewall = func() ([]bridge.Obstacle, error) {
 				return []bridge.Obstacle{{Where: "table ip filter, chain FORWARD", What: "drops", Fix: "accept"}}, nil
 			}
-		}, "firewall", Missing, false},
+		}, "firewall", Warning, false},
 		{"no IPv6", func(_ *Machine, f fstest.MapFS) { delete(f, "proc/sys/net/ipv6/conf/all/disable_ipv6") }, "IPv6", Missing, false},
 		{"few neighbours", func(_ *Machine, f fstest.MapFS) {
 			f["proc/sys/net/ipv6/neigh/default/gc_thresh3"].Data = []byte("1024\n")
-		}, "neighbours of IPv6", Missing, false},
+		}, "neighbours of IPv6", Warning, false},
 		{"few connections", func(_ *Machine, f fstest.MapFS) {
 			f["proc/sys/net/netfilter/nf_conntrack_max"].Data = []byte("65536\n")
-		}, "tracked connections", Missing, false},
+		}, "tracked connections", Warning, false},
 		{"odd limit of neighbours", func(_ *Machine, f fstest.MapFS) {
 			f["proc/sys/net/ipv4/neigh/default/gc_thresh3"].Data = []byte("x\n")
 		}, "neighbours of IPv4", Unknown, false},

@@ -27,7 +27,7 @@ func networks(m Machine) []Result {
 	}
 	out := []Result{ok(name, "the kernel has nf_tables"), ipv6(m)}
 	for _, o := range obstacles {
-		r := missing("firewall", o.Where+": "+o.What, o.Fix)
+		r := warning("firewall", o.Where+": "+o.What, o.Fix)
 		if o.Bypassed {
 			r = ok("firewall", fmt.Sprintf("%s: %s; %s", o.Where, o.What, o.Fix))
 		}
@@ -65,7 +65,7 @@ func tables(m Machine) (out []Result) {
 		case err != nil || bad != nil:
 			out = append(out, unknown(t.name, errors.Join(err, bad)))
 		case n < t.few:
-			out = append(out, missing(t.name, fmt.Sprintf("at most %d, of the host and all workloads together: one workload in a network can use them up", n),
+			out = append(out, warning(t.name, fmt.Sprintf("at most %d, of the host and all workloads together: one workload in a network can use them up", n),
 				fmt.Sprintf("set the sysctl %s=%d, or more, if workloads in networks may be hostile", t.sysctl, t.few)))
 		default:
 			out = append(out, ok(t.name, fmt.Sprintf("at most %d, of the host and all workloads together", n)))

@@ -175,7 +175,7 @@ func storage(m Machine) []Result {
 	case err != nil:
 		out = append(out, unknown("disk space", err))
 	case free < lowSpace:
-		out = append(out, missing("disk space", "only "+output.Size(int64(free))+" free in "+dir, "free some, such as with `bulkhead image prune`"))
+		out = append(out, warning("disk space", "only "+output.Size(int64(free))+" free in "+dir, "free some, such as with `bulkhead image prune`"))
 	default:
 		out = append(out, ok("disk space", output.Size(int64(min(free, 1<<62)))+" free in "+dir))
 	}
@@ -233,7 +233,7 @@ func files(m Machine) []Result {
 	case err != nil:
 		return []Result{unknown("open files", err)}
 	case n < fewFiles:
-		return []Result{missing("open files", fmt.Sprintf("at most %d for each process", n), "raise the hard limit of nofile (limits.conf(5)); workloads cannot have more than bulkhead")}
+		return []Result{warning("open files", fmt.Sprintf("at most %d for each process", n), "raise the hard limit of nofile (limits.conf(5)); workloads cannot have more than bulkhead")}
 	}
 	return []Result{ok("open files", fmt.Sprintf("at most %d for each process", n))}
 }
@@ -257,7 +257,7 @@ func vulnerabilities(m Machine) []Result {
 		}
 	}
 	if len(open) > 0 {
-		return []Result{missing(name, "not mitigated: "+strings.Join(open, ", "), "update the kernel and the processor's microcode; see "+dir)}
+		return []Result{warning(name, "not mitigated: "+strings.Join(open, ", "), "update the kernel and the processor's microcode; see "+dir)}
 	}
 	return []Result{ok(name, "all known ones are mitigated or do not apply")}
 }
