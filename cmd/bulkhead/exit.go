@@ -85,7 +85,7 @@ var fixes = []struct {
 	fix string
 }{
 	{engine.ErrOutput, "the workload is not told and goes on; its output is in `bulkhead logs` for as long as the workload exists"},
-	{workload.ErrNotFound, "`bulkhead ps -a` lists all workloads"},
+	{workload.ErrNotFound, "`bulkhead ps -a` lists all workloads, `bulkhead tenant ls` the tenants, which have commands of their own"},
 	{engine.ErrNoTenant, "`bulkhead tenant ls` lists the tenants; make one with `bulkhead tenant create`"},
 	{workload.ErrAmbiguous, "give more digits of the ID, or the name"},
 	{workload.ErrNameTaken, "choose another --name, or remove the other with `bulkhead rm`"},

@@ -6,6 +6,7 @@ package output
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -75,8 +76,7 @@ func Each[T any](w io.Writer, format string, rows []T) error {
 // being empty.
 func checkFields[T any](t *Template) error {
 	var row T
-	err := t.Execute(io.Discard, row)
-	if err != nil && strings.Contains(err.Error(), "can't evaluate field") {
+	if err := t.Execute(io.Discard, row); errors.Is(err, errNoField) {
 		return err
 	}
 	return nil

@@ -88,6 +88,10 @@ func TestBadFormats(t *testing.T) {
 			t.Errorf("%q: %v", format, err)
 		}
 	}
+	var b strings.Builder
+	if err := Write(&b, listing, "{{.Nope}}", []row{{}}); err == nil || err.Error() != `--format "{{.Nope}}": there is no field Nope` {
+		t.Errorf("a field that there is not: %v", err)
+	}
 }
 
 // Whatever the data and the form, nothing unprintable but line breaks and tabs
