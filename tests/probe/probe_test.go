@@ -60,6 +60,10 @@ func run(m *testing.M) int {
 		fmt.Println(err)
 		return 1
 	}
+	if err := removeHierarchy(dir); err != nil { // of a run that was killed
+		fmt.Println(err)
+		return 1
+	}
 	code := m.Run()
 	if err := removeHierarchy(dir); err != nil {
 		fmt.Println(err)
