@@ -33,8 +33,8 @@ type fetcher interface {
 
 // debian fetches with apt, which knows the machine's mirrors and checks the
 // archive's signatures. Nothing is installed, and nothing of the machine's apt
-// changes: its lists are only read, and if they do not suffice, fresh ones are
-// fetched into a directory of our own.
+// changes: its lists are only read, and if they are old or do not suffice, fresh ones
+// are fetched into a directory of our own.
 type debian struct{}
 
 // metaPackage depends on the kernel package of the day.
@@ -76,19 +76,43 @@ func (debian) fetch(ctx context.Context, target, have string, p Progress) (strin
 		return "", "", err
 	}
 	defer a.close()
-	pkg, err := a.kernelPackage(ctx)
-	if err == nil && have != pkg.source() {
-		err = a.download(ctx, pkg, target, p)
-	}
-	if err != nil && ctx.Err() == nil {
-		// The machine's lists are empty, or so old that the package is gone.
-		p.Update(metaPackage, "package lists", 0, 0)
-		if updateErr := a.update(ctx); updateErr != nil {
-			return "", "", fmt.Errorf("%w; fresh package lists: %w", err, updateErr)
-		}
+	var pkg debPackage
+	take := func(ctx context.Context) (err error) {
 		if pkg, err = a.kernelPackage(ctx); err == nil && have != pkg.source() {
 			err = a.download(ctx, pkg, target, p)
 		}
+		return err
+	}
+	fresh := func(ctx context.Context) error {
+		p.Update(metaPackage, "package lists", 0, 0)
+		a.private = true
+		err := a.update(ctx)
+		if err == nil {
+			err = take(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("fresh package lists: %w", err)
+		}
+		return nil
+	}
+	since := listsFetched(aptLists)
+	machines := func(ctx context.Context) error {
+		a.private = false
+		return take(ctx)
+	}
+	switch {
+	case have != "": // of lists that are older than what is here the kernel may be, too
+		err = fresh(ctx)
+	case time.Since(since) < listsLast:
+		err = firstOf(ctx, machines, fresh) // the package may be gone already
+	default:
+		err = firstOf(ctx, fresh, func(ctx context.Context) error {
+			err := machines(ctx)
+			if err == nil {
+				p.Done(metaPackage, fmt.Sprintf("by the machine's package lists of %s, as there are no fresh ones; see `bulkhead kernel update`", since.Format(time.DateOnly)))
+			}
+			return err
+		})
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -99,6 +123,36 @@ func (debian) fetch(ctx context.Context, target, have string, p Progress) (strin
 		return "", "", nil
 	}
 	return target, pkg.source(), nil
+}
+
+// firstOf does the second thing if the first fails.
+func firstOf(ctx context.Context, first, second func(context.Context) error) error {
+	err := first(ctx)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if again := second(ctx); again != nil {
+		return fmt.Errorf("%w; %w", err, again)
+	}
+	return nil
+}
+
+// aptLists has the machine's package lists, and in partial what apt is just fetching.
+const aptLists = "/var/lib/apt/lists"
+
+// listsLast is how long the machine's lists are taken for those of the day: Debian has
+// them fetched once a day (apt-daily.timer), if it has anything do that.
+const listsLast = 24 * time.Hour
+
+// listsFetched tells when package lists were last looked for; the files themselves have
+// the times of their server.
+func listsFetched(dir string) (last time.Time) {
+	for _, d := range []string{dir, filepath.Join(dir, "partial")} {
+		if info, err := os.Stat(d); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
 }
 
 // apt runs apt's programs with directories of their own.
@@ -262,7 +316,6 @@ func parsePackage(out []byte) (debPackage, error) {
 
 // update fetches package lists into our own directory.
 func (a *apt) update(ctx context.Context) error {
-	a.private = true
 	_, err := run(a.command(ctx, aptGet, "update"))
 	return err
 }

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -56,6 +57,63 @@ func TestDebianKernel(t *testing.T) {
 		t.Errorf("update right afterwards: newer %v, %v", newer, err)
 	}
 	leftovers(t, s)
+}
+
+// TestFirstOf: what fails is done the other way, unless nobody waits any more, and an
+// error tells of both.
+func TestFirstOf(t *testing.T) {
+	one, two := errors.New("one"), errors.New("two")
+	for _, tt := range []struct {
+		name          string
+		first, second error
+		cancelled     bool
+		want          string
+		did           string
+	}{
+		{"works", nil, two, false, "", "1"},
+		{"works the other way", one, nil, false, "", "12"},
+		{"works in no way", one, two, false, "one; two", "12"},
+		{"is interrupted", one, nil, true, "one", "1"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		did := ""
+		step := func(name string, err error) func(context.Context) error {
+			return func(context.Context) error {
+				did += name
+				if tt.cancelled {
+					cancel()
+				}
+				return err
+			}
+		}
+		err := firstOf(ctx, step("1", tt.first), step("2", tt.second))
+		cancel()
+		if got := fmt.Sprint(err); (err == nil) != (tt.want == "") || err != nil && got != tt.want || did != tt.did {
+			t.Errorf("%s: did %s, %v", tt.name, did, err)
+		}
+	}
+}
+
+// TestListsFetched: lists are as old as the last look for them, be it that nothing was
+// new.
+func TestListsFetched(t *testing.T) {
+	dir := t.TempDir()
+	partial := filepath.Join(dir, "partial")
+	if err := os.Mkdir(partial, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := listsFetched(filepath.Join(dir, "none")); !got.IsZero() {
+		t.Errorf("no lists: %v", got)
+	}
+	old, recent := time.Now().Add(-72*time.Hour), time.Now().Add(-time.Hour)
+	for _, touched := range []string{dir, partial} {
+		if err := errors.Join(os.Chtimes(dir, old, old), os.Chtimes(partial, old, old), os.Chtimes(touched, recent, recent)); err != nil {
+			t.Fatal(err)
+		}
+		if got := listsFetched(dir); !got.Equal(recent) {
+			t.Errorf("%s touched: %v, want %v", touched, got, recent)
+		}
+	}
 }
 
 // snapshot lists files with their times and sizes.
