@@ -87,8 +87,9 @@ func sentry(c *Context) outcome {
 // sentryDoor is what gVisor's kernel has of its own, for every workload.
 type sentryDoor struct {
 	what string
-	// observed is what is seen where it is this and no more; "" for whatever is.
-	observed string
+	// observed is what is seen where it is this and no more, and ends its end; "" for
+	// whatever is.
+	observed, ends string
 }
 
 // sentryDoors are declared open by whoever chooses the boundary: docs/probes.md has
@@ -99,12 +100,19 @@ var sentryDoors = map[string]sentryDoor{
 	"devices.extra":     {what: "gVisor's kernel has these devices itself", observed: "/dev/fuse (c 10:229), /dev/net/tun (c 10:200)"},
 	"devices.kernel":    {what: "gVisor's kernel has /dev/fuse itself", observed: "succeeds: openat(/dev/fuse, O_RDONLY)"},
 	"leaks.memory-size": {what: "gVisor tells programs how much memory the host has"},
+
+	"syscalls.user-namespaces": {what: tracedClone, observed: "the filter lets pass: clone3"},
+	"syscalls.table":           {what: tracedClone, ends: ", 1 more than the default profile lets: numbers 435"},
 }
+
+// tracedClone is how a filter answers clone3 there. The gate cannot see that: what may
+// pass by a tracer's word passes.
+const tracedClone = "gVisor answers clone3 with ENOSYS, as the profile says, but where a tracer lets it pass"
 
 // byDesign is why a door is open behind a boundary whatever its options say.
 func byDesign(d *Declared, id string, out outcome) string {
 	door, ok := sentryDoors[id]
-	if d == nil || d.Boundary != sandbox || !ok || door.observed != "" && door.observed != out.observed {
+	if d == nil || d.Boundary != sandbox || !ok || door.observed != "" && door.observed != out.observed || !strings.HasSuffix(out.observed, door.ends) {
 		return ""
 	}
 	return door.what

@@ -133,7 +133,7 @@ var sandboxShut = []scene{
 // sandboxOpened are the doors that exist behind gVisor, opened. The others lead to
 // namespaces, devices and files of the host that the boundary refuses to give.
 var sandboxOpened = []scene{
-	probed("--boundary gvisor", report.Leaked, "files.sysrq", "files.cgroups", "devices.extra", "devices.kernel", "leaks.memory-size"),
+	probed("--boundary gvisor", report.Leaked, "files.sysrq", "files.cgroups", "devices.extra", "devices.kernel", "leaks.memory-size", "syscalls.user-namespaces", "syscalls.table"),
 	probed("--boundary gvisor --security-opt seccomp=unconfined", report.Leaked, "syscalls.", "kernel.log"),
 	probed("--boundary gvisor --cap-add NET_RAW", report.Leaked, "capabilities.effective", "capabilities.bounding", "capabilities.packets"),
 	probed("--boundary gvisor --cap-add MKNOD", report.Leaked, "capabilities.device-nodes"),
