@@ -91,9 +91,11 @@ func TestGoldenAll(t *testing.T) {
 	out, errs, code := w.command("probe", "--all", "--json", "box")
 	d := w.decode(out, errs, code)
 	var labels []string
+	exit := 0
 	for i := range d.Reports {
 		r := &d.Reports[i]
 		if r.Subject.Boundary == "gvisor" {
+			exit = 2 // it has open doors of its own
 			continue // where runsc is built, TestGoldenSandbox has it
 		}
 		labels = append(labels, r.Subject.Label)
@@ -114,7 +116,7 @@ func TestGoldenAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, errs, code = w.command("probe", "--all", "--diff", file, "box")
-	if code != 0 || !strings.Contains(out, "\nChanged since ") || !strings.HasSuffix(out, ": 0\n") || !strings.Contains(out, "\ndoor                            container  ") {
+	if code != exit || !strings.Contains(out, "\nChanged since ") || !strings.HasSuffix(out, ": 0\n") || !strings.Contains(out, "\ndoor                            container  ") {
 		t.Errorf("exit code %d\n%s%s", code, out, errs)
 	}
 }
