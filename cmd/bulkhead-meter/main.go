@@ -32,6 +32,8 @@ const usage = `bulkhead-meter measures what this environment costs.
   bulkhead-meter measure [-time 200ms] [-dir /tmp] GROUP…   as one line of JSON; groups: %s
   bulkhead-meter serve ADDRESS                              say where, and answer calls for ever
   bulkhead-meter call ADDRESS [-stream 2s] [-talk 1s]       throughput and round trips, as one line of JSON
+  bulkhead-meter victim [-time 1s] [-dir /tmp]              for each line "go" a round of requests, as one line of JSON
+  bulkhead-meter aggress [-most 1m] [-dir /tmp] KIND        take what is to be had until the input ends; kinds: %s
   bulkhead-meter hello                                      say so and end
   bulkhead-meter idle                                       say so and wait for SIGTERM or SIGINT
   bulkhead-meter exit                                       end
@@ -51,7 +53,7 @@ func main() {
 			os.Exit(0)
 		}
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // say writes without what package os keeps for a file.
@@ -76,14 +78,16 @@ func idle() {
 	<-signals
 }
 
-func run(args []string, out, errs io.Writer) int {
+func run(args []string, in io.Reader, out, errs io.Writer) int {
 	name := ""
 	if len(args) > 0 {
 		name, args = args[0], args[1:]
 	}
 	fs := flag.NewFlagSet("bulkhead-meter "+name, flag.ContinueOnError)
 	fs.SetOutput(errs)
-	fs.Usage = func() { fmt.Fprintf(errs, usage, strings.Join(meter.Groups, ", ")) }
+	fs.Usage = func() {
+		fmt.Fprintf(errs, usage, strings.Join(meter.Groups, ", "), strings.Join(meter.AggressorKinds(), ", "))
+	}
 	var err error
 	switch name {
 	case "measure":
@@ -94,6 +98,10 @@ func run(args []string, out, errs io.Writer) int {
 		err = serve(fs, args, out, errs)
 	case "call":
 		err = call(fs, args, out)
+	case "victim":
+		err = victim(fs, args, in, out)
+	case "aggress":
+		err = aggress(fs, args, in, out)
 	case "-h", "-help", "--help":
 		fs.Usage()
 		return 0
@@ -190,4 +198,34 @@ func call(fs *flag.FlagSet, args []string, out io.Writer) error {
 		_, err = out.Write(b)
 	}
 	return err
+}
+
+func victim(fs *flag.FlagSet, args []string, in io.Reader, out io.Writer) error {
+	d := fs.Duration("time", time.Second, "how long a round is")
+	dir := fs.String("dir", "/tmp", "where files are made and removed")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if *d < time.Millisecond || *d > time.Minute {
+		return fmt.Errorf("-time %v is not between 1ms and 1m", *d)
+	}
+	if fs.NArg() != 0 {
+		return errUsage
+	}
+	return meter.Victim(in, out, *dir, *d)
+}
+
+func aggress(fs *flag.FlagSet, args []string, in io.Reader, out io.Writer) error {
+	most := fs.Duration("most", time.Minute, "how long it goes on where nobody ends it")
+	dir := fs.String("dir", "/tmp", "where files are made and removed")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if *most < time.Millisecond || *most > meter.MaxAggression {
+		return fmt.Errorf("-most %v is not between 1ms and %v", *most, meter.MaxAggression)
+	}
+	if fs.NArg() != 1 {
+		return errUsage
+	}
+	return meter.Aggress(fs.Arg(0), in, out, *dir, *most)
 }

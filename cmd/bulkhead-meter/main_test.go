@@ -221,10 +221,108 @@ func TestServeAndCall(t *testing.T) {
 	}
 }
 
+// TestNeighbours has a victim take rounds beside an aggressor of each kind: both say
+// what they did, and leave nothing.
+func TestNeighbours(t *testing.T) {
+	dir := t.TempDir()
+	leakcheck.Check(t, leakcheck.Options{Paths: []string{dir}, Files: true})
+	victim := newPartner(t, "victim", "-time", "20ms", "-dir", dir)
+	if got := victim.line(); got != meter.Ready {
+		t.Fatalf("the victim says %q", got)
+	}
+	seen := map[meter.Requests]bool{}
+	for _, kind := range meter.AggressorKinds() {
+		aggressor := newPartner(t, "aggress", "-dir", dir, kind)
+		if got := aggressor.line(); got != meter.Begun {
+			t.Errorf("%s says %q", kind, got)
+		}
+		if _, err := io.WriteString(victim.in, meter.Go+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := meter.DecodeRequests([]byte(victim.line()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[*r] || r.Seconds < 0.02 {
+			t.Errorf("beside %s: %+v, after %v", kind, r, seen)
+		}
+		seen[*r] = true
+		aggressor.in.Close()
+		w, err := meter.DecodeWork([]byte(aggressor.line()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Kind != kind || w.Done <= 0 || w.Error != "" || !w.Told || w.Seconds < r.Seconds {
+			t.Errorf("%s: %+v, beside %v seconds of requests", kind, w, r.Seconds)
+		}
+		aggressor.end()
+	}
+	victim.in.Close()
+	victim.end()
+}
+
+// partner is the program, with which one talks.
+type partner struct {
+	*testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func newPartner(t *testing.T, args ...string) *partner {
+	t.Helper()
+	cmd := program("1", args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it has ended, if the test has not failed
+	return &partner{t, cmd, in, bufio.NewReader(out)}
+}
+
+func (p *partner) line() string {
+	p.Helper()
+	s, err := p.out.ReadString('\n')
+	if err != nil {
+		p.Fatalf("after %q: %v", s, err)
+	}
+	return strings.TrimSuffix(s, "\n")
+}
+
+func (p *partner) end() {
+	p.Helper()
+	if rest, err := io.ReadAll(p.out); err != nil || len(rest) > 0 {
+		p.Errorf("it says %q more, %v", rest, err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		p.Error(err)
+	}
+}
+
+// TestAggressorAlone ends on its own where nobody ends it, and tells so.
+func TestAggressorAlone(t *testing.T) {
+	p := newPartner(t, "aggress", "-most", "1ms", "-dir", t.TempDir(), "forks")
+	if got := p.line(); got != meter.Begun {
+		t.Fatalf("it says %q", got)
+	}
+	if w, err := meter.DecodeWork([]byte(p.line())); err != nil || w.Told || w.Done <= 0 {
+		t.Errorf("%+v, %v", w, err)
+	}
+	p.in.Close()
+	p.end()
+}
+
 // here is run, in this process.
 func here(args ...string) ([]byte, error) {
 	var out, errs bytes.Buffer
-	if run(args, &out, &errs) != 0 {
+	if run(args, strings.NewReader(""), &out, &errs) != 0 {
 		return nil, errors.New(errs.String())
 	}
 	return out.Bytes(), nil
@@ -234,6 +332,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		nil, {"unknown"}, {"measure", "-time", "0s"}, {"measure", "-time", "1h"}, {"measure", "unknown"}, {"measure", "-unknown"},
 		{"feature"}, {"feature", "unknown"}, {"serve"}, {"serve", "nowhere"}, {"call"}, {"call", "127.0.0.1:1"}, {"call", "-stream", "1s"}, {"call", "x", "y"},
+		{"victim", "x"}, {"victim", "-time", "0s"}, {"victim", "-dir", "/does/not/exist"}, {"aggress"}, {"aggress", "unknown"}, {"aggress", "-most", "1h", "cpu"},
 	} {
 		if out, err := here(args...); err == nil || err.Error() == "" {
 			t.Errorf("%q: %q, %v", args, out, err)

@@ -29,8 +29,8 @@ var fileFigures = []figure{
 func (r *rig) name() string { return filepath.Join(r.dir, ".bulkhead-meter-"+rand.Text()) }
 
 // file makes a file that has no name any more, so that nothing is left of it
-// however this program ends, and says how many MiB it may have.
-func (r *rig) file() (fd int, most int, err error) {
+// however this program ends, and says how many MiB of those wanted it may have.
+func (r *rig) file(wanted int) (fd int, most int, err error) {
 	name := r.name()
 	if fd, err = unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600); err != nil {
 		return 0, 0, &os.PathError{Op: "open", Path: name, Err: err}
@@ -43,9 +43,9 @@ func (r *rig) file() (fd int, most int, err error) {
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return 0, 0, os.NewSyscallError("fstatfs", err)
 	}
-	most = maxFile
+	most = wanted
 	if st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC {
-		most = maxMemoryFile
+		most = min(most, maxMemoryFile)
 	}
 	if st.Blocks > 0 { // of some file systems nobody knows
 		most = int(min(uint64(most), st.Bavail*uint64(st.Bsize)/4/mebibyte))
@@ -61,7 +61,7 @@ func content() []byte { return text(mebibyte) }
 
 // writeFile writes a file anew and has it stored.
 func writeFile(r *rig) (func(int) error, error) {
-	fd, most, err := r.file()
+	fd, most, err := r.file(maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func writeFile(r *rig) (func(int) error, error) {
 
 // readFile reads what was written, from the caches of whoever keeps it.
 func readFile(r *rig) (func(int) error, error) {
-	fd, most, err := r.file()
+	fd, most, err := r.file(maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -96,23 +96,30 @@ func readFile(r *rig) (func(int) error, error) {
 	next := 0
 	return func(n int) error {
 		for range n {
-			for done := 0; done < mebibyte; {
-				got, err := unix.Pread(fd, block[done:], int64(next)*mebibyte+int64(done))
-				if errors.Is(err, unix.EINTR) {
-					continue
-				}
-				if err != nil {
-					return os.NewSyscallError("pread64", err)
-				}
-				if got == 0 {
-					return errors.New("pread64: the file is shorter than what was written")
-				}
-				done += got
+			if err := readAll(fd, block, int64(next)*mebibyte); err != nil {
+				return err
 			}
 			next = (next + 1) % size
 		}
 		return nil
 	}, nil
+}
+
+func readAll(fd int, b []byte, at int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pread(fd, b, at)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("pread64", err)
+		}
+		if n == 0 {
+			return errors.New("pread64: the file is shorter than what was written")
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
 }
 
 func writeAll(fd int, b []byte, at int64) error {
