@@ -11,7 +11,7 @@ import (
 )
 
 // Format writes a number of the unit as a person reads it: three digits, with a
-// decimal prefix: "41.2 ms", "4.40 MB", "1.31 GB/s", "38".
+// decimal prefix: "41.2 ms", "4.40 MB", "1.31 GB/s", "38", "×1.04".
 func (u Unit) Format(v float64) string {
 	scale := func(suffix string, names ...string) string {
 		i := 0
@@ -33,6 +33,8 @@ func (u Unit) Format(v float64) string {
 		return scale("/s", "B", "kB", "MB", "GB", "TB")
 	case PerSecond:
 		return strings.Replace(scale("/s", "", "k", "M"), " /s", "/s", 1)
+	case Ratio:
+		return "×" + digits(v)
 	default:
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
@@ -70,6 +72,13 @@ var groupTitles = []struct{ group, title string }{
 	{"kernel", "What it is"}, {"system", "What it is"}, {"isolation", "What isolates it"}, {"start", "Start"}, {"image", "Image"}, {"memory", "Memory of one idle workload"}, {"guest", "Memory, by the guest's own account"},
 	{"density", "Density"}, {"calls", "System calls, from inside"}, {"files", "Files"}, {"network", "Network"},
 	{"work", "Processor-bound work"}, {"compat", "Kernel features"}, {"surface", "Attack surface"},
+	{"neighbours", "A victim alone"},
+	{"limited-p50", "Beside a neighbour with limits: p50 of the victim's requests, in that of the victim alone"},
+	{"limited-p99", "Beside a neighbour with limits: p99"},
+	{"limited-rate", "Beside a neighbour with limits: throughput"},
+	{"unlimited-p50", "Beside a neighbour without limits: p50"},
+	{"unlimited-p99", "Beside a neighbour without limits: p99"},
+	{"unlimited-rate", "Beside a neighbour without limits: throughput"},
 }
 
 // GroupTitle is the title of a group of measures. Groups with the same title
@@ -111,12 +120,16 @@ func (d *Document) MeasureIDs() (ids []string) {
 // columns allow it.
 const tableWidth = 110
 
+// NeighbourLimits is the name of the fact that says what limits neighbours, where what
+// they do to each other was measured: the figures mean little without it.
+const NeighbourLimits = "limits of neighbours"
+
 // Comparison writes the tables of a comparison: one for each group of measures,
 // with a line for each subject. Verbose adds spreads, notes, parts and the machine.
 func (d *Document) Comparison(w io.Writer, verbose bool) error {
 	p := &printer{w: w}
 	for _, f := range d.Machine {
-		if verbose || f.Name == "kernel" || f.Name == "processors" || f.Name == "command" {
+		if verbose || f.Name == "kernel" || f.Name == "processors" || f.Name == "command" || f.Name == NeighbourLimits {
 			p.line("%-22s %s", f.Name, f.Value)
 		}
 	}
@@ -240,7 +253,9 @@ func (d *Document) notes(p *printer, verbose bool) {
 		if labels[n] == nil {
 			all = append(all, n)
 		}
-		labels[n] = append(labels[n], label)
+		if !slices.Contains(labels[n], label) { // measures of several groups may have one name
+			labels[n] = append(labels[n], label)
+		}
 	}
 	for i := range d.Reports {
 		r := &d.Reports[i]

@@ -14,6 +14,7 @@ func TestUnitFormat(t *testing.T) {
 		{Seconds, 3.2e-8, "32.0 ns"}, {Seconds, 9.996e-7, "1.00 µs"}, {Seconds, 0.0412, "41.2 ms"}, {Seconds, 0.99951, "1.00 s"},
 		{Seconds, 71.26, "71.3 s"}, {Seconds, 0, "0 ns"}, {Bytes, 999, "999 B"}, {Bytes, 4.4e6, "4.40 MB"}, {Bytes, 9.996e6, "10.0 MB"},
 		{BytesPerSecond, 1.306e9, "1.31 GB/s"}, {PerSecond, 12345, "12.3 k/s"}, {PerSecond, 12, "12.0/s"}, {Number, 38, "38"}, {Number, 812, "812"},
+		{Ratio, 1.0449, "×1.04"}, {Ratio, 0.98, "×0.980"}, {Ratio, 212.4, "×212"},
 	} {
 		if got := tt.u.Format(tt.v); got != tt.want {
 			t.Errorf("%v %s: %q, want %q", tt.v, tt.u, got, tt.want)
@@ -87,6 +88,30 @@ Medians. * marks the best, together with those that noise cannot tell from it; �
 	for _, want := range []string{"1.1.5", "400 ms   (p50; max 500 ms; from 400 ms, 6)", "fewer than 10 samples"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("verbose has no %q:\n%s", want, b.String())
+		}
+	}
+}
+
+// TestNeighbours: tables of what neighbours feel say what limits them, and one reason for
+// cells of several of them is told once.
+func TestNeighbours(t *testing.T) {
+	cell := func(id, name, why string, samples ...float64) Measure {
+		return Measure{ID: id, Name: name, Unit: Ratio, Better: Less, Samples: samples, Reason: why}
+	}
+	d := &Document{Kind: Compare, Machine: []Fact{{NeighbourLimits, "--cpus 0.5"}}, Reports: []Report{{
+		Subject: Subject{Label: "none"}, Measures: []Measure{
+			cell("limited-p50.idle", "idle", "nothing limits it"), cell("limited-p50.cpu", "cpu", "nothing limits it"),
+			cell("limited-p99.idle", "idle", "nothing limits it"), cell("limited-p99.cpu", "cpu", "nothing limits it"),
+			cell("unlimited-p50.cpu", "cpu", "", 2, 2.5, 3),
+		},
+	}}}
+	var b strings.Builder
+	if err := d.Comparison(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"--cpus 0.5", "\nBeside a neighbour with limits: p99\n", "×2.50", "\nnone: idle, cpu: nothing limits it.\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("there is no %q:\n%s", want, b.String())
 		}
 	}
 }

@@ -49,10 +49,11 @@ const (
 	Bytes          Unit = "bytes"
 	BytesPerSecond Unit = "bytes/s"
 	PerSecond      Unit = "1/s"
-	Number         Unit = "1" // of things
+	Number         Unit = "1"     // of things
+	Ratio          Unit = "times" // what something else is
 )
 
-var units = []Unit{"", Seconds, Bytes, BytesPerSecond, PerSecond, Number}
+var units = []Unit{"", Seconds, Bytes, BytesPerSecond, PerSecond, Number, Ratio}
 
 // Better is a direction.
 type Better string

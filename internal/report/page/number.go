@@ -38,6 +38,13 @@ func things(v float64) string {
 // round is number for a value of few digits, without zeros behind the point: "10 ms".
 func round(v float64, u report.Unit) string {
 	s := number(v, u)
+	if factor, ok := strings.CutPrefix(s, "×"); ok {
+		return "×" + withoutZeros(factor)
+	}
+	return withoutZeros(s)
+}
+
+func withoutZeros(s string) string {
 	end := strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune("0123456789.,", r) })
 	if end < 0 {
 		end = len(s)
@@ -58,9 +65,9 @@ func span(low, high float64, u report.Unit) string {
 }
 
 // ratio is m's median in that of the base, "" where noise could explain the
-// difference or there is none to compare with.
+// difference or there is none to compare with. A ratio is one already.
 func ratio(m, base *report.Measure) string {
-	if base == nil || m == base || m.Unit != base.Unit || m.Estimated || base.Estimated || !report.Separated(m, base) || base.Median() == 0 {
+	if base == nil || m == base || m.Unit != base.Unit || m.Unit == report.Ratio || m.Estimated || base.Estimated || !report.Separated(m, base) || base.Median() == 0 {
 		return ""
 	}
 	return times(m.Median() / base.Median())

@@ -99,6 +99,7 @@ func TestScale(t *testing.T) {
 		{6e-6, 1.3e-4, report.Seconds, true, "10 µs,30 µs,100 µs"},
 		{0, 2.53e8, report.Bytes, false, "0 B,100 MB,200 MB"},
 		{1.5e4, 9.4e4, report.PerSecond, false, "0/s,50 k/s"},
+		{0.9, 2.1, report.Ratio, false, "×0,×1,×2"},
 		{38, 4000, report.Number, true, "100,1,000"},
 		{38, 600, report.Number, false, "0,200,400,600"},
 		{1e-9, 1e9, report.Seconds, true, "1 ns,100 µs,10 s,1000000 s"},
