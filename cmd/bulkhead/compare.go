@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/advice"
 	"github.com/seed-f5e3b97b/bulkhead/internal/cli/comparing"
@@ -32,6 +33,7 @@ type compareFlags struct {
 	system, html                 string
 	only, without, measure       []string
 	rounds, density              int
+	beside                       time.Duration
 }
 
 func (a *app) compareCommand() *cobra.Command {
@@ -58,11 +60,17 @@ ways that are Bulkhead's. Without a boundary COMMAND would run as root on this
 host: that is left out unless --trust-image says that it may. Cold starts empty
 the page cache of the whole machine, which slows others down for a while.
 
+--measure neighbours has a workload answer small requests alone and beside one that
+takes all that it gets of one thing, with limits and without: processors, memory,
+processes, dirty pages, files, connections. It disturbs the machine for minutes, half
+an hour with all ways, so it is measured only if it is named.
+
 It exits with 0 when everything that is there was measured, 3 if something could
 not be, and 4 when it fails itself.`,
 		Example: `  bulkhead compare alpine
   bulkhead compare --only container,vm,docker --measure start,memory alpine echo hello
   bulkhead compare --system debian:12 --density 1000 alpine
+  bulkhead compare --only container,docker --measure neighbours alpine
   bulkhead compare --html figures.html alpine
   bulkhead compare --json --rounds 50 --memory 256m alpine > figures.json`,
 		Args:              needs(1, -1, "an image, and maybe a command"),
@@ -81,9 +89,10 @@ not be, and 4 when it fails itself.`,
 	fs.StringVar(&f.system, "system", "", "`image` with an init for the whole system, instead of IMAGE")
 	fs.StringSliceVar(&f.only, "only", nil, "measure these `ways` only, such as container,vm,docker")
 	fs.StringSliceVar(&f.without, "without", nil, "leave these `ways` out")
-	fs.StringSliceVar(&f.measure, "measure", nil, "measure these `groups` only: "+strings.Join(comparing.Groups, ", "))
+	fs.StringSliceVar(&f.measure, "measure", nil, "measure these `groups` only: "+strings.Join(comparing.Groups, ", ")+" ("+comparing.Neighbours+" only if it is named)")
 	fs.IntVar(&f.rounds, "rounds", 10, "how often each start is measured")
 	fs.IntVar(&f.density, "density", 300, "how many idle workloads there are at once, at most, for each way")
+	fs.DurationVar(&f.beside, "beside", time.Second, "how `long` requests are taken alone and beside each neighbour")
 	fs.BoolVar(&f.noCold, "no-cold", false, "leave cold starts out, and the page cache alone")
 	fs.BoolVar(&f.trust, "trust-image", false, "run COMMAND without a boundary, too, as root on this host")
 	htmlFlag(cmd, &f.html)
@@ -133,7 +142,7 @@ func (a *app) compare(cmd *cobra.Command, f compareFlags, args []string) error {
 			shown := a.progress(false)
 			d, complete, err := comparing.Run(ctx, comparing.Options{
 				Bulkhead: line, Flags: words, Image: args[0], Command: args[1:], System: f.system,
-				Only: f.only, Without: f.without, Groups: f.measure, Rounds: f.rounds, Cold: !f.noCold, Density: f.density, TrustImage: f.trust,
+				Only: f.only, Without: f.without, Groups: f.measure, Rounds: f.rounds, Cold: !f.noCold, Density: f.density, Beside: f.beside, TrustImage: f.trust,
 				Meter: meter, Prober: prober, Scratch: scratch.Below(root, "compare"), Images: s, Inspect: e.Inspect, InspectTenant: e.InspectTenant,
 				Check: func(flags []string) error {
 					_, err := a.checkFlagsOfRun(flags)
@@ -183,6 +192,9 @@ func checkCompareFlags(cmd *cobra.Command, f compareFlags) error {
 		if n.value < 1 || n.value > n.top {
 			return advice.New(fmt.Sprintf("--%s %d is out of range", n.flag, n.value), fmt.Sprintf("give a number from 1 to %d", n.top))
 		}
+	}
+	if f.beside < comparing.MinBeside || f.beside > comparing.MaxBeside {
+		return advice.New(fmt.Sprintf("--beside %v is out of range", f.beside), fmt.Sprintf("give a time from %v to %v", comparing.MinBeside, comparing.MaxBeside))
 	}
 	return checkPage(f.html)
 }

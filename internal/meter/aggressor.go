@@ -128,6 +128,7 @@ func (a *aggressor) work(dir string, ended <-chan struct{}, deadline time.Time, 
 		threads = min(runtime.NumCPU(), maxSpinners)
 	}
 	runtime.GOMAXPROCS(threads + 2) // so that its end is heard of
+	spareThreads(threads + 6)
 	var done, refused atomic.Int64
 	var start time.Time
 	var once, failing sync.Once
@@ -182,6 +183,22 @@ func (a *aggressor) work(dir string, ended <-chan struct{}, deadline time.Time, 
 		w.Error = clean(failure.Error())
 	}
 	return w
+}
+
+// spareThreads has the runtime make threads while it can: one that finds a limit of
+// processes in its way when it needs another thread ends the program.
+func spareThreads(n int) {
+	var ready, ended sync.WaitGroup
+	ready.Add(n)
+	for range n {
+		ended.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			ready.Done()
+			ready.Wait()
+		})
+	}
+	ended.Wait()
 }
 
 func nap(*rig) (func() (int, int, error), error) {
@@ -253,16 +270,21 @@ func forks(*rig) (func() (int, int, error), error) {
 
 func endChildren(pids []int) error {
 	var errs []error
+	// By raw calls: while one of the others waits the runtime may want another thread.
 	for _, pid := range pids {
-		errs = append(errs, os.NewSyscallError("kill", unix.Kill(pid, unix.SIGKILL)))
+		if _, _, errno := unix.RawSyscall(unix.SYS_KILL, uintptr(pid), uintptr(unix.SIGKILL), 0); errno != 0 {
+			errs = append(errs, os.NewSyscallError("kill", errno))
+		}
 	}
 	for _, pid := range pids {
 		for {
-			_, err := unix.Wait4(pid, nil, 0, nil)
-			if errors.Is(err, unix.EINTR) {
+			_, _, errno := unix.RawSyscall6(unix.SYS_WAIT4, uintptr(pid), 0, 0, 0, 0, 0)
+			if errno == unix.EINTR {
 				continue
 			}
-			errs = append(errs, os.NewSyscallError("wait4", err))
+			if errno != 0 {
+				errs = append(errs, os.NewSyscallError("wait4", errno))
+			}
 			break
 		}
 	}

@@ -306,6 +306,48 @@ func TestCellsFollow(t *testing.T) {
 	}
 }
 
+// TestNeighbours: on one processor a neighbour that computes takes from the victim what
+// one that sleeps leaves it, and every cell has what its neighbour did.
+func TestNeighbours(t *testing.T) {
+	w := newWorld(t)
+	ways := "container"
+	if !testing.Short() { // a way takes half a minute
+		ways = "none,container"
+	}
+	all := w.compare("--only", ways, "--measure", "neighbours", "--beside", "50ms", "--cpuset-cpus", "0", "box")
+	container := all["container"]
+	for i := range container.Measures {
+		m := &container.Measures[i]
+		if group := m.Group(); !strings.HasPrefix(group, "limited-") && !strings.HasPrefix(group, "unlimited-") {
+			continue
+		}
+		if m.Reason != "" || m.Note != "" {
+			t.Errorf("%s: %s%s", m.ID, m.Reason, m.Note)
+			continue
+		}
+		distinct := slices.Compact(slices.Sorted(slices.Values(m.Samples)))
+		if len(m.Samples) != 6 || len(distinct) < 2 {
+			t.Errorf("%s: the samples are %v", m.ID, m.Samples)
+		}
+		if len(m.Parts) != 1 || !strings.Contains(m.Parts[0].Value, "/s") || strings.Contains(m.Parts[0].Value, ": 0/s") {
+			t.Errorf("%s: the neighbour's work is %q", m.ID, m.Parts)
+		}
+	}
+	if idle, cpu := number(t, container, "unlimited-rate.idle"), number(t, container, "unlimited-rate.cpu"); cpu >= idle {
+		t.Errorf("beside one that computes there are %.2f times as many requests as alone, beside one that sleeps %.2f", cpu, idle)
+	}
+	if refused := container.Measure("limited-rate.forks").Parts[0].Value; !strings.Contains(refused, "refused") {
+		t.Errorf("a limit of processes does not limit: %s", refused)
+	}
+	// What is not limited says so, and what can be measured is.
+	if none := all["none"]; none != nil {
+		if m := none.Measure("limited-p50.cpu"); m.Measured() || !strings.Contains(m.Reason, "nothing limits") {
+			t.Errorf("without a boundary, with limits: %+v", m)
+		}
+		number(t, none, "unlimited-p99.dirty")
+	}
+}
+
 // TestOtherKernels looks at ways that bring a kernel of their own.
 func TestOtherKernels(t *testing.T) {
 	if testing.Short() {
@@ -415,6 +457,7 @@ func TestFailures(t *testing.T) {
 		{"an unknown way", []string{"--only", "chroot", "box"}, 4, "no way to run an image"},
 		{"an unknown group", []string{"--measure", "speed", "box"}, 4, "unknown group"},
 		{"no rounds", []string{"--rounds", "0", "box"}, 4, "out of range"},
+		{"no time beside", []string{"--beside", "0s", "box"}, 4, "out of range"},
 		{"too many at once", []string{"--density", "5001", "box"}, 4, "out of range"},
 		{"a flag that is not its own", []string{"--boundary", "vm", "box"}, 4, "--boundary"},
 		{"no way left", []string{"--only", "none", "--without", "none", "box"}, 4, "no way"},

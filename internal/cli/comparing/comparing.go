@@ -4,7 +4,7 @@
 //
 //	Run ─┬─ prepare     the image and one layer more, which holds what measures
 //	     ├─ way.setUp   that image known to each way: loaded, a tenant made
-//	     ├─ starts, inside, networks, memory, density, doors
+//	     ├─ starts, inside, networks, memory, density, neighbours, doors
 //	     │              by turns: every way once in each round
 //	     └─ tear down   whatever was made
 //
@@ -38,10 +38,13 @@ const (
 	Inside  = "inside" // system calls, files, work, kernel features
 	Network = "network"
 	Doors   = "doors" // the prober's verdict
+	// Neighbours, what a workload feels of others, disturbs the machine for minutes: it is
+	// measured only if it is named.
+	Neighbours = "neighbours"
 )
 
 // Groups are all of them, in the order in which they are measured.
-var Groups = []string{Start, Inside, Network, Memory, Density, Doors}
+var Groups = []string{Start, Inside, Network, Memory, Density, Neighbours, Doors}
 
 // Options say what to measure, and how thoroughly.
 type Options struct {
@@ -51,11 +54,12 @@ type Options struct {
 	Command  []string // whose start is measured; empty for a program of ours
 	System   string   // an image with an init for the way "system", "" for Image
 
-	Only, Without []string // labels of ways; Only empty for all
-	Groups        []string // empty for all
-	Rounds        int      // of starts, from 1 to MaxRounds
-	Cold          bool     // also starts with an empty page cache
-	Density       int      // workloads at once at most, from 1 to MaxDensity
+	Only, Without []string      // labels of ways; Only empty for all
+	Groups        []string      // empty for all but Neighbours
+	Rounds        int           // of starts, from 1 to MaxRounds
+	Cold          bool          // also starts with an empty page cache
+	Density       int           // workloads at once at most, from 1 to MaxDensity
+	Beside        time.Duration // that requests are taken beside a neighbour, from MinBeside to MaxBeside
 	// TrustImage lets Command run without a boundary, as root on this host.
 	TrustImage bool
 
@@ -80,6 +84,8 @@ type Options struct {
 const (
 	MaxRounds  = 1000
 	MaxDensity = 5000
+	MinBeside  = 10 * time.Millisecond
+	MaxBeside  = 20 * time.Second
 )
 
 // insideRounds is how often what is measured by programs inside is: the fewest
@@ -128,7 +134,7 @@ func Run(ctx context.Context, o Options) (_ *report.Document, complete bool, err
 		name    string
 		measure func(context.Context)
 	}{
-		{Start, c.starts}, {Inside, c.inside}, {Network, c.networks}, {Memory, c.memory}, {Density, c.density}, {Doors, c.doors},
+		{Start, c.starts}, {Inside, c.inside}, {Network, c.networks}, {Memory, c.memory}, {Density, c.density}, {Neighbours, c.neighbours}, {Doors, c.doors},
 	} {
 		if ctx.Err() == nil && (g.name == Inside || c.wants(g.name)) {
 			g.measure(ctx)
@@ -148,7 +154,7 @@ func Run(ctx context.Context, o Options) (_ *report.Document, complete bool, err
 
 // wants reports whether a group is to be measured.
 func (c *comparison) wants(group string) bool {
-	return len(c.Groups) == 0 || slices.Contains(c.Groups, group)
+	return len(c.Groups) == 0 && group != Neighbours || slices.Contains(c.Groups, group)
 }
 
 // choose are the ways that the options name. The caller has checked their labels

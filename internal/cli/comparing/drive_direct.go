@@ -51,7 +51,8 @@ func (d *direct) tearDown(ctx context.Context) error {
 
 // ended ends what a program left in the background: what has the image's files as
 // its root directory, and is none of the workloads that are to go on.
-func (d *direct) ended(ctx context.Context, _ string, _ error) error {
+func (d *direct) ended(ctx context.Context, name string, _ error) error {
+	delete(d.running, name)
 	return endRooted(ctx, d.root, func(pid int) bool {
 		for _, cmd := range d.running {
 			if cmd.Process.Pid == pid {
@@ -61,6 +62,9 @@ func (d *direct) ended(ctx context.Context, _ string, _ error) error {
 		return false
 	})
 }
+
+// keep: what was started by a command goes on while another one ends.
+func (d *direct) keep(name string, cmd *exec.Cmd) { d.running[name] = cmd }
 
 // ourProgram reports whether a path in the image is one of the two programs that were
 // added to it: by its very words, as any other that leads there may lead elsewhere.

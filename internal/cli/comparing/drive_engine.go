@@ -43,6 +43,12 @@ func (t *tool) command(ctx context.Context, name string, program []string) (*exe
 	return prepared(ctx, t.running([]string{"--rm", "-i", "--name", name}, program)...), nil
 }
 
+func (t *tool) limited(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
+	with := *t
+	with.flags = slices.Concat(t.flags, neighbourLimits) // the last of two flags holds
+	return with.command(ctx, name, program)
+}
+
 // ended: a program may ignore that its command was told to end, and go on without it.
 func (t *tool) ended(ctx context.Context, name string, err error) error {
 	if err == nil || errors.Is(err, errSilent) {
@@ -212,6 +218,13 @@ func (t *tenant) command(ctx context.Context, name string, program []string) (*e
 		return nil, t.down
 	}
 	return t.oursDriver.command(ctx, name, program)
+}
+
+func (t *tenant) limited(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
+	if t.down != nil {
+		return nil, t.down
+	}
+	return t.oursDriver.limited(ctx, name, program)
 }
 
 func (t *tenant) detach(ctx context.Context, name string, program []string, ports bool) (string, error) {

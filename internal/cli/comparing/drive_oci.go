@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+
+	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 )
 
 // ociRuntime is an OCI runtime by itself, with the bundle that its own command "spec"
@@ -62,8 +65,9 @@ var runtimes = []string{"runc", "crun"}
 // of a comparison.
 func stateDir(dir, program string) string { return filepath.Join(dir, program, "state") }
 
-// bundle makes a bundle for a program.
-func (r *ociRuntime) bundle(program []string) (string, error) {
+// bundle makes a bundle for a program, with limits in place of those of the runtime's own
+// specification if there are any.
+func (r *ociRuntime) bundle(program []string, limits map[string]any) (string, error) {
 	process, ok := r.spec["process"].(map[string]any)
 	root, ok2 := r.spec["root"].(map[string]any)
 	if !ok || !ok2 {
@@ -71,7 +75,21 @@ func (r *ociRuntime) bundle(program []string) (string, error) {
 	}
 	process["terminal"], process["args"], process["env"] = false, program, r.made.environment()
 	root["path"], root["readonly"] = r.root, false
-	b, err := json.Marshal(r.spec)
+	spec := r.spec
+	if limits != nil {
+		linux, ok := r.spec["linux"].(map[string]any)
+		if !ok {
+			return "", fmt.Errorf("what %s spec writes has no linux", r.program)
+		}
+		resources, _ := linux["resources"].(map[string]any) // none is nothing to keep
+		spec, linux, resources = maps.Clone(spec), maps.Clone(linux), maps.Clone(resources)
+		if resources == nil {
+			resources = map[string]any{}
+		}
+		maps.Copy(resources, limits)
+		spec["linux"], linux["resources"] = linux, resources
+	}
+	b, err := json.Marshal(spec)
 	if err != nil {
 		return "", err
 	}
@@ -83,7 +101,22 @@ func (r *ociRuntime) bundle(program []string) (string, error) {
 }
 
 func (r *ociRuntime) command(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
-	dir, err := r.bundle(program)
+	dir, err := r.bundle(program, nil)
+	if err != nil {
+		return nil, err
+	}
+	return prepared(ctx, r.args("run", "--bundle", dir, name)...), nil
+}
+
+// runtimeLimits are neighbourLimits in the words of a runtime's specification.
+var runtimeLimits = map[string]any{
+	"cpu":    map[string]any{"quota": 50_000, "period": 100_000},
+	"memory": map[string]any{"limit": meter.AggressorMemory << 20},
+	"pids":   map[string]any{"limit": 64},
+}
+
+func (r *ociRuntime) limited(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
+	dir, err := r.bundle(program, runtimeLimits)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +130,7 @@ func (r *ociRuntime) detach(ctx context.Context, name string, program []string, 
 	if ports {
 		return "", errNoNetwork
 	}
-	dir, err := r.bundle(program)
+	dir, err := r.bundle(program, nil)
 	if err != nil {
 		return "", err
 	}

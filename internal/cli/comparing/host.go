@@ -145,6 +145,9 @@ func (c *comparison) surroundings(ctx context.Context, before string) []report.F
 		{Name: "image", Value: c.Image},
 		{Name: "command", Value: c.what()},
 	}
+	if c.wants(Neighbours) {
+		facts = append(facts, report.Fact{Name: report.NeighbourLimits, Value: strings.Join(neighbourLimits, " ")})
+	}
 	for _, p := range auditing.Products(ctx, auditing.Run) {
 		facts = append(facts, report.Fact{Name: p.Name, Value: p.Version})
 	}

@@ -15,7 +15,7 @@ type kind struct {
 }
 
 // kinds are all measures, in the order in which they are shown.
-var kinds = []kind{
+var kinds = append([]kind{
 	{"kernel.name", "kernel", "", "", ""},
 	{"kernel.shared", "is it the host's", "", "", ""},
 	{"system.name", "operating system", "", "", ""},
@@ -48,7 +48,7 @@ var kinds = []kind{
 	{"work.compress", "compress", report.BytesPerSecond, report.More, Inside},
 	{"work.hash", "SHA-256", report.BytesPerSecond, report.More, Inside},
 	{"compat.features", "features that work", report.Number, report.More, Inside},
-}
+}, neighbourKinds()...)
 
 func kindOf(id string) kind {
 	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.id == id })]

@@ -107,6 +107,7 @@ type way struct {
 	machine  *boundary.Machine // nil for a way without one, and before it was looked at
 	measures []report.Measure
 	doors    *report.Report
+	work     map[string]*neighbourWork // of aggressors, by limits and kind
 }
 
 // errNone tells that a way does not have what is asked for.
