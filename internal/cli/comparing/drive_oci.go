@@ -10,8 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
-
-	"github.com/seed-f5e3b97b/bulkhead/internal/meter"
 )
 
 // ociRuntime is an OCI runtime by itself, with the bundle that its own command "spec"
@@ -101,22 +99,25 @@ func (r *ociRuntime) bundle(program []string, limits map[string]any) (string, er
 }
 
 func (r *ociRuntime) command(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
-	dir, err := r.bundle(program, nil)
-	if err != nil {
-		return nil, err
-	}
-	return prepared(ctx, r.args("run", "--bundle", dir, name)...), nil
+	return r.running(ctx, name, program, nil)
 }
+
+// quotaPeriod is that of a quota of processor time, in microseconds.
+const quotaPeriod = 100_000
 
 // runtimeLimits are neighbourLimits in the words of a runtime's specification.
 var runtimeLimits = map[string]any{
-	"cpu":    map[string]any{"quota": 50_000, "period": 100_000},
-	"memory": map[string]any{"limit": meter.AggressorMemory << 20},
-	"pids":   map[string]any{"limit": 64},
+	"cpu":    map[string]any{"quota": int(neighbourCPUs * quotaPeriod), "period": quotaPeriod},
+	"memory": map[string]any{"limit": neighbourMemory << 20},
+	"pids":   map[string]any{"limit": neighbourPIDs},
 }
 
 func (r *ociRuntime) limited(ctx context.Context, name string, program []string) (*exec.Cmd, error) {
-	dir, err := r.bundle(program, runtimeLimits)
+	return r.running(ctx, name, program, runtimeLimits)
+}
+
+func (r *ociRuntime) running(ctx context.Context, name string, program []string, limits map[string]any) (*exec.Cmd, error) {
+	dir, err := r.bundle(program, limits)
 	if err != nil {
 		return nil, err
 	}

@@ -23,11 +23,18 @@ const (
 	aggression = 2 * time.Minute
 )
 
-// neighbourLimits are those of an aggressor "with limits", as flags of all command
-// lines that are like Docker's. What the aggressor of memory reads is more.
-var neighbourLimits = []string{"--cpus", neighbourCPUs, "--memory", fmt.Sprintf("%dm", meter.AggressorMemory), "--pids-limit", neighbourPIDs}
+// What an aggressor "with limits" has: half a processor, less memory than the aggressor
+// of memory reads, and so many processes.
+const (
+	neighbourCPUs   = 0.5
+	neighbourMemory = meter.AggressorMemory // MiB
+	neighbourPIDs   = 64
+)
 
-const neighbourCPUs, neighbourPIDs = "0.5", "64"
+// neighbourLimits are those as flags of all command lines that are like Docker's.
+var neighbourLimits = []string{
+	"--cpus", fmt.Sprint(neighbourCPUs), "--memory", fmt.Sprintf("%dm", neighbourMemory), "--pids-limit", fmt.Sprint(neighbourPIDs),
+}
 
 // limiter is a driver that can limit what a workload takes.
 type limiter interface {
