@@ -44,9 +44,12 @@ type aggressor struct {
 	prepare func(r *rig) (turn func() (done, refused int, err error), err error)
 }
 
-// aggressors are all. The first does nothing: what a victim feels of it is noise.
+// AggressorIdle is the kind that does nothing: what a victim feels of it is noise.
+const AggressorIdle = "idle"
+
+// aggressors are all.
 var aggressors = []aggressor{
-	{kind: "idle", what: "naps", prepare: nap},
+	{kind: AggressorIdle, what: "naps", prepare: nap},
 	{kind: "cpu", what: "blocks of 64 KiB hashed", everywhere: true, prepare: spin},
 	{kind: "memory", what: "MiB read and touched", prepare: reclaim},
 	{kind: "forks", what: "processes forked", prepare: forks},

@@ -267,7 +267,7 @@ func (d *Document) notes(p *printer, verbose bool) {
 			switch {
 			case m.Reason != "" && "left out: "+m.Reason != r.Subject.Note:
 				say(r.Subject.Label, m.Name, m.Reason)
-			case m.Note != "" && (verbose || m.Estimated || m.Measured() && m.Better == "" || m.Group() == "density"):
+			case m.Note != "" && (verbose || m.Estimated || m.Measured() && m.Better == "" || m.Unit == Ratio || m.Group() == "density"):
 				say(r.Subject.Label, m.Name, m.Note)
 			}
 			for _, f := range m.Parts {

@@ -321,7 +321,7 @@ func TestNeighbours(t *testing.T) {
 		if group := m.Group(); !strings.HasPrefix(group, "limited-") && !strings.HasPrefix(group, "unlimited-") {
 			continue
 		}
-		if m.Reason != "" || m.Note != "" {
+		if m.Reason != "" || strings.Contains(m.Note, "failed") {
 			t.Errorf("%s: %s%s", m.ID, m.Reason, m.Note)
 			continue
 		}

@@ -224,6 +224,24 @@ func (w *way) worked(key string, work *meter.Work, news bool) []report.Fact {
 	return []report.Fact{{Name: "work of the neighbour, " + strings.Replace(key, "-", ", ", 1), Value: says}}
 }
 
+// noteUnmoved says of each share that noise cannot tell from that beside a neighbour that
+// sleeps: the victim did not respond, as far as anybody knows.
+func noteUnmoved(r *report.Report) {
+	for _, limits := range []string{besideLimited, besideUnlimited} {
+		for _, s := range shares {
+			idle := r.Measure(besideID(limits, s.id, meter.AggressorIdle))
+			for _, k := range meter.AggressorKinds() {
+				m := r.Measure(besideID(limits, s.id, k))
+				if m == nil || m == idle || !m.Measured() || report.Separated(m, idle) {
+					continue
+				}
+				says := fmt.Sprintf("%s, %s: noise cannot tell it from a neighbour that sleeps", strings.TrimSuffix(limits, "-"), s.name)
+				m.Note = strings.TrimPrefix(m.Note+"; "+says, "; ")
+			}
+		}
+	}
+}
+
 // prefixed is an error with words before it, and what there is not stays that.
 func prefixed(words string, err error) error {
 	var none errNone

@@ -242,3 +242,27 @@ func TestOnlyIfNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestUnmoved: what noise cannot tell from a neighbour that sleeps says so, and what it
+// can does not.
+func TestUnmoved(t *testing.T) {
+	ratios := func(id string, samples ...float64) report.Measure {
+		return report.Measure{ID: id, Unit: report.Ratio, Samples: samples}
+	}
+	r := report.Report{Measures: []report.Measure{
+		ratios("limited-p50.idle", 0.9, 1, 1.1, 1, 1, 1.2), ratios("limited-p50.cpu", 2, 3, 2, 3, 2, 3), ratios("limited-p50.memory", 1.1, 3, 2, 3, 2, 3),
+		ratios("limited-p50.forks", 2, 3), {ID: "limited-p50.dirty", Unit: report.Ratio, Reason: "no room"}, ratios("unlimited-p50.cpu", 2, 3, 2, 3, 2, 3),
+	}}
+	r.Measures[2].Note = "failed at times: no room"
+	r.Measures = append(r.Measures, ratios("unlimited-p50.idle"))
+	noteUnmoved(&r)
+	const unmoved = "limited, p50: noise cannot tell it from a neighbour that sleeps"
+	for id, want := range map[string]string{
+		"limited-p50.idle": "", "limited-p50.cpu": "", "limited-p50.memory": "failed at times: no room; " + unmoved, "limited-p50.forks": unmoved, "limited-p50.dirty": "",
+		"unlimited-p50.cpu": "un" + unmoved, // nobody knows
+	} {
+		if m := r.Measure(id); m.Note != want {
+			t.Errorf("%s: %q, want %q", id, m.Note, want)
+		}
+	}
+}

@@ -33,6 +33,7 @@ func (w *way) report(c *comparison) report.Report {
 		}
 		r.Measures = append(r.Measures, m)
 	}
+	noteUnmoved(&r)
 	if w.missing != "" {
 		r.Subject.Note = "left out: " + w.missing
 	}
