@@ -273,7 +273,7 @@ func (w *way) beside(ctx context.Context, victim *talker, kind string, limits bo
 		}
 	}()
 	if said, err := expect(neighbour, meter.Begun); err != nil {
-		return nil, nil, unable(said, err)
+		return nil, nil, unable(said, fmt.Errorf("it had not begun: %w", err))
 	}
 	did, err := requests(victim)
 	if err != nil {
