@@ -306,8 +306,9 @@ func TestCellsFollow(t *testing.T) {
 	}
 }
 
-// TestNeighbours: on one processor a neighbour that computes takes from the victim what
-// one that sleeps leaves it, and every cell has what its neighbour did.
+// TestNeighbours: every cell has what its neighbour did; and on one processor one that
+// computes takes from the victim what one that sleeps leaves it, as far as a machine with
+// nothing else to do can tell in so short a time: that is looked at in the slow tier.
 func TestNeighbours(t *testing.T) {
 	w := newWorld(t)
 	ways := "container"
@@ -333,7 +334,7 @@ func TestNeighbours(t *testing.T) {
 			t.Errorf("%s: the neighbour's work is %q", m.ID, m.Parts)
 		}
 	}
-	if idle, cpu := number(t, container, "unlimited-rate.idle"), number(t, container, "unlimited-rate.cpu"); cpu >= idle {
+	if idle, cpu := number(t, container, "unlimited-rate.idle"), number(t, container, "unlimited-rate.cpu"); cpu >= idle && !testing.Short() {
 		t.Errorf("beside one that computes there are %.2f times as many requests as alone, beside one that sleeps %.2f", cpu, idle)
 	}
 	if refused := container.Measure("limited-rate.forks").Parts[0].Value; !strings.Contains(refused, "refused") {
