@@ -92,7 +92,7 @@ not be, and 4 when it fails itself.`,
 	fs.StringSliceVar(&f.measure, "measure", nil, "measure these `groups` only: "+strings.Join(comparing.Groups, ", ")+" ("+comparing.Neighbours+" only if it is named)")
 	fs.IntVar(&f.rounds, "rounds", 10, "how often each start is measured")
 	fs.IntVar(&f.density, "density", 300, "how many idle workloads there are at once, at most, for each way")
-	fs.DurationVar(&f.beside, "beside", time.Second, "how `long` requests are taken alone and beside each neighbour")
+	fs.DurationVar(&f.beside, "beside", time.Second, "for this `time` requests are taken alone and beside each neighbour")
 	fs.BoolVar(&f.noCold, "no-cold", false, "leave cold starts out, and the page cache alone")
 	fs.BoolVar(&f.trust, "trust-image", false, "run COMMAND without a boundary, too, as root on this host")
 	htmlFlag(cmd, &f.html)
