@@ -79,10 +79,7 @@ func Victim(in io.Reader, out io.Writer, dir string, d time.Duration) error {
 	defer runtime.UnlockOSThread()
 	r := &rig{dir: dir}
 	defer r.close()
-	request, err := newRequest(r)
-	if err != nil {
-		return err
-	}
+	request := newRequest(r)
 	took := make([]time.Duration, 0, 1<<14)
 	if _, err := requests(request, d/10, took); err != nil { // what is only slow the first time
 		return err
@@ -142,7 +139,7 @@ func summary(took []time.Duration) (*Requests, error) {
 }
 
 // newRequest is what one request does.
-func newRequest(r *rig) (func() error, error) {
+func newRequest(r *rig) func() error {
 	name, data, back := r.name(), text(requestSize), make([]byte, requestSize)
 	r.later(func() { _ = unix.Unlink(name) }) // there is one only after a failure
 	return func() error {
@@ -166,5 +163,5 @@ func newRequest(r *rig) (func() error, error) {
 			return errors.New("the file has other bytes than were written")
 		}
 		return nil
-	}, nil
+	}
 }

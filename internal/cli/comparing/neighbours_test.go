@@ -18,9 +18,7 @@ import (
 // actors is a driver whose workloads are shell scripts in the meter's place.
 type actors struct {
 	driver
-	ordinary
 	victim, aggressor string
-	limits            bool // an aggressor with limits is one
 	asked             []string
 	left              []string // names that nobody has made sure of
 }
