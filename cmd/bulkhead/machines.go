@@ -89,8 +89,6 @@ func (m *machines) Start(ctx context.Context, v workload.VM, to *boundary.Machin
 	switch {
 	case errors.Is(err, kernel.ErrNotFound):
 		return advice.Wrap(err, err.Error(), "`bulkhead kernel ls` lists the kernels there are; --kernel also takes the path of one")
-	case errors.Is(err, kernel.ErrFetch):
-		return advice.Wrap(err, err.Error(), "add one with `bulkhead kernel add NAME --image PATH`")
 	case err != nil:
 		return err
 	}
