@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"regexp"
 	"strings"
 	"text/template"
 	"text/template/parse"
@@ -172,18 +171,15 @@ func (t *Template) line(w io.Writer, v any) error {
 	return err
 }
 
-// noField is what text/template says of a field that a row does not have.
-var (
-	errNoField = errors.New("no such field")
-	noField    = regexp.MustCompile(`can't evaluate field (\w+) in type `)
-)
+var errNoField = errors.New("no such field")
 
 // formatError says what is wrong with a template in one sentence.
 func formatError(err error, format string) error {
 	text := strings.TrimPrefix(err.Error(), "template: ")
 	text = strings.ReplaceAll(text, "|"+escaper, "")
-	if m := noField.FindStringSubmatch(text); m != nil {
-		text = "there is no field " + m[1] // without names of our types
+	if _, field, ok := strings.Cut(text, "can't evaluate field "); ok { // in type …: one of ours
+		field, _, _ = strings.Cut(field, " ")
+		text = "there is no field " + field
 		err = fmt.Errorf("%w: %w", errNoField, err)
 	}
 	return advice.Wrap(err, fmt.Sprintf("--format %q: %s", strings.ReplaceAll(format, " | "+escaper, ""), text),

@@ -96,18 +96,18 @@ func (debian) fetch(ctx context.Context, target, have string, p Progress) (strin
 		return nil
 	}
 	since := listsFetched(aptLists)
-	machines := func(ctx context.Context) error {
+	here := func(ctx context.Context) error {
 		a.private = false
 		return take(ctx)
 	}
 	switch {
 	case have != "": // of lists that are older than what is here the kernel may be, too
 		err = fresh(ctx)
-	case time.Since(since) < listsLast:
-		err = firstOf(ctx, machines, fresh) // the package may be gone already
+	case time.Since(since) < listsMaxAge:
+		err = firstOf(ctx, here, fresh) // the package may be gone already
 	default:
 		err = firstOf(ctx, fresh, func(ctx context.Context) error {
-			err := machines(ctx)
+			err := here(ctx)
 			if err == nil {
 				p.Done(metaPackage, fmt.Sprintf("by the machine's package lists of %s, as there are no fresh ones; see `bulkhead kernel update`", since.Format(time.DateOnly)))
 			}
@@ -140,9 +140,9 @@ func firstOf(ctx context.Context, first, second func(context.Context) error) err
 // aptLists has the machine's package lists, and in partial what apt is just fetching.
 const aptLists = "/var/lib/apt/lists"
 
-// listsLast is how long the machine's lists are taken for those of the day: Debian has
+// listsMaxAge is how long the machine's lists are taken for those of the day: Debian has
 // them fetched once a day (apt-daily.timer), if it has anything do that.
-const listsLast = 24 * time.Hour
+const listsMaxAge = 24 * time.Hour
 
 // listsFetched tells when package lists were last looked for; the files themselves have
 // the times of their server.

@@ -89,14 +89,13 @@ func forget(ipv4 bool, match flows) error {
 	if !ipv4 {
 		family = unix.AF_INET6
 	}
-	for range 3 { // a dump that was interrupted may have missed one
+	// The flows are listed for that, and those of a list that was interrupted are forgotten, too.
+	_, _, err := dump(func() ([]netlink.ConntrackFlow, error) {
 		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, match)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return fmt.Errorf("forget flows of connection tracking: %w", unsupported(err, "netlink interface to connection tracking"))
-		}
+		return nil, err
+	})
+	if err != nil {
+		return fmt.Errorf("forget flows of connection tracking: %w", unsupported(err, "netlink interface to connection tracking"))
 	}
 	return nil
 }
