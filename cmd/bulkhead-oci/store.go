@@ -148,24 +148,29 @@ func (s store) create(ctx context.Context, id string) (*entry, error) {
 	return e, nil
 }
 
-// open locks the container id and waits for commands that work on it, until ctx ends
-// and no longer than lockTime.
-func (s store) open(ctx context.Context, id string) (*entry, error) {
+// find opens the directory of a container: errNotExist if there is none.
+func (s store) find(id string) (*os.File, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(s.root, id)
-	f, err := os.Open(dir)
+	f, err := os.Open(filepath.Join(s.root, id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotExist
 	}
+	return f, err
+}
+
+// open locks the container id and waits for commands that work on it, until ctx ends
+// and no longer than lockTime.
+func (s store) open(ctx context.Context, id string) (*entry, error) {
+	f, err := s.find(id)
 	if err != nil {
 		return nil, err
 	}
 	if err := lock(ctx, f); err != nil {
 		return nil, fmt.Errorf("container %s: %w", id, err)
 	}
-	e := &entry{dir, f}
+	e := &entry{f.Name(), f}
 	if err := e.check(); err != nil {
 		f.Close()
 		return nil, err
@@ -192,20 +197,13 @@ func (b *box) Close() {
 // load finds a container without locking it: what is read is replaced
 // atomically. One that is deleted meanwhile is errNotExist.
 func (s store) load(id string) (*box, error) {
-	if err := checkID(id); err != nil {
-		return nil, err
-	}
-	dir := filepath.Join(s.root, id)
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errNotExist
-	}
+	f, err := s.find(id)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := loadDir(dir)
-	if err != nil && (&entry{dir, f}).check() != nil { // some of its files may have been gone already
+	b, err := loadDir(f.Name())
+	if err != nil && (&entry{f.Name(), f}).check() != nil { // some of its files may have been gone already
 		return nil, errNotExist
 	}
 	return b, err

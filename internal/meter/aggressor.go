@@ -363,15 +363,9 @@ func connections(r *rig) (func() (int, int, error), error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	r.later(func() { unix.Close(server) })
-	if err := unix.Bind(server, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return nil, os.NewSyscallError("bind", err)
-	}
-	if err := unix.Listen(server, 1); err != nil {
-		return nil, os.NewSyscallError("listen", err)
-	}
-	addr, err := unix.Getsockname(server)
+	addr, err := listenLoopback(server)
 	if err != nil {
-		return nil, os.NewSyscallError("getsockname", err)
+		return nil, err
 	}
 	return func() (int, int, error) { return 1, 0, connectOnce(server, addr) }, nil
 }

@@ -189,16 +189,9 @@ func tcp(r *rig) (func(int) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	loopback := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
-	if err := unix.Bind(l, loopback); err != nil {
-		return nil, os.NewSyscallError("bind 127.0.0.1", err)
-	}
-	if err := unix.Listen(l, 1); err != nil {
-		return nil, os.NewSyscallError("listen", err)
-	}
-	address, err := unix.Getsockname(l)
+	address, err := listenLoopback(l)
 	if err != nil {
-		return nil, os.NewSyscallError("getsockname", err)
+		return nil, err
 	}
 	ours, err := socket()
 	if err != nil {
@@ -220,6 +213,19 @@ func tcp(r *rig) (func(int) error, error) {
 	r.partner(func() bool { return relay(theirs, theirs) == nil })
 	r.later(func() { _ = unix.Shutdown(ours, unix.SHUT_RDWR) })
 	return conversation(ours, ours), nil
+}
+
+// listenLoopback has a socket take one connection at a time on 127.0.0.1, and returns
+// where. Errors are of bind(2), listen(2) and getsockname(2).
+func listenLoopback(fd int) (unix.Sockaddr, error) {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return nil, os.NewSyscallError("bind 127.0.0.1", err)
+	}
+	if err := unix.Listen(fd, 1); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	address, err := unix.Getsockname(fd)
+	return address, os.NewSyscallError("getsockname", err)
 }
 
 // limit bounds what one call on a socket may take.

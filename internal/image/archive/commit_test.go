@@ -86,6 +86,22 @@ func withOnBuild(t *testing.T, s *image.Store) image.Image {
 	return images[0]
 }
 
+// committed commits changes and returns the directory of their layer, for as long as the
+// test runs.
+func committed(t *testing.T, s *image.Store, base image.Image, changes []workload.Change, read func(io.Writer) error) string {
+	t.Helper()
+	im, err := archive.Commit(ctx, s, base, changes, read, archive.CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := s.Layers(ctx, im)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { chain.Release() })
+	return chain.Dirs[len(chain.Dirs)-1]
+}
+
 // TestCommitLinkBeforeMuch: what a link is made to is brought in, too, where more follows than
 // fits between who writes the layer and who reads it.
 func TestCommitLinkBeforeMuch(t *testing.T) {
@@ -100,16 +116,8 @@ func TestCommitLinkBeforeMuch(t *testing.T) {
 		_, err := w.Write(whole)
 		return err
 	}
-	im, err := archive.Commit(ctx, s, base, []workload.Change{{Kind: "A", Path: "/link"}, {Kind: "A", Path: "/much"}}, read, archive.CommitOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := s.Layers(ctx, im)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer chain.Release()
-	if b, err := os.ReadFile(filepath.Join(chain.Dirs[len(chain.Dirs)-1], "link")); err != nil || string(b) != "linked" {
+	top := committed(t, s, base, []workload.Change{{Kind: "A", Path: "/link"}, {Kind: "A", Path: "/much"}}, read)
+	if b, err := os.ReadFile(filepath.Join(top, "link")); err != nil || string(b) != "linked" {
 		t.Errorf("%q, %v", b, err)
 	}
 }
@@ -127,16 +135,8 @@ func TestCommitRoot(t *testing.T) {
 		path string
 		mode os.FileMode
 	}{{"/", 0o711 | os.ModeSticky}, {"/a", 0o755}} {
-		im, err := archive.Commit(ctx, s, base, []workload.Change{{Kind: "C", Path: tt.path}}, read, archive.CommitOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		chain, err := s.Layers(ctx, im)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer chain.Release()
-		if fi, err := os.Lstat(chain.Dirs[len(chain.Dirs)-1]); err != nil || fi.Mode().Perm()|fi.Mode()&os.ModeSticky != tt.mode {
+		top := committed(t, s, base, []workload.Change{{Kind: "C", Path: tt.path}}, read)
+		if fi, err := os.Lstat(top); err != nil || fi.Mode().Perm()|fi.Mode()&os.ModeSticky != tt.mode {
 			t.Errorf("%s changed: the root is %v, %v; want %v", tt.path, fi.Mode(), err, tt.mode)
 		}
 	}
