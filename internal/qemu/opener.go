@@ -45,13 +45,14 @@ func (m *Machine) opens(listener *os.File) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// Without answers QEMU cannot start, and says so.
+		// Without answers QEMU cannot start, and says so: its calls fail, rather than
+		// wait, once the listener is closed.
 		_ = seccomp.Serve(ctx, listener, files.answer)
+		listener.Close()
 	}()
 	return func() {
 		cancel()
 		<-ended
-		listener.Close()
 		device.Close() // nil is fine
 	}
 }

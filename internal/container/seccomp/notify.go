@@ -202,9 +202,14 @@ func serve(ctx context.Context, listener *os.File, answer func(fd int, n *notifi
 			if err := answer(int(fds[0].Fd), n); err != nil {
 				return err
 			}
-		case fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0:
+		case fds[0].Revents&unix.POLLHUP != 0:
 			return nil
+		case fds[0].Revents&unix.POLLNVAL != 0:
+			return errors.New("seccomp: wait for a notification: the listener is closed")
 		}
+		// POLLERR is no end: a signal came, such as those by which Go's runtime
+		// preempts a thread, while another process held the filter's lock
+		// (seccomp_notify_poll in kernel/seccomp.c of Linux 6.18).
 	}
 }
 
