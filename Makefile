@@ -64,7 +64,8 @@ test-kvm: build ## virtual machines on /dev/kvm, in a QEMU guest that emulates t
 	tests/guest/run -kvm
 
 guest-kernel: build ## a small kernel for guests, from Debian's source, stored as "small"
-	@tools/need linux-source-6.1 gcc make libc6-dev libelf-dev flex bison bc xz-utils binutils
+	@tools/need --newest linux-source-6.1
+	@tools/need gcc make libc6-dev libelf-dev flex bison bc xz-utils binutils
 	tools/guest-kernel
 
 runsc: go ## gVisor's runsc for the boundary gvisor, from its Go module: three minutes
