@@ -48,7 +48,7 @@ func lead(d *report.Document) (out []sentence) {
 	if len(d.Reports) == 0 {
 		return []sentence{say("There was nothing to look at.")}
 	}
-	for _, f := range []func(*report.Document) []sentence{starts, kernels, verdicts, cautions, changed} {
+	for _, f := range []func(*report.Document) []sentence{starts, neighbours, kernels, verdicts, cautions, changed} {
 		out = append(out, f(d)...)
 	}
 	if len(out) == 0 {
@@ -99,6 +99,40 @@ func starts(whole *report.Document) []sentence {
 		out = append(out, say("; %v was last, after %s, %s times as long", label(worst), number(worst.Measure(startID).Median(), report.Seconds), strings.TrimPrefix(times(worst.Measure(startID).Median()/m.Median()), "×"))...)
 	}
 	return []sentence{append(out, piece{Text: "."})}
+}
+
+// neighbours says which one is felt most, with limits and without: what it does to the
+// slow requests, if noise separates that from a neighbour that sleeps.
+func neighbours(whole *report.Document) (out []sentence) {
+	d := withoutBaseline(whole)
+	for _, with := range []struct{ group, limits string }{{"limited-p99", "with"}, {"unlimited-p99", "without"}} {
+		var measured []string
+		var worst *report.Measure
+		var of *report.Report
+		for i := range d.Reports {
+			r := &d.Reports[i]
+			idle := r.Measure(with.group + ".idle")
+			if idle == nil || !idle.Measured() {
+				continue
+			}
+			measured = append(measured, label(r))
+			for j := range r.Measures {
+				m := &r.Measures[j]
+				if m.Group() == with.group && report.Separated(m, idle) && m.Median() > idle.Median() && (worst == nil || m.Median() > worst.Median()) {
+					worst, of = m, r
+				}
+			}
+		}
+		switch {
+		case len(measured) == 0:
+		case worst == nil:
+			out = append(out, say("Noise hides what a neighbour %s limits costs %v.", with.limits, measured))
+		default:
+			out = append(out, say("Of neighbours %s limits, %v is felt most, behind %v: the p99 of requests is %s times what it is alone.",
+				with.limits, []string{worst.Name}, label(of), strings.TrimPrefix(times(worst.Median()), "×")))
+		}
+	}
+	return out
 }
 
 // alone reports whether noise separates one from all others.

@@ -371,6 +371,15 @@ func TestLead(t *testing.T) {
 	}
 	emptied := pagetest.Probe()
 	emptied.Reports[0].Findings = nil
+	beside := pagetest.Probe()
+	beside.Reports[0].Findings = nil
+	for id, least := range map[string]float64{"limited-p99.idle": 1, "limited-p99.cpu": 1.05, "unlimited-p99.idle": 1, "unlimited-p99.cpu": 2, "unlimited-p99.dirty": 3} {
+		_, name, _ := strings.Cut(id, ".")
+		beside.Reports[0].Measures = append(beside.Reports[0].Measures, report.Measure{
+			ID: id, Name: name, Unit: report.Ratio, Better: report.Less,
+			Samples: []float64{least, least + 0.02, least + 0.04, least + 0.06, least + 0.08, least + 0.1},
+		})
+	}
 	for name, tt := range map[string]struct {
 		d    *report.Document
 		want []string
@@ -392,7 +401,11 @@ func TestLead(t *testing.T) {
 		"audit":  {pagetest.Audit(300), []string{"166 of 300 leave doors open; docker:web-008 leaves the most, 12 of 40."}},
 		"diff":   {changed, []string{"1 verdict changed since the earlier report; 1 door opened."}},
 		"none":   {pagetest.Empty(report.Probe), []string{"There was nothing to look at."}},
-		"void":   {emptied, []string{"Nothing could be summed up."}},
+		"beside": {beside, []string{
+			"Noise hides what a neighbour with limits costs Docker.",
+			"Of neighbours without limits, dirty is felt most, behind Docker: the p99 of requests is 3.0 times what it is alone.",
+		}},
+		"void": {emptied, []string{"Nothing could be summed up."}},
 	} {
 		var got []string
 		for _, s := range lead(tt.d) {
