@@ -29,10 +29,17 @@ func openBeneath(dir int, name string, flags uint64, mode uint32) (int, error) {
 		flags |= unix.O_NONBLOCK | unix.O_NOCTTY
 	}
 	how := unix.OpenHow{Flags: flags, Mode: uint64(mode), Resolve: beneath}
+	fd := -1
+	err := retry(func() (err error) { fd, err = unix.Openat2(dir, name, &how); return err })
+	return fd, err
+}
+
+// retry makes a call again that a signal interrupted: it was not for the guest's
+// program, but may be one by which Go's runtime preempts a thread.
+func retry(call func() error) error {
 	for {
-		fd, err := unix.Openat2(dir, name, &how)
-		if err != unix.EINTR {
-			return fd, err
+		if err := call(); err != unix.EINTR { //nolint:errorlint // a bare error number
+			return err
 		}
 	}
 }

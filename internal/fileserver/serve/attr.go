@@ -259,14 +259,14 @@ func (s *server) truncate(n *node, c changes) error {
 			return err
 		}
 		defer s.done(h)
-		return unix.Ftruncate(h.fd, int64(c.size))
+		return retry(func() error { return unix.Ftruncate(h.fd, int64(c.size)) })
 	}
 	fd, done, err := s.opened(n, true)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return unix.Ftruncate(fd, int64(c.size))
+	return retry(func() error { return unix.Ftruncate(fd, int64(c.size)) })
 }
 
 func (s *server) setTimes(n *node, c changes) error {

@@ -100,7 +100,7 @@ func (s *server) create(r *request, n *node) error {
 	case made:
 		err = give(fd, uid, gid, mode)
 	case flags&unix.O_TRUNC != 0 && access != unix.O_RDONLY:
-		err = unix.Ftruncate(fd, 0) // the guest believes that the file is new
+		err = retry(func() error { return unix.Ftruncate(fd, 0) }) // the guest believes that the file is new
 	}
 	st, statErr := statBeneath(fd, "")
 	if err = errors.Join(err, statErr); err == nil {
@@ -235,9 +235,9 @@ func (s *server) fsync(r *request, n *node) error {
 	}
 	defer s.done(h)
 	if flags&1 != 0 { // FUSE_FSYNC_FDATASYNC
-		return unix.Fdatasync(h.fd)
+		return retry(func() error { return unix.Fdatasync(h.fd) })
 	}
-	return unix.Fsync(h.fd)
+	return retry(func() error { return unix.Fsync(h.fd) })
 }
 
 const allocations = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_ZERO_RANGE
@@ -252,7 +252,7 @@ func (s *server) fallocate(r *request, n *node) error {
 	if r.short || mode&^allocations != 0 {
 		return syscall.EOPNOTSUPP
 	}
-	return unix.Fallocate(h.fd, mode, int64(offset), int64(length))
+	return retry(func() error { return unix.Fallocate(h.fd, mode, int64(offset), int64(length)) })
 }
 
 // lseek finds data and holes; all else the guest does by itself.
@@ -299,7 +299,11 @@ func (s *server) copyFileRange(r *request, n *node) error {
 		return err
 	}
 	defer s.done(out)
-	c, err := unix.CopyFileRange(in.fd, &offset, out.fd, &toOffset, int(min(length, mostCopied)), 0)
+	c := 0
+	err = retry(func() (err error) {
+		c, err = unix.CopyFileRange(in.fd, &offset, out.fd, &toOffset, int(min(length, mostCopied)), 0)
+		return err
+	})
 	if err == nil {
 		r.put32(uint32(c), 0)
 	}

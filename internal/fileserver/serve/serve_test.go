@@ -70,3 +70,14 @@ func FuzzServe(f *testing.F) {
 		}
 	})
 }
+
+// TestRetry: a call that a signal interrupts is made again; any other error counts.
+func TestRetry(t *testing.T) {
+	for _, want := range []error{nil, unix.EIO} {
+		answers := []error{unix.EINTR, unix.EINTR, want, unix.ENOSYS}
+		calls := 0
+		if got := retry(func() error { calls++; return answers[calls-1] }); got != want { //nolint:errorlint // bare error numbers
+			t.Errorf("got %v after %d calls, want %v", got, calls, want)
+		}
+	}
+}

@@ -174,9 +174,10 @@ func answer(listener, end int) error {
 			return nil
 		}
 		if fds[0].Revents&unix.POLLIN == 0 {
-			// The listener has nobody left to ask: wait for the end alone.
-			listener = -1
-			continue
+			if fds[0].Revents&unix.POLLHUP != 0 { // nobody is left to ask: wait for the end alone
+				listener = -1
+			}
+			continue // else it is POLLERR, which says that a signal came
 		}
 		clear(request)
 		clear(response)
