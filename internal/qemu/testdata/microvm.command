@@ -7,7 +7,7 @@ qemu-system-x86_64 \
     -L /firmware \
     -machine microvm,pit=on,pic=on,rtc=on,acpi=off,x-option-roms=off,dump-guest-core=off,mem-merge=off \
     -accel tcg,tb-size=32 \
-    -cpu max \
+    -cpu max,-erms,-fsrm \
     -smp 2 \
     -m 512M \
     -kernel /kernel \

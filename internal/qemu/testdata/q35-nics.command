@@ -7,7 +7,7 @@ qemu-system-x86_64 \
     -L /firmware \
     -machine q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off \
     -accel tcg,tb-size=32 \
-    -cpu max \
+    -cpu max,-erms,-fsrm \
     -smp 1 \
     -m 128M \
     -kernel /kernel \
