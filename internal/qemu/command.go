@@ -166,6 +166,10 @@ func (c *Config) kernelArgs() string {
 		// clock and panics when there are none ("IO-APIC + timer doesn't work"):
 		// on a busy host the emulated timer comes later than that.
 		args = append(args, "no_timer_check")
+		// A kernel with one processor takes the lock out of each of its locked
+		// instructions, and each time writes to its own text through a mapping of its
+		// own, which to TCG is slow; the lock costs nothing there.
+		args = append(args, "noreplace-smp")
 		// The guest has the host's counter. By the emulated timer the kernel takes
 		// long to find out how quickly that counts, and on a busy host it fails: then
 		// it tells the time by a device that is slow to ask, or in steps of its own

@@ -11,7 +11,7 @@ qemu-system-x86_64 \
     -smp 1 \
     -m 128M \
     -kernel /kernel \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check' \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check noreplace-smp' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \

@@ -12,7 +12,7 @@ qemu-system-x86_64 \
     -m 512M \
     -kernel /kernel \
     -initrd /initramfs \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check tsc_early_khz=2095993 tsc=reliable bulkhead.test=1' \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check noreplace-smp tsc_early_khz=2095993 tsc=reliable bulkhead.test=1' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \

@@ -13,7 +13,7 @@ qemu-system-x86_64 \
     -object memory-backend-file,id=ram,size=128M,mem-path=/ram,share=on \
     -kernel /kernel \
     -boot strict=on \
-    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check' \
+    -append 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests no_timer_check noreplace-smp' \
     -chardev socket,id=qmp,fd=3 \
     -mon chardev=qmp,mode=control \
     -chardev socket,id=console,fd=5 \
