@@ -279,15 +279,13 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kerne
 		if p.file == "" && p.path != "init" {
 			continue
 		}
-		f, size, err := openProgram(p.file)
+		f, size, version, err := openProgram(p.file)
 		if err != nil {
 			return Kernel{}, err
 		}
 		defer f.Close()
-		fmt.Fprintf(parts, "%s %d\n", p.path, size)
-		if _, err := io.Copy(parts, io.NewSectionReader(f, 0, size)); err != nil {
-			return Kernel{}, fmt.Errorf("read the guest's program %s: %w", p.file, err)
-		}
+		// Not the content: reading it is several milliseconds of each start.
+		fmt.Fprintf(parts, "%s %s\n", p.path, version)
 		programs = append(programs, initramfs.Program{Path: p.path, Content: f, Size: size})
 	}
 	var err error
@@ -334,21 +332,24 @@ func (s *Store) withInitramfs(ctx context.Context, k Kernel, want Wanted) (Kerne
 	return done, nil
 }
 
-// openProgram opens a program that the guest gets.
-func openProgram(file string) (*os.File, int64, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, 0, fmt.Errorf("open a program of the guest's: %w", err)
+// openProgram opens a program that the guest gets, and tells which version of the
+// file it is.
+func openProgram(file string) (f *os.File, size int64, version string, err error) {
+	if f, err = os.Open(file); err != nil {
+		return nil, 0, "", fmt.Errorf("open a program of the guest's: %w", err)
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("the guest's program %s is not a plain file", file)
 	}
+	if err == nil {
+		version, err = sys.Identity(info)
+	}
 	if err != nil {
 		f.Close()
-		return nil, 0, err
+		return nil, 0, "", err
 	}
-	return f, info.Size(), nil
+	return f, info.Size(), version, nil
 }
 
 // ready adds an archive that is there.
