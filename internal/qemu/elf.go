@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bufio"
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -85,17 +86,15 @@ func (c *closure) libraries(name string) error {
 		return fmt.Errorf("look at %s: %w", name, err)
 	}
 	defer f.Close()
-	names, err := f.DynString(elf.DT_NEEDED)
+	names, paths, err := needed(f)
 	if err != nil {
 		return fmt.Errorf("libraries of %s: %w", name, err)
 	}
 	var own []string // RUNPATH comes before the system's directories, ld.so(8)
-	for _, tag := range []elf.DynTag{elf.DT_RPATH, elf.DT_RUNPATH} {
-		paths, _ := f.DynString(tag) // none is the rule
-		for _, p := range paths {
-			for dir := range strings.SplitSeq(p, ":") {
-				own = append(own, strings.NewReplacer("$ORIGIN", filepath.Dir(name), "${ORIGIN}", filepath.Dir(name)).Replace(dir))
-			}
+	origin := strings.NewReplacer("$ORIGIN", filepath.Dir(name), "${ORIGIN}", filepath.Dir(name))
+	for _, p := range paths {
+		for dir := range strings.SplitSeq(p, ":") {
+			own = append(own, origin.Replace(dir))
 		}
 	}
 	for _, lib := range names {
@@ -114,6 +113,58 @@ func (c *closure) libraries(name string) error {
 		c.todo = append(c.todo, from)
 	}
 	return nil
+}
+
+// needed are the libraries that a file names and where it has them looked for. It
+// reads these few names alone: File.DynString reads all that a file has, 3 MB of QEMU
+// and its libraries, each time it is asked.
+func needed(f *elf.File) (libraries, paths []string, err error) {
+	dynamic := f.SectionByType(elf.SHT_DYNAMIC)
+	if dynamic == nil { // static
+		return nil, nil, nil
+	}
+	if f.Class != elf.ELFCLASS64 || int64(dynamic.Link) >= int64(len(f.Sections)) || dynamic.Size > maxDynamic {
+		return nil, nil, errors.New("its dynamic section is not understood")
+	}
+	entries, err := dynamic.Data()
+	if err != nil {
+		return nil, nil, err
+	}
+	for e := entries; len(e) >= 16; e = e[16:] {
+		var to *[]string
+		switch elf.DynTag(f.ByteOrder.Uint64(e)) {
+		case elf.DT_NEEDED:
+			to = &libraries
+		case elf.DT_RPATH, elf.DT_RUNPATH:
+			to = &paths
+		default:
+			continue
+		}
+		s, err := text(f.Sections[dynamic.Link], int64(f.ByteOrder.Uint64(e[8:])))
+		if err != nil {
+			return nil, nil, err
+		}
+		*to = append(*to, s)
+	}
+	return libraries, paths, nil
+}
+
+// maxDynamic bounds a dynamic section, some dozens of entries of 16 bytes.
+const maxDynamic = 1 << 20
+
+// text is what stands in a table of strings, up to its NUL.
+func text(table *elf.Section, at int64) (string, error) {
+	for size := 64; size <= 4096; size *= 2 {
+		b := make([]byte, size)
+		n, err := table.ReadAt(b, at)
+		if s, _, ended := bytes.Cut(b[:n], []byte{0}); ended {
+			return string(s), nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("its table of strings: %w", err)
+		}
+	}
+	return "", errors.New("a name in it is too long")
 }
 
 func interpreter(f *elf.File) (string, error) {
