@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -145,7 +146,7 @@ func (l Layout) WriteState(id workload.ID, s *State, kept bool) error {
 	if kept {
 		how = ordered
 	}
-	if err := replace(l.state(id), l.nextState(id), b, how); err != nil {
+	if err := replace(l.state(id), l.nextState(id), seal(b), how); err != nil {
 		return fmt.Errorf("record state of workload %s: %w", id.Short(), err)
 	}
 	return nil
@@ -161,15 +162,14 @@ func (l Layout) nextState(id workload.ID) string { return filepath.Join(l.Dir(id
 // os.ErrNotExist if there is none, or if it is not that which is wrong. The caller
 // holds the workload's lock.
 func (l Layout) RestoreState(id workload.ID, unread error) (*State, error) {
-	var torn *json.SyntaxError
 	if _, err := os.Lstat(l.state(id)); err != nil {
 		return nil, err // there never was one
 	}
-	if !errors.As(unread, &torn) && !errors.Is(unread, os.ErrNotExist) {
+	if !torn(unread) && !errors.Is(unread, os.ErrNotExist) {
 		return nil, os.ErrNotExist
 	}
 	next := l.nextState(id)
-	s, err := readState(id, next)
+	s, err := decodeState(id, next)
 	if err != nil {
 		return nil, err
 	}
@@ -234,17 +234,73 @@ func (l Layout) Sync(id workload.ID) error {
 
 // ReadState reads a workload's state. The error wraps os.ErrNotExist if its
 // creation was not finished.
-func (l Layout) ReadState(id workload.ID) (*State, error) { return readState(id, l.state(id)) }
+//
+// It needs no lock. A reader that has the file open while its contents are replaced
+// twice has the room of the second version in its hands, and sees how that is filled;
+// it then reads again.
+func (l Layout) ReadState(id workload.ID) (s *State, err error) {
+	const attempts = 10 // each but the last lost a race against two versions
+	for range attempts {
+		if s, err = decodeState(id, l.state(id)); !torn(err) {
+			break
+		}
+	}
+	return s, err
+}
 
-func readState(id workload.ID, path string) (*State, error) {
+// decodeState reads one of the two files of a state, once.
+func decodeState(id workload.ID, path string) (*State, error) {
 	var s State
-	if err := read(path, &s); err != nil {
+	b, err := contents(path)
+	if err == nil {
+		if err = unseal(b); err == nil {
+			err = json.Unmarshal(b, &s)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read state of workload %s: %w", id.Short(), err)
 	}
 	if _, ok := next[s.Status]; !ok || s.Status == "" {
 		return nil, fmt.Errorf("read state of workload %s: unknown status %q", id.Short(), s.Status)
 	}
 	return &s, nil
+}
+
+// A seal is the last member of a state's JSON: the checksum of all before it, CRC-32C
+// as in RFC 3720, appendix B.4. Without it, parts of two versions may make a third that
+// never was.
+const (
+	sealKey  = `,"crc32c":"`
+	sealSize = len(sealKey) + 8 + len(`"}`)
+)
+
+var errSeal = errors.New("its checksum is of other contents")
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+// seal adds a seal to a JSON object that has members.
+func seal(b []byte) []byte {
+	b = b[:len(b)-1] // its closing brace
+	return fmt.Appendf(b, `%s%08x"}`, sealKey, checksum(b))
+}
+
+// unseal checks the seal. A state of an earlier version of the program has none: the
+// last bytes of a state that is torn are not the end of any other.
+func unseal(b []byte) error {
+	end := max(len(b)-sealSize, 0)
+	if want, ok := bytes.CutPrefix(b[end:], []byte(sealKey)); ok && string(want) != fmt.Sprintf(`%08x"}`, checksum(b[:end])) {
+		return errSeal
+	}
+	return nil
+}
+
+// torn reports whether err says that a state is not as any was written.
+func torn(err error) bool {
+	var syntax *json.SyntaxError
+	return errors.Is(err, errSeal) || errors.As(err, &syntax)
 }
 
 // WriteHealth replaces what a workload's health checks have shown.
@@ -268,28 +324,37 @@ func (l Layout) ReadHealth(id workload.ID) (*workload.HealthState, error) {
 	return &h, nil
 }
 
-// read decodes the JSON in path. A file that is empty or blank, as a power cut
-// may leave it, counts as missing.
+// read decodes the JSON in path. A file without contents counts as missing.
 func read(path string, v any) error {
-	f, err := os.Open(path)
+	b, err := contents(path)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
-	if err != nil {
-		return err
-	}
-	if len(b) > maxRecord {
-		return fmt.Errorf("%s is larger than %d bytes", path, maxRecord)
-	}
-	if len(bytes.Trim(b, " \n\x00")) == 0 {
-		return &os.PathError{Op: "read", Path: path, Err: os.ErrNotExist}
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+// contents returns what is in a file, but for the blanks around it. One that is empty
+// or blank, as a power cut may leave it, counts as missing.
+func contents(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxRecord {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxRecord)
+	}
+	if b = bytes.Trim(b, " \n\x00"); len(b) == 0 {
+		return nil, &os.PathError{Op: "read", Path: path, Err: os.ErrNotExist}
+	}
+	return b, nil
 }
 
 // durability is what a power cut may do to a file that replace has written.
@@ -311,10 +376,12 @@ const (
 // reuses; "" stands for a name of its own. If next was there, it is there
 // afterwards, with the old contents.
 func replace(path, next string, b []byte, d durability) error {
+	flags := os.O_CREATE | os.O_WRONLY
 	if next == "" {
 		next = path + ".next"
+		flags |= os.O_TRUNC // what a write that was cut off has left is no room
 	}
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(next, flags, 0o600)
 	if err != nil {
 		return err
 	}

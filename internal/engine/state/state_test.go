@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/seed-f5e3b97b/bulkhead/internal/workload"
@@ -60,13 +63,16 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// twoVersions is a state whose parts are of two versions.
+const twoVersions = `{"status":"created","crc32c":"00000000"}`
+
 // TestTorn reads what a power cut may leave of a record.
 func TestTorn(t *testing.T) {
 	l, id := layout(t)
 	if _, err := l.ReadState(id); Exists(err) {
 		t.Errorf("no record: got %v", err)
 	}
-	for text, exists := range map[string]bool{"": false, "   \n": false, "\x00\x00": false, `{"sta`: true, `{"status":"odd"}`: true, "{}": true} {
+	for text, exists := range map[string]bool{"": false, "   \n": false, "\x00\x00": false, `{"sta`: true, `{"status":"odd"}`: true, "{}": true, twoVersions: true} {
 		if err := os.WriteFile(filepath.Join(l.Dir(id), "state.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +86,7 @@ func TestTorn(t *testing.T) {
 // beside it.
 func TestRestore(t *testing.T) {
 	const want = "first"
-	for _, text := range []string{"", "    ", `{"sta`} {
+	for _, text := range []string{"", "    ", `{"sta`, twoVersions} {
 		l, id := layout(t)
 		if err := l.WriteSpec(&workload.Spec{ID: id}); err != nil {
 			t.Fatal(err)
@@ -191,6 +197,85 @@ func TestVersions(t *testing.T) {
 	}
 	if err := l.Sync(id); err == nil {
 		t.Error("sync without a spec: no error")
+	}
+}
+
+// TestReadWhileWritten reads a state over and over while it is replaced as often: each
+// reader gets one version, whole, although the file that it has open may be the room
+// into which the version after the next goes.
+func TestReadWhileWritten(t *testing.T) {
+	l, id := layout(t)
+	version := func(n int) *State { // about 40 kB, of one digit
+		digit := strconv.Itoa(n % 10)
+		s := &State{Status: workload.Running, LogError: digit, Upper: digit}
+		for range 10 {
+			s.Layers = append(s.Layers, strings.Repeat(digit, 4000-n%100))
+		}
+		return s
+	}
+	if err := l.WriteState(id, version(0), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reserve(id, version(0)); err != nil {
+		t.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	read := make([]int, 4)
+	done := make(chan struct{})
+	for i := range read {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				s, err := l.ReadState(id)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				read[i]++
+				if digits := s.LogError + s.Upper + strings.Join(s.Layers, ""); strings.Trim(digits, s.LogError) != "" {
+					t.Errorf("a state of several versions: %.200s", digits)
+					return
+				}
+			}
+		})
+	}
+	for n := range 3000 {
+		if err := l.WriteState(id, version(n), false); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(done)
+	readers.Wait()
+	if slices.Max(read) == 0 {
+		t.Error("nothing was read")
+	}
+}
+
+// TestCutOff replaces a record that, unlike a state, has no room beside it, after a
+// write of it was cut off: what that has left does not become room, into which a third
+// version would go under the eyes of a reader of the first.
+func TestCutOff(t *testing.T) {
+	l, id := layout(t)
+	if err := l.WriteHealth(id, &workload.HealthState{Status: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	next := l.Health(id) + ".next"
+	if err := os.WriteFile(next, []byte(`{"status":"star`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.WriteHealth(id, &workload.HealthState{Status: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(next); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("beside it: %v", err)
+	}
+	if h, err := l.ReadHealth(id); err != nil || h.Status != "x" {
+		t.Errorf("got %+v, %v", h, err)
 	}
 }
 
