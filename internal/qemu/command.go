@@ -117,20 +117,28 @@ func (c *Config) machine() string {
 	return m
 }
 
-// translations is the most that TCG keeps of translated code, in MiB; without a
-// bound it is up to 1 GiB, which no limit of the machine's cgroup would expect.
-// The boot of Debian's kernel fills whatever there is up to 64, and what was full
-// once stays in use, however little of it is current. With half of that the boot
-// and the programs after it take no longer; with 28 the boot takes a tenth more
-// of processor time, with 26 the first exec twice as much, and with 16 a program
-// that ran before takes eight times as long, as its code is translated again.
-const translations = 32
+// What TCG may keep of translated code at most, in MiB; without a bound it is up to
+// 1 GiB, which no limit of the machine's cgroup would expect. All of it is dropped
+// once it is full, and translated again; what was full once stays in use, however
+// little of it is current.
+//
+// The boot of Debian's kernel fills whatever there is up to 64. With half of that the
+// boot and the programs after it take no longer; with 28 the boot takes a tenth more
+// of processor time, with 26 the first exec twice as much, and with 16 a program that
+// ran before takes eight times as long.
+//
+// A clone has not booted: to make its workload fills 40, which would be dropped in
+// the midst of it. One whose workload is in its template has half of that.
+const bootTranslations, cloneTranslations = 32, 48
 
 func (c *Config) accel() string {
-	if c.Accel == TCG {
-		return "tcg,tb-size=" + strconv.Itoa(translations)
+	switch {
+	case c.Accel != TCG:
+		return string(c.Accel)
+	case c.State != nil:
+		return "tcg,tb-size=" + strconv.Itoa(cloneTranslations)
 	}
-	return string(c.Accel)
+	return "tcg,tb-size=" + strconv.Itoa(bootTranslations)
 }
 
 // Overhead is what QEMU may need beside the guest's RAM, in bytes: for the limit
@@ -141,7 +149,7 @@ func Overhead(a Accel, cpus int) int64 {
 	if a == KVM {
 		return (64 + 2*int64(cpus)) * mib
 	}
-	return (64 + translations + 16*int64(cpus)) * mib
+	return (64 + cloneTranslations + 16*int64(cpus)) * mib
 }
 
 // cpu is the processor. An emulated one does not say that it copies and fills

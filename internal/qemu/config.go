@@ -89,9 +89,10 @@ type Config struct {
 	// for itself.
 	RAM *RAM
 	// State is what Save wrote of a machine with the same Command, but for the
-	// files behind its disks and network devices: this one does not boot, but goes
-	// on from there, with RAM as it was then. It is read from the beginning, and
-	// stays the caller's. Kernel and Initramfs are not looked at.
+	// files behind its disks and network devices and the room for translated code:
+	// this one does not boot, but goes on from there, with RAM as it was then. It is
+	// read from the beginning, and stays the caller's. Kernel and Initramfs are not
+	// looked at.
 	State *os.File
 	// Dir is a directory of mode 0700 that exists and belongs to this machine.
 	// QEMU's root is mounted over it, in QEMU's mount namespace only.

@@ -6,7 +6,7 @@ qemu-system-x86_64 \
     -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
     -L /firmware \
     -machine q35,usb=off,vmport=off,hpet=off,smbus=off,sata=off,dump-guest-core=off,mem-merge=off,memory-backend=ram \
-    -accel tcg,tb-size=32 \
+    -accel tcg,tb-size=48 \
     -cpu max,-erms,-fsrm \
     -smp 1 \
     -m 128M \
